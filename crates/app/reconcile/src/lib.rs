@@ -1,0 +1,1 @@
+//! Desired to real: the loops that make jobs and endpoints happen.

@@ -1,0 +1,1 @@
+//! Records of the container registry (ECR): repositories, manifests, tags.

@@ -1,0 +1,1 @@
+//! Records of IAM: users, access keys, roles and their inline policies.

@@ -1,0 +1,1 @@
+//! Records of CloudWatch Logs: groups and streams.

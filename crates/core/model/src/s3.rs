@@ -1,0 +1,1 @@
+//! Records of S3: buckets, objects, versions, multipart uploads.

@@ -1,0 +1,1 @@
+//! Records and lifecycles of SageMaker: training jobs, models, endpoint configurations, endpoints.

@@ -1,0 +1,38 @@
+//! Points in time as AWS exchanges them.
+
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Milliseconds since 1970-01-01T00:00:00Z. Only the wiring reads a clock (style rule 10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(pub i64);
+
+impl Timestamp {
+    /// Seconds since the epoch, with the milliseconds as fraction (SM-4).
+    pub fn as_seconds(self) -> f64 {
+        self.0 as f64 / 1000.0
+    }
+
+    /// The time `wait` later; saturates.
+    pub fn after(self, wait: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// Time elapsed since `earlier`; zero when it lies in the future.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+/// Where time comes from. Only the wiring makes one; tests pass a clock they move themselves.
+pub trait Clock: Send + Sync {
+    /// The current time.
+    fn now(&self) -> Timestamp;
+}
+
+/// Where random identifiers come from.
+pub trait IdSource: Send + Sync {
+    /// `digits` lower-case hexadecimal digits that cannot be guessed.
+    fn hex(&self, digits: usize) -> String;
+}

@@ -1,0 +1,67 @@
+//! What the network should be, in the words of the API.
+
+use isolarium_model::WorkloadId;
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, Ipv4Addr};
+
+/// What a container may reach. One value per actor, settled where the request enters (style rule 2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reach", rename_all = "snake_case")]
+pub enum Reach {
+    /// `EnableNetworkIsolation`: loopback alone (NI-6, NI-11).
+    Nothing,
+    /// Neither isolation nor VpcConfig: the platform's own network with NAT to the uplink (NI-1, NI-25).
+    ServiceNetwork {
+        /// The container's address in the platform network; one container's alone while it lives.
+        address: Ipv4Addr,
+    },
+}
+
+/// The network of one workload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkloadNetwork {
+    pub workload: WorkloadId,
+    pub reach: Reach,
+}
+
+/// Where "the internet" is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "uplink", rename_all = "snake_case")]
+pub enum Uplink {
+    /// The host's default route, masqueraded.
+    Host,
+    /// Nowhere: containers reach platform services and each other's nothing.
+    None,
+    /// A named network namespace: the test bed's internet.
+    Netns { path: String },
+}
+
+/// The parts of the host that all workloads share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostNetwork {
+    pub uplink: Uplink,
+    /// Platform network; workloads' addresses come from it. Default 100.64.0.0/16.
+    pub platform: ipnet::Ipv4Net,
+    /// Addresses on which public service names are served. Default 198.18.0.0/17.
+    pub services: ipnet::Ipv4Net,
+    /// The S3 prefix list. Default 198.18.128.0/20.
+    pub s3_prefix_list: ipnet::Ipv4Net,
+    /// /32 addresses for uplink links. Default 169.254.64.0/18.
+    pub uplink_links: ipnet::Ipv4Net,
+}
+
+/// A socket the engine wants inside a namespace; `node` opens it there and passes the descriptor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerSpec {
+    pub address: IpAddr,
+    pub port: u16,
+    pub transport: Transport,
+}
+
+/// Transport of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Transport {
+    Tcp,
+    Udp,
+}

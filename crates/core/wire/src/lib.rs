@@ -1,0 +1,11 @@
+//! AWS requests and answers: bytes to checked documents and back.
+//!
+//! `decode(head, body)` turns an HTTP request into a service, an operation and a [`document::Document`] that satisfies
+//! the service's model; `encode` turns an outcome into an HTTP response in the protocol the caller used. Operations in
+//! `models/served-operations.toml` also have generated Rust structs in [`shapes`].
+
+pub mod document;
+pub mod error;
+
+pub use document::Document;
+pub use error::ApiError;

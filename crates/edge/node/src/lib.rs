@@ -1,0 +1,1 @@
+//! The privileged process: messages, descriptor passing, server; the client implements the traits of `runtime`.

@@ -1,0 +1,217 @@
+//! The executor's traits and the values that cross them. Every method may be repeated safely; all are blocking calls
+//! (the callers run them off the async threads). Everything serialises: it crosses the socket to `node`.
+
+use isolarium_model::{Sha256Digest, Timestamp, WorkloadId};
+use isolarium_netplan::intent::WorkloadNetwork;
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+/// Everything needed to start one container. `launch` seals the network first and starts nothing without it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchSpec {
+    pub workload: WorkloadId,
+    /// ARN of the job or endpoint, for the operator's eyes and for finding the container again.
+    pub owner_arn: String,
+    /// Host name inside (CC-15).
+    pub hostname: String,
+    pub network: WorkloadNetwork,
+    /// Layer diff ids, lowest first; each was unpacked by [`Archives::unpack_layer`].
+    pub layers: Vec<Sha256Digest>,
+    pub process: ProcessSpec,
+    /// Lines of `/etc/hosts` besides localhost.
+    pub hosts: Vec<(IpAddr, Vec<String>)>,
+    /// The resolver in `/etc/resolv.conf`; none when isolated (CC-86).
+    pub resolver: Option<IpAddr>,
+    pub mounts: Vec<Mount>,
+    pub limits: Limits,
+}
+
+/// The program to run, already merged from image and request (CC-13, CC-47).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessSpec {
+    pub argv: Vec<String>,
+    /// In order; later entries win.
+    pub env: Vec<(String, String)>,
+    pub cwd: String,
+    /// The image's user (`""`, `name`, `uid`, `uid:gid`), resolved against the image's own passwd file (CC-3).
+    pub user: String,
+}
+
+/// What the container sees at a path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "mount", rename_all = "snake_case")]
+pub enum Mount {
+    /// A directory of the service below the workload's work directory (`DIR/work/<workload>/<source>`): bound
+    /// read-only, id-mapped so that the service's uid appears as container root.
+    Input { source: String, target: String },
+    /// A writable directory owned by container root, mode 0777, kept as `DIR/work/<workload>/scratch/<name>` until
+    /// [`Executor::remove`]. `read_only` shows it read-only (an unpacked model).
+    Scratch { name: String, target: String, read_only: bool },
+}
+
+/// Resource limits of one container, from its instance type (CC-7).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Thousandths of a CPU.
+    pub cpu_millis: u64,
+    pub memory_bytes: u64,
+    pub pids: u64,
+    /// Size of `/dev/shm`, bytes.
+    pub shm_bytes: u64,
+    /// Size of the writable root overlay, bytes.
+    pub overlay_bytes: u64,
+}
+
+/// One container as it is now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observed {
+    pub workload: WorkloadId,
+    pub owner_arn: String,
+    pub state: WorkloadState,
+}
+
+/// State of one container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum WorkloadState {
+    /// Its first process runs since `started`.
+    Running { started: Timestamp },
+    /// Its first process ended. Collected data stays until `remove`.
+    Exited(ExitStatus),
+    /// It never started; nothing is left but its record.
+    NotStarted { reason: String },
+}
+
+/// How a container's first process ended. Survives crashes of `serve` and `node` (fsynced by the shim).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitStatus {
+    /// Exit code, or 128 + signal number.
+    pub code: i32,
+    pub signal: Option<i32>,
+    /// The kernel killed it because it went over its memory limit.
+    pub out_of_memory: bool,
+    pub started: Timestamp,
+    pub ended: Timestamp,
+}
+
+/// Why a container was not started or a call on it failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecutorError {
+    /// The network could not be sealed and proven: fail closed (NET-73).
+    #[error("the container's network could not be sealed: {0}")]
+    Seal(String),
+    /// Image, entry point or user cannot run; the container's owner must mend it.
+    #[error("the container could not be started: {0}")]
+    Unstartable(String),
+    #[error("no such workload")]
+    Unknown,
+    /// The archive breaks a rule (path escape, device, wrong digest): refused, nothing kept.
+    #[error("the archive was refused: {0}")]
+    Refused(String),
+    /// Privilege, kernel feature or tool is missing, disk full: the operator must act. The text says how.
+    #[error("{0}")]
+    Host(String),
+    /// The privileged process is away; try again.
+    #[error("the node process is not reachable: {0}")]
+    Unreachable(String),
+}
+
+/// A piece of a container's output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogChunk {
+    pub lines: Vec<LogLine>,
+    /// Offset to ask from next time.
+    pub next: u64,
+    /// The container has ended and `next` is behind its last line.
+    pub complete: bool,
+}
+
+/// One line of output, without its newline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// When the platform read it (CC-92).
+    pub time: Timestamp,
+    pub text: String,
+}
+
+/// Starts, watches and ends containers.
+pub trait Executor: Send + Sync {
+    /// Seals the network, prepares root and mounts, starts the process. Repeating it for a workload that already runs
+    /// or ran is a success that changes nothing.
+    fn launch(&self, spec: &LaunchSpec) -> Result<(), ExecutorError>;
+    /// All workloads the host knows, whoever started them.
+    fn observe(&self) -> Result<Vec<Observed>, ExecutorError>;
+    /// One workload.
+    fn observe_one(&self, workload: &WorkloadId) -> Result<Observed, ExecutorError>;
+    /// Sends SIGTERM (`kill == false`) or SIGKILL to the first process. Not an error when it already ended.
+    fn terminate(&self, workload: &WorkloadId, kill: bool) -> Result<(), ExecutorError>;
+    /// Ends what still runs and deletes everything the workload owned: mounts, namespace, cgroup, directories.
+    fn remove(&self, workload: &WorkloadId) -> Result<(), ExecutorError>;
+    /// Blocks until some workload changed state or wrote output, or `timeout` passed; level-triggered: a wake-up
+    /// carries no data (style rule 7).
+    fn changed(&self, timeout: Duration) -> Result<(), ExecutorError>;
+    /// Output from `offset` on, at most about `max_bytes`.
+    fn read_log(&self, workload: &WorkloadId, offset: u64, max_bytes: usize) -> Result<LogChunk, ExecutorError>;
+    /// Makes the (empty) work directory `DIR/work/<workload>` owned by the service, before inputs are staged into it.
+    fn prepare(&self, workload: &WorkloadId) -> Result<(), ExecutorError>;
+}
+
+/// How collected files leave a scratch directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PackFormat {
+    Tar,
+    TarGz,
+}
+
+/// What a pack run found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packed {
+    /// Regular files and symbolic links that went into the archive; 0 means an empty directory.
+    pub entries: u64,
+    pub bytes: u64,
+}
+
+/// Archives in and out, always by an unprivileged process in a user namespace of its own, never in `serve` or `node`.
+pub trait Archives: Send + Sync {
+    /// Unpacks a layer blob (tar, tar+gzip, tar+zstd) once, checking its diff id; a known layer is a no-op.
+    fn unpack_layer(&self, blob: OwnedFd, diff_id: &Sha256Digest) -> Result<(), ExecutorError>;
+    /// Unpacks a gzipped tar (a model) into a scratch directory of a prepared workload.
+    fn unpack_archive(&self, archive: OwnedFd, workload: &WorkloadId, scratch: &str) -> Result<(), ExecutorError>;
+    /// Packs a scratch directory into `out`. Symbolic links that leave the directory are not followed (CC-37).
+    fn pack(&self, workload: &WorkloadId, scratch: &str, format: PackFormat, out: OwnedFd) -> Result<Packed, ExecutorError>;
+    /// Reads the beginning of a regular file below a scratch directory (the failure file); `None` when there is none.
+    fn read_file(&self, workload: &WorkloadId, scratch: &str, path: &str, max: usize) -> Result<Option<Vec<u8>>, ExecutorError>;
+}
+
+/// Connects from inside a workload's namespace (CC-88).
+pub trait Dial: Send + Sync {
+    /// A TCP connection to `127.0.0.1:port` as the container sees it.
+    fn dial(&self, workload: &WorkloadId, port: u16, timeout: Duration) -> Result<OwnedFd, ExecutorError>;
+}
+
+/// One kind of attempt to leave, aggregated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockedAttempt {
+    pub first: Timestamp,
+    pub last: Timestamp,
+    pub count: u64,
+    /// Process id inside the container's pid namespace, of the first attempt.
+    pub pid: u32,
+    /// The process's name (comm).
+    pub process: String,
+    /// `tcp`, `udp`, `icmp`, `raw`, `dns`, or the number.
+    pub protocol: String,
+    pub address: IpAddr,
+    pub port: u16,
+    /// The name asked for, when the attempt was a DNS question.
+    pub name: Option<String>,
+}
+
+/// The isolation report's source (design section 5).
+pub trait EgressReport: Send + Sync {
+    /// Attempts of one workload, oldest first; kept after its end until `remove`.
+    fn attempts(&self, workload: &WorkloadId) -> Result<Vec<BlockedAttempt>, ExecutorError>;
+}

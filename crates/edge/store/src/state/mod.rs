@@ -1,0 +1,181 @@
+//! Resource records with revisions. Reads are snapshots; writes are optimistic batches that name the revision they
+//! read, so a batch is a value that can be retried, logged and tested.
+
+use isolarium_model::{Key, Record, Scope, Timestamp};
+
+/// Grows with every commit of the whole store. A record carries the revision of its last change.
+pub type Revision = u64;
+
+/// A record as read, with the revision to name when it is written back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored<R> {
+    pub key: Key,
+    pub revision: Revision,
+    pub record: R,
+}
+
+/// What a write believes about the record it changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// There is none yet.
+    Absent,
+    /// It is still as it was read.
+    At(Revision),
+    /// Whatever is there.
+    Any,
+}
+
+/// One change of a batch. Bodies are JSON.
+#[derive(Clone, Debug)]
+pub enum Change {
+    Put { kind: &'static str, key: Key, expect: Expect, body: Vec<u8>, facets: isolarium_model::record::Facets },
+    Delete { kind: &'static str, key: Key, expect: Expect },
+}
+
+/// Changes that commit together or not at all.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    pub changes: Vec<Change>,
+}
+
+impl Batch {
+    /// Adds a record.
+    ///
+    /// # Errors
+    /// When the record cannot be written as JSON.
+    pub fn put<R: Record>(mut self, key: &Key, expect: Expect, record: &R) -> Result<Self, StoreError> {
+        let body = serde_json::to_vec(record).map_err(StoreError::Encode)?;
+        self.changes.push(Change::Put { kind: R::KIND, key: key.clone(), expect, body, facets: record.facets() });
+        Ok(self)
+    }
+
+    /// Removes a record.
+    pub fn delete<R: Record>(mut self, key: &Key, expect: Expect) -> Self {
+        self.changes.push(Change::Delete { kind: R::KIND, key: key.clone(), expect });
+        self
+    }
+}
+
+/// Sort column of a listing; ties are broken by name (SM-11).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SortBy {
+    Name,
+    Created,
+    Modified,
+    Status,
+}
+
+/// A page of records of one kind in one scope. Filters use only columns, never bodies.
+#[derive(Clone, Debug)]
+pub struct Query {
+    pub scope: Scope,
+    pub sort_by: SortBy,
+    pub descending: bool,
+    /// Substring of the name, without regard to case.
+    pub name_contains: Option<String>,
+    /// Prefix of the key's name.
+    pub name_prefix: Option<String>,
+    /// Any of these statuses; empty means all.
+    pub statuses: Vec<String>,
+    /// Exclusive bounds (SM-12).
+    pub created_after: Option<Timestamp>,
+    pub created_before: Option<Timestamp>,
+    pub modified_after: Option<Timestamp>,
+    pub modified_before: Option<Timestamp>,
+    /// Where the previous page ended: an opaque token that stays valid when records come and go.
+    pub after: Option<String>,
+    pub limit: usize,
+}
+
+impl Query {
+    /// All records of a scope by name.
+    pub fn all(scope: &Scope) -> Self {
+        Self {
+            scope: scope.clone(),
+            sort_by: SortBy::Name,
+            descending: false,
+            name_contains: None,
+            name_prefix: None,
+            statuses: Vec::new(),
+            created_after: None,
+            created_before: None,
+            modified_after: None,
+            modified_before: None,
+            after: None,
+            limit: usize::MAX,
+        }
+    }
+}
+
+/// One page of raw records: (key, revision, JSON body), and the token of the next page if there is more.
+#[derive(Clone, Debug)]
+pub struct RawPage {
+    pub rows: Vec<(Key, Revision, Vec<u8>)>,
+    pub next: Option<String>,
+}
+
+/// One page of records.
+#[derive(Clone, Debug)]
+pub struct Page<R> {
+    pub rows: Vec<Stored<R>>,
+    pub next: Option<String>,
+}
+
+/// What can go wrong. `Conflict` and `BadToken` are the caller's to handle; the rest is the host's fault.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("{kind} {name} is not at the expected revision")]
+    Conflict { kind: String, name: String },
+    #[error("the paging token is not one of this store's")]
+    BadToken,
+    #[error("a record could not be written as JSON")]
+    Encode(#[source] serde_json::Error),
+    #[error("record {kind} {name} cannot be read")]
+    Decode { kind: String, name: String, #[source] source: serde_json::Error },
+    #[error("the state database failed")]
+    Database(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the disk holding the data directory is full; free space and retry")]
+    DiskFull,
+}
+
+/// Told of every commit: (kind, key) pairs that changed. Must return fast and never block.
+pub type Listener = Box<dyn Fn(&[(&'static str, Key)]) + Send + Sync>;
+
+/// Durable records. An `Ok` from `commit` survives a crash of the process and of the machine.
+pub trait StateStore: Send + Sync {
+    fn get_raw(&self, kind: &'static str, key: &Key) -> Result<Option<(Revision, Vec<u8>)>, StoreError>;
+    /// A page of one kind in one scope.
+    fn query_raw(&self, kind: &'static str, query: &Query) -> Result<RawPage, StoreError>;
+    /// Every record of a kind in all scopes: for reconcilers at start.
+    fn all_raw(&self, kind: &'static str) -> Result<Vec<(Key, Revision, Vec<u8>)>, StoreError>;
+    /// Applies all changes or none; durable when it returns.
+    fn commit(&self, batch: Batch) -> Result<Revision, StoreError>;
+    /// Registers a listener for commits.
+    fn subscribe(&self, listener: Listener);
+}
+
+fn typed<R: Record>(key: Key, revision: Revision, body: &[u8]) -> Result<Stored<R>, StoreError> {
+    match serde_json::from_slice(body) {
+        Ok(record) => Ok(Stored { key, revision, record }),
+        Err(source) => Err(StoreError::Decode { kind: R::KIND.into(), name: key.name.to_string(), source }),
+    }
+}
+
+impl dyn StateStore + '_ {
+    /// Reads one record.
+    pub fn get<R: Record>(&self, key: &Key) -> Result<Option<Stored<R>>, StoreError> {
+        self.get_raw(R::KIND, key)?.map(|(revision, body)| typed(key.clone(), revision, &body)).transpose()
+    }
+
+    /// Reads a page of records.
+    pub fn query<R: Record>(&self, query: &Query) -> Result<Page<R>, StoreError> {
+        let page = self.query_raw(R::KIND, query)?;
+        let rows = page.rows.into_iter().map(|(key, revision, body)| typed(key, revision, &body)).collect::<Result<_, _>>()?;
+        Ok(Page { rows, next: page.next })
+    }
+
+    /// Reads every record of a kind, in all accounts and regions.
+    pub fn all<R: Record>(&self) -> Result<Vec<Stored<R>>, StoreError> {
+        self.all_raw(R::KIND)?.into_iter().map(|(key, revision, body)| typed(key, revision, &body)).collect()
+    }
+}

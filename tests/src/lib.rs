@@ -1,0 +1,1 @@
+//! Suites that drive the real binary; see the folders beside this file.
