@@ -1,7 +1,17 @@
 //! What each API operation does: one folder per service, one file per resource. A request never touches the host.
 
 pub mod context;
+pub mod dispatch;
 pub mod operation;
 
+pub mod ecr;
+pub mod iam;
+pub mod logs;
+pub mod platform;
+pub mod s3;
+pub mod sagemaker;
+pub mod sts;
+
 pub use context::{Caller, Ctx, Source};
+pub use dispatch::Dispatch;
 pub use operation::Operation;
