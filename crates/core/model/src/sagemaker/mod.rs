@@ -1,1 +1,42 @@
 //! Records and lifecycles of SageMaker: training jobs, models, endpoint configurations, endpoints.
+//!
+//! A record holds typed fields for everything the engine acts on, and `echo`: the members of the request that the
+//! engine only gives back in Describe (for example `DebugHookConfig`). Nothing that must be enforced is kept in `echo`.
+
+pub mod endpoint;
+pub mod endpoint_config;
+pub mod failure;
+pub mod instance_type;
+pub mod model;
+pub mod network;
+pub mod s3_uri;
+pub mod training_job;
+
+pub use endpoint::{Endpoint, EndpointEvent, EndpointStatus, Fleet, Instance, VariantFleet};
+pub use endpoint_config::{EndpointConfig, ProductionVariant};
+pub use failure::{FailureKind, FailureReason};
+pub use instance_type::InstanceShape;
+pub use model::{ContainerSpec, Model, ModelData};
+pub use network::{AddressLease, Attachment, BlockedDestination, JobNetwork, Placement, Reach};
+pub use s3_uri::S3Uri;
+pub use training_job::{JobEvent, SecondaryStatus, TrainingJob, TrainingJobStatus};
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Members of a request that are only given back, as JSON in the API's spelling.
+pub type Echo = serde_json::Map<String, serde_json::Value>;
+
+/// Tags of a resource, by key. At most 50 (SM-13).
+pub type Tags = BTreeMap<String, String>;
+
+/// Most tags one resource may carry (SM-13).
+pub const MAX_TAGS: usize = 50;
+
+/// A step that a lifecycle does not have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[error("{event} is not possible in status {from}")]
+pub struct IllegalTransition {
+    pub from: String,
+    pub event: String,
+}

@@ -1,0 +1,69 @@
+//! Endpoint configurations: immutable, deletable at any time (SM-20, SM-21).
+
+use super::{Echo, Tags};
+use crate::record::Facets;
+use crate::{Arn, Key, Record, Scope, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// One production variant, as far as the engine acts on it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProductionVariant {
+    pub name: String,
+    pub model_name: String,
+    pub instance_type: String,
+    pub instance_count: u32,
+    /// Relative share of the traffic; 1.0 unless given (SM-20).
+    pub weight: f64,
+    /// `ContainerStartupHealthCheckTimeoutInSeconds`, 60..=3600 (CC-49).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub startup_timeout: Option<u64>,
+    /// `ModelDataDownloadTimeoutInSeconds`, 60..=3600 (CC-55).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub download_timeout: Option<u64>,
+}
+
+impl ProductionVariant {
+    /// How long the container may take to answer its first ping; `default` where the request says nothing (CC-49).
+    pub fn startup_deadline(&self, default: Duration) -> Duration {
+        self.startup_timeout.map_or(default, Duration::from_secs)
+    }
+}
+
+/// An endpoint configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EndpointConfig {
+    /// As the caller spelled it (SM-8).
+    pub name: String,
+    pub arn: Arn,
+    pub created: Timestamp,
+    pub variants: Vec<ProductionVariant>,
+    pub tags: Tags,
+    /// `ProductionVariants` and the other members as given.
+    pub echo: Echo,
+}
+
+impl Record for EndpointConfig {
+    const KIND: &'static str = "sagemaker.endpoint_config";
+
+    fn facets(&self) -> Facets {
+        Facets {
+            display_name: self.name.clone(),
+            created: self.created,
+            modified: self.created,
+            status: String::new(),
+        }
+    }
+}
+
+impl EndpointConfig {
+    /// The record's key: unique without regard to case (SM-8).
+    pub fn key(scope: &Scope, name: &str) -> Key {
+        Key::folded(scope, name)
+    }
+
+    /// The configuration's ARN (SM-7).
+    pub fn arn(scope: &Scope, name: &str) -> Arn {
+        Arn::sagemaker(scope, "endpoint-config", name)
+    }
+}

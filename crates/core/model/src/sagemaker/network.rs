@@ -1,0 +1,250 @@
+//! What a job's or model's containers and transfers may reach (style rule 2), and the addresses they get.
+
+use crate::record::Facets;
+use crate::{AccountId, Key, Record, Region, Scope, Timestamp, WorkloadId};
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::failure::FirstBlocked;
+
+/// The network of user code and of the step that moves its data; settled where the request enters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobNetwork {
+    /// The container.
+    pub container: Reach,
+    /// Downloads and uploads by the platform.
+    pub transfer: Reach,
+}
+
+/// What one actor may reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reach {
+    /// `EnableNetworkIsolation`: loopback alone (NI-6, NI-11).
+    Nothing,
+    /// The platform's own network (NI-1).
+    ServiceNetwork,
+}
+
+impl JobNetwork {
+    /// From `EnableNetworkIsolation`; absent means false (NI-4). Transfers stay outside the isolation (NI-12).
+    pub fn from_isolation(isolated: Option<bool>) -> Self {
+        let container = if isolated.unwrap_or(false) {
+            Reach::Nothing
+        } else {
+            Reach::ServiceNetwork
+        };
+        Self {
+            container,
+            transfer: Reach::ServiceNetwork,
+        }
+    }
+
+    /// What `EnableNetworkIsolation` reads in Describe: always a boolean (SM-18).
+    pub fn isolated(self) -> bool {
+        matches!(self.container, Reach::Nothing)
+    }
+}
+
+/// One container's identity and network, kept from before its launch until after its removal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    pub workload: WorkloadId,
+    pub attachment: Attachment,
+}
+
+/// How one container is attached. Only a container with a way out has an address and a path to credentials (CC-84).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "attachment", rename_all = "snake_case")]
+pub enum Attachment {
+    /// Loopback alone.
+    Isolated,
+    /// One interface in the platform network.
+    ServiceNetwork {
+        /// Held by an [`AddressLease`] of the same workload.
+        address: Ipv4Addr,
+        /// The unguessable part of the credentials path below 169.254.170.2 (CC-80, CC-82): 32 hexadecimal digits.
+        credentials_token: String,
+    },
+}
+
+impl Placement {
+    /// The address in the platform network, unless the container is isolated.
+    pub fn address(&self) -> Option<Ipv4Addr> {
+        match &self.attachment {
+            Attachment::Isolated => None,
+            Attachment::ServiceNetwork { address, .. } => Some(*address),
+        }
+    }
+
+    /// The value of `AWS_CONTAINER_CREDENTIALS_RELATIVE_URI`; none when isolated (CC-80, CC-84).
+    pub fn credentials_path(&self) -> Option<String> {
+        match &self.attachment {
+            Attachment::Isolated => None,
+            Attachment::ServiceNetwork { credentials_token, .. } => {
+                Some(format!("/v2/credentials/{credentials_token}"))
+            }
+        }
+    }
+}
+
+/// One address of the platform network, held by one workload. The store's "absent" check on its key makes two holders
+/// impossible, whichever process allocates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressLease {
+    pub workload: WorkloadId,
+    /// ARN of the job or endpoint.
+    pub owner_arn: String,
+    /// Where the owner's record lies.
+    pub owner: Key,
+    pub leased: Timestamp,
+}
+
+impl Record for AddressLease {
+    const KIND: &'static str = "platform.address";
+
+    fn facets(&self) -> Facets {
+        Facets {
+            display_name: self.workload.to_string(),
+            created: self.leased,
+            modified: self.leased,
+            status: String::new(),
+        }
+    }
+}
+
+/// The scope of records that belong to the host rather than to an account.
+///
+/// # Errors
+/// Never in practice: the two texts are constants that parse.
+pub fn platform_scope() -> Result<Scope, crate::account::BadScope> {
+    Ok(Scope {
+        account: "000000000000".parse::<AccountId>()?,
+        region: "platform".parse::<Region>()?,
+    })
+}
+
+impl AddressLease {
+    /// The record's key: one per address, in the platform's scope.
+    ///
+    /// # Errors
+    /// Never in practice, see [`platform_scope`].
+    pub fn key(address: Ipv4Addr) -> Result<Key, crate::account::BadScope> {
+        Ok(Key::exact(&platform_scope()?, &address.to_string()))
+    }
+
+    /// The address that `chance` picks from `network`: never the network's own, its first (the router's) or its
+    /// broadcast address. `None` when the network has no room.
+    pub fn candidate(network: ipnet::Ipv4Net, chance: u64) -> Option<Ipv4Addr> {
+        let size = 1u64.checked_shl(u32::from(32 - network.prefix_len()))?;
+        let usable = size.checked_sub(3).filter(|usable| *usable > 0)?;
+        let offset = u32::try_from(chance % usable).ok()?.checked_add(2)?;
+        u32::from(network.network()).checked_add(offset).map(Ipv4Addr::from)
+    }
+}
+
+/// One kind of attempt to leave that isolation stopped, as kept after its workload is gone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockedDestination {
+    pub first: Timestamp,
+    pub last: Timestamp,
+    pub count: u64,
+    /// Process id inside the container.
+    pub pid: u32,
+    pub process: String,
+    pub protocol: String,
+    pub address: IpAddr,
+    pub port: u16,
+    pub name: Option<String>,
+}
+
+impl BlockedDestination {
+    /// The note that a FailureReason carries.
+    pub fn note(&self) -> FirstBlocked {
+        FirstBlocked {
+            protocol: self.protocol.clone(),
+            address: self.address,
+            port: self.port,
+            name: self.name.clone(),
+        }
+    }
+}
+
+/// The isolation report of one workload that has ended: what `isolarium report` shows once the workload is gone.
+/// Its key is the workload id in the owner's scope.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IsolationRecord {
+    pub workload: WorkloadId,
+    pub owner_arn: String,
+    pub ended: Timestamp,
+    /// Oldest first.
+    pub attempts: Vec<BlockedDestination>,
+}
+
+impl Record for IsolationRecord {
+    const KIND: &'static str = "platform.isolation";
+
+    fn facets(&self) -> Facets {
+        Facets {
+            display_name: self.owner_arn.clone(),
+            created: self.ended,
+            modified: self.ended,
+            status: String::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Proves: NI-4
+    #[test]
+    fn missing_isolation_means_false() {
+        assert!(JobNetwork::from_isolation(Some(true)).isolated());
+        assert!(!JobNetwork::from_isolation(Some(false)).isolated());
+        assert!(!JobNetwork::from_isolation(None).isolated());
+        assert_eq!(
+            JobNetwork::from_isolation(Some(true)).transfer,
+            Reach::ServiceNetwork,
+            "transfers stay outside"
+        );
+    }
+
+    #[test]
+    fn candidates_stay_inside_and_off_the_reserved_addresses() {
+        let network: ipnet::Ipv4Net = "100.64.0.0/29".parse().unwrap();
+        let mut seen: Vec<_> = (0..50)
+            .filter_map(|chance| AddressLease::candidate(network, chance))
+            .collect();
+        seen.sort();
+        seen.dedup();
+        let want: Vec<Ipv4Addr> = (2..=6).map(|last| Ipv4Addr::new(100, 64, 0, last)).collect();
+        assert_eq!(seen, want);
+        assert_eq!(AddressLease::candidate("100.64.0.0/31".parse().unwrap(), 7), None);
+        assert!(AddressLease::candidate("100.64.0.0/16".parse().unwrap(), u64::MAX).is_some());
+    }
+
+    /// Proves: CC-84
+    #[test]
+    fn an_isolated_container_has_neither_address_nor_credentials_path() {
+        let workload: WorkloadId = "w-0123456789abcdef0".parse().unwrap();
+        let isolated = Placement {
+            workload: workload.clone(),
+            attachment: Attachment::Isolated,
+        };
+        assert_eq!((isolated.address(), isolated.credentials_path()), (None, None));
+        let open = Placement {
+            workload,
+            attachment: Attachment::ServiceNetwork {
+                address: Ipv4Addr::new(100, 64, 0, 9),
+                credentials_token: "ab".repeat(16),
+            },
+        };
+        assert!(
+            open.credentials_path().unwrap().ends_with(&"ab".repeat(16)),
+            "control: the open one has both"
+        );
+        assert!(open.address().is_some());
+    }
+}

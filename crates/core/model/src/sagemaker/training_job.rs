@@ -1,0 +1,424 @@
+//! Training jobs: the record, and its lifecycle as one table (SM-28).
+
+use super::failure::FailureReason;
+use super::model::{ContainerSpec, ResolvedImage};
+use super::network::{JobNetwork, Placement};
+use super::s3_uri::S3Uri;
+use super::{Echo, IllegalTransition, Tags};
+use crate::record::Facets;
+use crate::{Arn, Key, Record, Scope, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// `TrainingJobStatus`. Never stored: it follows from the secondary status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TrainingJobStatus {
+    InProgress,
+    Completed,
+    Failed,
+    Stopping,
+    Stopped,
+}
+
+impl TrainingJobStatus {
+    /// AWS's spelling.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InProgress => "InProgress",
+            Self::Completed => "Completed",
+            Self::Failed => "Failed",
+            Self::Stopping => "Stopping",
+            Self::Stopped => "Stopped",
+        }
+    }
+
+    /// The job changes no more.
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::Completed | Self::Failed | Self::Stopped => true,
+            Self::InProgress | Self::Stopping => false,
+        }
+    }
+}
+
+/// `SecondaryStatus`: the one stored status of a training job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum SecondaryStatus {
+    Starting,
+    Downloading,
+    Training,
+    Uploading,
+    Stopping,
+    Completed,
+    Failed,
+    Stopped,
+    MaxRuntimeExceeded,
+}
+
+/// Why a job was told to stop before its container ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopCause {
+    /// StopTrainingJob.
+    Asked,
+    /// MaxRuntimeInSeconds passed (SM-32).
+    MaxRuntime,
+}
+
+/// What happens to a training job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobEvent {
+    /// The instance is ready; inputs come next.
+    InstanceReady,
+    /// Inputs are in place and the container runs.
+    ContainerRuns,
+    /// The container ended by itself with success; artifacts come next.
+    ContainerSucceeded,
+    /// Artifacts are in S3.
+    Uploaded,
+    /// StopTrainingJob, or the time limit passed.
+    StopRequested,
+    /// The stop sequence is over and artifacts are in S3.
+    StopFinished(StopCause),
+    /// The job cannot succeed any more.
+    Failed,
+}
+
+impl SecondaryStatus {
+    /// AWS's spelling.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "Starting",
+            Self::Downloading => "Downloading",
+            Self::Training => "Training",
+            Self::Uploading => "Uploading",
+            Self::Stopping => "Stopping",
+            Self::Completed => "Completed",
+            Self::Failed => "Failed",
+            Self::Stopped => "Stopped",
+            Self::MaxRuntimeExceeded => "MaxRuntimeExceeded",
+        }
+    }
+
+    /// The `TrainingJobStatus` of this phase (SM-28).
+    pub fn status(self) -> TrainingJobStatus {
+        match self {
+            Self::Starting | Self::Downloading | Self::Training | Self::Uploading => TrainingJobStatus::InProgress,
+            Self::Stopping => TrainingJobStatus::Stopping,
+            Self::Completed => TrainingJobStatus::Completed,
+            Self::Failed => TrainingJobStatus::Failed,
+            Self::Stopped | Self::MaxRuntimeExceeded => TrainingJobStatus::Stopped,
+        }
+    }
+
+    /// The lifecycle (SM-28): every pair is written out.
+    ///
+    /// # Errors
+    /// When the event cannot happen in this phase.
+    pub fn on(self, event: JobEvent) -> Result<Self, IllegalTransition> {
+        use JobEvent as E;
+        use SecondaryStatus as S;
+        match (self, event) {
+            (S::Starting, E::InstanceReady) => Ok(S::Downloading),
+            (S::Downloading, E::ContainerRuns) => Ok(S::Training),
+            (S::Training, E::ContainerSucceeded) => Ok(S::Uploading),
+            (S::Uploading, E::Uploaded) => Ok(S::Completed),
+            (S::Starting | S::Downloading | S::Training | S::Uploading | S::Stopping, E::StopRequested) => {
+                Ok(S::Stopping)
+            }
+            (S::Stopping, E::StopFinished(StopCause::Asked)) => Ok(S::Stopped),
+            (S::Stopping, E::StopFinished(StopCause::MaxRuntime)) => Ok(S::MaxRuntimeExceeded),
+            (S::Starting | S::Downloading | S::Training | S::Uploading | S::Stopping, E::Failed) => Ok(S::Failed),
+            (S::Downloading | S::Training | S::Uploading | S::Stopping, E::InstanceReady)
+            | (S::Starting | S::Training | S::Uploading | S::Stopping, E::ContainerRuns)
+            | (S::Starting | S::Downloading | S::Uploading | S::Stopping, E::ContainerSucceeded)
+            | (S::Starting | S::Downloading | S::Training | S::Stopping, E::Uploaded)
+            | (S::Starting | S::Downloading | S::Training | S::Uploading, E::StopFinished(_))
+            | (S::Completed | S::Failed | S::Stopped | S::MaxRuntimeExceeded, _) => Err(IllegalTransition {
+                from: self.as_str().into(),
+                event: format!("{event:?}"),
+            }),
+        }
+    }
+
+    /// The message that clients print for the phase (SM-29).
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::Starting => "Starting the training job",
+            Self::Downloading => "Downloading input data",
+            Self::Training => "Training image download completed. Training in progress.",
+            Self::Uploading => "Uploading generated training model",
+            Self::Stopping => "Stopping the training job",
+            Self::Completed => "Training job completed",
+            Self::Failed => "Training job failed",
+            Self::Stopped => "Training job stopped",
+            Self::MaxRuntimeExceeded => "Training job runtime exceeded MaxRuntimeInSeconds provided",
+        }
+    }
+}
+
+/// One entry of `SecondaryStatusTransitions` (SM-29).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transition {
+    pub status: SecondaryStatus,
+    pub started: Timestamp,
+    /// Set once the phase was left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Timestamp>,
+    pub message: String,
+}
+
+/// How objects are chosen for a channel (CC-27).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum S3DataType {
+    /// Every object whose key begins with the prefix.
+    S3Prefix,
+    /// A JSON manifest names the objects.
+    ManifestFile,
+}
+
+/// `S3DataDistributionType` (CC-28). With one instance both give all objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Distribution {
+    FullyReplicated,
+    ShardedByS3Key,
+}
+
+impl Distribution {
+    /// AWS's spelling.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::FullyReplicated => "FullyReplicated",
+            Self::ShardedByS3Key => "ShardedByS3Key",
+        }
+    }
+}
+
+/// One input channel in File mode.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Channel {
+    /// `[A-Za-z0-9.\-_]{1,64}`: safe as a directory name, but for `.` and `..`, which creation refuses.
+    pub name: String,
+    pub uri: S3Uri,
+    pub data_type: S3DataType,
+    pub distribution: Distribution,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+}
+
+/// `CompressionType` of the output (CC-32).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputCompression {
+    /// `model.tar.gz` and `output.tar.gz`.
+    Gzip,
+    /// Plain files below `output/model/` and `output/data/`.
+    None,
+}
+
+/// Where artifacts go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputConfig {
+    pub uri: S3Uri,
+    pub compression: OutputCompression,
+}
+
+/// Checkpoints (CC-35).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointConfig {
+    pub uri: S3Uri,
+    /// Absolute path inside the container.
+    pub local_path: String,
+}
+
+/// One metric to look for in the log (CC-38).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetricDefinition {
+    pub name: String,
+    pub regex: String,
+}
+
+/// One value of `FinalMetricDataList` (CC-39).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MetricValue {
+    pub value: f64,
+    pub time: Timestamp,
+}
+
+/// Everything the engine acts on, as accepted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobSpec {
+    pub container: ContainerSpec,
+    /// `ContainerEntrypoint`, if given (CC-13).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entrypoint: Option<Vec<String>>,
+    /// `ContainerArguments`, if given (CC-13).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<Vec<String>>,
+    /// In the request's order is not promised by the API; kept by name.
+    pub hyperparameters: BTreeMap<String, String>,
+    pub channels: Vec<Channel>,
+    pub output: OutputConfig,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoints: Option<CheckpointConfig>,
+    pub metrics: Vec<MetricDefinition>,
+    pub instance_type: String,
+    pub role_arn: Arn,
+    /// Seconds (SM-32).
+    pub max_runtime: u64,
+    pub network: JobNetwork,
+}
+
+/// What has happened to the job's container so far; survives restarts of the engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRun {
+    pub placement: Placement,
+    /// Set when the image was resolved at launch (CC-1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ResolvedImage>,
+    /// Why and when the stop sequence began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<(StopCause, Timestamp)>,
+    /// The container was launched, or may have been.
+    #[serde(default)]
+    pub launched: bool,
+}
+
+/// A training job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainingJob {
+    /// As the caller spelled it (SM-8).
+    pub name: String,
+    pub arn: Arn,
+    pub created: Timestamp,
+    pub modified: Timestamp,
+    pub secondary: SecondaryStatus,
+    /// Append-only, but for the message of the last entry (SM-29).
+    pub transitions: Vec<Transition>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_reason: Option<FailureReason>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training_start: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training_end: Option<Timestamp>,
+    pub spec: JobSpec,
+    pub run: JobRun,
+    /// Last value per metric (CC-39).
+    #[serde(default)]
+    pub final_metrics: BTreeMap<String, MetricValue>,
+    pub tags: Tags,
+    pub echo: Echo,
+}
+
+impl Record for TrainingJob {
+    const KIND: &'static str = "sagemaker.training_job";
+
+    fn facets(&self) -> Facets {
+        Facets {
+            display_name: self.name.clone(),
+            created: self.created,
+            modified: self.modified,
+            status: self.status().as_str().into(),
+        }
+    }
+}
+
+impl TrainingJob {
+    /// The record's key: unique without regard to case (SM-8).
+    pub fn key(scope: &Scope, name: &str) -> Key {
+        Key::folded(scope, name)
+    }
+
+    /// The job's ARN (SM-7).
+    pub fn arn(scope: &Scope, name: &str) -> Arn {
+        Arn::sagemaker(scope, "training-job", name)
+    }
+
+    /// `TrainingJobStatus`.
+    pub fn status(&self) -> TrainingJobStatus {
+        self.secondary.status()
+    }
+
+    /// The first entry of a new job's transitions.
+    pub fn first_transition(now: Timestamp) -> Transition {
+        let status = SecondaryStatus::Starting;
+        Transition {
+            status,
+            started: now,
+            ended: None,
+            message: status.message().into(),
+        }
+    }
+
+    /// Moves the job along its lifecycle at `now`: closes the open transition, opens the next, keeps the times of SM-30.
+    /// A repeated stop request changes nothing.
+    ///
+    /// # Errors
+    /// When the lifecycle has no such step.
+    pub fn apply(&mut self, event: JobEvent, now: Timestamp) -> Result<(), IllegalTransition> {
+        let next = self.secondary.on(event)?;
+        if next == self.secondary {
+            return Ok(());
+        }
+        if let Some(open) = self.transitions.last_mut() {
+            open.ended = Some(now);
+        }
+        let is_final = next.status().is_final();
+        let ended = is_final.then_some(now);
+        self.transitions.push(Transition {
+            status: next,
+            started: now,
+            ended,
+            message: next.message().into(),
+        });
+        self.secondary = next;
+        self.modified = now;
+        if next == SecondaryStatus::Downloading {
+            self.training_start = Some(now);
+        }
+        if is_final {
+            self.training_end = self.training_start.map(|_| now);
+        }
+        Ok(())
+    }
+
+    /// Fails the job, unless it has ended already.
+    ///
+    /// # Errors
+    /// When the job has ended.
+    pub fn fail(&mut self, reason: FailureReason, now: Timestamp) -> Result<(), IllegalTransition> {
+        self.apply(JobEvent::Failed, now)?;
+        if let Some(open) = self.transitions.last_mut() {
+            open.message = reason.to_string();
+        }
+        self.failure_reason = Some(reason);
+        Ok(())
+    }
+
+    /// `TrainingTimeInSeconds`: from start to end (SM-30); whole seconds, at least 1 once the job has ended.
+    pub fn training_seconds(&self) -> Option<u64> {
+        let (start, end) = (self.training_start?, self.training_end?);
+        Some(end.since(start).as_secs().max(1))
+    }
+
+    /// `ModelArtifacts.S3ModelArtifacts` (SM-31).
+    pub fn model_artifacts(&self) -> S3Uri {
+        match self.spec.output.compression {
+            OutputCompression::Gzip => self.output_uri("model.tar.gz"),
+            OutputCompression::None => self.output_uri("model/"),
+        }
+    }
+
+    /// A place below `<S3OutputPath>/<job>/output/`.
+    pub fn output_uri(&self, file: &str) -> S3Uri {
+        self.spec.output.uri.join(&format!("{}/output/{file}", self.name))
+    }
+
+    /// The job's log stream (CC-90): `<job>/algo-1-<epoch>`, the epoch being the creation time in seconds.
+    pub fn log_stream(&self) -> String {
+        format!("{}/algo-1-{}", self.name, self.created.0.div_euclid(1000))
+    }
+}
+
+#[cfg(test)]
+mod tests;
