@@ -1,7 +1,14 @@
 //! Resource records with revisions. Reads are snapshots; writes are optimistic batches that name the revision they
 //! read, so a batch is a value that can be retried, logged and tested.
 
+pub mod memory;
+pub mod sqlite;
+pub(crate) mod token;
+
 use isolarium_model::{Key, Record, Scope, Timestamp};
+
+pub use memory::MemoryState;
+pub use sqlite::SqliteState;
 
 /// Grows with every commit of the whole store. A record carries the revision of its last change.
 pub type Revision = u64;
@@ -25,11 +32,48 @@ pub enum Expect {
     Any,
 }
 
+impl Expect {
+    /// Whether the belief agrees with the revision found, if any.
+    pub(crate) fn holds(self, found: Option<Revision>) -> bool {
+        match self {
+            Self::Absent => found.is_none(),
+            Self::At(revision) => found == Some(revision),
+            Self::Any => true,
+        }
+    }
+}
+
 /// One change of a batch. Bodies are JSON.
 #[derive(Clone, Debug)]
 pub enum Change {
-    Put { kind: &'static str, key: Key, expect: Expect, body: Vec<u8>, facets: isolarium_model::record::Facets },
-    Delete { kind: &'static str, key: Key, expect: Expect },
+    Put {
+        kind: &'static str,
+        key: Key,
+        expect: Expect,
+        body: Vec<u8>,
+        facets: isolarium_model::record::Facets,
+    },
+    Delete {
+        kind: &'static str,
+        key: Key,
+        expect: Expect,
+    },
+}
+
+impl Change {
+    /// Kind and key of the record it is about.
+    pub(crate) fn place(&self) -> (&'static str, Key) {
+        match self {
+            Self::Put { kind, key, .. } | Self::Delete { kind, key, .. } => (kind, key.clone()),
+        }
+    }
+
+    /// What it believes about that record.
+    pub(crate) fn expect(&self) -> Expect {
+        match self {
+            Self::Put { expect, .. } | Self::Delete { expect, .. } => *expect,
+        }
+    }
 }
 
 /// Changes that commit together or not at all.
@@ -45,13 +89,23 @@ impl Batch {
     /// When the record cannot be written as JSON.
     pub fn put<R: Record>(mut self, key: &Key, expect: Expect, record: &R) -> Result<Self, StoreError> {
         let body = serde_json::to_vec(record).map_err(StoreError::Encode)?;
-        self.changes.push(Change::Put { kind: R::KIND, key: key.clone(), expect, body, facets: record.facets() });
+        self.changes.push(Change::Put {
+            kind: R::KIND,
+            key: key.clone(),
+            expect,
+            body,
+            facets: record.facets(),
+        });
         Ok(self)
     }
 
     /// Removes a record.
     pub fn delete<R: Record>(mut self, key: &Key, expect: Expect) -> Self {
-        self.changes.push(Change::Delete { kind: R::KIND, key: key.clone(), expect });
+        self.changes.push(Change::Delete {
+            kind: R::KIND,
+            key: key.clone(),
+            expect,
+        });
         self
     }
 }
@@ -131,11 +185,20 @@ pub enum StoreError {
     #[error("a record could not be written as JSON")]
     Encode(#[source] serde_json::Error),
     #[error("record {kind} {name} cannot be read")]
-    Decode { kind: String, name: String, #[source] source: serde_json::Error },
+    Decode {
+        kind: String,
+        name: String,
+        #[source]
+        source: serde_json::Error,
+    },
     #[error("the state database failed")]
     Database(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the disk holding the data directory is full; free space and retry")]
     DiskFull,
+    #[error("another process holds the state database; stop it and retry")]
+    Locked,
+    #[error("{what} has version {found}, this program knows {known}; start a newer program")]
+    TooNew { what: String, found: i64, known: i64 },
 }
 
 /// Told of every commit: (kind, key) pairs that changed. Must return fast and never block.
@@ -157,25 +220,41 @@ pub trait StateStore: Send + Sync {
 fn typed<R: Record>(key: Key, revision: Revision, body: &[u8]) -> Result<Stored<R>, StoreError> {
     match serde_json::from_slice(body) {
         Ok(record) => Ok(Stored { key, revision, record }),
-        Err(source) => Err(StoreError::Decode { kind: R::KIND.into(), name: key.name.to_string(), source }),
+        Err(source) => Err(StoreError::Decode {
+            kind: R::KIND.into(),
+            name: key.name.to_string(),
+            source,
+        }),
     }
 }
 
 impl dyn StateStore + '_ {
     /// Reads one record.
     pub fn get<R: Record>(&self, key: &Key) -> Result<Option<Stored<R>>, StoreError> {
-        self.get_raw(R::KIND, key)?.map(|(revision, body)| typed(key.clone(), revision, &body)).transpose()
+        self.get_raw(R::KIND, key)?
+            .map(|(revision, body)| typed(key.clone(), revision, &body))
+            .transpose()
     }
 
     /// Reads a page of records.
     pub fn query<R: Record>(&self, query: &Query) -> Result<Page<R>, StoreError> {
         let page = self.query_raw(R::KIND, query)?;
-        let rows = page.rows.into_iter().map(|(key, revision, body)| typed(key, revision, &body)).collect::<Result<_, _>>()?;
+        let rows = page
+            .rows
+            .into_iter()
+            .map(|(key, revision, body)| typed(key, revision, &body))
+            .collect::<Result<_, _>>()?;
         Ok(Page { rows, next: page.next })
     }
 
     /// Reads every record of a kind, in all accounts and regions.
     pub fn all<R: Record>(&self) -> Result<Vec<Stored<R>>, StoreError> {
-        self.all_raw(R::KIND)?.into_iter().map(|(key, revision, body)| typed(key, revision, &body)).collect()
+        self.all_raw(R::KIND)?
+            .into_iter()
+            .map(|(key, revision, body)| typed(key, revision, &body))
+            .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;
