@@ -1,0 +1,146 @@
+//! Strict checks of what arrives on the socket. The other half parses what users send; a bug there must not become a
+//! path or a limit that the privileged half acts on.
+
+use isolarium_runtime::executor::{LaunchSpec, Mount};
+
+/// Why a request was refused before anything privileged looked at it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadRequest {
+    #[error("{0} is not a plain name")]
+    Name(&'static str),
+    #[error("mount target {0:?} is not an absolute path without dots")]
+    Target(String),
+    #[error("mount source {0:?} is not a relative path without dots")]
+    Source(String),
+    #[error("{what} is {value}, allowed are {least} to {most}")]
+    Limit {
+        what: &'static str,
+        value: u64,
+        least: u64,
+        most: u64,
+    },
+    #[error("{0} holds a NUL or newline")]
+    Text(&'static str),
+    #[error("{0} is too long")]
+    TooLong(&'static str),
+    #[error("the network is another workload's")]
+    Network,
+}
+
+/// One path component: no slash, no dots alone, printable, at most 64 bytes.
+///
+/// # Errors
+/// `Name` when it is not.
+pub fn component(what: &'static str, text: &str) -> Result<(), BadRequest> {
+    let plain = (1..=64).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        && text != "."
+        && text != "..";
+    if plain { Ok(()) } else { Err(BadRequest::Name(what)) }
+}
+
+/// A relative path of non-empty components without `.` and `..`.
+///
+/// # Errors
+/// `Source` when it is not.
+pub fn relative(text: &str) -> Result<(), BadRequest> {
+    let good = !text.is_empty() && text.len() <= 4096 && text.split('/').all(inner);
+    if good {
+        Ok(())
+    } else {
+        Err(BadRequest::Source(text.into()))
+    }
+}
+
+fn inner(part: &str) -> bool {
+    !part.is_empty() && part != "." && part != ".." && !part.bytes().any(|b| b == 0 || b == b'\n')
+}
+
+fn absolute(text: &str) -> Result<(), BadRequest> {
+    let good = text.len() <= 4096 && text.strip_prefix('/').is_some_and(|rest| rest.split('/').all(inner));
+    if good {
+        Ok(())
+    } else {
+        Err(BadRequest::Target(text.into()))
+    }
+}
+
+fn limit(what: &'static str, value: u64, least: u64, most: u64) -> Result<(), BadRequest> {
+    if (least..=most).contains(&value) {
+        Ok(())
+    } else {
+        Err(BadRequest::Limit {
+            what,
+            value,
+            least,
+            most,
+        })
+    }
+}
+
+fn text(what: &'static str, text: &str, longest: usize) -> Result<(), BadRequest> {
+    if text.len() > longest {
+        return Err(BadRequest::TooLong(what));
+    }
+    if text.bytes().any(|b| b == 0) {
+        Err(BadRequest::Text(what))
+    } else {
+        Ok(())
+    }
+}
+
+/// Checks a whole launch spec.
+///
+/// # Errors
+/// The first rule it breaks.
+pub fn launch(spec: &LaunchSpec) -> Result<(), BadRequest> {
+    if spec.network.workload != spec.workload {
+        return Err(BadRequest::Network);
+    }
+    component("host name", &spec.hostname)?;
+    text("owner ARN", &spec.owner_arn, 2048)?;
+    limit("layers", spec.layers.len() as u64, 1, 127)?;
+    limit("arguments", spec.process.argv.len() as u64, 1, 4096)?;
+    limit("environment entries", spec.process.env.len() as u64, 0, 4096)?;
+    for argument in &spec.process.argv {
+        text("argument", argument, 128 << 10)?;
+    }
+    for (name, value) in &spec.process.env {
+        text("environment name", name, 4096)?;
+        text("environment value", value, 128 << 10)?;
+        if name.is_empty() || name.contains('=') {
+            return Err(BadRequest::Name("environment name"));
+        }
+    }
+    text("user", &spec.process.user, 256)?;
+    if spec.process.cwd != "/" {
+        absolute(&spec.process.cwd)?;
+    }
+    limit("hosts", spec.hosts.len() as u64, 0, 1024)?;
+    for name in spec.hosts.iter().flat_map(|(_, names)| names) {
+        component("host alias", name)?;
+    }
+    limit("mounts", spec.mounts.len() as u64, 0, 128)?;
+    for mount in &spec.mounts {
+        match mount {
+            Mount::Input { source, target } => {
+                relative(source)?;
+                absolute(target)?;
+            }
+            Mount::Scratch { name, target, .. } => {
+                component("scratch directory", name)?;
+                absolute(target)?;
+            }
+        }
+    }
+    limit("cpu_millis", spec.limits.cpu_millis, 10, 4_096_000)?;
+    limit("memory_bytes", spec.limits.memory_bytes, 4 << 20, 1 << 46)?;
+    limit("pids", spec.limits.pids, 1, 1 << 22)?;
+    limit("shm_bytes", spec.limits.shm_bytes, 0, 1 << 46)?;
+    limit("overlay_bytes", spec.limits.overlay_bytes, 4096, 1 << 46)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,90 @@
+use super::*;
+use isolarium_netplan::intent::{Reach, WorkloadNetwork};
+use isolarium_runtime::executor::{Limits, ProcessSpec};
+
+fn good() -> LaunchSpec {
+    let workload: isolarium_model::WorkloadId = "w-0123456789abcdef0".parse().unwrap();
+    LaunchSpec {
+        workload: workload.clone(),
+        owner_arn: "arn:aws:sagemaker:us-east-1:123456789012:training-job/j".into(),
+        hostname: "algo-1".into(),
+        network: WorkloadNetwork {
+            workload,
+            reach: Reach::Nothing,
+        },
+        layers: vec![format!("sha256:{}", "a".repeat(64)).parse().unwrap()],
+        process: ProcessSpec {
+            argv: vec!["train".into()],
+            env: vec![("A".into(), "b".into())],
+            cwd: "/".into(),
+            user: String::new(),
+        },
+        hosts: Vec::new(),
+        resolver: None,
+        mounts: vec![Mount::Input {
+            source: "input/data/train".into(),
+            target: "/opt/ml/input/data/train".into(),
+        }],
+        limits: Limits {
+            cpu_millis: 1000,
+            memory_bytes: 1 << 30,
+            pids: 100,
+            shm_bytes: 1 << 20,
+            overlay_bytes: 1 << 30,
+        },
+    }
+}
+
+/// Every path and name that could lead the privileged half astray is refused; the untouched spec is the control.
+#[test]
+fn a_launch_spec_that_leaves_its_directories_is_refused() {
+    assert_eq!(launch(&good()), Ok(()), "control");
+    for source in ["", "/etc", "../x", "a/../b", "a//b", "./a", "a/."] {
+        let mut spec = good();
+        spec.mounts = vec![Mount::Input {
+            source: source.into(),
+            target: "/opt/ml/x".into(),
+        }];
+        assert_eq!(launch(&spec), Err(BadRequest::Source(source.into())));
+    }
+    for target in ["", "opt", "/", "/a/../b", "/a//b", "/a\n"] {
+        let mut spec = good();
+        spec.mounts = vec![Mount::Scratch {
+            name: "model".into(),
+            target: target.into(),
+            read_only: false,
+        }];
+        assert_eq!(launch(&spec), Err(BadRequest::Target(target.into())));
+    }
+    for name in ["", ".", "..", "a/b"] {
+        let mut spec = good();
+        spec.mounts = vec![Mount::Scratch {
+            name: name.into(),
+            target: "/opt/ml/model".into(),
+            read_only: false,
+        }];
+        assert_eq!(launch(&spec), Err(BadRequest::Name("scratch directory")));
+    }
+}
+
+#[test]
+fn a_launch_spec_names_its_own_network_and_sane_limits() {
+    let mut spec = good();
+    spec.network.workload = "w-fffffffffffffffff".parse().unwrap();
+    assert_eq!(launch(&spec), Err(BadRequest::Network));
+    let mut spec = good();
+    spec.limits.memory_bytes = 0;
+    assert!(matches!(
+        launch(&spec),
+        Err(BadRequest::Limit {
+            what: "memory_bytes",
+            ..
+        })
+    ));
+    let mut spec = good();
+    spec.process.env = vec![("A=B".into(), "c".into())];
+    assert_eq!(launch(&spec), Err(BadRequest::Name("environment name")));
+    let mut spec = good();
+    spec.process.argv = vec!["a\0b".into()];
+    assert_eq!(launch(&spec), Err(BadRequest::Text("argument")));
+}

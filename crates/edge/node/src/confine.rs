@@ -1,0 +1,124 @@
+//! How the other half loses its privileges: its own view of the data directory, its own user, no way back.
+//!
+//! Called once, first thing in the child, while it has a single thread.
+
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
+use std::ffi::CStr;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The user `serve` runs as when the machine has no user `isolarium`.
+pub const FALLBACK_UID: u32 = 64_900;
+
+/// Where the data directory appears in the service's mount namespace.
+const VIEW: &str = "/mnt";
+
+/// Why the service could not be confined. It must not go on with its privileges then.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot confine the service process: {step}")]
+pub struct ConfineError {
+    step: &'static str,
+    #[source]
+    source: io::Error,
+}
+
+fn at<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> ConfineError {
+    move |error| ConfineError {
+        step,
+        source: error.into(),
+    }
+}
+
+/// Uid and gid of the service user: those of `isolarium` in the passwd file, else [`FALLBACK_UID`].
+pub fn service_user(passwd: &str) -> (u32, u32) {
+    passwd
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            let ids = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
+            (name == "isolarium").then_some(ids)
+        })
+        .next()
+        .unwrap_or((FALLBACK_UID, FALLBACK_UID))
+}
+
+/// Gives the calling process a private mount namespace in which the data directory is reachable by a path that needs
+/// no search permission on its parents, then becomes the service user for good. Returns the directory's new path.
+///
+/// # Errors
+/// The step that failed. Some privileges may be gone already; end the process.
+pub fn become_service(data_dir: &Path, uid: u32, gid: u32) -> Result<PathBuf, ConfineError> {
+    let dir = rustix::fs::open(
+        data_dir,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(at("opening the data directory"))?;
+    unshare_mounts().map_err(at("a mount namespace of its own (CLONE_NEWNS)"))?;
+    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
+        .map_err(at("making mounts private"))?;
+    // A tmpfs over an existing directory: nothing is made on the host's own file system.
+    let no_data: Option<&CStr> = None;
+    mount("tmpfs", VIEW, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, no_data)
+        .map_err(at("a tmpfs for the view"))?;
+    let view = Path::new(VIEW).join("data");
+    std::fs::create_dir(&view).map_err(at("the view's directory"))?;
+    mount_bind(
+        format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&dir)),
+        &view,
+    )
+    .map_err(at("binding the data directory"))?;
+    become_user(uid, gid).map_err(at("becoming the service user"))?;
+    Ok(view)
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+#[expect(unsafe_code, reason = "unshare has no safe wrapper")]
+fn unshare_mounts() -> io::Result<()> {
+    // SAFETY: takes flags alone; the process has one thread (see the module's contract).
+    check(unsafe { libc::unshare(libc::CLONE_NEWNS) })
+}
+
+#[expect(unsafe_code, reason = "the process-wide set*id calls have no safe wrapper")]
+fn become_user(uid: u32, gid: u32) -> io::Result<()> {
+    // SAFETY: plain calls with plain numbers; a null list of length 0 clears the groups.
+    unsafe {
+        check(libc::setgroups(0, std::ptr::null()))?;
+        check(libc::setresgid(gid, gid, gid))?;
+        check(libc::setresuid(uid, uid, uid))?;
+        check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
+        // setresuid made the process undumpable, which also hides /proc/self/fd from itself; the object store links
+        // files by that path. Core files stay off, so no secret reaches the disk.
+        check(libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0))?;
+        let none = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
+        check(libc::setrlimit(libc::RLIMIT_CORE, &raw const none))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_service_user_is_the_packaged_one_or_the_fallback() {
+        let with = "root:x:0:0::/root:/bin/sh\nisolarium:x:990:991::/nonexistent:/usr/sbin/nologin\n";
+        assert_eq!(service_user(with), (990, 991));
+        assert_eq!(
+            service_user("root:x:0:0::/root:/bin/sh\n"),
+            (FALLBACK_UID, FALLBACK_UID)
+        );
+        assert_eq!(service_user("isolarium:x:many\n"), (FALLBACK_UID, FALLBACK_UID));
+    }
+}

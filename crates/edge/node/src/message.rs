@@ -1,0 +1,155 @@
+//! Requests and answers. JSON, so that an operator can read a trace; every type checks itself while it is parsed.
+
+use isolarium_model::{Sha256Digest, WorkloadId};
+use isolarium_netplan::intent::{HostNetwork, ListenerSpec};
+use isolarium_runtime::executor::{BlockedAttempt, LaunchSpec, LogChunk, Observed, PackFormat, Packed};
+use serde::{Deserialize, Serialize};
+
+/// Version of the messages. Both halves are one binary; a mismatch means that one of them was not restarted.
+pub const PROTOCOL: u32 = 1;
+
+/// What `serve` may ask. `+fd` marks requests that carry a descriptor.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// First message of every connection.
+    Hello {
+        protocol: u32,
+    },
+    /// Keeps the connection open and says nothing more: its end tells the asker that this process died.
+    Lifeline,
+    /// Brings the shared network in line with the intent.
+    EnsureNetwork {
+        network: HostNetwork,
+    },
+    /// Opens a listener inside the platform namespace; the answer carries it.
+    Listen {
+        listener: ListenerSpec,
+    },
+    /// Writes the root key's credentials file for the person who started the engine (mode 0600).
+    WriteCredentials {
+        text: String,
+    },
+    Prepare {
+        workload: WorkloadId,
+    },
+    Launch {
+        spec: Box<LaunchSpec>,
+    },
+    Observe,
+    ObserveOne {
+        workload: WorkloadId,
+    },
+    Terminate {
+        workload: WorkloadId,
+        kill: bool,
+    },
+    Remove {
+        workload: WorkloadId,
+    },
+    Changed {
+        timeout_ms: u64,
+    },
+    ReadLog {
+        workload: WorkloadId,
+        offset: u64,
+        max_bytes: usize,
+    },
+    /// +fd: the layer blob.
+    UnpackLayer {
+        diff_id: Sha256Digest,
+    },
+    /// +fd: the archive.
+    UnpackArchive {
+        workload: WorkloadId,
+        scratch: String,
+    },
+    /// +fd: where the archive goes.
+    Pack {
+        workload: WorkloadId,
+        scratch: String,
+        format: PackFormat,
+    },
+    ReadFile {
+        workload: WorkloadId,
+        scratch: String,
+        path: String,
+        max: usize,
+    },
+    /// The answer carries the connection.
+    Dial {
+        workload: WorkloadId,
+        port: u16,
+        timeout_ms: u64,
+    },
+    Attempts {
+        workload: WorkloadId,
+    },
+}
+
+/// What `node` answers. `+fd` marks answers that carry a descriptor.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Answer {
+    Done,
+    /// +fd
+    Descriptor,
+    Observed {
+        all: Vec<Observed>,
+    },
+    One {
+        observed: Observed,
+    },
+    Log {
+        chunk: LogChunk,
+    },
+    Packed {
+        packed: Packed,
+    },
+    /// Base64 is avoided: files read this way are small texts; bytes as numbers would be large, so hexadecimal.
+    File {
+        hex: Option<String>,
+    },
+    Attempts {
+        attempts: Vec<BlockedAttempt>,
+    },
+    Failed {
+        failure: Failure,
+    },
+}
+
+/// An executor error in transit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "failure", content = "text", rename_all = "snake_case")]
+pub enum Failure {
+    Seal(String),
+    Unstartable(String),
+    Unknown,
+    Refused(String),
+    Host(String),
+}
+
+impl From<isolarium_runtime::executor::ExecutorError> for Failure {
+    fn from(error: isolarium_runtime::executor::ExecutorError) -> Self {
+        use isolarium_runtime::executor::ExecutorError as E;
+        match error {
+            E::Seal(text) => Self::Seal(text),
+            E::Unstartable(text) => Self::Unstartable(text),
+            E::Unknown => Self::Unknown,
+            E::Refused(text) => Self::Refused(text),
+            E::Host(text) | E::Unreachable(text) => Self::Host(text),
+        }
+    }
+}
+
+impl From<Failure> for isolarium_runtime::executor::ExecutorError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Seal(text) => Self::Seal(text),
+            Failure::Unstartable(text) => Self::Unstartable(text),
+            Failure::Unknown => Self::Unknown,
+            Failure::Refused(text) => Self::Refused(text),
+            Failure::Host(text) => Self::Host(text),
+        }
+    }
+}

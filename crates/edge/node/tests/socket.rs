@@ -1,0 +1,271 @@
+//! Client and server over a real socket with a host that keeps state and fails on request.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+use isolarium_model::{Sha256Digest, Timestamp, WorkloadId};
+use isolarium_netplan::intent::{HostNetwork, ListenerSpec, Reach, Transport, WorkloadNetwork};
+use isolarium_node::{Network, NodeClient, NodeHost, NodeServer};
+use isolarium_runtime::executor::*;
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+#[derive(Default)]
+struct FakeHost {
+    running: Mutex<BTreeMap<WorkloadId, String>>,
+    layers: Mutex<Vec<Vec<u8>>>,
+    refuse_seal: bool,
+}
+
+impl Executor for FakeHost {
+    fn launch(&self, spec: &LaunchSpec) -> Result<(), ExecutorError> {
+        if self.refuse_seal {
+            return Err(ExecutorError::Seal("a sysctl did not take".into()));
+        }
+        self.running
+            .lock()
+            .unwrap()
+            .insert(spec.workload.clone(), spec.owner_arn.clone());
+        Ok(())
+    }
+    fn observe(&self) -> Result<Vec<Observed>, ExecutorError> {
+        let running = self.running.lock().unwrap();
+        Ok(running
+            .iter()
+            .map(|(workload, owner_arn)| Observed {
+                workload: workload.clone(),
+                owner_arn: owner_arn.clone(),
+                state: WorkloadState::Running { started: Timestamp(1) },
+            })
+            .collect())
+    }
+    fn observe_one(&self, workload: &WorkloadId) -> Result<Observed, ExecutorError> {
+        self.observe()?
+            .into_iter()
+            .find(|seen| seen.workload == *workload)
+            .ok_or(ExecutorError::Unknown)
+    }
+    fn terminate(&self, workload: &WorkloadId, _kill: bool) -> Result<(), ExecutorError> {
+        self.running
+            .lock()
+            .unwrap()
+            .remove(workload)
+            .map(|_| ())
+            .ok_or(ExecutorError::Unknown)
+    }
+    fn remove(&self, _workload: &WorkloadId) -> Result<(), ExecutorError> {
+        Ok(())
+    }
+    fn changed(&self, timeout: Duration) -> Result<(), ExecutorError> {
+        std::thread::sleep(timeout);
+        Ok(())
+    }
+    fn read_log(&self, _workload: &WorkloadId, offset: u64, _max: usize) -> Result<LogChunk, ExecutorError> {
+        Ok(LogChunk {
+            lines: vec![LogLine {
+                time: Timestamp(5),
+                text: "a line".into(),
+            }],
+            next: offset + 7,
+            complete: true,
+        })
+    }
+    fn prepare(&self, _workload: &WorkloadId) -> Result<(), ExecutorError> {
+        Ok(())
+    }
+}
+
+impl Archives for FakeHost {
+    fn unpack_layer(&self, blob: OwnedFd, _diff_id: &Sha256Digest) -> Result<(), ExecutorError> {
+        let mut bytes = Vec::new();
+        std::fs::File::from(blob).read_to_end(&mut bytes).unwrap();
+        self.layers.lock().unwrap().push(bytes);
+        Ok(())
+    }
+    fn unpack_archive(&self, _archive: OwnedFd, _workload: &WorkloadId, _scratch: &str) -> Result<(), ExecutorError> {
+        Err(ExecutorError::Refused("a path leaves the archive".into()))
+    }
+    fn pack(&self, _w: &WorkloadId, _s: &str, _f: PackFormat, out: OwnedFd) -> Result<Packed, ExecutorError> {
+        std::fs::File::from(out).write_all(b"packed").unwrap();
+        Ok(Packed { entries: 1, bytes: 6 })
+    }
+    fn read_file(&self, _w: &WorkloadId, _s: &str, path: &str, _max: usize) -> Result<Option<Vec<u8>>, ExecutorError> {
+        Ok((path == "failure").then(|| b"out of data \xff".to_vec()))
+    }
+}
+
+impl Dial for FakeHost {
+    fn dial(&self, _workload: &WorkloadId, _port: u16, _timeout: Duration) -> Result<OwnedFd, ExecutorError> {
+        let (near, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
+        far.write_all(b"from inside").unwrap();
+        Ok(near.into())
+    }
+}
+
+impl EgressReport for FakeHost {
+    fn attempts(&self, _workload: &WorkloadId) -> Result<Vec<BlockedAttempt>, ExecutorError> {
+        Ok(Vec::new())
+    }
+}
+
+impl Network for FakeHost {
+    fn ensure_network(&self, _network: &HostNetwork) -> Result<(), ExecutorError> {
+        Err(ExecutorError::Host("nft is missing; install nftables".into()))
+    }
+    fn listen(&self, listener: &ListenerSpec) -> Result<OwnedFd, ExecutorError> {
+        std::net::TcpListener::bind((listener.address, listener.port))
+            .map(Into::into)
+            .map_err(|error| ExecutorError::Host(error.to_string()))
+    }
+}
+
+impl NodeHost for FakeHost {
+    fn write_credentials(&self, _text: &str) -> Result<(), ExecutorError> {
+        Ok(())
+    }
+}
+
+fn pair(host: FakeHost) -> (NodeClient, Arc<FakeHost>, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("node.sock");
+    let host = Arc::new(host);
+    let uid = rustix::process::getuid().as_raw();
+    let server = NodeServer::bind(&socket, uid, Arc::clone(&host) as Arc<dyn NodeHost>).unwrap();
+    std::thread::spawn(move || server.run());
+    (NodeClient::new(&socket), host, dir)
+}
+
+fn workload() -> WorkloadId {
+    "w-0123456789abcdef0".parse().unwrap()
+}
+
+fn spec() -> LaunchSpec {
+    LaunchSpec {
+        workload: workload(),
+        owner_arn: "arn:aws:sagemaker:us-east-1:123456789012:training-job/j".into(),
+        hostname: "algo-1".into(),
+        network: WorkloadNetwork {
+            workload: workload(),
+            reach: Reach::Nothing,
+        },
+        layers: vec![format!("sha256:{}", "b".repeat(64)).parse().unwrap()],
+        process: ProcessSpec {
+            argv: vec!["train".into()],
+            env: Vec::new(),
+            cwd: "/".into(),
+            user: String::new(),
+        },
+        hosts: Vec::new(),
+        resolver: None,
+        mounts: Vec::new(),
+        limits: Limits {
+            cpu_millis: 100,
+            memory_bytes: 64 << 20,
+            pids: 64,
+            shm_bytes: 0,
+            overlay_bytes: 1 << 20,
+        },
+    }
+}
+
+#[test]
+fn calls_and_descriptors_cross_the_socket_in_both_directions() {
+    let (client, host, _dir) = pair(FakeHost::default());
+    client.launch(&spec()).unwrap();
+    assert_eq!(client.observe().unwrap().len(), 1);
+    assert_eq!(client.observe_one(&workload()).unwrap().owner_arn, spec().owner_arn);
+    assert_eq!(client.read_log(&workload(), 3, 100).unwrap().next, 10);
+
+    let mut blob = tempfile::tempfile().unwrap();
+    blob.write_all(b"layer").unwrap();
+    std::io::Seek::rewind(&mut blob).unwrap();
+    client.unpack_layer(blob.into(), &spec().layers[0]).unwrap();
+    assert_eq!(*host.layers.lock().unwrap(), [b"layer".to_vec()]);
+
+    let mut dialled = std::fs::File::from(client.dial(&workload(), 8080, Duration::from_secs(1)).unwrap());
+    let mut text = [0; 11];
+    dialled.read_exact(&mut text).unwrap();
+    assert_eq!(&text, b"from inside");
+
+    let mut out = tempfile::tempfile().unwrap();
+    let packed = client
+        .pack(
+            &workload(),
+            "model",
+            PackFormat::TarGz,
+            out.as_fd().try_clone_to_owned().unwrap(),
+        )
+        .unwrap();
+    assert_eq!(packed.entries, 1);
+    std::io::Seek::rewind(&mut out).unwrap();
+    let mut read = String::new();
+    out.read_to_string(&mut read).unwrap();
+    assert_eq!(read, "packed");
+    assert_eq!(
+        client
+            .read_file(&workload(), "output", "failure", 1024)
+            .unwrap()
+            .unwrap(),
+        b"out of data \xff"
+    );
+    assert_eq!(client.read_file(&workload(), "output", "nothing", 1024).unwrap(), None);
+}
+
+/// Proves: NET-73
+#[test]
+fn a_seal_that_fails_reaches_the_asker_as_such() {
+    let (client, host, _dir) = pair(FakeHost {
+        refuse_seal: true,
+        ..FakeHost::default()
+    });
+    assert!(matches!(client.launch(&spec()), Err(ExecutorError::Seal(text)) if text.contains("sysctl")));
+    assert!(host.running.lock().unwrap().is_empty());
+    let (client, host, _dir) = pair(FakeHost::default());
+    client.launch(&spec()).unwrap();
+    assert_eq!(host.running.lock().unwrap().len(), 1, "control");
+}
+
+#[test]
+fn errors_keep_their_kind_across_the_socket() {
+    let (client, _host, _dir) = pair(FakeHost::default());
+    assert!(matches!(client.observe_one(&workload()), Err(ExecutorError::Unknown)));
+    let archive = tempfile::tempfile().unwrap();
+    assert!(matches!(
+        client.unpack_archive(archive.into(), &workload(), "model"),
+        Err(ExecutorError::Refused(_))
+    ));
+    let listener = ListenerSpec {
+        address: "127.0.0.1".parse().unwrap(),
+        port: 0,
+        transport: Transport::Tcp,
+    };
+    client.listen(&listener).unwrap();
+    let mut bad = spec();
+    bad.mounts = vec![Mount::Input {
+        source: "../../etc".into(),
+        target: "/opt/ml/input".into(),
+    }];
+    assert!(matches!(client.launch(&bad), Err(ExecutorError::Host(text)) if text.contains("refused")));
+    assert!(client.observe().unwrap().is_empty(), "a refused spec starts nothing");
+    client.launch(&spec()).unwrap();
+    assert_eq!(
+        client.observe().unwrap().len(),
+        1,
+        "control: the same spec without the path starts"
+    );
+}
+
+#[test]
+fn a_node_that_is_away_is_reported_with_what_to_do() {
+    let client = NodeClient::new(std::path::Path::new("/nonexistent/node.sock"));
+    let Err(ExecutorError::Unreachable(text)) = client.observe() else {
+        panic!("no node, no answer")
+    };
+    assert!(text.contains("isolarium"), "{text}");
+}
