@@ -48,7 +48,11 @@ pub enum Mount {
     Input { source: String, target: String },
     /// A writable directory owned by container root, mode 0777, kept as `DIR/work/<workload>/scratch/<name>` until
     /// [`Executor::remove`]. `read_only` shows it read-only (an unpacked model).
-    Scratch { name: String, target: String, read_only: bool },
+    Scratch {
+        name: String,
+        target: String,
+        read_only: bool,
+    },
 }
 
 /// Resource limits of one container, from its instance type (CC-7).
@@ -181,9 +185,21 @@ pub trait Archives: Send + Sync {
     /// Unpacks a gzipped tar (a model) into a scratch directory of a prepared workload.
     fn unpack_archive(&self, archive: OwnedFd, workload: &WorkloadId, scratch: &str) -> Result<(), ExecutorError>;
     /// Packs a scratch directory into `out`. Symbolic links that leave the directory are not followed (CC-37).
-    fn pack(&self, workload: &WorkloadId, scratch: &str, format: PackFormat, out: OwnedFd) -> Result<Packed, ExecutorError>;
+    fn pack(
+        &self,
+        workload: &WorkloadId,
+        scratch: &str,
+        format: PackFormat,
+        out: OwnedFd,
+    ) -> Result<Packed, ExecutorError>;
     /// Reads the beginning of a regular file below a scratch directory (the failure file); `None` when there is none.
-    fn read_file(&self, workload: &WorkloadId, scratch: &str, path: &str, max: usize) -> Result<Option<Vec<u8>>, ExecutorError>;
+    fn read_file(
+        &self,
+        workload: &WorkloadId,
+        scratch: &str,
+        path: &str,
+        max: usize,
+    ) -> Result<Option<Vec<u8>>, ExecutorError>;
 }
 
 /// Connects from inside a workload's namespace (CC-88).
