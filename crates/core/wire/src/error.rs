@@ -22,7 +22,13 @@ pub struct ApiError {
 impl ApiError {
     /// The caller's fault: HTTP 400.
     pub fn client(code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { code: code.into(), message: message.into(), status: 400, members: IndexMap::new(), source: None }
+        Self {
+            code: code.into(),
+            message: message.into(),
+            status: 400,
+            members: IndexMap::new(),
+            source: None,
+        }
     }
 
     /// `ValidationException`, the code most of SageMaker's refusals carry (SM-59).
@@ -62,6 +68,8 @@ impl std::fmt::Display for ApiError {
 
 impl Error for ApiError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_ref().map(|cause| cause.as_ref() as &(dyn Error + 'static))
+        self.source
+            .as_ref()
+            .map(|cause| cause.as_ref() as &(dyn Error + 'static))
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod document;
 pub mod error;
+pub mod shapes;
 
 pub use document::Document;
 pub use error::ApiError;

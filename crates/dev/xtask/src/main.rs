@@ -1,1 +1,52 @@
-fn main() {}
+//! The repository's own chores: `cargo xtask help`.
+
+mod codegen;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Chores of the Isolarium repository")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Generate typed shapes and docs/compatibility.md from models/
+    Codegen {
+        /// Compare with what is checked in instead of writing
+        #[arg(long, conflicts_with = "botocore")]
+        check: bool,
+        /// `botocore/data` of an unpacked botocore: also renew the compact models
+        #[arg(long, value_name = "DIRECTORY")]
+        botocore: Option<PathBuf>,
+    },
+}
+
+fn main() -> Result<()> {
+    let root = root()?;
+    match Arguments::parse().chore {
+        Chore::Codegen { check, botocore } => codegen::run(&root, botocore.as_deref(), check),
+    }
+}
+
+/// The repository: two folders above this crate's folder's parent.
+fn root() -> Result<PathBuf> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors()
+        .nth(3)
+        .map(Path::to_path_buf)
+        .context("the crate is not in crates/dev/xtask")
+}
+
+/// One message to the person who asked.
+///
+/// # Errors
+/// When standard output is closed.
+pub fn say(text: &str) -> Result<()> {
+    writeln!(std::io::stdout(), "{text}").context("writing to standard output")
+}
