@@ -14,9 +14,11 @@ pub mod client;
 pub mod confine;
 pub mod frame;
 pub mod host;
+pub mod local;
 pub mod message;
 pub mod server;
 
 pub use client::NodeClient;
 pub use host::{Network, NodeHost};
+pub use local::LocalHost;
 pub use server::NodeServer;

@@ -1,0 +1,296 @@
+//! The real machine: seals namespaces with `dataplane`, runs containers with `runtime`, keeps the isolation report.
+
+use crate::host::{Network, NodeHost};
+use isolarium_dataplane::{Host, HostError, HostOptions, RawAttempt, Reporter, SealError};
+use isolarium_model::{Sha256Digest, Timestamp, WorkloadId};
+use isolarium_netplan::intent::{HostNetwork, ListenerSpec, Reach};
+use isolarium_runtime::executor::{
+    Archives, BlockedAttempt, Dial, EgressReport, Executor, ExecutorError, LaunchSpec, LogChunk, Observed, PackFormat,
+    Packed, WorkloadState,
+};
+use isolarium_runtime::local::{LocalConfig, LocalRuntime};
+use std::error::Error;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{OpenOptionsExt, fchown};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How long [`LocalHost::teardown`] waits for killed containers to be gone.
+const LONGEST_END: Duration = Duration::from_secs(20);
+
+/// This machine. Used by the privileged process alone.
+#[derive(Debug)]
+pub struct LocalHost {
+    runtime: LocalRuntime,
+    network: Host,
+    reporter: Option<Reporter>,
+    credentials: PathBuf,
+    starter: (u32, u32),
+}
+
+impl LocalHost {
+    /// Opens containers, shared network and report of one data directory. `starter` is the user who gets the
+    /// credentials file. A machine without eBPF runs containers all the same: the report is never the wall.
+    ///
+    /// # Errors
+    /// What the operator must mend before any container can run.
+    pub fn open(config: LocalConfig, starter: (u32, u32)) -> Result<Self, ExecutorError> {
+        let run_dir = config.data_dir.join("run");
+        let credentials = config.data_dir.join("credentials");
+        let reporter = match Reporter::open(&run_dir.join("bpf")) {
+            Ok(reporter) => Some(reporter),
+            Err(error) => {
+                tracing::warn!(
+                    error = chain(&error),
+                    "the isolation report has no source; isolation itself is not affected"
+                );
+                None
+            }
+        };
+        let network = Host::new(HostOptions {
+            run_dir,
+            host_netns: None,
+        });
+        let runtime = LocalRuntime::open(config)?;
+        Ok(Self {
+            runtime,
+            network,
+            reporter,
+            credentials,
+            starter,
+        })
+    }
+
+    /// Ends every container and removes namespaces, links and rules. Data, logs and uncollected output stay; the next
+    /// start continues from there.
+    ///
+    /// # Errors
+    /// What could not be removed; the rest was still tried.
+    pub fn teardown(&self) -> Result<(), ExecutorError> {
+        let running = || -> Result<Vec<WorkloadId>, ExecutorError> {
+            let all = self.runtime.observe()?.into_iter();
+            Ok(all
+                .filter(|seen| matches!(seen.state, WorkloadState::Running { .. }))
+                .map(|seen| seen.workload)
+                .collect())
+        };
+        let deadline = Instant::now() + LONGEST_END;
+        loop {
+            let left = running()?;
+            if left.is_empty() {
+                break;
+            }
+            if Instant::now() > deadline {
+                return Err(ExecutorError::Host(format!(
+                    "{} containers do not end although they were killed",
+                    left.len()
+                )));
+            }
+            for workload in &left {
+                self.runtime.terminate(workload, true)?;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.network
+            .teardown()
+            .map_err(|error| ExecutorError::Host(chain(&error)))
+    }
+}
+
+/// An error with its causes in one line: what crosses the socket has no source.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
+fn seal_failed(error: &SealError) -> ExecutorError {
+    ExecutorError::Seal(chain(error))
+}
+
+fn host_failed(error: &HostError) -> ExecutorError {
+    ExecutorError::Host(chain(error))
+}
+
+impl Executor for LocalHost {
+    fn launch(&self, spec: &LaunchSpec) -> Result<(), ExecutorError> {
+        // A repeated launch must not make a second namespace, let alone a second container.
+        match self.runtime.observe_one(&spec.workload) {
+            Ok(Observed {
+                state: WorkloadState::Running { .. } | WorkloadState::Exited(_),
+                ..
+            }) => return Ok(()),
+            Ok(_) | Err(ExecutorError::Unknown) => {}
+            Err(error) => return Err(error),
+        }
+        let sealed = self.network.seal(&spec.network).map_err(|error| seal_failed(&error))?;
+        let watched = match spec.network.reach {
+            Reach::Nothing => self.reporter.as_ref(),
+            Reach::ServiceNetwork { .. } => None,
+        };
+        self.runtime.launch(spec, sealed, &mut |cgroup, _id| {
+            watched.map_or(Ok(()), |reporter| reporter.attach(cgroup))
+        })
+    }
+
+    fn observe(&self) -> Result<Vec<Observed>, ExecutorError> {
+        self.runtime.observe()
+    }
+
+    fn observe_one(&self, workload: &WorkloadId) -> Result<Observed, ExecutorError> {
+        self.runtime.observe_one(workload)
+    }
+
+    fn terminate(&self, workload: &WorkloadId, kill: bool) -> Result<(), ExecutorError> {
+        self.runtime.terminate(workload, kill)
+    }
+
+    fn remove(&self, workload: &WorkloadId) -> Result<(), ExecutorError> {
+        let cgroup = self.runtime.cgroup_id(workload);
+        self.runtime.remove(workload)?;
+        if let (Ok(id), Some(reporter)) = (cgroup, &self.reporter) {
+            reporter.forget(id).map_err(|error| {
+                ExecutorError::Host(format!("the report of {workload} could not be dropped: {error}"))
+            })?;
+        }
+        Ok(())
+    }
+
+    fn changed(&self, timeout: Duration) -> Result<(), ExecutorError> {
+        self.runtime.changed(timeout)
+    }
+
+    fn read_log(&self, workload: &WorkloadId, offset: u64, max_bytes: usize) -> Result<LogChunk, ExecutorError> {
+        self.runtime.read_log(workload, offset, max_bytes)
+    }
+
+    fn prepare(&self, workload: &WorkloadId) -> Result<(), ExecutorError> {
+        self.runtime.prepare(workload)
+    }
+}
+
+impl Archives for LocalHost {
+    fn unpack_layer(&self, blob: OwnedFd, diff_id: &Sha256Digest) -> Result<(), ExecutorError> {
+        self.runtime.unpack_layer(blob, diff_id)
+    }
+
+    fn unpack_archive(&self, archive: OwnedFd, workload: &WorkloadId, scratch: &str) -> Result<(), ExecutorError> {
+        self.runtime.unpack_archive(archive, workload, scratch)
+    }
+
+    fn pack(
+        &self,
+        workload: &WorkloadId,
+        scratch: &str,
+        format: PackFormat,
+        out: OwnedFd,
+    ) -> Result<Packed, ExecutorError> {
+        self.runtime.pack(workload, scratch, format, out)
+    }
+
+    fn read_file(
+        &self,
+        workload: &WorkloadId,
+        scratch: &str,
+        path: &str,
+        max: usize,
+    ) -> Result<Option<Vec<u8>>, ExecutorError> {
+        self.runtime.read_file(workload, scratch, path, max)
+    }
+}
+
+impl Dial for LocalHost {
+    fn dial(&self, workload: &WorkloadId, port: u16, timeout: Duration) -> Result<OwnedFd, ExecutorError> {
+        let pid = self.runtime.init_pid(workload)?;
+        let pidfd = i32::try_from(pid)
+            .ok()
+            .and_then(rustix::process::Pid::from_raw)
+            .ok_or(ExecutorError::Unknown)
+            .and_then(|pid| {
+                rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
+                    .map_err(|_| ExecutorError::Unknown)
+            })?;
+        // The number could have been reused between the two calls; it is still the container's if it is asked again now.
+        if self.runtime.init_pid(workload)? != pid {
+            return Err(ExecutorError::Unknown);
+        }
+        isolarium_dataplane::dial(pidfd.as_fd(), port, timeout)
+            .map_err(|error| ExecutorError::Host(format!("no connection to port {port} of {workload}: {error}")))
+    }
+}
+
+impl EgressReport for LocalHost {
+    fn attempts(&self, workload: &WorkloadId) -> Result<Vec<BlockedAttempt>, ExecutorError> {
+        let Some(reporter) = &self.reporter else {
+            return Ok(Vec::new());
+        };
+        let id = self.runtime.cgroup_id(workload)?;
+        let raw = reporter
+            .attempts(id)
+            .map_err(|error| ExecutorError::Host(format!("the report of {workload} cannot be read: {error}")))?;
+        Ok(raw.into_iter().map(attempt).collect())
+    }
+}
+
+fn attempt(raw: RawAttempt) -> BlockedAttempt {
+    let millis = |nanos: u64| Timestamp(i64::try_from(nanos / 1_000_000).unwrap_or(i64::MAX));
+    let protocol = match (&raw.question, raw.protocol) {
+        (Some(_), _) => "dns".to_owned(),
+        (None, 6) => "tcp".to_owned(),
+        (None, 17) => "udp".to_owned(),
+        (None, 1 | 58) => "icmp".to_owned(),
+        (None, 255) => "raw".to_owned(),
+        (None, number) => number.to_string(),
+    };
+    BlockedAttempt {
+        first: millis(raw.first_unix_nanos),
+        last: millis(raw.last_unix_nanos),
+        count: raw.count,
+        pid: raw.pid,
+        process: raw.process,
+        protocol,
+        address: raw.address,
+        port: raw.port,
+        name: raw.question.map(|question| question.name),
+    }
+}
+
+impl Network for LocalHost {
+    fn ensure_network(&self, network: &HostNetwork) -> Result<(), ExecutorError> {
+        self.network.ensure(network).map_err(|error| host_failed(&error))
+    }
+
+    fn listen(&self, listener: &ListenerSpec) -> Result<OwnedFd, ExecutorError> {
+        self.network.listen(listener).map_err(|error| host_failed(&error))
+    }
+}
+
+impl NodeHost for LocalHost {
+    fn write_credentials(&self, text: &str) -> Result<(), ExecutorError> {
+        let failed =
+            |error: io::Error| ExecutorError::Host(format!("cannot write {}: {error}", self.credentials.display()));
+        // A new file under another name, so that nobody who holds the old one open sees the new key.
+        let fresh = self.credentials.with_extension("new");
+        match std::fs::remove_file(&fresh) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&fresh)
+            .map_err(failed)?;
+        fchown(&file, Some(self.starter.0), Some(self.starter.1)).map_err(failed)?;
+        file.write_all(text.as_bytes())
+            .and_then(|()| file.sync_all())
+            .map_err(failed)?;
+        std::fs::rename(&fresh, &self.credentials).map_err(failed)
+    }
+}

@@ -1,0 +1,76 @@
+"""One engine for the whole run of client suites; every test uses names of its own."""
+import os
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from tests.harness.engine import Engine, digits_csv, execution_statements  # noqa: E402
+
+CACHE = Path(os.environ.get("ISOLARIUM_CACHE", Path.home() / ".cache/isolarium"))
+SETTINGS = {
+    "jobs.stop_grace": "2s",
+    "endpoints.ping_interval": "200ms",
+    "endpoints.startup_timeout": "60s",
+    "endpoints.restart_backoff": "200ms",
+}
+
+
+@pytest.fixture(scope="session")
+def engine():
+    with Engine(os.environ["ISOLARIUM_BINARY"], SETTINGS) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def rootfs():
+    return CACHE / "demo-rootfs"
+
+
+@pytest.fixture(scope="session")
+def bucket(engine):
+    engine.client("s3").create_bucket(Bucket="conformance")
+    return "conformance"
+
+
+@pytest.fixture(scope="session")
+def role(engine, bucket):
+    return engine.create_role("conformance-execution", execution_statements(bucket))
+
+
+@pytest.fixture(scope="session")
+def image(engine, rootfs):
+    """The demo's image: a real train/serve container."""
+    return engine.pack_image(rootfs, "digits:1")
+
+
+@pytest.fixture(scope="session")
+def digits(engine, rootfs, bucket):
+    """S3 URI of the training data."""
+    engine.client("s3").put_object(Bucket=bucket, Key="digits/digits.csv", Body="\n".join(digits_csv(rootfs)).encode())
+    return f"s3://{bucket}/digits/"
+
+
+@pytest.fixture
+def name(request):
+    """A resource name that no other test uses."""
+    stem = request.node.name.removeprefix("test_").replace("_", "-").split("[")[0][:40].strip("-")
+    return f"{stem}-{uuid.uuid4().hex[:6]}"
+
+
+@pytest.fixture(scope="session")
+def sagemaker(engine):
+    return engine.client("sagemaker")
+
+
+@pytest.fixture(scope="session")
+def trained(engine, sagemaker, image, role, bucket, digits):
+    """One finished isolated training job; its description."""
+    from tests.harness.jobs import finished, training_request
+
+    sagemaker.create_training_job(**training_request("conformance-base", image, role, bucket, digits))
+    done = finished(sagemaker, "conformance-base")
+    assert done["TrainingJobStatus"] == "Completed", done.get("FailureReason")
+    return done

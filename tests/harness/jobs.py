@@ -1,0 +1,69 @@
+"""Requests and waits that several suites share."""
+import time
+
+
+def training_request(name, image, role, bucket, uri, isolated=True, **members):
+    """A CreateTrainingJob request for the digits image."""
+    request = {
+        "TrainingJobName": name,
+        "AlgorithmSpecification": {
+            "TrainingImage": image, "TrainingInputMode": "File",
+            "MetricDefinitions": [{"Name": "accuracy", "Regex": "accuracy=(.*?);"}],
+        },
+        "RoleArn": role,
+        "InputDataConfig": [{
+            "ChannelName": "train", "ContentType": "text/csv",
+            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": uri, "S3DataDistributionType": "FullyReplicated"}},
+        }],
+        "OutputDataConfig": {"S3OutputPath": f"s3://{bucket}/jobs"},
+        "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1},
+        "StoppingCondition": {"MaxRuntimeInSeconds": 600},
+        "EnableNetworkIsolation": isolated,
+        "HyperParameters": {"trees": "50"},
+    }
+    return request | members
+
+
+def finished(sagemaker, name, timeout=120):
+    """Waits for a training job's end without botocore's two-minute steps."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        job = sagemaker.describe_training_job(TrainingJobName=name)
+        if job["TrainingJobStatus"] not in ("InProgress", "Stopping"):
+            return job
+        time.sleep(0.1)
+    raise AssertionError(f"training job {name} is still {job['SecondaryStatus']} after {timeout} s")
+
+
+def settled(sagemaker, name, timeout=120):
+    """Waits until an endpoint is neither Creating nor Updating nor RollingBack."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        endpoint = sagemaker.describe_endpoint(EndpointName=name)
+        if endpoint["EndpointStatus"] not in ("Creating", "Updating", "RollingBack", "SystemUpdating"):
+            return endpoint
+        time.sleep(0.1)
+    raise AssertionError(f"endpoint {name} is still {endpoint['EndpointStatus']} after {timeout} s")
+
+
+def gone(sagemaker, name, timeout=60):
+    """Waits until DescribeEndpoint no longer knows the endpoint; returns the error's text."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        try:
+            sagemaker.describe_endpoint(EndpointName=name)
+        except sagemaker.exceptions.ClientError as error:
+            return error.response["Error"]["Message"]
+        time.sleep(0.1)
+    raise AssertionError(f"endpoint {name} still exists after {timeout} s")
+
+
+def eventually(probe, timeout=20):
+    """Polls until `probe()` is truthy and returns it."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        seen = probe()
+        if seen:
+            return seen
+        time.sleep(0.1)
+    raise AssertionError("the expected state did not come")
