@@ -1,9 +1,11 @@
 //! What an operation sees besides its request.
 
+use crate::iam::credentials::MasterKey;
 use isolarium_model::time::{Clock, IdSource};
-use isolarium_model::{Principal, Scope};
+use isolarium_model::{Principal, Scope, Timestamp};
 use isolarium_policy::question::Context;
 use isolarium_store::StateStore;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -14,10 +16,23 @@ pub struct Caller {
     /// The account whose resources the request is about (the caller's own) and the region of its signature.
     pub scope: Scope,
     pub source: Source,
-    /// Session policies of temporary credentials, as JSON texts.
-    pub session_policies: Option<Vec<Arc<str>>>,
+    /// What temporary credentials carry; `None` for long-lived keys.
+    pub session: Option<Session>,
     pub request_id: String,
     pub user_agent: String,
+}
+
+/// What a caller's temporary credentials say about it (IAM-16, IAM-24).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// When the credentials were issued: `aws:TokenIssueTime`.
+    pub issued: Timestamp,
+    /// When they end.
+    pub expires: Timestamp,
+    /// Session policies as JSON texts; `None` where the session was not narrowed.
+    pub policies: Option<Vec<Arc<str>>>,
+    /// Session tags, part of `aws:PrincipalTag/<k>`.
+    pub tags: BTreeMap<String, String>,
 }
 
 /// How the request came in (NET-34, NET-46).
@@ -25,25 +40,92 @@ pub struct Caller {
 pub enum Source {
     /// By the public side, from this address.
     Public { address: IpAddr, secure: bool },
+    /// Through a VPC endpoint (IAM-30): `aws:SourceIp` is then absent and the endpoint's policy binds the caller.
+    Endpoint(EndpointSource),
+}
+
+/// The VPC endpoint that a request came through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSource {
+    /// The VPC's id: `aws:SourceVpc`.
+    pub vpc_id: String,
+    /// The endpoint's id: `aws:SourceVpce`.
+    pub endpoint_id: String,
+    /// The private source address: `aws:VpcSourceIp`.
+    pub address: IpAddr,
+    pub secure: bool,
+    /// Whether it is a gateway endpoint, where an account as `Principal` means its root alone (IAM-31).
+    pub gateway: bool,
+    /// The endpoint's policy text.
+    pub policy: Arc<str>,
 }
 
 impl Caller {
-    /// Condition keys of the request itself (IAM-16), keys lower-cased.
-    pub fn context(&self, now: isolarium_model::Timestamp) -> Context {
+    /// Condition keys of the request itself and of its caller, keys lower-cased (IAM-16). A key that AWS leaves out is
+    /// absent here. `aws:PrincipalTag/<k>` of users and roles is added by `iam::authority`, which reads their records.
+    pub fn context(&self, now: Timestamp) -> Context {
         let mut keys = Context::new();
         let mut set = |key: &str, value: String| {
             keys.insert(key.to_ascii_lowercase(), vec![value]);
         };
-        match &self.source {
+        let secure = match &self.source {
             Source::Public { address, secure } => {
                 set("aws:SourceIp", address.to_string());
-                set("aws:SecureTransport", secure.to_string());
+                secure
             }
-        }
+            Source::Endpoint(endpoint) => {
+                set("aws:SourceVpc", endpoint.vpc_id.clone());
+                set("aws:SourceVpce", endpoint.endpoint_id.clone());
+                set("aws:VpcSourceIp", endpoint.address.to_string());
+                &endpoint.secure
+            }
+        };
+        set("aws:SecureTransport", secure.to_string());
         set("aws:UserAgent", self.user_agent.clone());
         set("aws:RequestedRegion", self.scope.region.to_string());
-        set("aws:EpochTime", (now.0 / 1000).to_string());
+        set("aws:EpochTime", (now.0.div_euclid(1000)).to_string());
+        set("aws:CurrentTime", crate::iam::iso_time(now));
+        set("aws:ViaAWSService", "false".into());
+        set("aws:PrincipalIsAWSService", matches!(self.principal, Principal::Service { .. }).to_string());
+        if let Some(session) = &self.session {
+            set("aws:TokenIssueTime", crate::iam::iso_time(session.issued));
+            set("aws:MultiFactorAuthPresent", "false".into());
+            for (tag, value) in &session.tags {
+                set(&format!("aws:PrincipalTag/{tag}"), value.clone());
+            }
+        }
+        self.principal_keys(&mut set);
         keys
+    }
+
+    fn principal_keys(&self, set: &mut impl FnMut(&str, String)) {
+        if let Some(arn) = self.principal.principal_arn() {
+            set("aws:PrincipalArn", arn.to_string());
+        }
+        if let Some(account) = self.principal.account() {
+            set("aws:PrincipalAccount", account.to_string());
+        }
+        match &self.principal {
+            Principal::Root { account } => {
+                set("aws:PrincipalType", "Account".into());
+                set("aws:userid", account.to_string());
+            }
+            Principal::User { name, id, .. } => {
+                set("aws:PrincipalType", "User".into());
+                set("aws:userid", id.clone());
+                set("aws:username", name.clone());
+            }
+            Principal::RoleSession { role_id, session, .. } => {
+                set("aws:PrincipalType", "AssumedRole".into());
+                set("aws:userid", format!("{role_id}:{session}"));
+            }
+            Principal::Service { name } => set("aws:PrincipalServiceName", name.clone()),
+            Principal::Anonymous => {
+                set("aws:PrincipalType", "Anonymous".into());
+                set("aws:PrincipalAccount", "anonymous".into());
+                set("aws:userid", "anonymous".into());
+            }
+        }
     }
 }
 
@@ -53,4 +135,6 @@ pub struct Ctx<'a> {
     pub clock: &'a dyn Clock,
     pub ids: &'a dyn IdSource,
     pub store: &'a dyn StateStore,
+    /// Seals session tokens (IAM-45).
+    pub master: &'a MasterKey,
 }

@@ -1,7 +1,9 @@
 //! What survives: resource records, S3 objects, logs, the audit trail.
 
 pub mod database;
+pub mod logs;
 pub mod state;
 
 pub use database::{Database, Schema};
+pub use logs::{DiskLogs, LogError, LogStore};
 pub use state::{Batch, Expect, Query, Revision, StateStore, StoreError, Stored};
