@@ -63,11 +63,22 @@ pub fn run(root: &Path, json: bool) -> Result<()> {
         serde_json::to_string_pretty(&rows)?
     } else {
         rows.iter()
-            .map(|row| format!("{:8} {}{}", row.id, if row.partial { "(partial) " } else { "" }, row.tests.join(", ")))
+            .map(|row| {
+                format!(
+                    "{:8} {}{}",
+                    row.id,
+                    if row.partial { "(partial) " } else { "" },
+                    row.tests.join(", ")
+                )
+            })
             .collect::<Vec<_>>()
             .join("\n")
     })?;
-    if faults.is_empty() { Ok(()) } else { bail!("claims do not hold:\n  {}", faults.join("\n  ")) }
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        bail!("claims do not hold:\n  {}", faults.join("\n  "))
+    }
 }
 
 /// Rust and Python sources that may hold tests.
@@ -109,9 +120,18 @@ fn scan(
             }
             current = Some(test);
         }
-        let marker = if python { line.strip_prefix("Proves: ").or(line.strip_prefix("\"\"\"Proves: ")) } else { line.strip_prefix("/// Proves: ") };
+        let marker = if python {
+            line.strip_prefix("Proves: ").or(line.strip_prefix("\"\"\"Proves: "))
+        } else {
+            line.strip_prefix("/// Proves: ")
+        };
         let Some(list) = marker else { continue };
-        for id in list.trim_end_matches("\"\"\"").trim_end_matches('.').split([',', ' ']).filter(|id| !id.is_empty()) {
+        for id in list
+            .trim_end_matches("\"\"\"")
+            .trim_end_matches('.')
+            .split([',', ' '])
+            .filter(|id| !id.is_empty())
+        {
             if !known.contains_key(id) {
                 faults.push(format!("{file} claims {id}, which is not a requirement"));
             } else if python {
@@ -132,7 +152,11 @@ fn function(line: &str, python: bool) -> Option<String> {
     let rest = if python {
         line.strip_prefix("def ")?
     } else {
-        line.strip_prefix("pub ").unwrap_or(line).strip_prefix("async ").unwrap_or(line).strip_prefix("fn ")?
+        line.strip_prefix("pub ")
+            .unwrap_or(line)
+            .strip_prefix("async ")
+            .unwrap_or(line)
+            .strip_prefix("fn ")?
     };
     let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
     (!name.is_empty()).then_some(name)
@@ -153,7 +177,9 @@ fn promises(
             let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
             promise = Some(format!("ISO-{digits}"));
         }
-        let (Some(id), Some((_, list))) = (&promise, line.split_once("Test: ")) else { continue };
+        let (Some(id), Some((_, list))) = (&promise, line.split_once("Test: ")) else {
+            continue;
+        };
         for name in list.split('`').skip(1).step_by(2) {
             if names.contains(name) {
                 tests.entry(id.clone()).or_default().insert(name.into());
@@ -182,11 +208,17 @@ mod tests {
 
     #[test]
     fn a_claim_belongs_to_the_test_below_it_in_rust_and_around_it_in_python() {
-        let (tests, faults) = scanned("a.rs", "/// Proves: NI-6, CC-34\n#[test]\nfn sealed() {}\nfn other() {}\n");
+        let (tests, faults) = scanned(
+            "a.rs",
+            "/// Proves: NI-6, CC-34\n#[test]\nfn sealed() {}\nfn other() {}\n",
+        );
         assert!(faults.is_empty());
         assert!(tests["NI-6"].contains("a.rs::sealed") && tests["CC-34"].contains("a.rs::sealed"));
         assert_eq!(tests["NI-6"].len(), 1);
-        let (tests, faults) = scanned("b.py", "def test_x():\n    \"\"\"Says it.\n    Proves: NI-6\n    \"\"\"\n");
+        let (tests, faults) = scanned(
+            "b.py",
+            "def test_x():\n    \"\"\"Says it.\n    Proves: NI-6\n    \"\"\"\n",
+        );
         assert!(faults.is_empty());
         assert!(tests["NI-6"].contains("b.py::test_x"));
     }

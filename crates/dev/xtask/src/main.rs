@@ -1,6 +1,10 @@
 //! The repository's own chores: `cargo xtask help`.
 
+mod claims;
 mod codegen;
+mod licences;
+mod metadata;
+mod rings;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -25,12 +29,25 @@ enum Chore {
         #[arg(long, value_name = "DIRECTORY")]
         botocore: Option<PathBuf>,
     },
+    /// List which tests prove which requirement; fail on a claim without a test
+    Claims {
+        /// Rows `{id, tests, partial}` instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check that dependencies point inward
+    Rings,
+    /// Check the licences of everything that is linked
+    Licences,
 }
 
 fn main() -> Result<()> {
     let root = root()?;
     match Arguments::parse().chore {
         Chore::Codegen { check, botocore } => codegen::run(&root, botocore.as_deref(), check),
+        Chore::Claims { json } => claims::run(&root, json),
+        Chore::Rings => rings::run(&root),
+        Chore::Licences => licences::run(&root),
     }
 }
 

@@ -1,11 +1,10 @@
 //! Dependencies point inward: `app` to `edge` to `core`, by the table of the style guide; and each ring has its own list of
 //! outside crates, so that a new one is a decision.
 
-use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use crate::metadata;
+use anyhow::{Result, bail};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::process::Command;
 
 /// Which workspace crates each crate may depend on (normal dependencies).
 const ALLOWED: &[(&str, &[&str])] = &[
@@ -22,14 +21,43 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("reconcile", &["model", "netplan", "store", "dataplane", "runtime"]),
     (
         "server",
-        &["model", "wire", "policy", "netplan", "store", "dataplane", "runtime", "node", "services", "reconcile"],
+        &[
+            "model",
+            "wire",
+            "policy",
+            "netplan",
+            "store",
+            "dataplane",
+            "runtime",
+            "node",
+            "services",
+            "reconcile",
+        ],
     ),
 ];
 
 /// Outside crates that the pure ring may use: none of them does I/O by itself.
 const CORE_OUTSIDE: &[&str] = &[
-    "base64", "bytes", "crc32fast", "fancy-regex", "flate2", "hex", "hmac", "http", "indexmap", "ipnet", "jiff",
-    "minicbor", "quick-xml", "regex", "serde", "serde_json", "sha1", "sha2", "subtle", "thiserror",
+    "base64",
+    "bytes",
+    "crc32fast",
+    "fancy-regex",
+    "flate2",
+    "hex",
+    "hmac",
+    "http",
+    "indexmap",
+    "ipnet",
+    "jiff",
+    "minicbor",
+    "quick-xml",
+    "regex",
+    "serde",
+    "serde_json",
+    "sha1",
+    "sha2",
+    "subtle",
+    "thiserror",
 ];
 
 /// Outside crates that only the named crates may use.
@@ -47,29 +75,16 @@ const RESERVED: &[(&str, &[&str])] = &[
 /// # Errors
 /// Every dependency that points outward or is not on its ring's list.
 pub fn run(root: &Path) -> Result<()> {
-    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["metadata", "--format-version", "1", "--no-deps", "--locked"])
-        .current_dir(root)
-        .output()
-        .context("cargo metadata")?;
-    if !output.status.success() {
-        bail!("cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    let metadata: Value = serde_json::from_slice(&output.stdout)?;
     let mut faults = Vec::new();
     let mut checked = 0;
-    for package in metadata["packages"].as_array().into_iter().flatten() {
-        let name = package["name"].as_str().unwrap_or_default();
-        let manifest = package["manifest_path"].as_str().unwrap_or_default();
-        let dependencies: BTreeSet<&str> = package["dependencies"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter(|dependency| dependency["kind"].is_null())
-            .filter_map(|dependency| dependency["name"].as_str())
-            .collect();
+    for package in metadata::packages(root, false)? {
+        let normal = package
+            .dependencies
+            .iter()
+            .filter(|dependency| dependency.kind.is_none());
+        let dependencies: BTreeSet<&str> = normal.map(|dependency| dependency.name.as_str()).collect();
         checked += 1;
-        check(name, manifest, &dependencies, &mut faults);
+        check(&package.name, &package.manifest_path, &dependencies, &mut faults);
     }
     if faults.is_empty() {
         crate::say(&format!("rings: {checked} crates, all dependencies point inward"))
@@ -88,12 +103,17 @@ fn check(package: &str, manifest: &str, dependencies: &BTreeSet<&str>, faults: &
                 faults.push(format!("{package} must not depend on {dependency}"));
             }
             (None, _) if manifest.contains("/core/") && !CORE_OUTSIDE.contains(dependency) => {
-                faults.push(format!("{package} is in the core ring; {dependency} is not on its list"));
+                faults.push(format!(
+                    "{package} is in the core ring; {dependency} is not on its list"
+                ));
             }
             (None, _) => {
                 for (reserved, users) in RESERVED {
                     if reserved == dependency && !users.contains(&short) {
-                        faults.push(format!("{dependency} belongs to {}; {package} uses it", users.join(", ")));
+                        faults.push(format!(
+                            "{dependency} belongs to {}; {package} uses it",
+                            users.join(", ")
+                        ));
                     }
                 }
             }
@@ -112,11 +132,31 @@ mod tests {
     #[test]
     fn an_outward_dependency_is_a_fault() {
         let mut faults = Vec::new();
-        check("isolarium-store", "/x/edge/store/Cargo.toml", &BTreeSet::from(["isolarium-model", "rusqlite"]), &mut faults);
+        check(
+            "isolarium-store",
+            "/x/edge/store/Cargo.toml",
+            &BTreeSet::from(["isolarium-model", "rusqlite"]),
+            &mut faults,
+        );
         assert!(faults.is_empty(), "control: {faults:?}");
-        check("isolarium-store", "/x/edge/store/Cargo.toml", &BTreeSet::from(["isolarium-services"]), &mut faults);
-        check("isolarium-model", "/x/core/model/Cargo.toml", &BTreeSet::from(["tokio"]), &mut faults);
-        check("isolarium-services", "/x/app/services/Cargo.toml", &BTreeSet::from(["rusqlite"]), &mut faults);
+        check(
+            "isolarium-store",
+            "/x/edge/store/Cargo.toml",
+            &BTreeSet::from(["isolarium-services"]),
+            &mut faults,
+        );
+        check(
+            "isolarium-model",
+            "/x/core/model/Cargo.toml",
+            &BTreeSet::from(["tokio"]),
+            &mut faults,
+        );
+        check(
+            "isolarium-services",
+            "/x/app/services/Cargo.toml",
+            &BTreeSet::from(["rusqlite"]),
+            &mut faults,
+        );
         assert_eq!(faults.len(), 3);
     }
 }
