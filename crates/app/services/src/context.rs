@@ -4,7 +4,7 @@ use crate::iam::credentials::MasterKey;
 use isolarium_model::time::{Clock, IdSource};
 use isolarium_model::{Principal, Scope, Timestamp};
 use isolarium_policy::question::Context;
-use isolarium_store::StateStore;
+use isolarium_store::{LogStore, StateStore};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -135,6 +135,7 @@ pub struct Ctx<'a> {
     pub clock: &'a dyn Clock,
     pub ids: &'a dyn IdSource,
     pub store: &'a dyn StateStore,
+    pub logs: &'a dyn LogStore,
     /// Seals session tokens (IAM-45).
     pub master: &'a MasterKey,
 }
