@@ -1,0 +1,52 @@
+"""InvokeEndpoint, authenticated, against a direct connection to the same container and against nginx proxying it unsigned.
+
+The sealed container has only loopback, so the direct client and nginx run inside its network namespace.
+"""
+import os
+import tempfile
+from pathlib import Path
+
+from bench import wrk
+from bench.s3 import Nginx
+from tests.harness.engine import Engine, execution_statements
+from tests.harness.jobs import settled
+from tests.harness.small_image import small_rootfs
+
+
+def container_pid(program):
+    """The host's pid of a container process that runs `program`."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.stat(f"/proc/{pid}").st_uid >= 600_000_000 and program in Path(f"/proc/{pid}/cmdline").read_text():
+                return pid
+        except OSError:
+            continue
+    raise RuntimeError(f"no container runs {program}")
+
+
+def run(binary, cache, quick):
+    seconds, body = (3 if quick else 10), "x" * 128
+    with tempfile.TemporaryDirectory() as directory, Engine(binary, {"endpoints.ping_interval": "5s"}, internet=False) as engine:
+        sagemaker = engine.client("sagemaker")
+        role = engine.create_role("exec", execution_statements("none"))
+        image = engine.pack_image(small_rootfs(directory), "small:1")
+        sagemaker.create_model(ModelName="m", ExecutionRoleArn=role, PrimaryContainer={"Image": image}, EnableNetworkIsolation=True)
+        variant = {"VariantName": "AllTraffic", "ModelName": "m", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+        sagemaker.create_endpoint_config(EndpointConfigName="e", ProductionVariants=[variant])
+        sagemaker.create_endpoint(EndpointName="e", EndpointConfigName="e")
+        assert settled(sagemaker, "e")["EndpointStatus"] == "InService"
+        inside = ["nsenter", "-t", container_pid("serve"), "-n"]
+        url = engine.url + "/endpoints/e/invocations"
+        headers = wrk.signed(url, body, "sagemaker", {"Content-Type": "text/plain"}, *engine.credentials())
+        proxy = "upstream c { server 127.0.0.1:8080; keepalive 64; } server { listen 127.0.0.1:PORT; location / { proxy_pass http://c; proxy_http_version 1.1; proxy_set_header Connection ''; } }"
+        with Nginx(directory, proxy, inside) as nginx:
+            for connections in (1, 8):
+                direct = wrk.run("http://127.0.0.1:8080/invocations", body, {}, connections, seconds, inside)
+                ours = wrk.run(url, body, headers, connections, seconds)
+                peer = wrk.run(f"http://127.0.0.1:{nginx.port}/invocations", body, {}, connections, seconds, inside)
+                kind = f"InvokeEndpoint, {connections} connection{'s' if connections > 1 else ''}"
+                p50 = {"budget": "<= 6"} if connections == 1 else {}
+                yield {"name": f"{kind}: added p50", "unit": "us", "ours": ours["p50"] - direct["p50"], "reference": direct["p50"], "reference_name": "direct connection, p50"} | p50
+                yield {"name": f"{kind}: added p99", "unit": "us", "ours": ours["p99"] - direct["p99"], "reference": direct["p99"], "reference_name": "direct connection, p99"}
+                yield {"name": f"{kind}: requests/s", "unit": "1/s", "ours": ours["rate"], "reference": peer["rate"], "reference_name": "nginx as reverse proxy", "budget": ">= 0.5"}
+        sagemaker.delete_endpoint(EndpointName="e")
