@@ -2,8 +2,10 @@
 
 pub mod database;
 pub mod logs;
+pub mod objects;
 pub mod state;
 
 pub use database::{Database, Schema};
 pub use logs::{DiskLogs, LogError, LogStore};
+pub use objects::{ObjectError, ObjectStore};
 pub use state::{Batch, Expect, Query, Revision, StateStore, StoreError, Stored};

@@ -1,0 +1,80 @@
+//! Reads.
+
+use super::disk::Stamp;
+use super::rows::{BucketRow, VersionRow};
+use super::{ObjectError, ObjectStore};
+use isolarium_model::s3::{BucketName, Object, ObjectKey, Version};
+use rusqlite::Connection;
+use std::fs::File;
+
+/// How often to look again when an object is replaced between reading the index and opening its file.
+const ATTEMPTS: usize = 64;
+
+/// An object and its bytes. The file stays the version it was opened as, whatever happens to the key.
+#[derive(Debug)]
+pub struct Reading {
+    pub object: Object,
+    pub file: File,
+    pub(super) stamp: Stamp,
+}
+
+pub(super) fn find(
+    db: &Connection,
+    bucket: &BucketName,
+    key: &ObjectKey,
+    version: Option<&str>,
+) -> Result<VersionRow, ObjectError> {
+    let bucket = BucketRow::get(db, bucket)?;
+    let row = match version {
+        None => VersionRow::latest(db, bucket.id, key)?.ok_or(ObjectError::NoSuchKey)?,
+        Some(version) => VersionRow::version(db, bucket.id, key, version)?.ok_or(ObjectError::NoSuchVersion)?,
+    };
+    let marked = row.is_marker().then(|| row.version_id().to_owned());
+    match (marked, version) {
+        (None, _) => Ok(row),
+        (Some(version), None) => Err(ObjectError::IsDeleted { version }),
+        (Some(version), Some(_)) => Err(ObjectError::IsDeleteMarker { version }),
+    }
+}
+
+impl ObjectStore {
+    /// What the index says about an object; the newest version unless one is named.
+    ///
+    /// # Errors
+    /// `NoSuchBucket`, `NoSuchKey`, `NoSuchVersion`, `IsDeleted`, `IsDeleteMarker`.
+    pub fn head(&self, bucket: &BucketName, key: &ObjectKey, version: Option<&str>) -> Result<Object, ObjectError> {
+        match self.database().read(|db| find(db, bucket, key, version))?.version {
+            Version::Object(object) => Ok(*object),
+            Version::DeleteMarker { version, .. } => Err(ObjectError::IsDeleteMarker { version }),
+        }
+    }
+
+    /// Opens an object for reading.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::head`]; `Busy` when the key is being replaced all the time.
+    pub fn open_object(
+        &self,
+        bucket: &BucketName,
+        key: &ObjectKey,
+        version: Option<&str>,
+    ) -> Result<Reading, ObjectError> {
+        for attempt in 0..ATTEMPTS {
+            // A file on its way between two places is in neither for an instant only in our eyes: the key's lock
+            // shows it at rest.
+            let _rest = (attempt > 2).then(|| self.lock_key(bucket, key));
+            let row = self.database().read(|db| find(db, bucket, key, version))?;
+            let (Version::Object(object), Some(name)) = (row.version, &row.file) else {
+                continue;
+            };
+            if let Some(file) = self.disk().find(bucket, key, name, row.stamp)? {
+                return Ok(Reading {
+                    object: *object,
+                    file,
+                    stamp: row.stamp,
+                });
+            }
+        }
+        Err(ObjectError::Busy)
+    }
+}

@@ -1,0 +1,84 @@
+//! Job inputs without a copy: an object's file under one more name, in a staging directory.
+
+use super::disk::{Disk, Stamp, link_at, parent_beneath};
+use super::{ObjectError, ObjectStore, Reading};
+use isolarium_model::Timestamp;
+use isolarium_model::s3::{BucketName, Object, ObjectKey};
+use rustix::io::Errno;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+impl ObjectStore {
+    /// Gives an object's file the name `relative` below `directory` (on the same file system), making directories on
+    /// the way. No byte is copied, and the name keeps these bytes whatever happens to the key. When the file system
+    /// takes no more links to the inode, the bytes are copied once and further links go to the copy.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::head`]; `BadStagingPath` when `relative` has empty, `.` or `..` components or leads through a
+    /// link; an existing name is an I/O failure (`EEXIST`).
+    pub fn link_into(
+        &self,
+        bucket: &BucketName,
+        key: &ObjectKey,
+        version: Option<&str>,
+        directory: &Path,
+        relative: &str,
+    ) -> Result<Object, ObjectError> {
+        let (parent, name) = parent_beneath(directory, relative).map_err(|error| match error {
+            Errno::INVAL | Errno::LOOP | Errno::NOTDIR => ObjectError::BadStagingPath,
+            other => ObjectError::from_errno("making a staging directory", other),
+        })?;
+        let failed = |error| ObjectError::from_errno("linking an input", error);
+        let mut tries = 0;
+        loop {
+            let reading = self.open_object(bucket, key, version)?;
+            match link_at(&reading.file, parent.as_fd(), name) {
+                Ok(()) => return Ok(reading.object),
+                // Deleted or replaced since it was opened: look again.
+                Err(Errno::NOENT) if tries < 16 => {}
+                Err(Errno::MLINK) if tries < 16 => self.renew(bucket, key, reading)?,
+                Err(error) => return Err(failed(error)),
+            }
+            tries += 1;
+        }
+    }
+
+    /// Gives an object whose inode is full of links a fresh inode with the same bytes, in the same place.
+    fn renew(&self, bucket: &BucketName, key: &ObjectKey, mut full: Reading) -> Result<(), ObjectError> {
+        let mut incoming = self.receive(&[], Timestamp(0))?;
+        incoming.append_file(&mut full.file, full.object.size)?;
+        let fresh = incoming.finish()?;
+        let _key = self.lock_key(bucket, key);
+        let (bucket_name, object_key, version) = (bucket.clone(), key.clone(), full.object.version.clone());
+        let (was, stamp, file): (Stamp, Stamp, String) = (full.stamp, fresh.stamp, fresh.name.name().to_owned());
+        let row = self
+            .database()
+            .read(|db| super::read::find(db, bucket, key, Some(&full.object.version)))?;
+        let Some(old) = row.file.filter(|_| row.stamp == was) else {
+            return Ok(());
+        };
+        self.disk().recall(bucket, key, &old, was)?;
+        self.disk().sync_new()?;
+        let changed: Result<(), ObjectError> = self.database().write(move |db| {
+            let row = super::read::find(db, &bucket_name, &object_key, Some(&version))?;
+            db.execute(
+                "UPDATE s3_versions SET file = ?1, stamp = ?2 WHERE id = ?3",
+                (file, stamp, row.id),
+            )?;
+            Ok(())
+        });
+        self.settle_by_index(&old)?;
+        changed?;
+        self.settle_by_index(&fresh.name.claimed())
+    }
+}
+
+impl Disk {
+    /// Brings a kept file to `escape/new/`.
+    pub(super) fn recall_kept(&self, name: &str) -> Result<(), ObjectError> {
+        match self.move_kept(name) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(ObjectError::from_errno("moving an object's file", error)),
+        }
+    }
+}
