@@ -86,7 +86,10 @@ impl Caller {
         set("aws:EpochTime", (now.0.div_euclid(1000)).to_string());
         set("aws:CurrentTime", crate::iam::iso_time(now));
         set("aws:ViaAWSService", "false".into());
-        set("aws:PrincipalIsAWSService", matches!(self.principal, Principal::Service { .. }).to_string());
+        set(
+            "aws:PrincipalIsAWSService",
+            matches!(self.principal, Principal::Service { .. }).to_string(),
+        );
         if let Some(session) = &self.session {
             set("aws:TokenIssueTime", crate::iam::iso_time(session.issued));
             set("aws:MultiFactorAuthPresent", "false".into());

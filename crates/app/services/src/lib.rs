@@ -12,6 +12,6 @@ pub mod s3;
 pub mod sagemaker;
 pub mod sts;
 
-pub use context::{Caller, Ctx, Source};
+pub use context::{Caller, Ctx, EndpointSource, Session, Source};
 pub use dispatch::Dispatch;
 pub use operation::Operation;

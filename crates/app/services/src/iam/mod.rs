@@ -1,6 +1,9 @@
 //! Handlers of the `iam` service.
 
+pub mod credentials;
+
 use crate::dispatch::Handler;
+use isolarium_model::Timestamp;
 
 /// Every served operation of this service.
 pub fn handlers() -> Vec<Handler> {
@@ -20,4 +23,11 @@ pub fn authority(ctx: &crate::Ctx<'_>) -> Result<isolarium_policy::Authority, is
         endpoint: None,
         context: ctx.caller.context(ctx.clock.now()),
     })
+}
+
+/// A time as policies compare it: ISO 8601 in UTC, whole seconds.
+pub(crate) fn iso_time(at: Timestamp) -> String {
+    jiff::Timestamp::from_second(at.0.div_euclid(1000))
+        .map(|time| time.to_string())
+        .unwrap_or_default()
 }
