@@ -7,6 +7,7 @@
 pub mod document;
 pub mod error;
 pub mod shapes;
+pub mod sigv4;
 
 pub use document::Document;
 pub use error::ApiError;

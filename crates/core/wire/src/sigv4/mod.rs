@@ -1,0 +1,579 @@
+//! AWS request signatures: one verifier for every service (IAM-42..47).
+//!
+//! [`parse`] reads what a request claims, the caller looks the secret up, [`Parsed::verify`] checks the claim. A request
+//! whose body is still on its way gets a [`BodyCheck`] that the caller must finish before it acknowledges anything.
+//! Nothing here reads a clock: the time arrives as an argument.
+
+mod canonical;
+pub mod chunked;
+mod fault;
+pub mod post;
+mod sign;
+mod sigv2;
+
+pub use chunked::{ChunkDecoder, ChunkFault};
+pub use fault::{AuthFault, Dialect};
+pub use sign::{Presign, Signer, presign, sign};
+
+use canonical::{PathRule, QueryRule};
+use hmac::{Hmac, KeyInit, Mac};
+use http::HeaderMap;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+/// Longest life of a presigned URL, in seconds: seven days (IAM-44).
+pub const LONGEST_PRESIGNED: u32 = 604_800;
+
+/// How far a signer's clock may be off, in seconds (IAM-44).
+pub const DEFAULT_SKEW: i64 = 900;
+
+const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+
+/// What a signature covers of a request, except its body.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    pub method: &'a str,
+    /// The path as sent, still percent-encoded, without the query.
+    pub path: &'a str,
+    /// The query as sent, without the question mark; empty when there is none.
+    pub query: &'a str,
+    pub headers: &'a HeaderMap,
+    /// The authority of the request line, for HTTP/2 requests without a `host` header (IAM-43).
+    pub authority: Option<&'a str>,
+}
+
+impl<'a> From<&'a http::request::Parts> for Head<'a> {
+    fn from(parts: &'a http::request::Parts) -> Self {
+        Self {
+            method: parts.method.as_str(),
+            path: parts.uri.path(),
+            query: parts.uri.query().unwrap_or(""),
+            headers: &parts.headers,
+            authority: parts.uri.authority().map(http::uri::Authority::as_str),
+        }
+    }
+}
+
+/// `<date>/<region>/<service>/aws4_request`: for what a signature is good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CredentialScope {
+    /// `YYYYMMDD`.
+    pub date: String,
+    pub region: String,
+    /// The signing name, such as `sagemaker`, `s3`, `monitoring`.
+    pub service: String,
+}
+
+impl CredentialScope {
+    fn text(&self) -> String {
+        format!("{}/{}/{}/aws4_request", self.date, self.region, self.service)
+    }
+
+    /// Refuses a signature made for another service or for a region that is not served (IAM-46). The global hosts of
+    /// IAM and STS take `us-east-1` whatever is served.
+    ///
+    /// # Errors
+    /// [`AuthFault::WrongService`] or [`AuthFault::WrongRegion`].
+    pub fn expect(&self, service: &str, regions: &[&str]) -> Result<(), AuthFault> {
+        if self.service != service {
+            return Err(AuthFault::WrongService {
+                found: self.service.clone(),
+                expected: service.into(),
+            });
+        }
+        let global = matches!(service, "iam" | "sts") && self.region == "us-east-1";
+        if global || regions.contains(&self.region.as_str()) {
+            return Ok(());
+        }
+        let expected = regions.first().copied().unwrap_or("us-east-1").into();
+        Err(AuthFault::WrongRegion {
+            found: self.region.clone(),
+            expected,
+        })
+    }
+}
+
+/// Where the signature travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// In the `Authorization` header.
+    Header,
+    /// In the query, good for `expires` seconds from its date.
+    Query { expires: u32 },
+    /// Signature version 2 in the query, S3 only; `expires` is a time in seconds since the epoch.
+    QueryV2 { expires: i64 },
+}
+
+/// What the request says about its body's digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PayloadClaim {
+    /// Nothing: the digest of the body itself is signed.
+    Implicit,
+    /// This SHA-256 digest.
+    Sha256([u8; 32]),
+    /// `UNSIGNED-PAYLOAD`.
+    Unsigned,
+    /// One of the `STREAMING-` forms.
+    Streaming { signed: bool, trailer: bool },
+}
+
+/// A request's claim, read but not yet believed.
+#[derive(Clone, Debug)]
+pub struct Parsed {
+    pub form: Form,
+    pub access_key_id: String,
+    /// Absent in signature version 2.
+    pub scope: Option<CredentialScope>,
+    /// The session token, if the request has one (IAM-45).
+    pub token: Option<String>,
+    pub payload: PayloadClaim,
+    /// Seconds since the epoch at which the request says it was signed.
+    pub signed_at: i64,
+    /// Lower-case names of the signed headers, sorted.
+    pub signed_headers: Vec<String>,
+    /// The signing time as the request wrote it, `YYYYMMDDTHHMMSSZ`.
+    stamp: String,
+    signature: Vec<u8>,
+}
+
+/// What is known of the body when the signature is checked.
+#[derive(Clone, Copy, Debug)]
+pub enum Body<'a> {
+    /// All of it.
+    Bytes(&'a [u8]),
+    /// It follows as a stream.
+    Streamed,
+}
+
+/// What is still to be checked while the body arrives. A request is not authentic before this is finished.
+#[derive(Debug)]
+#[must_use = "a streamed body is authentic only when this check is finished"]
+pub enum BodyCheck {
+    /// Nothing: the body was checked, or its sender chose not to sign it.
+    Done,
+    /// The body's SHA-256 must be this.
+    Sha256([u8; 32]),
+    /// The body is in chunks; only what the decoder returns is the payload.
+    Chunked(Box<ChunkDecoder>),
+}
+
+/// Who may sign how.
+#[derive(Clone, Copy, Debug)]
+pub struct Accept {
+    /// Whether S3 takes presigned URLs of signature version 2.
+    pub sigv2_query: bool,
+}
+
+/// Reads the signature that a request carries.
+///
+/// # Errors
+/// [`AuthFault::Missing`] when it carries none, another fault when it cannot be read.
+pub fn parse(head: &Head<'_>, accept: Accept) -> Result<Parsed, AuthFault> {
+    let mut authorization = head.headers.get_all(http::header::AUTHORIZATION).iter();
+    let query = canonical::pairs(head.query);
+    let in_query = query
+        .iter()
+        .any(|(name, _)| matches!(name.as_str(), "X-Amz-Signature" | "X-Amz-Algorithm"));
+    let v2_query = query.iter().any(|(name, _)| name == "AWSAccessKeyId");
+    match (authorization.next(), in_query, v2_query) {
+        (None, false, false) => Err(AuthFault::Missing),
+        (Some(value), false, false) => {
+            if authorization.next().is_some() {
+                return Err(AuthFault::malformed("the Authorization header appears twice"));
+            }
+            let text = value
+                .to_str()
+                .map_err(|_| AuthFault::malformed("the Authorization header is not ASCII"))?;
+            parse_header(head, text)
+        }
+        (None, true, false) => parse_query(head, &query),
+        (None, false, true) if accept.sigv2_query => sigv2::parse(&query),
+        (None, false, true) => Err(AuthFault::malformed(
+            "signature version 2 is switched off; use version 4",
+        )),
+        _ => Err(AuthFault::malformed("only one authentication mechanism is allowed")),
+    }
+}
+
+fn parse_header(head: &Head<'_>, text: &str) -> Result<Parsed, AuthFault> {
+    let rest = text
+        .strip_prefix(ALGORITHM)
+        .filter(|rest| rest.starts_with([' ', '\t']))
+        .ok_or_else(|| AuthFault::malformed("the Authorization header does not begin with AWS4-HMAC-SHA256"))?;
+    let (mut credential, mut signed, mut signature) = (None, None, None);
+    for part in rest.split(',') {
+        let (name, value) = part.trim().split_once('=').ok_or_else(|| {
+            AuthFault::malformed("the Authorization header has a part that is not of the form name=value")
+        })?;
+        let slot = match name {
+            "Credential" => &mut credential,
+            "SignedHeaders" => &mut signed,
+            "Signature" => &mut signature,
+            _ => return Err(AuthFault::malformed("the Authorization header has an unknown part")),
+        };
+        if slot.replace(value).is_some() {
+            return Err(AuthFault::malformed("a part of the Authorization header appears twice"));
+        }
+    }
+    let missing = |what: &str| AuthFault::malformed(format!("the Authorization header lacks {what}"));
+    let credential = credential.ok_or_else(|| missing("Credential"))?;
+    let signed = signed.ok_or_else(|| missing("SignedHeaders"))?;
+    let signature = signature.ok_or_else(|| missing("Signature"))?;
+    let (stamp, signed_at) = header_time(head.headers)?;
+    let (access_key_id, scope) = credential_parts(credential, &stamp)?;
+    let declared = single(head.headers, "x-amz-content-sha256")?;
+    let payload = match declared {
+        Some(text) => payload_claim(text, &scope.service)?,
+        None if scope.service == "s3" => return Err(AuthFault::NoContentSha256),
+        None => PayloadClaim::Implicit,
+    };
+    let token = single(head.headers, "x-amz-security-token")?.map(str::to_owned);
+    Ok(Parsed {
+        form: Form::Header,
+        access_key_id,
+        scope: Some(scope),
+        token,
+        payload,
+        signed_at,
+        signed_headers: signed_headers(signed)?,
+        stamp,
+        signature: signature_bytes(signature)?,
+    })
+}
+
+fn parse_query(head: &Head<'_>, query: &[(String, String)]) -> Result<Parsed, AuthFault> {
+    let optional = |name: &str| -> Result<Option<&str>, AuthFault> {
+        let mut found = query
+            .iter()
+            .filter(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str());
+        let first = found.next();
+        match found.next() {
+            Some(_) => Err(AuthFault::malformed(format!("{name} appears twice in the query"))),
+            None => Ok(first),
+        }
+    };
+    let required = |name: &str| {
+        optional(name)?.ok_or_else(|| AuthFault::malformed(format!("the query lacks the parameter {name}")))
+    };
+    if required("X-Amz-Algorithm")? != ALGORITHM {
+        return Err(AuthFault::malformed("X-Amz-Algorithm only supports AWS4-HMAC-SHA256"));
+    }
+    let stamp = required("X-Amz-Date")?.to_owned();
+    let signed_at = parse_stamp(&stamp)?;
+    let (access_key_id, scope) = credential_parts(required("X-Amz-Credential")?, &stamp)?;
+    let expires = required("X-Amz-Expires")?
+        .parse::<u32>()
+        .ok()
+        .filter(|seconds| (1..=LONGEST_PRESIGNED).contains(seconds))
+        .ok_or_else(|| AuthFault::malformed("X-Amz-Expires must be between 1 and 604800 seconds"))?;
+    let payload = match single(head.headers, "x-amz-content-sha256")?.or(optional("X-Amz-Content-Sha256")?) {
+        Some(text) => payload_claim(text, &scope.service)?,
+        None if scope.service == "s3" => PayloadClaim::Unsigned,
+        None => PayloadClaim::Implicit,
+    };
+    Ok(Parsed {
+        form: Form::Query { expires },
+        access_key_id,
+        scope: Some(scope),
+        token: optional("X-Amz-Security-Token")?.map(str::to_owned),
+        payload,
+        signed_at,
+        signed_headers: signed_headers(required("X-Amz-SignedHeaders")?)?,
+        stamp,
+        signature: signature_bytes(required("X-Amz-Signature")?)?,
+    })
+}
+
+/// The value of a header that may appear once.
+fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, AuthFault> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(AuthFault::malformed(format!("the header {name} appears twice")));
+    }
+    value
+        .to_str()
+        .map(|text| Some(text.trim()))
+        .map_err(|_| AuthFault::malformed(format!("{name} is not ASCII")))
+}
+
+fn header_time(headers: &HeaderMap) -> Result<(String, i64), AuthFault> {
+    if let Some(stamp) = single(headers, "x-amz-date")? {
+        return Ok((stamp.to_owned(), parse_stamp(stamp)?));
+    }
+    let text = single(headers, "date")?
+        .ok_or_else(|| AuthFault::malformed("the request has neither an X-Amz-Date nor a Date header"))?;
+    if let Ok(seconds) = parse_stamp(text) {
+        return Ok((text.to_owned(), seconds));
+    }
+    let seconds = jiff::fmt::rfc2822::parse(text)
+        .map_err(|_| AuthFault::malformed("the Date header cannot be read"))?
+        .timestamp()
+        .as_second();
+    Ok((stamp_of(seconds)?, seconds))
+}
+
+/// Seconds since the epoch of `YYYYMMDDTHHMMSSZ`.
+fn parse_stamp(text: &str) -> Result<i64, AuthFault> {
+    let bad = || AuthFault::malformed("the date of the request is not of the form YYYYMMDDTHHMMSSZ");
+    let shape = text.len() == 16
+        && text.bytes().enumerate().all(|(at, byte)| match at {
+            8 => byte == b'T',
+            15 => byte == b'Z',
+            _ => byte.is_ascii_digit(),
+        });
+    if !shape {
+        return Err(bad());
+    }
+    jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", text)
+        .and_then(|time| time.to_zoned(jiff::tz::TimeZone::UTC))
+        .map(|time| time.timestamp().as_second())
+        .map_err(|_| bad())
+}
+
+/// `YYYYMMDDTHHMMSSZ` of seconds since the epoch.
+fn stamp_of(seconds: i64) -> Result<String, AuthFault> {
+    jiff::Timestamp::from_second(seconds)
+        .map(|time| time.strftime("%Y%m%dT%H%M%SZ").to_string())
+        .map_err(|_| AuthFault::malformed("the date of the request is out of range"))
+}
+
+fn credential_parts(text: &str, stamp: &str) -> Result<(String, CredentialScope), AuthFault> {
+    let parts: Vec<&str> = text.split('/').collect();
+    let [key, date, region, service, "aws4_request"] = parts.as_slice() else {
+        return Err(AuthFault::malformed(
+            "the credential is not <key>/<date>/<region>/<service>/aws4_request",
+        ));
+    };
+    if [key, region, service].iter().any(|part| part.is_empty()) {
+        return Err(AuthFault::malformed("the credential has an empty part"));
+    }
+    if !stamp.starts_with(date) || date.len() != 8 {
+        return Err(AuthFault::malformed(
+            "the date in the credential scope is not the date of the request",
+        ));
+    }
+    let scope = CredentialScope {
+        date: (*date).into(),
+        region: (*region).into(),
+        service: (*service).into(),
+    };
+    Ok(((*key).into(), scope))
+}
+
+/// The list must be lower-case, sorted, without repetition, and must hold `host` (IAM-43).
+fn signed_headers(text: &str) -> Result<Vec<String>, AuthFault> {
+    let names: Vec<String> = text.split(';').map(str::to_owned).collect();
+    let tidy = names
+        .iter()
+        .all(|name| !name.is_empty() && !name.bytes().any(|b| b.is_ascii_uppercase()));
+    let sorted = names.windows(2).all(|pair| matches!(pair, [a, b] if a < b));
+    if !tidy || !sorted {
+        return Err(AuthFault::malformed(
+            "the signed headers are not a sorted list of lower-case names",
+        ));
+    }
+    if !names.iter().any(|name| name == "host") {
+        return Err(AuthFault::UnsignedHeader("host".into()));
+    }
+    Ok(names)
+}
+
+fn signature_bytes(text: &str) -> Result<Vec<u8>, AuthFault> {
+    let bytes = hex::decode(text).map_err(|_| AuthFault::BadSignature)?;
+    if bytes.len() == 32 {
+        Ok(bytes)
+    } else {
+        Err(AuthFault::BadSignature)
+    }
+}
+
+fn payload_claim(text: &str, service: &str) -> Result<PayloadClaim, AuthFault> {
+    let streaming = |signed, trailer| PayloadClaim::Streaming { signed, trailer };
+    let claim = match text {
+        "UNSIGNED-PAYLOAD" => PayloadClaim::Unsigned,
+        "STREAMING-AWS4-HMAC-SHA256-PAYLOAD" => streaming(true, false),
+        "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER" => streaming(true, true),
+        "STREAMING-UNSIGNED-PAYLOAD-TRAILER" => streaming(false, true),
+        digest => {
+            let mut bytes = [0; 32];
+            hex::decode_to_slice(digest, &mut bytes)
+                .map_err(|_| AuthFault::malformed("x-amz-content-sha256 is neither a digest nor a known form"))?;
+            return Ok(PayloadClaim::Sha256(bytes));
+        }
+    };
+    // Only S3 lets a sender leave the body out of the signature; elsewhere the body is the request.
+    if service == "s3" {
+        Ok(claim)
+    } else {
+        Err(AuthFault::malformed("this service requires a signed body"))
+    }
+}
+
+impl Parsed {
+    /// Checks the claim against the secret key. `now` and `skew` are seconds; `bucket` is the bucket that the host name
+    /// carried, which only signature version 2 needs.
+    ///
+    /// Comparison takes the same time wherever the signatures differ.
+    ///
+    /// # Errors
+    /// The fault, in the order time, headers, signature, body.
+    pub fn verify(
+        &self,
+        head: &Head<'_>,
+        body: Body<'_>,
+        secret: &str,
+        now: i64,
+        skew: i64,
+        bucket: Option<&str>,
+    ) -> Result<BodyCheck, AuthFault> {
+        self.check_time(now, skew)?;
+        let Some(scope) = &self.scope else {
+            sigv2::verify(self, head, secret, bucket)?;
+            return Ok(BodyCheck::Done);
+        };
+        self.check_headers(head)?;
+        let payload = self.payload_text(head, body)?;
+        let key = signing_key(secret, scope);
+        let rule = if scope.service == "s3" {
+            PathRule::AsIs
+        } else {
+            PathRule::EncodeAgain
+        };
+        // Some signers of S3 requests sign path and query exactly as they send them, others in canonical encoding. Both
+        // are functions of the same bytes: a text with characters that canonical encoding replaces is no canonical text
+        // of another request.
+        let mut forms = vec![(rule, QueryRule::Canonical)];
+        if canonical::query(head.query, QueryRule::Sent) != canonical::query(head.query, QueryRule::Canonical) {
+            forms.push((rule, QueryRule::Sent));
+        }
+        if rule == PathRule::AsIs && canonical::path(head.path, PathRule::Sent) != canonical::path(head.path, rule) {
+            for (_, query) in forms.clone() {
+                forms.push((PathRule::Sent, query));
+            }
+        }
+        let matched = forms.iter().any(|(path, query)| {
+            let request = canonical::request(head, *path, *query, &self.signed_headers, &payload);
+            let text = string_to_sign(&self.stamp, scope, &request);
+            hmac_sha256(&key, text.as_bytes())
+                .as_slice()
+                .ct_eq(&self.signature)
+                .into()
+        });
+        if !matched {
+            return Err(AuthFault::BadSignature);
+        }
+        self.body_check(head, body, key, scope)
+    }
+
+    fn check_time(&self, now: i64, skew: i64) -> Result<(), AuthFault> {
+        match self.form {
+            Form::Header if now.saturating_sub(self.signed_at).saturating_abs() > skew => Err(AuthFault::Skewed {
+                signed_at: self.stamp.clone(),
+            }),
+            Form::Query { .. } if self.signed_at > now.saturating_add(skew) => Err(AuthFault::Skewed {
+                signed_at: self.stamp.clone(),
+            }),
+            Form::Query { expires } if now > self.signed_at.saturating_add(i64::from(expires)) => {
+                Err(AuthFault::UrlExpired)
+            }
+            Form::QueryV2 { expires } if now > expires => Err(AuthFault::UrlExpired),
+            _ => Ok(()),
+        }
+    }
+
+    /// Every signed header is there, and every `x-amz-` header that is there is signed.
+    fn check_headers(&self, head: &Head<'_>) -> Result<(), AuthFault> {
+        for name in &self.signed_headers {
+            let host = name == "host" && head.authority.is_some();
+            if !host && !head.headers.contains_key(name.as_str()) {
+                return Err(AuthFault::BadSignature);
+            }
+        }
+        for name in head.headers.keys() {
+            let name = name.as_str();
+            if name.starts_with("x-amz-") && !self.signed_headers.iter().any(|signed| signed == name) {
+                return Err(AuthFault::UnsignedHeader(name.into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The last line of the canonical request.
+    fn payload_text(&self, head: &Head<'_>, body: Body<'_>) -> Result<String, AuthFault> {
+        if let Some(text) = single(head.headers, "x-amz-content-sha256")? {
+            return Ok(text.into());
+        }
+        match (self.payload, body) {
+            (PayloadClaim::Implicit, Body::Bytes(bytes)) => Ok(hex::encode(Sha256::digest(bytes))),
+            (PayloadClaim::Implicit, Body::Streamed) => Err(AuthFault::malformed(
+                "a streamed body needs an x-amz-content-sha256 header",
+            )),
+            (PayloadClaim::Sha256(digest), _) => Ok(hex::encode(digest)),
+            (PayloadClaim::Unsigned | PayloadClaim::Streaming { .. }, _) => Ok("UNSIGNED-PAYLOAD".into()),
+        }
+    }
+
+    fn body_check(
+        &self,
+        head: &Head<'_>,
+        body: Body<'_>,
+        key: [u8; 32],
+        scope: &CredentialScope,
+    ) -> Result<BodyCheck, AuthFault> {
+        match (self.payload, body) {
+            (PayloadClaim::Sha256(digest), Body::Bytes(bytes)) => {
+                let fits: bool = Sha256::digest(bytes).as_slice().ct_eq(&digest).into();
+                if fits {
+                    Ok(BodyCheck::Done)
+                } else {
+                    Err(AuthFault::PayloadMismatch)
+                }
+            }
+            (PayloadClaim::Sha256(digest), Body::Streamed) => Ok(BodyCheck::Sha256(digest)),
+            (PayloadClaim::Streaming { signed, trailer }, _) => {
+                let length = single(head.headers, "x-amz-decoded-content-length")?
+                    .and_then(|text| text.parse::<u64>().ok())
+                    .ok_or_else(|| AuthFault::malformed("x-amz-decoded-content-length is missing or no number"))?;
+                let seed = signed.then(|| chunked::Seed {
+                    key,
+                    stamp: self.stamp.clone(),
+                    scope: scope.text(),
+                    signature: hex::encode(&self.signature),
+                });
+                let promised = single(head.headers, "x-amz-trailer")?.unwrap_or("");
+                Ok(BodyCheck::Chunked(Box::new(ChunkDecoder::new(
+                    seed, trailer, promised, length,
+                ))))
+            }
+            (PayloadClaim::Implicit | PayloadClaim::Unsigned, _) => Ok(BodyCheck::Done),
+        }
+    }
+}
+
+/// The second text of the algorithm: what the signing key signs.
+fn string_to_sign(stamp: &str, scope: &CredentialScope, canonical_request: &[u8]) -> String {
+    format!(
+        "{ALGORITHM}\n{stamp}\n{}\n{}",
+        scope.text(),
+        hex::encode(Sha256::digest(canonical_request))
+    )
+}
+
+fn signing_key(secret: &str, scope: &CredentialScope) -> [u8; 32] {
+    let date = hmac_sha256(format!("AWS4{secret}").as_bytes(), scope.date.as_bytes());
+    let region = hmac_sha256(&date, scope.region.as_bytes());
+    let service = hmac_sha256(&region, scope.service.as_bytes());
+    hmac_sha256(&service, b"aws4_request")
+}
+
+#[expect(clippy::expect_used, reason = "HMAC takes keys of every length")]
+fn hmac_sha256(key: &[u8], data: &[u8]) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of every length");
+    mac.update(data);
+    mac.finalize().into_bytes().into()
+}
+
+#[cfg(test)]
+mod tests;
