@@ -37,6 +37,18 @@ impl From<Sha256Digest> for String {
 }
 
 impl Sha256Digest {
+    /// From the 32 bytes of a digest.
+    pub fn from_bytes(bytes: &[u8; 32]) -> Self {
+        let mut text = String::with_capacity(71);
+        text.push_str("sha256:");
+        for byte in bytes {
+            for half in [byte >> 4, byte & 15] {
+                text.push(char::from_digit(u32::from(half), 16).unwrap_or('0'));
+            }
+        }
+        Self(text.into())
+    }
+
     /// With the `sha256:` prefix.
     pub fn as_str(&self) -> &str {
         &self.0
