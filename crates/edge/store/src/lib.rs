@@ -1,10 +1,12 @@
 //! What survives: resource records, S3 objects, logs, the audit trail.
 
+pub mod blobs;
 pub mod database;
 pub mod logs;
 pub mod objects;
 pub mod state;
 
+pub use blobs::{BlobError, BlobStore};
 pub use database::{Database, Schema};
 pub use logs::{DiskLogs, LogError, LogStore};
 pub use objects::{ObjectError, ObjectStore};
