@@ -1,1 +1,34 @@
-//! Desired to real: the loops that make jobs and endpoints happen.
+//! From what records want to what runs: level-triggered loops over training jobs and endpoints (style rule 7).
+//!
+//! A step reads its record, looks at the host, does what is missing and says when to look again. First launch, retry
+//! and recovery after a crash are the same path. Nothing here parses a request or holds a privilege: containers go
+//! through the traits of `isolarium_runtime`, data and logs through [`transfer::Transfer`].
+
+pub mod driver;
+pub mod fleets;
+pub mod metrics;
+pub mod settings;
+pub mod transfer;
+pub mod workdir;
+
+mod checkpoints;
+mod collect;
+mod container;
+mod deps;
+mod endpoint;
+mod gc;
+mod job;
+mod logs;
+mod ping;
+mod stage;
+
+#[cfg(test)]
+mod fake;
+
+pub use container::UnknownInstanceType;
+pub use deps::Deps;
+pub use driver::Driver;
+pub use fleets::{Fleets, Guard, PickError};
+pub use settings::ReconcileSettings;
+pub use transfer::{Actor, Image, Layer, ObjectEntry, Transfer, TransferError};
+pub use workdir::WorkDir;

@@ -91,12 +91,14 @@ pub struct Instance {
     /// replaced.
     pub id: String,
     pub placement: Placement,
-    /// When this container was (or will be) launched; its start-up deadline counts from here.
+    /// The start-up deadline counts from here (CC-49); kept when a container that was never healthy is replaced.
     pub since: Timestamp,
+    /// Not launched before this time: the back-off after a container died.
+    pub not_before: Timestamp,
     /// It answered a ping since its launch.
     #[serde(default)]
     pub healthy: bool,
-    /// Replacements so far without a healthy spell between them: sets the back-off.
+    /// Replacements since the last healthy spell: sets the back-off.
     #[serde(default)]
     pub restarts: u32,
 }

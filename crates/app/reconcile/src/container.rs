@@ -1,0 +1,288 @@
+//! From a record and its image to the launch spec of one container: command, environment, files, mounts, limits.
+
+use crate::deps::Deps;
+use crate::settings::ReconcileSettings;
+use crate::transfer::Image;
+use isolarium_model::sagemaker::endpoint::{Instance, VariantFleet};
+use isolarium_model::sagemaker::training_job::{Channel, TrainingJob};
+use isolarium_model::sagemaker::{InstanceShape, Placement};
+use isolarium_model::{Arn, Region};
+use isolarium_netplan::intent::{Reach, WorkloadNetwork};
+use isolarium_runtime::executor::{LaunchSpec, Limits, Mount, ProcessSpec};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// The one host of a training job with one instance (CC-20).
+pub(crate) const FIRST_HOST: &str = "algo-1";
+
+/// Scratch directories of a training job.
+pub(crate) const MODEL: &str = "model";
+pub(crate) const OUTPUT: &str = "output";
+pub(crate) const OUTPUT_DATA: &str = "output-data";
+pub(crate) const CHECKPOINTS: &str = "checkpoints";
+
+/// Variables by which AWS clients find credentials. An isolated container gets none from image or platform, and the
+/// two that lead to the platform's endpoint not even from the request (NI-8, CC-84).
+const CREDENTIALS: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+const CREDENTIAL_SOURCES: [&str; 4] = [
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+];
+
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The instance type is not in the table; creation refuses such types.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the instance type {0} is not known")]
+pub struct UnknownInstanceType(pub String);
+
+/// The container of a training job (CC-13..16, CC-20).
+pub(crate) fn training(
+    deps: &Deps,
+    job: &TrainingJob,
+    image: &Image,
+    region: &Region,
+) -> Result<LaunchSpec, UnknownInstanceType> {
+    let placement = &job.run.placement;
+    let argv = training_command(image, job.spec.entrypoint.as_deref(), job.spec.arguments.as_deref());
+    let platform = vec![
+        ("TRAINING_JOB_NAME".to_string(), job.name.clone()),
+        ("TRAINING_JOB_ARN".to_string(), job.arn.to_string()),
+        ("AWS_REGION".to_string(), region.to_string()),
+    ];
+    let scratch = |name: &str, target: &str| Mount::Scratch {
+        name: name.into(),
+        target: target.into(),
+        read_only: false,
+    };
+    // Everything below /opt/ml is the platform's, whatever the image has there (CC-2); parents come first.
+    let mut mounts = vec![
+        scratch("ml", "/opt/ml"),
+        Mount::Input {
+            source: "input".into(),
+            target: "/opt/ml/input".into(),
+        },
+        scratch(MODEL, "/opt/ml/model"),
+        scratch(OUTPUT, "/opt/ml/output"),
+        scratch(OUTPUT_DATA, "/opt/ml/output/data"),
+    ];
+    if let Some(checkpoints) = &job.spec.checkpoints {
+        mounts.push(scratch(CHECKPOINTS, &checkpoints.local_path));
+    }
+    Ok(LaunchSpec {
+        hostname: FIRST_HOST.into(),
+        process: process(
+            argv,
+            image,
+            &job.spec.container.environment,
+            platform,
+            placement,
+            &deps.settings,
+        ),
+        mounts,
+        ..base(deps, &job.arn, placement, image, &job.spec.instance_type)?
+    })
+}
+
+/// The container of one instance of a variant (CC-47, CC-48).
+pub(crate) fn serving(
+    deps: &Deps,
+    endpoint_arn: &Arn,
+    variant: &VariantFleet,
+    instance: &Instance,
+    image: &Image,
+    region: &Region,
+    model: ModelMount,
+) -> Result<LaunchSpec, UnknownInstanceType> {
+    let placement = &instance.placement;
+    let argv = image.entrypoint.iter().cloned().chain(["serve".to_string()]).collect();
+    let platform = vec![("AWS_REGION".to_string(), region.to_string())];
+    let at = "/opt/ml/model".to_string();
+    let mounts = vec![
+        Mount::Scratch {
+            name: "ml".into(),
+            target: "/opt/ml".into(),
+            read_only: false,
+        },
+        match model {
+            ModelMount::Archive => Mount::Scratch {
+                name: MODEL.into(),
+                target: at,
+                read_only: true,
+            },
+            ModelMount::Objects => Mount::Input {
+                source: MODEL.into(),
+                target: at,
+            },
+        },
+    ];
+    Ok(LaunchSpec {
+        hostname: "model".into(),
+        process: process(
+            argv,
+            image,
+            &variant.model.container.environment,
+            platform,
+            placement,
+            &deps.settings,
+        ),
+        mounts,
+        ..base(deps, endpoint_arn, placement, image, &variant.variant.instance_type)?
+    })
+}
+
+/// Where a serving container's model files lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ModelMount {
+    /// In the scratch directory that the archive was unpacked into; also when there is no model data.
+    Archive,
+    /// Linked objects in the work directory.
+    Objects,
+}
+
+fn base(
+    deps: &Deps,
+    owner_arn: &Arn,
+    placement: &Placement,
+    image: &Image,
+    instance_type: &str,
+) -> Result<LaunchSpec, UnknownInstanceType> {
+    let shape = InstanceShape::of(instance_type).ok_or_else(|| UnknownInstanceType(instance_type.into()))?;
+    let memory = shape.memory_mib << 20;
+    let settings = &deps.settings;
+    let (reach, own, resolver) = match placement.address() {
+        None => (Reach::Nothing, Ipv4Addr::LOCALHOST, None),
+        Some(address) => (Reach::ServiceNetwork { address }, address, settings.resolver),
+    };
+    Ok(LaunchSpec {
+        workload: placement.workload.clone(),
+        owner_arn: owner_arn.to_string(),
+        hostname: String::new(),
+        network: WorkloadNetwork {
+            workload: placement.workload.clone(),
+            reach,
+        },
+        layers: image.layers.iter().map(|layer| layer.diff_id.clone()).collect(),
+        process: ProcessSpec {
+            argv: Vec::new(),
+            env: Vec::new(),
+            cwd: String::new(),
+            user: String::new(),
+        },
+        hosts: vec![(IpAddr::V4(own), vec![FIRST_HOST.into()])],
+        resolver,
+        mounts: Vec::new(),
+        limits: Limits {
+            cpu_millis: shape.vcpus * 1000,
+            memory_bytes: memory,
+            pids: settings.pids,
+            shm_bytes: memory / 100 * settings.shm_percent,
+            overlay_bytes: settings.overlay_bytes,
+        },
+    })
+}
+
+/// CC-13: `train` replaces CMD and keeps ENTRYPOINT; a given entry point stands alone, given arguments replace `train`.
+fn training_command(image: &Image, entrypoint: Option<&[String]>, arguments: Option<&[String]>) -> Vec<String> {
+    match (entrypoint, arguments) {
+        (None, None) => image.entrypoint.iter().cloned().chain(["train".to_string()]).collect(),
+        (Some(entrypoint), None) => entrypoint.to_vec(),
+        (None, Some(arguments)) => image.entrypoint.iter().chain(arguments).cloned().collect(),
+        (Some(entrypoint), Some(arguments)) => entrypoint.iter().chain(arguments).cloned().collect(),
+    }
+}
+
+/// Image, then request, then platform: later entries win, so a request cannot replace the platform's own (CC-8).
+fn process(
+    argv: Vec<String>,
+    image: &Image,
+    requested: &BTreeMap<String, String>,
+    platform: Vec<(String, String)>,
+    placement: &Placement,
+    settings: &ReconcileSettings,
+) -> ProcessSpec {
+    let credentials = placement.credentials_path();
+    let isolated = credentials.is_none();
+    let from_image = image.env.iter().filter(|(name, _)| {
+        let key = isolated && CREDENTIALS.contains(&name.as_str());
+        !key && !CREDENTIAL_SOURCES.contains(&name.as_str())
+    });
+    let from_request = requested
+        .iter()
+        .filter(|(name, _)| !CREDENTIAL_SOURCES.contains(&name.as_str()));
+    let mut env: Vec<(String, String)> = Vec::new();
+    if !image.env.iter().any(|(name, _)| name == "PATH") {
+        env.push(("PATH".into(), DEFAULT_PATH.into()));
+    }
+    env.extend(from_image.cloned());
+    env.extend(from_request.map(|(name, value)| (name.clone(), value.clone())));
+    env.extend(platform);
+    if let Some(path) = credentials {
+        env.extend(settings.open_environment.iter().cloned());
+        env.push(("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI".into(), path));
+    }
+    let cwd = if image.workdir.is_empty() {
+        "/".to_string()
+    } else {
+        image.workdir.clone()
+    };
+    ProcessSpec {
+        argv,
+        env,
+        cwd,
+        user: image.user.clone(),
+    }
+}
+
+/// The files of `/opt/ml/input/config` (CC-16..19).
+pub(crate) fn config_files(job: &TrainingJob) -> Vec<(&'static str, Vec<u8>)> {
+    let network_interface = match job.run.placement.address() {
+        Some(_) => "eth0",
+        // The name must exist in the container and reach its peers (CC-19); alone, loopback is all there is.
+        None => "lo",
+    };
+    let resources = json!({
+        "current_host": FIRST_HOST,
+        "current_instance_type": job.spec.instance_type,
+        "current_group_name": "homogeneousCluster",
+        "hosts": [FIRST_HOST],
+        "instance_groups": [{
+            "instance_group_name": "homogeneousCluster",
+            "instance_type": job.spec.instance_type,
+            "hosts": [FIRST_HOST],
+        }],
+        "network_interface_name": network_interface,
+    });
+    let channels: serde_json::Map<String, Value> = job
+        .spec
+        .channels
+        .iter()
+        .map(|channel| (channel.name.clone(), channel_config(channel)))
+        .collect();
+    vec![
+        (
+            "hyperparameters.json",
+            json!(job.spec.hyperparameters).to_string().into_bytes(),
+        ),
+        ("inputdataconfig.json", Value::Object(channels).to_string().into_bytes()),
+        ("resourceconfig.json", resources.to_string().into_bytes()),
+    ]
+}
+
+fn channel_config(channel: &Channel) -> Value {
+    let mut config = json!({
+        "TrainingInputMode": "File",
+        "S3DistributionType": channel.distribution.as_str(),
+        "RecordWrapperType": "None",
+    });
+    if let (Some(kind), Some(members)) = (&channel.content_type, config.as_object_mut()) {
+        members.insert("ContentType".into(), json!(kind));
+    }
+    config
+}
+
+#[cfg(test)]
+mod tests;

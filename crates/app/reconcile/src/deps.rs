@@ -1,0 +1,279 @@
+//! What every step works with.
+
+use crate::fleets::Fleets;
+use crate::settings::ReconcileSettings;
+use crate::transfer::{Actor, Transfer};
+use crate::workdir::WorkDir;
+use isolarium_model::sagemaker::network::IsolationRecord;
+use isolarium_model::sagemaker::{AddressLease, Attachment, BlockedDestination, Placement, Reach};
+use isolarium_model::time::{Clock, IdSource};
+use isolarium_model::{Arn, Key, Record, Scope, Sha256Digest, Timestamp, WorkloadId};
+use isolarium_runtime::executor::{ExecutorError, WorkloadState};
+use isolarium_runtime::{Archives, Dial, EgressReport, Executor};
+use isolarium_store::{Batch, Expect, StateStore, StoreError, Stored};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The outside world and the settings, shared by all loops.
+pub struct Deps {
+    pub store: Arc<dyn StateStore>,
+    pub executor: Arc<dyn Executor>,
+    pub archives: Arc<dyn Archives>,
+    pub dial: Arc<dyn Dial>,
+    pub egress: Arc<dyn EgressReport>,
+    pub transfer: Arc<dyn Transfer>,
+    pub clock: Arc<dyn Clock>,
+    pub ids: Arc<dyn IdSource>,
+    pub work: WorkDir,
+    pub settings: ReconcileSettings,
+    /// The live routing table, shared with the inference proxy.
+    pub fleets: Arc<Fleets>,
+    /// What the host was last seen to run.
+    pub seen: Seen,
+    /// Layers that are known to be unpacked.
+    pub unpacked: Mutex<HashSet<Sha256Digest>>,
+}
+
+/// Why a step could not be finished now. The driver logs it and repeats the step: nothing is recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    #[error("the state store failed")]
+    Store(#[from] StoreError),
+    #[error("the executor failed")]
+    Executor(#[source] ExecutorError),
+    #[error("a record took a step its lifecycle does not have")]
+    Lifecycle(#[from] isolarium_model::sagemaker::IllegalTransition),
+    #[error("the platform network {0} has no free address; end workloads or configure a larger network")]
+    NoAddress(ipnet::Ipv4Net),
+    #[error("an identifier could not be made")]
+    Identifier,
+}
+
+/// When to look again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// At this time, or when something changes; `Timestamp(i64::MAX)` waits for a change alone.
+    At(Timestamp),
+    /// Never: forget the resource.
+    Done,
+}
+
+/// The last look at the host.
+#[derive(Default)]
+pub struct Seen {
+    states: Mutex<BTreeMap<WorkloadId, WorkloadState>>,
+}
+
+impl Seen {
+    /// What was last seen of a workload.
+    pub fn get(&self, workload: &WorkloadId) -> Option<WorkloadState> {
+        self.lock().get(workload).cloned()
+    }
+
+    /// Replaces the whole picture and returns the workloads whose state is new or gone.
+    pub fn replace(&self, now: BTreeMap<WorkloadId, WorkloadState>) -> Vec<WorkloadId> {
+        let mut states = self.lock();
+        let mut changed: Vec<WorkloadId> = now
+            .iter()
+            .filter(|(id, state)| states.get(*id) != Some(*state))
+            .map(|(id, _)| id.clone())
+            .collect();
+        changed.extend(states.keys().filter(|id| !now.contains_key(*id)).cloned());
+        *states = now;
+        changed
+    }
+
+    /// Notes one workload.
+    pub fn set(&self, workload: &WorkloadId, state: WorkloadState) {
+        self.lock().insert(workload.clone(), state);
+    }
+
+    /// Forgets one workload.
+    pub fn forget(&self, workload: &WorkloadId) {
+        self.lock().remove(workload);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<WorkloadId, WorkloadState>> {
+        self.states.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Deps {
+    /// The current time.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The workload's state: as last seen, else by asking. `None` when the host does not know it.
+    pub(crate) fn state_of(&self, workload: &WorkloadId) -> Result<Option<WorkloadState>, StepError> {
+        if let Some(state) = self.seen.get(workload) {
+            return Ok(Some(state));
+        }
+        match self.executor.observe_one(workload) {
+            Ok(observed) => {
+                self.seen.set(workload, observed.state.clone());
+                Ok(Some(observed.state))
+            }
+            Err(ExecutorError::Unknown) => Ok(None),
+            Err(error) => Err(StepError::Executor(error)),
+        }
+    }
+
+    /// Changes a record until the write meets the revision it read. `change` returns whether there is anything to
+    /// write; it sees the newest record each time.
+    pub(crate) fn update<R: Record>(
+        &self,
+        key: &Key,
+        mut change: impl FnMut(&mut R, Batch) -> Result<Option<Batch>, StepError>,
+    ) -> Result<Option<Stored<R>>, StepError> {
+        loop {
+            let Some(mut stored) = self.store.get::<R>(key)? else {
+                return Ok(None);
+            };
+            let Some(batch) = change(&mut stored.record, Batch::default())? else {
+                return Ok(Some(stored));
+            };
+            match self
+                .store
+                .commit(batch.put(key, Expect::At(stored.revision), &stored.record)?)
+            {
+                Ok(revision) => {
+                    stored.revision = revision;
+                    return Ok(Some(stored));
+                }
+                Err(StoreError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// A new workload with its network. A container with a way out gets an address, whose lease is added to the batch
+    /// as "absent until now": if somebody else took it meanwhile, the commit fails and is tried with another.
+    pub(crate) fn place(
+        &self,
+        reach: Reach,
+        owner: &Key,
+        owner_arn: &Arn,
+        batch: Batch,
+    ) -> Result<(Placement, Batch), StepError> {
+        let workload: WorkloadId = format!("w-{}", self.ids.hex(17))
+            .parse()
+            .map_err(|_| StepError::Identifier)?;
+        match reach {
+            Reach::Nothing => Ok((
+                Placement {
+                    workload,
+                    attachment: Attachment::Isolated,
+                },
+                batch,
+            )),
+            Reach::ServiceNetwork => {
+                let network = self.settings.platform_network;
+                // A full network must end in an error, not in an endless search.
+                for _ in 0..256 {
+                    let chance = u64::from_str_radix(&self.ids.hex(15), 16).map_err(|_| StepError::Identifier)?;
+                    let address = AddressLease::candidate(network, chance).ok_or(StepError::NoAddress(network))?;
+                    let key = AddressLease::key(address).map_err(|_| StepError::Identifier)?;
+                    if self.store.get::<AddressLease>(&key)?.is_some() {
+                        continue;
+                    }
+                    let lease = AddressLease {
+                        workload: workload.clone(),
+                        owner_arn: owner_arn.to_string(),
+                        owner: owner.clone(),
+                        leased: self.now(),
+                    };
+                    let batch = batch.put(&key, Expect::Absent, &lease)?;
+                    let attachment = Attachment::ServiceNetwork {
+                        address,
+                        credentials_token: self.ids.hex(32),
+                    };
+                    return Ok((Placement { workload, attachment }, batch));
+                }
+                Err(StepError::NoAddress(network))
+            }
+        }
+    }
+
+    /// Attempts to leave that isolation stopped, oldest first; none for containers with a way out, and none when the
+    /// source cannot be read: the report never decides anything.
+    pub(crate) fn attempts(&self, placement: &Placement) -> Vec<BlockedDestination> {
+        if placement.attachment != Attachment::Isolated {
+            return Vec::new();
+        }
+        let attempts = match self.egress.attempts(&placement.workload) {
+            Ok(attempts) => attempts,
+            Err(error) => {
+                tracing::warn!(workload = %placement.workload, %error, "blocked attempts cannot be read");
+                return Vec::new();
+            }
+        };
+        let kept = attempts.into_iter().map(|a| BlockedDestination {
+            first: a.first,
+            last: a.last,
+            count: a.count,
+            pid: a.pid,
+            process: a.process,
+            protocol: a.protocol,
+            address: a.address,
+            port: a.port,
+            name: a.name,
+        });
+        kept.collect()
+    }
+
+    /// Adds the isolation report of an ended workload to a batch; nothing for containers with a way out.
+    pub(crate) fn keep_attempts(
+        &self,
+        scope: &Scope,
+        placement: &Placement,
+        owner_arn: &Arn,
+        attempts: &[BlockedDestination],
+        batch: Batch,
+    ) -> Result<Batch, StepError> {
+        if placement.attachment != Attachment::Isolated {
+            return Ok(batch);
+        }
+        let record = IsolationRecord {
+            workload: placement.workload.clone(),
+            owner_arn: owner_arn.to_string(),
+            ended: self.now(),
+            attempts: attempts.to_vec(),
+        };
+        Ok(batch.put(&Key::exact(scope, placement.workload.as_str()), Expect::Any, &record)?)
+    }
+
+    /// Removes a workload from the host, then gives its address back: never the other way round, or a new container
+    /// could get an address that still answers.
+    pub(crate) fn remove(&self, placement: &Placement) -> Result<(), StepError> {
+        match self.executor.remove(&placement.workload) {
+            Ok(()) | Err(ExecutorError::Unknown) => {}
+            Err(error) => return Err(StepError::Executor(error)),
+        }
+        self.seen.forget(&placement.workload);
+        if let Some(address) = placement.address() {
+            let key = AddressLease::key(address).map_err(|_| StepError::Identifier)?;
+            if let Some(lease) = self.store.get::<AddressLease>(&key)?
+                && lease.record.workload == placement.workload
+            {
+                match self
+                    .store
+                    .commit(Batch::default().delete::<AddressLease>(&key, Expect::At(lease.revision)))
+                {
+                    Ok(_) | Err(StoreError::Conflict { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Who moves data for a job or endpoint.
+    pub(crate) fn actor(key: &Key, role_arn: &Arn, owner_arn: &Arn) -> Actor {
+        Actor {
+            scope: key.scope.clone(),
+            role_arn: role_arn.clone(),
+            owner_arn: owner_arn.clone(),
+        }
+    }
+}

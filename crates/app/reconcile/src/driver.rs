@@ -1,0 +1,433 @@
+//! Wakes the loops: on commits, on changes of the host, on time. A wake-up carries no data (style rule 7). The only
+//! place of this crate that starts threads.
+
+use crate::deps::{Deps, Next, StepError};
+use crate::endpoint::{self, EndpointMemory};
+use crate::gc;
+use crate::job::{self, JobMemory};
+use isolarium_model::sagemaker::{Endpoint, TrainingJob};
+use isolarium_model::{Key, Record, Timestamp};
+use isolarium_store::StateStore;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::error::Error;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// Longest sleep of the thread that watches the host: bounds how late a missed wake-up is noticed.
+const WATCH: Duration = Duration::from_secs(1);
+
+/// Stack of a worker: transfers and archives need little.
+const STACK: usize = 1 << 20;
+
+/// What one loop looks after.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Subject {
+    Job(Key),
+    Endpoint(Key),
+    Sweep,
+}
+
+/// What a loop remembers between steps.
+enum Memory {
+    Job(Box<JobMemory>),
+    Endpoint(Box<EndpointMemory>),
+    Sweep,
+}
+
+impl Memory {
+    fn of(subject: &Subject) -> Self {
+        match subject {
+            Subject::Job(_) => Self::Job(Box::default()),
+            Subject::Endpoint(_) => Self::Endpoint(Box::default()),
+            Subject::Sweep => Self::Sweep,
+        }
+    }
+}
+
+/// One subject in the queue. `memory` is away while a worker steps it, so no subject is stepped twice at once.
+struct Slot {
+    memory: Option<Memory>,
+    queued: bool,
+    /// Woken while it was being stepped: step again.
+    again: bool,
+    /// The earliest timer that counts; older ones in the heap are stale.
+    due: Option<Instant>,
+}
+
+#[derive(Default)]
+struct Queue {
+    slots: HashMap<Subject, Slot>,
+    ready: VecDeque<Subject>,
+    timers: BinaryHeap<Reverse<(Instant, Subject)>>,
+}
+
+struct Shared {
+    deps: Deps,
+    queue: Mutex<Queue>,
+    changed: Condvar,
+    stopping: AtomicBool,
+}
+
+/// The running loops. Dropping it lets the current steps finish and ends the threads; containers live on.
+pub struct Driver {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Why the loops did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the resource records cannot be read")]
+    Records(#[source] StepError),
+    #[error("a thread could not be started; check the limits of the service")]
+    Thread(#[source] std::io::Error),
+}
+
+impl Driver {
+    /// Looks at the host, adopts every job and endpoint from its record and starts the loops.
+    ///
+    /// # Errors
+    /// When records cannot be read or threads not be started. A host that is not reachable yet is no error.
+    pub fn start(deps: Deps) -> Result<Self, StartError> {
+        let shared = Arc::new(Shared {
+            deps,
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+            stopping: AtomicBool::new(false),
+        });
+        let weak = Arc::downgrade(&shared);
+        shared.deps.store.subscribe(Box::new(move |changes| {
+            if let Some(shared) = weak.upgrade() {
+                shared.committed(changes);
+            }
+        }));
+        if let Err(error) = shared.look() {
+            tracing::warn!(%error, "the host cannot be observed yet");
+        }
+        shared.adopt().map_err(StartError::Records)?;
+        let mut driver = Self {
+            shared,
+            threads: Vec::new(),
+        };
+        for n in 0..driver.shared.deps.settings.workers.max(1) {
+            driver.thread(&format!("reconcile-{n}"), Shared::work)?;
+        }
+        driver.thread("reconcile-watch", Shared::watch)?;
+        Ok(driver)
+    }
+
+    fn thread(&mut self, name: &str, run: fn(&Shared)) -> Result<(), StartError> {
+        let shared = Arc::clone(&self.shared);
+        let spawned = thread::Builder::new()
+            .name(name.into())
+            .stack_size(STACK)
+            .spawn(move || run(&shared));
+        self.threads.push(spawned.map_err(StartError::Thread)?);
+        Ok(())
+    }
+
+    /// The shared values, for the parts of the server that read them.
+    pub fn deps(&self) -> &Deps {
+        &self.shared.deps
+    }
+
+    /// Looks at everything again now: after the operator changed something outside.
+    pub fn wake_all(&self) {
+        self.shared.wake_all();
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        self.shared.changed.notify_all();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a reconcile thread panicked");
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    fn committed(&self, changes: &[(&'static str, Key)]) {
+        for (kind, key) in changes {
+            if *kind == TrainingJob::KIND {
+                self.wake(&Subject::Job(key.clone()));
+            } else if *kind == Endpoint::KIND {
+                self.wake(&Subject::Endpoint(key.clone()));
+            }
+        }
+    }
+
+    /// Every job that has not ended, every endpoint, and the search for left-overs.
+    fn adopt(&self) -> Result<(), StepError> {
+        let store: &dyn StateStore = &*self.deps.store;
+        for job in store.all::<TrainingJob>()? {
+            if !job.record.status().is_final() {
+                self.wake(&Subject::Job(job.key));
+            }
+        }
+        for endpoint in store.all::<Endpoint>()? {
+            self.wake(&Subject::Endpoint(endpoint.key));
+        }
+        self.wake(&Subject::Sweep);
+        Ok(())
+    }
+
+    fn wake(&self, subject: &Subject) {
+        let mut queue = self.lock();
+        queue.wake(subject);
+        drop(queue);
+        self.changed.notify_one();
+    }
+
+    fn wake_all(&self) {
+        let mut queue = self.lock();
+        let subjects: Vec<Subject> = queue
+            .slots
+            .keys()
+            .filter(|subject| **subject != Subject::Sweep)
+            .cloned()
+            .collect();
+        for subject in &subjects {
+            queue.wake(subject);
+        }
+        drop(queue);
+        self.changed.notify_all();
+    }
+
+    /// Takes a fresh picture of the host; says whether it differs from the last one.
+    fn look(&self) -> Result<bool, StepError> {
+        let seen = self.deps.executor.observe().map_err(StepError::Executor)?;
+        let states: BTreeMap<_, _> = seen.into_iter().map(|one| (one.workload, one.state)).collect();
+        Ok(!self.deps.seen.replace(states).is_empty())
+    }
+
+    fn watch(&self) {
+        while !self.stopping() {
+            let before = Instant::now();
+            let waited = self
+                .deps
+                .executor
+                .changed(WATCH)
+                .map_err(StepError::Executor)
+                .and_then(|()| self.look());
+            match waited {
+                // A full wait without a difference means that nothing happened: nobody is woken, an idle engine costs
+                // nothing. A change between two waits shows as a difference.
+                Ok(false) if before.elapsed() >= WATCH => {}
+                Ok(_) => self.wake_all(),
+                Err(error) => {
+                    tracing::warn!(cause = chain(&error), "the host cannot be observed");
+                    self.sleep(self.deps.settings.retry);
+                }
+            }
+        }
+    }
+
+    fn sleep(&self, wait: Duration) {
+        let until = Instant::now() + wait;
+        while !self.stopping() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(20).min(wait));
+        }
+    }
+
+    fn work(&self) {
+        while let Some((subject, mut memory)) = self.take() {
+            // A bug in one subject's step must not take the others' workers away.
+            let result = catch_unwind(AssertUnwindSafe(|| self.step(&subject, &mut memory)));
+            let next = match result {
+                Ok(Ok(next)) => next,
+                Ok(Err(error)) => {
+                    tracing::warn!(?subject, cause = chain(&error), "a step failed and is repeated");
+                    Next::At(self.deps.now().after(self.deps.settings.retry))
+                }
+                Err(_) => {
+                    tracing::error!(?subject, "a step panicked and is repeated");
+                    memory = Memory::of(&subject);
+                    Next::At(self.deps.now().after(self.deps.settings.retry))
+                }
+            };
+            self.put_back(subject, memory, next);
+        }
+    }
+
+    fn step(&self, subject: &Subject, memory: &mut Memory) -> Result<Next, StepError> {
+        match (subject, memory) {
+            (Subject::Job(key), Memory::Job(memory)) => job::step(&self.deps, key, memory),
+            (Subject::Endpoint(key), Memory::Endpoint(memory)) => endpoint::step(&self.deps, key, memory),
+            (Subject::Sweep, _) => {
+                let removed = gc::sweep(&self.deps)?;
+                if removed > 0 {
+                    tracing::info!(removed, "left-overs removed");
+                }
+                Ok(Next::At(self.deps.now().after(self.deps.settings.gc_interval)))
+            }
+            (Subject::Job(_) | Subject::Endpoint(_), _) => Ok(Next::Done),
+        }
+    }
+
+    /// Waits for a subject that is ready; `None` when the driver stops.
+    fn take(&self) -> Option<(Subject, Memory)> {
+        let mut queue = self.lock();
+        loop {
+            if self.stopping() {
+                return None;
+            }
+            let wait = queue.ring(Instant::now());
+            if let Some(subject) = queue.ready.pop_front() {
+                if let Some(slot) = queue.slots.get_mut(&subject) {
+                    slot.queued = false;
+                    slot.due = None;
+                    if let Some(memory) = slot.memory.take() {
+                        return Some((subject, memory));
+                    }
+                }
+                continue;
+            }
+            let wait = wait.unwrap_or(WATCH).min(WATCH);
+            queue = self
+                .changed
+                .wait_timeout(queue, wait)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    fn put_back(&self, subject: Subject, memory: Memory, next: Next) {
+        let mut queue = self.lock();
+        let Some(slot) = queue.slots.get_mut(&subject) else {
+            return;
+        };
+        slot.memory = Some(memory);
+        let again = std::mem::take(&mut slot.again);
+        if again {
+            queue.wake(&subject);
+        } else {
+            match next {
+                Next::Done => {
+                    queue.slots.remove(&subject);
+                }
+                Next::At(time) => {
+                    let wait = time.since(self.deps.now());
+                    if wait.is_zero() {
+                        queue.wake(&subject);
+                    } else if time != Timestamp(i64::MAX)
+                        && let Some(due) = Instant::now().checked_add(wait)
+                    {
+                        if let Some(slot) = queue.slots.get_mut(&subject) {
+                            slot.due = Some(due);
+                        }
+                        queue.timers.push(Reverse((due, subject)));
+                    }
+                }
+            }
+        }
+        drop(queue);
+        self.changed.notify_one();
+    }
+}
+
+impl Queue {
+    fn wake(&mut self, subject: &Subject) {
+        let slot = self.slots.entry(subject.clone()).or_insert_with(|| Slot {
+            memory: Some(Memory::of(subject)),
+            queued: false,
+            again: false,
+            due: None,
+        });
+        if slot.memory.is_none() {
+            slot.again = true;
+        } else if !slot.queued {
+            slot.queued = true;
+            self.ready.push_back(subject.clone());
+        }
+    }
+
+    /// Wakes everything that is due and says how long the next one has.
+    fn ring(&mut self, now: Instant) -> Option<Duration> {
+        while let Some(Reverse((due, _))) = self.timers.peek() {
+            if *due > now {
+                return Some(due.saturating_duration_since(now));
+            }
+            let Some(Reverse((due, subject))) = self.timers.pop() else {
+                break;
+            };
+            if self.slots.get(&subject).is_some_and(|slot| slot.due == Some(due)) {
+                self.wake(&subject);
+            }
+        }
+        None
+    }
+}
+
+/// Does `work` here, and `on_slow` beside it if it takes longer than `after`.
+pub(crate) fn with_slow<T>(after: Duration, on_slow: impl FnOnce() + Send, work: impl FnOnce() -> T) -> T {
+    thread::scope(|scope| {
+        let (done, wait) = channel::<()>();
+        scope.spawn(move || {
+            if wait.recv_timeout(after) == Err(RecvTimeoutError::Timeout) {
+                on_slow();
+            }
+        });
+        let result = work();
+        drop(done);
+        result
+    })
+}
+
+/// Does the same to every item, several at a time: pings and downloads of one fleet do not wait for each other.
+pub(crate) fn side_by_side<T: Send, R: Send>(items: Vec<T>, act: impl Fn(T) -> R + Sync) -> Vec<R> {
+    /// At most this many at once.
+    const WIDTH: usize = 8;
+    if items.len() < 2 {
+        return items.into_iter().map(act).collect();
+    }
+    let queue: Mutex<VecDeque<(usize, T)>> = Mutex::new(items.into_iter().enumerate().collect());
+    let done: Mutex<Vec<(usize, R)>> = Mutex::default();
+    let width = queue.lock().unwrap_or_else(PoisonError::into_inner).len().min(WIDTH);
+    thread::scope(|scope| {
+        for _ in 0..width {
+            scope.spawn(|| {
+                loop {
+                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                    let Some((at, item)) = next else { break };
+                    let result = act(item);
+                    done.lock().unwrap_or_else(PoisonError::into_inner).push((at, result));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by_key(|(at, _)| *at);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// An error with all its causes, for the log (style rule 9).
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,598 @@
+//! One endpoint: bring the wanted fleet up, switch to it, keep it healthy, let the old one go (SM-22, SM-23, CC-49,
+//! CC-54). A new fleet serves before an old one is touched, so an update loses no request (AU-27).
+
+use crate::deps::{Deps, Next, StepError};
+use crate::driver::side_by_side;
+use crate::fleets::{EndpointRoutes, Target, VariantRoute};
+use crate::logs::{self, Drained, LogCursor, Sink};
+use crate::transfer::Actor;
+use isolarium_model::sagemaker::endpoint::{Instance, Retiring, VariantFleet};
+use isolarium_model::sagemaker::model::ResolvedImage;
+use isolarium_model::sagemaker::{
+    BlockedDestination, Endpoint, EndpointEvent, EndpointStatus, FailureReason, Fleet, Placement,
+};
+use isolarium_model::{Arn, Key, Timestamp, WorkloadId};
+use isolarium_runtime::executor::WorkloadState;
+use isolarium_store::{Batch, Expect};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+mod tend;
+
+use tend::{Tending, Verdict};
+
+/// Time between looks at a container whose running requests are waited for.
+const DRAIN_POLL: Duration = Duration::from_millis(50);
+
+/// Time between looks for new blocked attempts of a serving container.
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long the last lines of an ended container are waited for.
+const LAST_LINES: Duration = Duration::from_secs(10);
+
+/// What the loop remembers between steps; all of it can be found again.
+#[derive(Default)]
+pub(crate) struct EndpointMemory {
+    containers: BTreeMap<WorkloadId, Container>,
+}
+
+/// One container of the endpoint.
+pub(crate) struct Container {
+    logs: LogCursor,
+    /// Requests that run on it; shared with the routing table.
+    target: Arc<Target>,
+    /// It answered its last pings.
+    healthy: bool,
+    failures: u32,
+    last_ping: Option<Timestamp>,
+    last_report: Option<Timestamp>,
+    /// This process launched it.
+    launched: bool,
+    image: Option<ResolvedImage>,
+    /// SIGTERM was sent at this time.
+    terminated: Option<Timestamp>,
+    ended_seen: Option<Timestamp>,
+}
+
+impl Container {
+    fn new(instance: &Instance) -> Self {
+        Self {
+            logs: LogCursor::default(),
+            target: Target::new(instance.placement.workload.clone(), instance.id.clone()),
+            // A container that was healthy before a restart of the engine keeps serving while it is looked at.
+            healthy: instance.healthy,
+            failures: 0,
+            last_ping: None,
+            last_report: None,
+            launched: false,
+            image: None,
+            terminated: None,
+            ended_seen: None,
+        }
+    }
+}
+
+/// Takes one endpoint as far as it goes now.
+pub(crate) fn step(deps: &Deps, key: &Key, memory: &mut EndpointMemory) -> Result<Next, StepError> {
+    let Some(stored) = deps.store.get::<Endpoint>(key)? else {
+        deps.fleets.withdraw(key);
+        return Ok(Next::Done);
+    };
+    let work = Work { deps, key };
+    let mut endpoint = stored.record;
+    if endpoint.status == EndpointStatus::Deleting {
+        deps.fleets.withdraw(key);
+        return work.delete(endpoint, memory);
+    }
+    endpoint = work.fit(endpoint)?;
+    for instance in instances(&endpoint) {
+        memory
+            .containers
+            .entry(instance.placement.workload.clone())
+            .or_insert_with(|| Container::new(instance));
+    }
+    let (verdicts, mut next) = work.tend(&endpoint, memory)?;
+    endpoint = work.decide(endpoint, memory, &verdicts)?;
+    work.publish(&endpoint, memory);
+    next = next.min(work.retire(&endpoint, memory)?);
+    if endpoint.status == EndpointStatus::RollingBack && endpoint.retiring.is_empty() {
+        work.change(|endpoint, now| Ok(roll_back_done(endpoint, now)?))?;
+    }
+    Ok(Next::At(next))
+}
+
+fn roll_back_done(
+    endpoint: &mut Endpoint,
+    now: Timestamp,
+) -> Result<bool, isolarium_model::sagemaker::IllegalTransition> {
+    if endpoint.status != EndpointStatus::RollingBack || !endpoint.retiring.is_empty() {
+        return Ok(false);
+    }
+    endpoint.apply(EndpointEvent::RolledBack, now)?;
+    Ok(true)
+}
+
+fn instances(endpoint: &Endpoint) -> impl Iterator<Item = &Instance> {
+    let fleets = endpoint.active.iter().chain(&endpoint.pending);
+    let serving = fleets.flat_map(|fleet| fleet.instances().map(|(_, instance)| instance));
+    serving.chain(endpoint.retiring.iter().map(|retiring| &retiring.instance))
+}
+
+struct Work<'a> {
+    deps: &'a Deps,
+    key: &'a Key,
+}
+
+impl Work<'_> {
+    /// Changes the record; `change` says whether there is anything to write.
+    fn change(
+        &self,
+        mut change: impl FnMut(&mut Endpoint, Timestamp) -> Result<bool, StepError>,
+    ) -> Result<Option<Endpoint>, StepError> {
+        let stored = self.deps.update::<Endpoint>(self.key, |endpoint, batch| {
+            let changed = change(endpoint, self.deps.now())?;
+            Ok(changed.then_some(batch))
+        })?;
+        Ok(stored.map(|stored| stored.record))
+    }
+
+    /// Gives every wanted instance an id, a workload and a network, and lets surplus ones go. Nothing of an instance is
+    /// on the host before this is committed.
+    fn fit(&self, endpoint: Endpoint) -> Result<Endpoint, StepError> {
+        let fits = |fleet: &Fleet| fleet.variants.iter().all(|v| v.instances.len() == wanted(v));
+        if endpoint.active.iter().chain(&endpoint.pending).all(fits) || endpoint.status == EndpointStatus::Failed {
+            return Ok(endpoint);
+        }
+        let stored = self.deps.update::<Endpoint>(self.key, |endpoint, batch| {
+            let (arn, now) = (endpoint.arn.clone(), self.deps.now());
+            let mut batch = batch;
+            let mut surplus = Vec::new();
+            for fleet in endpoint.active.iter_mut().chain(endpoint.pending.iter_mut()) {
+                for variant in &mut fleet.variants {
+                    batch = self.grow(variant, &arn, now, batch)?;
+                    while variant.instances.len() > wanted(variant) {
+                        // Whatever is not healthy goes first.
+                        let at = variant
+                            .instances
+                            .iter()
+                            .position(|i| !i.healthy)
+                            .unwrap_or(wanted(variant));
+                        let gone = variant.instances.remove(at);
+                        surplus.push(retiring(variant, gone, now));
+                    }
+                }
+            }
+            endpoint.retiring.extend(surplus);
+            Ok(Some(batch))
+        })?;
+        Ok(stored.map_or(endpoint, |stored| stored.record))
+    }
+
+    fn grow(&self, variant: &mut VariantFleet, arn: &Arn, now: Timestamp, batch: Batch) -> Result<Batch, StepError> {
+        let mut batch = batch;
+        while variant.instances.len() < wanted(variant) {
+            let (instance, more) = self.instance(variant, arn, now, now, 0, batch)?;
+            variant.instances.push(instance);
+            batch = more;
+        }
+        Ok(batch)
+    }
+
+    fn instance(
+        &self,
+        variant: &VariantFleet,
+        arn: &Arn,
+        since: Timestamp,
+        not_before: Timestamp,
+        restarts: u32,
+        batch: Batch,
+    ) -> Result<(Instance, Batch), StepError> {
+        let (placement, batch) = self.deps.place(variant.model.network.container, self.key, arn, batch)?;
+        let id = format!("i-{}", self.deps.ids.hex(17));
+        Ok((
+            Instance {
+                id,
+                placement,
+                since,
+                not_before,
+                healthy: false,
+                restarts,
+            },
+            batch,
+        ))
+    }
+
+    /// Looks after every instance: launches, pings, reads output. Returns what was found and when to look again.
+    fn tend(
+        &self,
+        endpoint: &Endpoint,
+        memory: &mut EndpointMemory,
+    ) -> Result<(BTreeMap<WorkloadId, Verdict>, Timestamp), StepError> {
+        if endpoint.status == EndpointStatus::Failed {
+            return Ok((BTreeMap::new(), Timestamp(i64::MAX)));
+        }
+        let fleets = endpoint.active.iter().chain(&endpoint.pending);
+        let mut pairs: BTreeMap<&WorkloadId, (&VariantFleet, &Instance)> = fleets
+            .flat_map(Fleet::instances)
+            .map(|pair| (&pair.1.placement.workload, pair))
+            .collect();
+        let work = memory.containers.iter_mut().filter_map(|(workload, container)| {
+            let (variant, instance) = pairs.remove(workload)?;
+            Some(Tending {
+                deps: self.deps,
+                key: self.key,
+                endpoint,
+                variant,
+                instance,
+                container,
+            })
+        });
+        let mut verdicts = BTreeMap::new();
+        let mut next = Timestamp(i64::MAX);
+        let mut failed = None;
+        for (workload, result) in side_by_side(work.collect(), |mut tending: Tending<'_>| {
+            (tending.instance.placement.workload.clone(), tending.look())
+        }) {
+            match result {
+                Ok((verdict, again)) => {
+                    next = next.min(again);
+                    verdicts.insert(workload, verdict);
+                }
+                // One instance's trouble must not keep the others from being looked after.
+                Err(error) => failed = Some(error),
+            }
+        }
+        if let Some(error) = failed {
+            if verdicts.is_empty() {
+                return Err(error);
+            }
+            tracing::warn!(endpoint = %endpoint.arn, cause = crate::driver::chain(&error), "an instance could not be looked after");
+            next = next.min(self.deps.now().after(self.deps.settings.retry));
+        }
+        Ok((verdicts, next))
+    }
+
+    /// Draws the consequences of what was found, in one commit.
+    fn decide(
+        &self,
+        endpoint: Endpoint,
+        memory: &EndpointMemory,
+        verdicts: &BTreeMap<WorkloadId, Verdict>,
+    ) -> Result<Endpoint, StepError> {
+        let stored = self.deps.update::<Endpoint>(self.key, |endpoint, batch| {
+            if matches!(endpoint.status, EndpointStatus::Deleting | EndpointStatus::Failed) {
+                return Ok(None);
+            }
+            let now = self.deps.now();
+            let before = endpoint.clone();
+            note_health(endpoint, memory, verdicts);
+            let mut batch = self.replace_dead(endpoint, verdicts, now, batch)?;
+            batch = self.settle(endpoint, verdicts, now, batch)?;
+            Ok((*endpoint != before).then_some(batch))
+        })?;
+        Ok(stored.map_or(endpoint, |stored| stored.record))
+    }
+
+    /// A dead container is replaced by a new one under a new id, after a wait that doubles.
+    fn replace_dead(
+        &self,
+        endpoint: &mut Endpoint,
+        verdicts: &BTreeMap<WorkloadId, Verdict>,
+        now: Timestamp,
+        batch: Batch,
+    ) -> Result<Batch, StepError> {
+        let arn = endpoint.arn.clone();
+        let mut batch = batch;
+        let mut gone = Vec::new();
+        let serving = endpoint.status.serves();
+        for (is_active, fleet) in endpoint
+            .active
+            .iter_mut()
+            .map(|f| (true, f))
+            .chain(endpoint.pending.iter_mut().map(|f| (false, f)))
+        {
+            for variant in &mut fleet.variants {
+                for at in 0..variant.instances.len() {
+                    let Some(old) = variant.instances.get(at).cloned() else {
+                        continue;
+                    };
+                    let dead = match verdicts.get(&old.placement.workload) {
+                        Some(Verdict::Dead) => true,
+                        // An instance of the serving fleet is tried for ever; one of a new fleet fails the fleet.
+                        Some(Verdict::Broken(why))
+                            if is_active && serving && endpoint.status != EndpointStatus::Updating =>
+                        {
+                            tracing::warn!(endpoint = %arn, why, "an instance does not come up again; trying on");
+                            true
+                        }
+                        Some(Verdict::Broken(_) | Verdict::Starting | Verdict::Healthy) | None => false,
+                    };
+                    if !dead {
+                        continue;
+                    }
+                    let wait = backoff(&self.deps.settings, old.restarts);
+                    // Before its first good ping the start-up deadline goes on; afterwards it begins anew.
+                    let since = if old.healthy || is_active {
+                        now.after(wait)
+                    } else {
+                        old.since
+                    };
+                    let restarts = if old.healthy { 0 } else { old.restarts.saturating_add(1) };
+                    let (fresh, more) = self.instance(variant, &arn, since, now.after(wait), restarts, batch)?;
+                    batch = more;
+                    if let Some(slot) = variant.instances.get_mut(at) {
+                        *slot = fresh;
+                    }
+                    gone.push(retiring(variant, old, now));
+                }
+            }
+        }
+        endpoint.retiring.extend(gone);
+        Ok(batch)
+    }
+
+    /// Moves the endpoint along its lifecycle.
+    fn settle(
+        &self,
+        endpoint: &mut Endpoint,
+        verdicts: &BTreeMap<WorkloadId, Verdict>,
+        now: Timestamp,
+        batch: Batch,
+    ) -> Result<Batch, StepError> {
+        let changing = matches!(endpoint.status, EndpointStatus::Creating | EndpointStatus::Updating);
+        if !changing {
+            return Ok(batch);
+        }
+        let on_trial = endpoint.pending.as_ref().or(endpoint.active.as_ref());
+        let Some(fleet) = on_trial else { return Ok(batch) };
+        let broken = fleet
+            .instances()
+            .find_map(|(_, instance)| match verdicts.get(&instance.placement.workload) {
+                Some(Verdict::Broken(why)) => Some((why.clone(), instance.placement.clone())),
+                Some(Verdict::Dead | Verdict::Starting | Verdict::Healthy) | None => None,
+            });
+        if let Some((why, placement)) = broken {
+            self.fail(endpoint, &why, &placement, now)?;
+            return Ok(batch);
+        }
+        let up = |variant: &VariantFleet| {
+            variant.instances.len() == wanted(variant) && variant.instances.iter().all(|instance| instance.healthy)
+        };
+        if !fleet.variants.iter().all(up) {
+            return Ok(batch);
+        }
+        endpoint.apply(EndpointEvent::FleetHealthy, now)?;
+        endpoint.failure_reason = None;
+        if let Some(fresh) = endpoint.pending.take() {
+            endpoint.config_name.clone_from(&fresh.config_name);
+            if let Some(old) = endpoint.active.replace(fresh) {
+                retire_fleet(endpoint, old, now);
+            }
+        }
+        Ok(batch)
+    }
+
+    /// The fleet on trial cannot come up: nothing of it stays; a fleet that serves goes on serving (SM-22).
+    fn fail(&self, endpoint: &mut Endpoint, why: &str, placement: &Placement, now: Timestamp) -> Result<(), StepError> {
+        let attempts = self.deps.attempts(placement);
+        let note = attempts.first().map(BlockedDestination::note);
+        endpoint.apply(EndpointEvent::FleetFailed, now)?;
+        endpoint.failure_reason = Some(FailureReason::endpoint(why, note.as_ref()));
+        if let Some(failed) = endpoint.pending.take() {
+            retire_fleet(endpoint, failed, now);
+        } else if let Some(active) = &mut endpoint.active {
+            // More capacity was asked for and did not come up: back to what serves.
+            for variant in &mut active.variants {
+                let healthy = variant.instances.iter().filter(|instance| instance.healthy).count();
+                variant.desired_count = u32::try_from(healthy).unwrap_or(u32::MAX).max(1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows the proxy which containers serve now.
+    fn publish(&self, endpoint: &Endpoint, memory: &EndpointMemory) {
+        let Some(active) = endpoint.active.as_ref().filter(|_| endpoint.status.serves()) else {
+            self.deps.fleets.withdraw(self.key);
+            return;
+        };
+        let target = |instance: &Instance| {
+            let container = memory.containers.get(&instance.placement.workload)?;
+            container.healthy.then(|| Arc::clone(&container.target))
+        };
+        let variants = active.variants.iter().map(|variant| VariantRoute {
+            name: variant.variant.name.clone(),
+            weight: variant.current_weight,
+            targets: variant.instances.iter().filter_map(target).collect(),
+        });
+        let routes = EndpointRoutes {
+            name: endpoint.name.clone(),
+            variants: variants.collect(),
+        };
+        self.deps.fleets.publish(self.key, routes);
+    }
+
+    /// Running requests finish, SIGTERM, grace, SIGKILL, gone (CC-54). Traffic was withdrawn before.
+    fn retire(&self, endpoint: &Endpoint, memory: &mut EndpointMemory) -> Result<Timestamp, StepError> {
+        let mut next = Timestamp(i64::MAX);
+        for leaving in &endpoint.retiring {
+            let workload = &leaving.instance.placement.workload;
+            let container = memory
+                .containers
+                .entry(workload.clone())
+                .or_insert_with(|| Container::new(&leaving.instance));
+            if let Some(again) = self.retire_one(endpoint, leaving, container)? {
+                next = next.min(again);
+            } else {
+                memory.containers.remove(workload);
+            }
+        }
+        Ok(next)
+    }
+
+    fn retire_one(
+        &self,
+        endpoint: &Endpoint,
+        leaving: &Retiring,
+        container: &mut Container,
+    ) -> Result<Option<Timestamp>, StepError> {
+        let deps = self.deps;
+        let placement = &leaving.instance.placement;
+        let actor = Deps::actor(self.key, &leaving.role_arn, &endpoint.arn);
+        let stream = format!("{}/{}", leaving.variant, leaving.instance.id);
+        let group = endpoint.log_group();
+        let sink = Sink {
+            actor: &actor,
+            group: &group,
+            stream: &stream,
+        };
+        let now = deps.now();
+        match deps.state_of(&placement.workload)? {
+            Some(WorkloadState::Running { .. }) => {
+                logs::pump(deps, &sink, &placement.workload, &mut container.logs, None)?;
+                let overdue = now >= leaving.since.after(deps.settings.drain_limit);
+                if container.target.in_flight() > 0 && !overdue && container.terminated.is_none() {
+                    return Ok(Some(now.after(DRAIN_POLL)));
+                }
+                let Some(asked) = container.terminated else {
+                    deps.executor
+                        .terminate(&placement.workload, false)
+                        .map_err(StepError::Executor)?;
+                    container.terminated = Some(now);
+                    return Ok(Some(now.after(deps.settings.hosting_grace)));
+                };
+                let limit = asked.after(deps.settings.hosting_grace);
+                if now < limit {
+                    return Ok(Some(limit));
+                }
+                deps.executor
+                    .terminate(&placement.workload, true)
+                    .map_err(StepError::Executor)?;
+                Ok(Some(now.after(Duration::from_secs(1))))
+            }
+            Some(WorkloadState::Exited(_) | WorkloadState::NotStarted { .. }) | None => {
+                let seen = *container.ended_seen.get_or_insert(now);
+                if logs::pump(deps, &sink, &placement.workload, &mut container.logs, None)? != Drained::Complete
+                    && now.since(seen) < LAST_LINES
+                {
+                    return Ok(Some(now.after(Duration::from_millis(10))));
+                }
+                self.forget(endpoint, leaving, &sink, container)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Keeps the isolation report, removes the workload, and only then drops it from the record: a crash in between
+    /// repeats the removal.
+    fn forget(
+        &self,
+        endpoint: &Endpoint,
+        leaving: &Retiring,
+        sink: &Sink<'_>,
+        container: &mut Container,
+    ) -> Result<(), StepError> {
+        let placement = &leaving.instance.placement;
+        let attempts = logs::report(self.deps, sink, placement, &mut container.logs)?;
+        let batch = Batch::default();
+        let batch = self
+            .deps
+            .keep_attempts(&self.key.scope, placement, &endpoint.arn, &attempts, batch)?;
+        if !batch.changes.is_empty() {
+            self.deps.store.commit(batch)?;
+        }
+        self.deps.remove(placement)?;
+        self.change(|endpoint, _| {
+            endpoint
+                .retiring
+                .retain(|one| one.instance.placement.workload != placement.workload);
+            Ok(true)
+        })?;
+        Ok(())
+    }
+
+    fn delete(&self, endpoint: Endpoint, memory: &mut EndpointMemory) -> Result<Next, StepError> {
+        let mut endpoint = endpoint;
+        if endpoint.active.is_some() || endpoint.pending.is_some() {
+            let changed = self.change(|endpoint, now| {
+                let fleets = [endpoint.active.take(), endpoint.pending.take()];
+                for fleet in fleets.into_iter().flatten() {
+                    retire_fleet(endpoint, fleet, now);
+                }
+                Ok(true)
+            })?;
+            let Some(changed) = changed else { return Ok(Next::Done) };
+            endpoint = changed;
+        }
+        let next = self.retire(&endpoint, memory)?;
+        let Some(stored) = self.deps.store.get::<Endpoint>(self.key)? else {
+            return Ok(Next::Done);
+        };
+        if !stored.record.retiring.is_empty() {
+            return Ok(Next::At(next));
+        }
+        self.deps
+            .store
+            .commit(Batch::default().delete::<Endpoint>(self.key, Expect::At(stored.revision)))?;
+        Ok(Next::Done)
+    }
+}
+
+/// How many instances a variant is to have.
+fn wanted(variant: &VariantFleet) -> usize {
+    usize::try_from(variant.desired_count).unwrap_or(usize::MAX)
+}
+
+fn retiring(variant: &VariantFleet, instance: Instance, now: Timestamp) -> Retiring {
+    let role_arn = variant.model.role_arn.clone();
+    Retiring {
+        variant: variant.variant.name.clone(),
+        instance,
+        role_arn,
+        since: now,
+    }
+}
+
+fn retire_fleet(endpoint: &mut Endpoint, fleet: Fleet, now: Timestamp) {
+    for mut variant in fleet.variants {
+        for instance in std::mem::take(&mut variant.instances) {
+            let leaving = retiring(&variant, instance, now);
+            endpoint.retiring.push(leaving);
+        }
+    }
+}
+
+/// Writes into the record which instances have become healthy, and which image they run.
+fn note_health(endpoint: &mut Endpoint, memory: &EndpointMemory, verdicts: &BTreeMap<WorkloadId, Verdict>) {
+    for fleet in endpoint.active.iter_mut().chain(endpoint.pending.iter_mut()) {
+        for variant in &mut fleet.variants {
+            for instance in &mut variant.instances {
+                let workload = &instance.placement.workload;
+                if verdicts.get(workload) == Some(&Verdict::Healthy) && !instance.healthy {
+                    instance.healthy = true;
+                    instance.restarts = 0;
+                    if let Some(image) = memory.containers.get(workload).and_then(|one| one.image.clone()) {
+                        variant.image = Some(image);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn backoff(settings: &crate::settings::ReconcileSettings, restarts: u32) -> Duration {
+    let factor = 1u32.checked_shl(restarts.min(16)).unwrap_or(u32::MAX);
+    settings
+        .restart_backoff
+        .saturating_mul(factor)
+        .min(settings.restart_backoff_max)
+}
+
+/// For whom a variant's containers are served.
+fn actor_of(key: &Key, endpoint: &Endpoint, variant: &VariantFleet) -> Actor {
+    Deps::actor(key, &variant.model.role_arn, &endpoint.arn)
+}
+
+#[cfg(test)]
+mod tests;

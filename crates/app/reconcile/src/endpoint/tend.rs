@@ -1,0 +1,262 @@
+//! One instance of a variant: launched, pinged, its output read.
+
+use super::{Container, REPORT_INTERVAL, actor_of};
+use crate::collect::FailureText;
+use crate::container::{self, MODEL, ModelMount};
+use crate::deps::{Deps, StepError};
+use crate::logs::{self, Drained, Sink};
+use crate::ping;
+use crate::stage::{self, StageError};
+use crate::transfer::Actor;
+use isolarium_model::sagemaker::endpoint::{Instance, VariantFleet};
+use isolarium_model::sagemaker::model::{ModelData, ResolvedImage};
+use isolarium_model::sagemaker::{Attachment, Endpoint};
+use isolarium_model::{Key, Timestamp};
+use isolarium_runtime::executor::{ExecutorError, WorkloadState};
+use std::os::fd::OwnedFd;
+
+/// What was found about one instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// On its way, or healthy before and in doubt now.
+    Starting,
+    /// Answers its pings.
+    Healthy,
+    /// Its container ended or stopped answering: replace it.
+    Dead,
+    /// It will not come up: the reason, for the caller.
+    Broken(String),
+}
+
+/// One instance with everything that speaks to it.
+pub(super) struct Tending<'a> {
+    pub deps: &'a Deps,
+    pub key: &'a Key,
+    pub endpoint: &'a Endpoint,
+    pub variant: &'a VariantFleet,
+    pub instance: &'a Instance,
+    pub container: &'a mut Container,
+}
+
+impl Tending<'_> {
+    /// Looks after the instance; says what it found and when to look again.
+    pub(super) fn look(&mut self) -> Result<(Verdict, Timestamp), StepError> {
+        let deps = self.deps;
+        let now = deps.now();
+        let workload = &self.instance.placement.workload;
+        match deps.state_of(workload)? {
+            None if self.instance.healthy || self.container.launched => {
+                self.container.healthy = false;
+                Ok((Verdict::Dead, now))
+            }
+            None if now < self.instance.not_before => {
+                if let Some(verdict) = self.too_late(now) {
+                    return Ok((verdict, now));
+                }
+                Ok((Verdict::Starting, self.instance.not_before.min(self.deadline())))
+            }
+            None => self.launch(now),
+            Some(WorkloadState::Running { .. }) => self.running(now),
+            Some(WorkloadState::Exited(_)) => {
+                self.container.healthy = false;
+                // The deadline passes while a container that ends at once is started again and again.
+                let verdict = self.too_late(now).unwrap_or(Verdict::Dead);
+                Ok((verdict, now))
+            }
+            Some(WorkloadState::NotStarted { reason }) => {
+                tracing::error!(endpoint = %self.endpoint.arn, reason, "a container did not start");
+                Ok((Verdict::Broken(INTERNAL.into()), now))
+            }
+        }
+    }
+
+    fn launch(&mut self, now: Timestamp) -> Result<(Verdict, Timestamp), StepError> {
+        match self.start() {
+            Ok(image) => {
+                self.container.launched = true;
+                self.container.image = Some(image);
+                Ok((Verdict::Starting, now.after(self.deps.settings.startup_ping_interval)))
+            }
+            Err(Start::Away(error)) => Err(StepError::Executor(error)),
+            Err(Start::Broken(why)) => Ok((Verdict::Broken(why), now)),
+        }
+    }
+
+    fn start(&self) -> Result<ResolvedImage, Start> {
+        let deps = self.deps;
+        let actor = actor_of(self.key, self.endpoint, self.variant);
+        let workload = &self.instance.placement.workload;
+        let reference = &self.variant.model.container.image;
+        deps.executor.prepare(workload).map_err(|error| self.host(error))?;
+        let pull = |error| self.staged(error, &format!("The image {reference} could not be pulled: "));
+        let image = deps
+            .transfer
+            .resolve_image(&actor, reference)
+            .map_err(|error| pull(error.into()))?;
+        stage::layers(deps, &image).map_err(pull)?;
+        let model = self
+            .model(&actor)
+            .map_err(|error| self.staged(error, "The model data could not be loaded: "))?;
+        let spec = container::serving(
+            deps,
+            &self.endpoint.arn,
+            self.variant,
+            self.instance,
+            &image,
+            &self.key.scope.region,
+            model,
+        )
+        .map_err(|error| Start::Broken(error.to_string()))?;
+        deps.executor.launch(&spec).map_err(|error| self.host(error))?;
+        Ok(ResolvedImage {
+            specified: reference.clone(),
+            digest: image.digest,
+        })
+    }
+
+    fn model(&self, actor: &Actor) -> Result<ModelMount, StageError> {
+        let workload = &self.instance.placement.workload;
+        match &self.variant.model.data {
+            None => Ok(ModelMount::Archive),
+            Some(ModelData::Archive { uri }) => {
+                let archive: OwnedFd = self.deps.transfer.open(actor, uri)?;
+                self.deps.archives.unpack_archive(archive, workload, MODEL)?;
+                Ok(ModelMount::Archive)
+            }
+            Some(ModelData::Prefix { uri } | ModelData::Object { uri }) => {
+                stage::objects(self.deps, actor, workload, uri, MODEL)?;
+                Ok(ModelMount::Objects)
+            }
+        }
+    }
+
+    fn running(&mut self, now: Timestamp) -> Result<(Verdict, Timestamp), StepError> {
+        let settings = &self.deps.settings;
+        let mut again = self.read_output(now)?;
+        let interval = if self.container.healthy {
+            settings.ping_interval
+        } else {
+            settings.startup_ping_interval
+        };
+        let due = self.container.last_ping.map(|last| last.after(interval));
+        if due.is_none_or(|due| now >= due) {
+            let answered = ping::healthy(
+                &*self.deps.dial,
+                &self.instance.placement.workload,
+                settings.ping_timeout,
+            );
+            self.container.last_ping = Some(self.deps.now());
+            if answered {
+                self.container.failures = 0;
+                self.container.healthy = true;
+            } else {
+                self.container.failures = self.container.failures.saturating_add(1);
+            }
+        }
+        if self.container.failures >= settings.ping_failures && self.instance.healthy {
+            self.container.healthy = false;
+            return Ok((Verdict::Dead, now));
+        }
+        let interval = if self.container.healthy {
+            settings.ping_interval
+        } else {
+            settings.startup_ping_interval
+        };
+        again = again.min(self.container.last_ping.unwrap_or(now).after(interval));
+        if self.container.healthy {
+            return Ok((Verdict::Healthy, again));
+        }
+        match self.too_late(self.deps.now()) {
+            Some(broken) => Ok((broken, now)),
+            None => Ok((Verdict::Starting, again.min(self.deadline()))),
+        }
+    }
+
+    fn read_output(&mut self, now: Timestamp) -> Result<Timestamp, StepError> {
+        let actor = actor_of(self.key, self.endpoint, self.variant);
+        let stream = format!("{}/{}", self.variant.variant.name, self.instance.id);
+        let group = self.endpoint.log_group();
+        let sink = Sink {
+            actor: &actor,
+            group: &group,
+            stream: &stream,
+        };
+        let mut again = Timestamp(i64::MAX);
+        let placement = &self.instance.placement;
+        if placement.attachment == Attachment::Isolated {
+            let due = self
+                .container
+                .last_report
+                .map_or(now, |last| last.after(REPORT_INTERVAL));
+            if now >= due {
+                logs::report(self.deps, &sink, placement, &mut self.container.logs)?;
+                self.container.last_report = Some(now);
+            }
+        }
+        if self.container.logs.is_fresh(self.deps) {
+            return Ok(now.after(self.deps.settings.log_interval));
+        }
+        if logs::pump(self.deps, &sink, &placement.workload, &mut self.container.logs, None)? == Drained::More {
+            again = now;
+        }
+        Ok(again)
+    }
+
+    fn deadline(&self) -> Timestamp {
+        self.instance.since.after(
+            self.variant
+                .variant
+                .startup_deadline(self.deps.settings.startup_deadline),
+        )
+    }
+
+    /// SM-63, once the start-up deadline has passed without a good ping.
+    fn too_late(&self, now: Timestamp) -> Option<Verdict> {
+        let late = !self.instance.healthy && now >= self.deadline();
+        late.then(|| {
+            Verdict::Broken(format!(
+                "The primary container for production variant {} did not pass the ping health check. Please check \
+                 CloudWatch logs for this endpoint.",
+                self.variant.variant.name
+            ))
+        })
+    }
+
+    fn host(&self, error: ExecutorError) -> Start {
+        match error {
+            ExecutorError::Unreachable(_) => Start::Away(error),
+            ExecutorError::Unstartable(why) => Start::Broken(format!(
+                "The primary container for production variant {} could not be started: {why}",
+                self.variant.variant.name
+            )),
+            ExecutorError::Refused(why) => Start::Broken(why),
+            ExecutorError::Seal(_) | ExecutorError::Unknown | ExecutorError::Host(_) => {
+                tracing::error!(endpoint = %self.endpoint.arn, %error, "a container could not be started");
+                Start::Broken(INTERNAL.into())
+            }
+        }
+    }
+
+    fn staged(&self, error: StageError, what: &str) -> Start {
+        if let StageError::Executor(error @ ExecutorError::Unreachable(_)) = error {
+            return Start::Away(error);
+        }
+        match FailureText::from(error) {
+            FailureText::Client(text) => Start::Broken(format!("{what}{text}")),
+            FailureText::Engine(cause) => {
+                tracing::error!(endpoint = %self.endpoint.arn, cause = crate::driver::chain(&*cause), "a transfer failed");
+                Start::Broken(INTERNAL.into())
+            }
+        }
+    }
+}
+
+const INTERNAL: &str = "The container could not be started. The operator finds the cause in the engine's log.";
+
+/// Why a container was not started.
+enum Start {
+    /// The host was away; the step is repeated.
+    Away(ExecutorError),
+    /// It will not run: the reason, for the caller.
+    Broken(String),
+}

@@ -1,0 +1,387 @@
+use super::*;
+use crate::fake::{Fake, IMAGE, World, key, scope};
+use crate::fleets::PickError;
+use isolarium_model::sagemaker::endpoint_config::ProductionVariant;
+use isolarium_model::sagemaker::model::{ModelData, ModelSpec};
+use isolarium_model::sagemaker::{ContainerSpec, JobNetwork, Tags};
+use isolarium_runtime::executor::Mount;
+use std::sync::Arc;
+
+const NAME: &str = "Ep";
+
+/// One endpoint in a fake world, stepped by hand.
+struct Lab {
+    world: Arc<World>,
+    deps: Deps,
+    memory: EndpointMemory,
+}
+
+fn model() -> ModelSpec {
+    ModelSpec {
+        container: ContainerSpec {
+            image: IMAGE.into(),
+            environment: BTreeMap::new(),
+        },
+        data: Some(ModelData::Archive {
+            uri: "s3://models/m.tar.gz".parse().unwrap(),
+        }),
+        role_arn: "arn:aws:iam::123456789012:role/serve".parse().unwrap(),
+        network: JobNetwork::from_isolation(Some(true)),
+    }
+}
+
+fn variant(name: &str, count: u32) -> VariantFleet {
+    VariantFleet {
+        variant: ProductionVariant {
+            name: name.into(),
+            model_name: "m".into(),
+            instance_type: "ml.m5.large".into(),
+            instance_count: count,
+            weight: 1.0,
+            startup_timeout: None,
+            download_timeout: None,
+        },
+        model: model(),
+        current_weight: 1.0,
+        desired_weight: 1.0,
+        desired_count: count,
+        image: None,
+        instances: vec![],
+    }
+}
+
+fn fleet(config: &str, variants: Vec<VariantFleet>, now: Timestamp) -> Fleet {
+    Fleet {
+        config_name: config.into(),
+        variants,
+        started: now,
+    }
+}
+
+fn targz(name: &str, text: &str) -> Vec<u8> {
+    let mut archive = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+    let mut header = tar::Header::new_gnu();
+    header.set_size(text.len() as u64);
+    header.set_mode(0o644);
+    archive.append_data(&mut header, name, text.as_bytes()).unwrap();
+    archive.into_inner().unwrap().finish().unwrap()
+}
+
+impl Lab {
+    fn new(variants: Vec<VariantFleet>) -> Self {
+        let world = World::new();
+        world.put_object("s3://models/m.tar.gz", &targz("model.bin", "weights"));
+        let now = world.now();
+        let endpoint = Endpoint {
+            name: NAME.into(),
+            arn: Endpoint::arn(&scope(), NAME),
+            created: now,
+            modified: now,
+            status: EndpointStatus::Creating,
+            failure_reason: None,
+            config_name: "one".into(),
+            active: None,
+            pending: Some(fleet("one", variants, now)),
+            retiring: vec![],
+            last_deployment_config: None,
+            tags: Tags::new(),
+        };
+        world
+            .state()
+            .commit(Batch::default().put(&key(NAME), Expect::Absent, &endpoint).unwrap())
+            .unwrap();
+        let deps = world.deps();
+        Self {
+            world,
+            deps,
+            memory: EndpointMemory::default(),
+        }
+    }
+
+    fn step(&mut self) -> Next {
+        self.world.look(&self.deps);
+        step(&self.deps, &key(NAME), &mut self.memory).unwrap()
+    }
+
+    /// Steps for `seconds`, ten times a second.
+    fn pass(&mut self, seconds: u64) {
+        for _ in 0..seconds * 10 {
+            if self.step() == Next::Done {
+                return;
+            }
+            self.world.clock.advance(Duration::from_millis(100));
+        }
+        self.step();
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        self.world.state().get::<Endpoint>(&key(NAME)).unwrap().unwrap().record
+    }
+
+    fn edit(&self, edit: impl Fn(&mut Endpoint)) {
+        self.deps
+            .update::<Endpoint>(&key(NAME), |endpoint, batch| {
+                edit(endpoint);
+                Ok(Some(batch))
+            })
+            .unwrap();
+    }
+
+    fn update_to(&self, config: &str, variants: Vec<VariantFleet>) {
+        let now = self.world.now();
+        self.edit(|endpoint| {
+            endpoint.apply(EndpointEvent::UpdateRequested, now).unwrap();
+            endpoint.pending = Some(fleet(config, variants.clone(), now));
+        });
+    }
+
+    fn pick(&self) -> Result<crate::fleets::Guard, PickError> {
+        self.deps.fleets.pick(&key(NAME), NAME, None, 0)
+    }
+
+    fn running(&self) -> Vec<Fake> {
+        let inner = self.world.lock();
+        let alive = |one: &&Fake| matches!(one.state, WorkloadState::Running { .. });
+        inner.containers.values().filter(alive).cloned().collect()
+    }
+}
+
+/// Proves: SM-22, CC-47, CC-48, NI-12
+#[test]
+fn a_sealed_endpoint_comes_into_service_with_its_model_unpacked_read_only() {
+    let mut lab = Lab::new(vec![variant("AllTraffic", 2)]);
+    assert_eq!(lab.pick().unwrap_err(), PickError::NotServing);
+    lab.pass(1);
+    let endpoint = lab.endpoint();
+    assert_eq!(endpoint.status, EndpointStatus::InService);
+    assert_eq!(endpoint.config_name, "one");
+    assert_eq!(lab.running().len(), 2);
+    for one in lab.running() {
+        assert_eq!(one.spec.process.argv, ["python3", "/app/main.py", "serve"]);
+        let model = ("model".to_string(), "model.bin".to_string());
+        assert_eq!(one.files.get(&model).map(Vec::as_slice), Some(&b"weights"[..]));
+        assert!(one.spec.mounts.iter().any(|mount| matches!(
+            mount,
+            Mount::Scratch { target, read_only: true, .. } if target == "/opt/ml/model"
+        )));
+        assert_eq!(one.spec.network.reach, isolarium_netplan::intent::Reach::Nothing);
+    }
+    assert!(lab.pick().is_ok());
+    let image = endpoint.active.unwrap().variants[0].image.clone().unwrap();
+    assert_eq!(image.specified, IMAGE);
+}
+
+/// Proves: SM-63, CC-49
+#[test]
+fn a_container_that_never_answers_its_ping_fails_the_endpoint_at_the_deadline() {
+    let mut lab = Lab::new(vec![variant("AllTraffic", 1)]);
+    lab.world.lock().new_answer_ping = false;
+    lab.pass(239);
+    assert_eq!(
+        lab.endpoint().status,
+        EndpointStatus::Creating,
+        "control: not before four minutes"
+    );
+    lab.pass(2);
+    let failed = lab.endpoint();
+    assert_eq!(failed.status, EndpointStatus::Failed);
+    assert_eq!(
+        failed.failure_reason.unwrap().as_str(),
+        "The primary container for production variant AllTraffic did not pass the ping health check. Please check \
+         CloudWatch logs for this endpoint."
+    );
+    lab.pass(2);
+    assert!(
+        lab.world.lock().containers.is_empty(),
+        "nothing of a failed endpoint stays on the host"
+    );
+    assert_eq!(lab.pick().unwrap_err(), PickError::NotServing);
+}
+
+/// Proves: CC-49
+#[test]
+fn the_variants_own_start_up_limit_counts() {
+    let mut slow = variant("AllTraffic", 1);
+    slow.variant.startup_timeout = Some(60);
+    let mut lab = Lab::new(vec![slow]);
+    lab.world.lock().new_answer_ping = false;
+    lab.pass(59);
+    assert_eq!(lab.endpoint().status, EndpointStatus::Creating);
+    lab.pass(2);
+    assert_eq!(lab.endpoint().status, EndpointStatus::Failed);
+}
+
+/// Proves: NI-14
+#[test]
+fn a_role_that_may_not_read_the_model_fails_the_endpoint() {
+    let mut lab = Lab::new(vec![variant("AllTraffic", 1)]);
+    lab.world.fail("open", "denied:not authorized to perform: s3:GetObject");
+    lab.pass(1);
+    let failed = lab.endpoint();
+    assert_eq!(failed.status, EndpointStatus::Failed);
+    assert!(
+        failed
+            .failure_reason
+            .unwrap()
+            .as_str()
+            .contains("not authorized to perform: s3:GetObject")
+    );
+    assert_eq!(lab.world.lock().launches, 0);
+}
+
+/// Proves: CC-49
+#[test]
+fn a_dead_container_is_replaced_with_back_off_and_traffic_is_withdrawn_meanwhile() {
+    let mut lab = Lab::new(vec![variant("AllTraffic", 1)]);
+    lab.pass(1);
+    let first = lab.pick().unwrap().workload().clone();
+    lab.world.print(&first, "last words");
+    lab.world.exit(&first, 1);
+    lab.step();
+    assert_eq!(lab.pick().unwrap_err(), PickError::NoHealthyInstance);
+    assert_eq!(lab.endpoint().status, EndpointStatus::InService);
+    assert_eq!(lab.world.lock().launches, 1, "the back-off");
+    lab.pass(3);
+    let second = lab.pick().unwrap();
+    assert_ne!(second.workload(), &first, "a workload id is never used twice");
+    assert_eq!(lab.world.lock().launches, 2);
+    assert!(lab.world.lock().removed.contains(&first));
+    let streams = lab.world.lock().streams.clone();
+    assert!(
+        streams.values().any(|(_, lines)| lines == &["last words"]),
+        "its output is kept"
+    );
+}
+
+/// Proves: CC-49
+#[test]
+fn a_container_that_stops_answering_is_replaced_after_repeated_failures() {
+    let mut lab = Lab::new(vec![variant("AllTraffic", 1)]);
+    lab.pass(1);
+    let first = lab.pick().unwrap().workload().clone();
+    lab.world.with(&first, |one| one.answers_ping = false);
+    lab.pass(9);
+    assert_eq!(lab.world.lock().launches, 1, "control: one failure is not enough");
+    lab.pass(12);
+    assert_eq!(lab.world.lock().launches, 2);
+    assert_ne!(lab.pick().unwrap().workload(), &first);
+}
+
+/// Proves: SM-23, CC-54
+#[test]
+fn an_update_serves_without_a_gap_and_lets_running_requests_finish() {
+    let mut lab = Lab::new(vec![variant("AllTraffic", 1)]);
+    lab.pass(1);
+    let running = lab.pick().unwrap();
+    let old = running.workload().clone();
+    lab.update_to("two", vec![variant("AllTraffic", 2)]);
+    for _ in 0..20 {
+        lab.step();
+        assert!(lab.pick().is_ok(), "there is always a container that serves");
+        lab.world.clock.advance(Duration::from_millis(100));
+    }
+    let updated = lab.endpoint();
+    assert_eq!(
+        (updated.status, updated.config_name.as_str()),
+        (EndpointStatus::InService, "two")
+    );
+    assert_ne!(lab.pick().unwrap().workload(), &old);
+    assert_eq!(
+        lab.world.container(&old).signals,
+        Vec::<bool>::new(),
+        "a request still runs on it"
+    );
+    drop(running);
+    lab.pass(1);
+    assert!(lab.world.lock().removed.contains(&old));
+    assert_eq!(lab.running().len(), 2);
+    assert!(lab.endpoint().retiring.is_empty());
+}
+
+/// Proves: CC-54
+#[test]
+fn a_container_that_ignores_sigterm_is_killed_after_thirty_seconds() {
+    let mut lab = Lab::new(vec![variant("AllTraffic", 1)]);
+    lab.world.lock().new_on_term = None;
+    lab.pass(1);
+    let old = lab.pick().unwrap().workload().clone();
+    lab.edit(|endpoint| endpoint.apply(EndpointEvent::DeleteRequested, Timestamp(0)).unwrap());
+    lab.step();
+    assert_eq!(
+        lab.pick().unwrap_err(),
+        PickError::NotServing,
+        "traffic is withdrawn first"
+    );
+    lab.pass(29);
+    assert_eq!(lab.world.container(&old).signals, [false]);
+    lab.pass(3);
+    assert!(
+        lab.world.state().get::<Endpoint>(&key(NAME)).unwrap().is_none(),
+        "the endpoint is gone"
+    );
+    assert!(lab.world.lock().containers.is_empty());
+}
+
+/// Proves: SM-22
+#[test]
+fn an_update_that_fails_rolls_back_and_keeps_serving() {
+    let mut lab = Lab::new(vec![variant("AllTraffic", 1)]);
+    lab.pass(1);
+    let old = lab.pick().unwrap().workload().clone();
+    let mut bad = variant("AllTraffic", 1);
+    bad.model.container.image = "123456789012.dkr.ecr.us-east-1.amazonaws.com/none:1".into();
+    lab.update_to("two", vec![bad]);
+    lab.pass(2);
+    let after = lab.endpoint();
+    assert_eq!(
+        (after.status, after.config_name.as_str()),
+        (EndpointStatus::InService, "one")
+    );
+    assert!(after.failure_reason.unwrap().as_str().contains("none:1"));
+    assert_eq!(lab.pick().unwrap().workload(), &old);
+    assert_eq!(lab.running().len(), 1);
+}
+
+/// Proves: SM-25
+#[test]
+fn weights_change_at_once_and_counts_grow_and_shrink() {
+    let mut lab = Lab::new(vec![variant("a", 1), variant("b", 1)]);
+    lab.pass(1);
+    let now = lab.world.now();
+    let change = |count: u32, weight: f64| {
+        move |endpoint: &mut Endpoint| {
+            endpoint.apply(EndpointEvent::UpdateRequested, now).unwrap();
+            let first = &mut endpoint.active.as_mut().unwrap().variants[0];
+            first.desired_count = count;
+            first.current_weight = weight;
+        }
+    };
+    lab.edit(change(3, 0.0));
+    lab.step();
+    for chance in 0..64 {
+        let picked = lab.deps.fleets.pick(&key(NAME), NAME, None, chance << 26).unwrap();
+        assert_eq!(picked.variant(), "b");
+    }
+    lab.pass(1);
+    assert_eq!(lab.endpoint().status, EndpointStatus::InService);
+    assert_eq!(lab.running().len(), 4);
+    lab.edit(change(1, 1.0));
+    lab.pass(2);
+    assert_eq!(lab.endpoint().status, EndpointStatus::InService);
+    assert_eq!(lab.running().len(), 2);
+}
+
+#[test]
+fn a_restart_of_the_engine_adopts_the_fleet_and_serves_at_once() {
+    let mut lab = Lab::new(vec![variant("AllTraffic", 2)]);
+    lab.pass(1);
+    let launches = lab.world.lock().launches;
+    lab.deps = lab.world.deps();
+    lab.memory = EndpointMemory::default();
+    // Even a container that is slow to answer now stays in service until its pings have failed.
+    lab.step();
+    assert!(lab.pick().is_ok());
+    lab.pass(2);
+    assert_eq!(lab.world.lock().launches, launches);
+    assert_eq!(lab.running().len(), 2);
+}

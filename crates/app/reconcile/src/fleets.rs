@@ -1,0 +1,309 @@
+//! The live routing table: which containers serve an endpoint now. Written by the endpoint loop, read by the inference
+//! proxy on every request.
+
+use isolarium_model::{Key, WorkloadId};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// One container that may get requests.
+#[derive(Debug)]
+pub struct Target {
+    pub workload: WorkloadId,
+    /// Second half of the log stream's name (CC-90).
+    pub instance_id: String,
+    in_flight: AtomicUsize,
+}
+
+impl Target {
+    /// A container without requests.
+    pub fn new(workload: WorkloadId, instance_id: String) -> Arc<Self> {
+        Arc::new(Self {
+            workload,
+            instance_id,
+            in_flight: AtomicUsize::new(0),
+        })
+    }
+
+    /// Requests that run on it now.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Acquire)
+    }
+}
+
+/// The healthy containers of one variant.
+#[derive(Clone, Debug)]
+pub struct VariantRoute {
+    pub name: String,
+    /// Relative share of the traffic (CC-59).
+    pub weight: f64,
+    pub targets: Vec<Arc<Target>>,
+}
+
+/// One endpoint's routes.
+#[derive(Clone, Debug)]
+pub struct EndpointRoutes {
+    /// The endpoint's name in the exact case InvokeEndpoint needs (SM-8).
+    pub name: String,
+    pub variants: Vec<VariantRoute>,
+}
+
+/// Why no container was picked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PickError {
+    /// No such endpoint, or it does not serve.
+    #[error("the endpoint does not serve")]
+    NotServing,
+    /// The target variant does not exist (SM-50).
+    #[error("there is no variant {0}")]
+    UnknownVariant(String),
+    /// All weights are 0 (CC-59).
+    #[error("no variant has a weight above 0")]
+    NoWeight,
+    /// No container is healthy now (SM-58: ServiceUnavailable).
+    #[error("no healthy container")]
+    NoHealthyInstance,
+}
+
+/// A picked container; counts as a running request until dropped.
+#[derive(Debug)]
+pub struct Guard {
+    target: Arc<Target>,
+    variant: String,
+}
+
+impl Guard {
+    /// The container to dial, port 8080.
+    pub fn workload(&self) -> &WorkloadId {
+        &self.target.workload
+    }
+
+    /// Value of `x-Amzn-Invoked-Production-Variant` (SM-50).
+    pub fn variant(&self) -> &str {
+        &self.variant
+    }
+
+    /// `<variant>/<instance id>`: the log stream that ModelError names (SM-62).
+    pub fn log_stream(&self) -> String {
+        format!("{}/{}", self.variant, self.target.instance_id)
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.target.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// All endpoints that serve.
+#[derive(Default)]
+pub struct Fleets {
+    routes: RwLock<HashMap<Key, Arc<EndpointRoutes>>>,
+}
+
+impl Fleets {
+    /// Picks a container: the variant by weighted chance, or `target_variant`; within it the container with the fewest
+    /// running requests. `chance` is any random number; `name` must have the endpoint's exact case (SM-8).
+    ///
+    /// # Errors
+    /// See [`PickError`].
+    pub fn pick(&self, key: &Key, name: &str, target_variant: Option<&str>, chance: u64) -> Result<Guard, PickError> {
+        let table = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        let routes = table
+            .get(key)
+            .filter(|routes| routes.name == name)
+            .ok_or(PickError::NotServing)?;
+        let variant = match target_variant {
+            Some(wanted) => routes
+                .variants
+                .iter()
+                .find(|variant| variant.name == wanted)
+                .ok_or_else(|| PickError::UnknownVariant(wanted.into()))?,
+            None => weighted(&routes.variants, chance)?,
+        };
+        let least = variant
+            .targets
+            .iter()
+            .map(|target| target.in_flight())
+            .min()
+            .ok_or(PickError::NoHealthyInstance)?;
+        // Ties are broken by chance, or the first container would get every request of an idle endpoint.
+        let tied: Vec<&Arc<Target>> = variant
+            .targets
+            .iter()
+            .filter(|target| target.in_flight() <= least)
+            .collect();
+        let at = usize::try_from(chance >> 32)
+            .unwrap_or(0)
+            .checked_rem(tied.len())
+            .unwrap_or(0);
+        let target = tied
+            .get(at)
+            .copied()
+            .or(variant.targets.first())
+            .ok_or(PickError::NoHealthyInstance)?;
+        // Counted while the table is still held: a route withdrawn after this moment sees the request.
+        target.in_flight.fetch_add(1, Ordering::AcqRel);
+        Ok(Guard {
+            target: Arc::clone(target),
+            variant: variant.name.clone(),
+        })
+    }
+
+    /// Replaces an endpoint's routes.
+    pub fn publish(&self, key: &Key, routes: EndpointRoutes) {
+        self.routes
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key.clone(), Arc::new(routes));
+    }
+
+    /// Takes an endpoint out of service.
+    pub fn withdraw(&self, key: &Key) {
+        self.routes.write().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    /// The routes of an endpoint that serves.
+    pub fn routes(&self, key: &Key) -> Option<Arc<EndpointRoutes>> {
+        self.routes
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(key)
+            .cloned()
+    }
+}
+
+/// Picks among the variants that have a weight and a healthy container, so that a variant that is down costs no
+/// requests while another can serve.
+fn weighted(variants: &[VariantRoute], chance: u64) -> Result<&VariantRoute, PickError> {
+    if !variants.iter().any(|variant| variant.weight > 0.0) {
+        return Err(PickError::NoWeight);
+    }
+    let able = || {
+        variants
+            .iter()
+            .filter(|variant| variant.weight > 0.0 && !variant.targets.is_empty())
+    };
+    let total: f64 = able().map(|variant| variant.weight).sum();
+    // 32 bits of chance give shares exact to one in four billion.
+    let share = f64::from(u32::try_from(chance & u64::from(u32::MAX)).unwrap_or(0)) / (f64::from(u32::MAX) + 1.0);
+    let mut left = share * total;
+    let mut last = None;
+    for variant in able() {
+        if left < variant.weight {
+            return Ok(variant);
+        }
+        left -= variant.weight;
+        last = Some(variant);
+    }
+    last.ok_or(PickError::NoHealthyInstance)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use isolarium_model::Scope;
+
+    fn key() -> Key {
+        let scope = Scope {
+            account: "123456789012".parse().unwrap(),
+            region: "us-east-1".parse().unwrap(),
+        };
+        Key::folded(&scope, "Ep")
+    }
+
+    fn target(n: u8) -> Arc<Target> {
+        Target::new(format!("w-{n:017x}").parse().unwrap(), format!("i-{n:017x}"))
+    }
+
+    fn route(name: &str, weight: f64, targets: Vec<Arc<Target>>) -> VariantRoute {
+        VariantRoute {
+            name: name.into(),
+            weight,
+            targets,
+        }
+    }
+
+    fn fleets(variants: Vec<VariantRoute>) -> Fleets {
+        let fleets = Fleets::default();
+        fleets.publish(
+            &key(),
+            EndpointRoutes {
+                name: "Ep".into(),
+                variants,
+            },
+        );
+        fleets
+    }
+
+    /// A spread of 4096 chances over the low 32 bits.
+    fn chances() -> impl Iterator<Item = u64> {
+        (0..4096u64).map(|n| n << 20)
+    }
+
+    /// Proves: SM-50, CC-59
+    #[test]
+    fn traffic_is_shared_by_weight_and_a_zero_weight_gets_none() {
+        let fleets = fleets(vec![
+            route("a", 3.0, vec![target(1)]),
+            route("b", 1.0, vec![target(2)]),
+            route("off", 0.0, vec![target(3)]),
+        ]);
+        let mut count: HashMap<String, usize> = HashMap::new();
+        for chance in chances() {
+            *count
+                .entry(fleets.pick(&key(), "Ep", None, chance).unwrap().variant().into())
+                .or_default() += 1;
+        }
+        assert_eq!(count.get("a"), Some(&3072));
+        assert_eq!(count.get("b"), Some(&1024));
+        assert_eq!(count.get("off"), None);
+        assert_eq!(
+            fleets.pick(&key(), "Ep", Some("off"), 0).unwrap().variant(),
+            "off",
+            "a named target overrides"
+        );
+        assert_eq!(
+            fleets.pick(&key(), "Ep", Some("none"), 0).unwrap_err(),
+            PickError::UnknownVariant("none".into())
+        );
+    }
+
+    /// Proves: SM-8, CC-59
+    #[test]
+    fn wrong_case_zero_weights_and_no_healthy_container_are_told_apart() {
+        let zero = fleets(vec![route("a", 0.0, vec![target(1)])]);
+        assert_eq!(zero.pick(&key(), "Ep", None, 0).unwrap_err(), PickError::NoWeight);
+        let down = fleets(vec![route("a", 1.0, vec![])]);
+        assert_eq!(
+            down.pick(&key(), "Ep", None, 0).unwrap_err(),
+            PickError::NoHealthyInstance
+        );
+        let up = fleets(vec![route("a", 1.0, vec![target(1)])]);
+        assert!(up.pick(&key(), "Ep", None, 0).is_ok(), "control");
+        assert_eq!(up.pick(&key(), "eP", None, 0).unwrap_err(), PickError::NotServing);
+        up.withdraw(&key());
+        assert_eq!(up.pick(&key(), "Ep", None, 0).unwrap_err(), PickError::NotServing);
+    }
+
+    #[test]
+    fn a_variant_that_is_down_costs_no_requests_while_another_serves() {
+        let fleets = fleets(vec![route("down", 9.0, vec![]), route("up", 1.0, vec![target(1)])]);
+        for chance in chances() {
+            assert_eq!(fleets.pick(&key(), "Ep", None, chance).unwrap().variant(), "up");
+        }
+    }
+
+    #[test]
+    fn the_least_busy_container_is_picked_and_guards_count() {
+        let (one, two) = (target(1), target(2));
+        let fleets = fleets(vec![route("a", 1.0, vec![Arc::clone(&one), Arc::clone(&two)])]);
+        let first = fleets.pick(&key(), "Ep", None, 0).unwrap();
+        let second = fleets.pick(&key(), "Ep", None, 0).unwrap();
+        assert_ne!(first.workload(), second.workload());
+        assert_eq!((one.in_flight(), two.in_flight()), (1, 1));
+        drop(first);
+        drop(second);
+        assert_eq!((one.in_flight(), two.in_flight()), (0, 0));
+    }
+}

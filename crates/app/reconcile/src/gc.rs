@@ -1,0 +1,68 @@
+//! Left-overs: workloads, work directories and addresses that no record wants. They appear when the engine was killed
+//! between a decision and its clean-up.
+
+use crate::deps::{Deps, StepError};
+use isolarium_model::WorkloadId;
+use isolarium_model::sagemaker::{AddressLease, Endpoint, TrainingJob};
+use isolarium_runtime::executor::ExecutorError;
+use isolarium_store::{Batch, Expect, StateStore, StoreError, Stored};
+use std::collections::BTreeSet;
+use std::io;
+
+/// Removes everything unwanted. The host is looked at first and the records second: a workload's id is in its record
+/// before anything of it is on the host, so nothing that is about to be wanted can be taken for a left-over.
+pub(crate) fn sweep(deps: &Deps) -> Result<usize, StepError> {
+    let mut found: BTreeSet<WorkloadId> = deps
+        .executor
+        .observe()
+        .map_err(StepError::Executor)?
+        .into_iter()
+        .map(|seen| seen.workload)
+        .collect();
+    found.extend(deps.work.workloads().map_err(disk)?);
+    let leases: Vec<Stored<AddressLease>> = deps.store.all()?;
+    let wanted = wanted(&*deps.store)?;
+    let mut removed = 0;
+    let mut stuck = BTreeSet::new();
+    for workload in found.difference(&wanted) {
+        match deps.executor.remove(workload) {
+            Ok(()) | Err(ExecutorError::Unknown) => removed += 1,
+            Err(error) => {
+                tracing::warn!(%workload, %error, "a left-over workload could not be removed; trying again later");
+                stuck.insert(workload.clone());
+                continue;
+            }
+        }
+        deps.seen.forget(workload);
+        tracing::info!(%workload, "removed a left-over workload");
+    }
+    let held = |workload: &WorkloadId| wanted.contains(workload) || stuck.contains(workload);
+    for lease in leases.iter().filter(|lease| !held(&lease.record.workload)) {
+        let batch = Batch::default().delete::<AddressLease>(&lease.key, Expect::At(lease.revision));
+        match deps.store.commit(batch) {
+            Ok(_) | Err(StoreError::Conflict { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(removed)
+}
+
+/// Workloads of jobs that have not ended and of endpoints that exist.
+fn wanted(store: &dyn StateStore) -> Result<BTreeSet<WorkloadId>, StepError> {
+    let mut wanted = BTreeSet::new();
+    for job in store.all::<TrainingJob>()? {
+        if !job.record.status().is_final() {
+            wanted.insert(job.record.run.placement.workload);
+        }
+    }
+    for endpoint in store.all::<Endpoint>()? {
+        wanted.extend(endpoint.record.placements().map(|placement| placement.workload.clone()));
+    }
+    Ok(wanted)
+}
+
+fn disk(error: io::Error) -> StepError {
+    StepError::Executor(ExecutorError::Host(format!(
+        "the work directory cannot be read: {error}"
+    )))
+}

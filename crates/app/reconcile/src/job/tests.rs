@@ -1,0 +1,717 @@
+use super::*;
+use crate::fake::{IMAGE, World, key, scope};
+use isolarium_model::WorkloadId;
+use isolarium_model::sagemaker::network::IsolationRecord;
+use isolarium_model::sagemaker::training_job::{
+    Channel, CheckpointConfig, Distribution, JobRun, JobSpec, MetricDefinition, OutputCompression, OutputConfig,
+    S3DataType, TrainingJobStatus,
+};
+use isolarium_model::sagemaker::{AddressLease, Attachment, ContainerSpec, Echo, JobNetwork, Placement, Reach, Tags};
+use isolarium_netplan::intent;
+use isolarium_runtime::executor::{BlockedAttempt, Mount};
+use isolarium_store::{Batch, Expect};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const NAME: &str = "Churn";
+
+/// One job in a fake world, stepped by hand.
+struct Lab {
+    world: Arc<World>,
+    deps: Deps,
+    memory: JobMemory,
+    workload: WorkloadId,
+}
+
+impl Lab {
+    fn new(isolated: bool, edit: impl FnOnce(&mut TrainingJob)) -> Self {
+        let world = World::new();
+        world.put_object("s3://data/train/a.csv", b"1,2");
+        let deps = world.deps();
+        let created = world.now();
+        let (placement, batch) = deps
+            .place(
+                JobNetwork::from_isolation(Some(isolated)).container,
+                &key(NAME),
+                &TrainingJob::arn(&scope(), NAME),
+                Batch::default(),
+            )
+            .unwrap();
+        let workload = placement.workload.clone();
+        let mut job = job(created, placement);
+        job.spec.network = JobNetwork::from_isolation(Some(isolated));
+        edit(&mut job);
+        world
+            .state()
+            .commit(batch.put(&key(NAME), Expect::Absent, &job).unwrap())
+            .unwrap();
+        Self {
+            world,
+            deps,
+            memory: JobMemory::default(),
+            workload,
+        }
+    }
+
+    /// Steps until the job waits for something.
+    fn run(&mut self) -> TrainingJob {
+        for _ in 0..50 {
+            let before = self.world.changes();
+            self.world.look(&self.deps);
+            match step(&self.deps, &key(NAME), &mut self.memory).unwrap() {
+                // A step that changed the host wakes the loop, as the driver's watch thread does.
+                Next::At(time) if time > self.world.now() && self.world.changes() == before => return self.job(),
+                Next::At(time) if time > self.world.now() => {}
+                Next::Done => return self.job(),
+                Next::At(_) => {}
+            }
+        }
+        panic!("the job never waits");
+    }
+
+    /// Waits for `seconds`, then steps on.
+    fn after(&mut self, seconds: u64) -> TrainingJob {
+        self.world.clock.advance(Duration::from_secs(seconds));
+        self.run()
+    }
+
+    /// A new process: nothing is remembered.
+    fn restart(&mut self) {
+        self.deps = self.world.deps();
+        self.memory = JobMemory::default();
+        self.world.look(&self.deps);
+    }
+
+    fn job(&self) -> TrainingJob {
+        self.world
+            .state()
+            .get::<TrainingJob>(&key(NAME))
+            .unwrap()
+            .unwrap()
+            .record
+    }
+
+    fn ask_to_stop(&self) {
+        let now = self.world.now();
+        self.deps
+            .update::<TrainingJob>(&key(NAME), |job, batch| {
+                job.run.stop = Some((StopCause::Asked, now));
+                job.apply(JobEvent::StopRequested, now)?;
+                Ok(Some(batch))
+            })
+            .unwrap();
+    }
+}
+
+fn job(created: Timestamp, placement: Placement) -> TrainingJob {
+    TrainingJob {
+        name: NAME.into(),
+        arn: TrainingJob::arn(&scope(), NAME),
+        created,
+        modified: created,
+        secondary: SecondaryStatus::Starting,
+        transitions: vec![TrainingJob::first_transition(created)],
+        failure_reason: None,
+        training_start: None,
+        training_end: None,
+        spec: JobSpec {
+            container: ContainerSpec {
+                image: IMAGE.into(),
+                environment: BTreeMap::from([("MODE".into(), "fast".into())]),
+            },
+            entrypoint: None,
+            arguments: None,
+            hyperparameters: BTreeMap::from([("epochs".into(), "3".into())]),
+            channels: vec![Channel {
+                name: "train".into(),
+                uri: "s3://data/train/".parse().unwrap(),
+                data_type: S3DataType::S3Prefix,
+                distribution: Distribution::FullyReplicated,
+                content_type: Some("text/csv".into()),
+            }],
+            output: OutputConfig {
+                uri: "s3://out/jobs".parse().unwrap(),
+                compression: OutputCompression::Gzip,
+            },
+            checkpoints: None,
+            metrics: vec![MetricDefinition {
+                name: "loss".into(),
+                regex: "loss=(.*?);".into(),
+            }],
+            instance_type: "ml.m5.large".into(),
+            role_arn: "arn:aws:iam::123456789012:role/job".parse().unwrap(),
+            max_runtime: 3600,
+            network: JobNetwork {
+                container: Reach::Nothing,
+                transfer: Reach::ServiceNetwork,
+            },
+        },
+        run: JobRun {
+            placement,
+            image: None,
+            stop: None,
+            launched: false,
+        },
+        final_metrics: BTreeMap::new(),
+        tags: Tags::new(),
+        echo: Echo::new(),
+    }
+}
+
+/// A job that is not in the store yet, for other loops' tests.
+pub(crate) fn new_job(world: &Arc<World>, name: &str) -> TrainingJob {
+    world.put_object("s3://data/train/a.csv", b"1,2");
+    let arn = TrainingJob::arn(&scope(), name);
+    let (placement, _) = world
+        .deps()
+        .place(Reach::Nothing, &key(name), &arn, Batch::default())
+        .unwrap();
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
+    let created = Timestamp(i64::try_from(since.as_millis()).unwrap());
+    TrainingJob {
+        name: name.into(),
+        arn,
+        ..job(created, placement)
+    }
+}
+
+fn attempt(at: Timestamp) -> BlockedAttempt {
+    BlockedAttempt {
+        first: at,
+        last: at,
+        count: 3,
+        pid: 7,
+        process: "curl".into(),
+        protocol: "tcp".into(),
+        address: "203.0.113.10".parse().unwrap(),
+        port: 443,
+        name: None,
+    }
+}
+
+/// Proves: SM-28, SM-29, SM-31, CC-31, CC-32, CC-39, CC-90, NI-12, NI-24
+#[test]
+fn a_sealed_job_runs_from_start_to_uploaded_model() {
+    let mut lab = Lab::new(true, |_| {});
+    let running = lab.run();
+    assert_eq!(running.secondary, SecondaryStatus::Training);
+    let spec = lab.world.container(&lab.workload).spec;
+    assert_eq!(spec.network.reach, intent::Reach::Nothing);
+    lab.world.print(&lab.workload, "loss=0.5;");
+    lab.world.print(&lab.workload, "hello");
+    lab.world.print(&lab.workload, "loss=0.25;");
+    lab.world.write(&lab.workload, "model", "model.bin", "weights");
+    lab.world.write(&lab.workload, "output-data", "eval.json", "{}");
+    lab.after(2);
+    lab.world.exit(&lab.workload, 0);
+    let done = lab.after(1);
+    assert_eq!(
+        (done.status(), done.secondary),
+        (TrainingJobStatus::Completed, SecondaryStatus::Completed)
+    );
+    let phases: Vec<&str> = done.transitions.iter().map(|t| t.status.as_str()).collect();
+    assert_eq!(
+        phases,
+        ["Starting", "Downloading", "Training", "Uploading", "Completed"]
+    );
+    assert!(done.transitions.iter().all(|t| t.ended.is_some()));
+    let model = lab.world.archive("s3://out/jobs/Churn/output/model.tar.gz");
+    assert_eq!(model, BTreeMap::from([("model.bin".into(), "weights".into())]));
+    let output = lab.world.archive("s3://out/jobs/Churn/output/output.tar.gz");
+    assert_eq!(output, BTreeMap::from([("eval.json".into(), "{}".into())]));
+    assert_eq!(
+        lab.world.lines(LOG_GROUP, &done.log_stream()),
+        ["loss=0.5;", "hello", "loss=0.25;"]
+    );
+    assert_eq!(done.final_metrics.get("loss").map(|m| m.value), Some(0.25));
+    let roles: Vec<String> = lab
+        .world
+        .lock()
+        .accesses
+        .iter()
+        .map(|(role, ..)| role.clone())
+        .collect();
+    assert!(
+        !roles.is_empty() && roles.iter().all(|role| role.ends_with(":role/job")),
+        "only the execution role acts"
+    );
+    assert!(lab.world.lock().containers.is_empty(), "nothing is left on the host");
+    assert_eq!(lab.deps.work.workloads().unwrap(), []);
+}
+
+/// Proves: CC-31, CC-33, SM-41, SM-65
+#[test]
+fn a_failed_container_names_its_reason_exit_code_and_first_blocked_destination() {
+    let mut lab = Lab::new(true, |_| {});
+    lab.run();
+    lab.world
+        .write(&lab.workload, "output", "failure", "cannot fetch weights");
+    lab.world.write(&lab.workload, "model", "half", "x");
+    lab.world.write(&lab.workload, "output-data", "log", "y");
+    let now = lab.world.now();
+    lab.world.with(&lab.workload, |one| one.attempts.push(attempt(now)));
+    lab.world.exit(&lab.workload, 3);
+    let failed = lab.after(1);
+    assert_eq!(failed.status(), TrainingJobStatus::Failed);
+    assert_eq!(
+        failed.failure_reason.as_ref().map(|reason| reason.as_str()),
+        Some(
+            "AlgorithmError: cannot fetch weights, exit code: 3 [network isolation blocked tcp 203.0.113.10:443 first]"
+        )
+    );
+    assert!(
+        lab.world.object("s3://out/jobs/Churn/output/model.tar.gz").is_none(),
+        "no model after a failure"
+    );
+    assert!(lab.world.object("s3://out/jobs/Churn/output/output.tar.gz").is_some());
+    let report = isolarium_model::Key::exact(&scope(), lab.workload.as_str());
+    let kept = lab
+        .world
+        .state()
+        .get::<IsolationRecord>(&report)
+        .unwrap()
+        .unwrap()
+        .record;
+    assert_eq!(kept.attempts.len(), 1);
+    let lines = lab
+        .world
+        .lines(LOG_GROUP, &format!("{}/network-isolation", failed.log_stream()));
+    assert_eq!(lines.len(), 1);
+    assert!(
+        lines[0].contains("\"address\":\"203.0.113.10\"") && lines[0].contains("\"count\":3"),
+        "{}",
+        lines[0]
+    );
+}
+
+/// Proves: CC-34, SM-33
+#[test]
+fn stop_sends_sigterm_waits_the_grace_and_uploads_afterwards() {
+    let mut lab = Lab::new(true, |_| {});
+    lab.run();
+    lab.world.with(&lab.workload, |one| one.on_term = None);
+    lab.world.write(&lab.workload, "model", "model.bin", "partial");
+    lab.ask_to_stop();
+    let stopping = lab.run();
+    assert_eq!(
+        (stopping.status(), stopping.secondary),
+        (TrainingJobStatus::Stopping, SecondaryStatus::Stopping)
+    );
+    assert_eq!(lab.world.container(&lab.workload).signals, [false]);
+    lab.after(119);
+    assert_eq!(
+        lab.world.container(&lab.workload).signals,
+        [false],
+        "no SIGKILL within the grace"
+    );
+    let stopped = lab.after(1);
+    assert_eq!(
+        (stopped.status(), stopped.secondary),
+        (TrainingJobStatus::Stopped, SecondaryStatus::Stopped)
+    );
+    assert!(lab.world.object("s3://out/jobs/Churn/output/model.tar.gz").is_some());
+}
+
+/// Proves: CC-34
+#[test]
+fn a_container_that_obeys_sigterm_is_never_killed() {
+    let mut lab = Lab::new(true, |_| {});
+    lab.run();
+    lab.ask_to_stop();
+    lab.world.look(&lab.deps);
+    step(&lab.deps, &key(NAME), &mut lab.memory).unwrap();
+    assert_eq!(lab.world.container(&lab.workload).signals, [false]);
+    assert_eq!(lab.run().secondary, SecondaryStatus::Stopped);
+}
+
+/// Proves: SM-32
+#[test]
+fn the_time_limit_ends_the_job_with_its_artifacts() {
+    let mut lab = Lab::new(true, |job| job.spec.max_runtime = 60);
+    lab.run();
+    lab.world.write(&lab.workload, "model", "model.bin", "partial");
+    assert_eq!(
+        lab.after(59).secondary,
+        SecondaryStatus::Training,
+        "control: not before the limit"
+    );
+    let ended = lab.after(1);
+    assert_eq!(
+        (ended.status(), ended.secondary),
+        (TrainingJobStatus::Stopped, SecondaryStatus::MaxRuntimeExceeded)
+    );
+    assert!(lab.world.object("s3://out/jobs/Churn/output/model.tar.gz").is_some());
+}
+
+#[test]
+fn a_job_stopped_before_it_started_never_runs() {
+    let mut lab = Lab::new(true, |_| {});
+    lab.ask_to_stop();
+    assert_eq!(lab.run().secondary, SecondaryStatus::Stopped);
+    assert_eq!(lab.world.lock().launches, 0);
+}
+
+/// Proves: NI-14, CC-30
+#[test]
+fn a_role_without_permission_fails_the_job_naming_the_denied_action() {
+    let mut lab = Lab::new(true, |_| {});
+    lab.world.fail(
+        "link",
+        "denied:User: x is not authorized to perform: s3:GetObject on resource: y",
+    );
+    let failed = lab.run();
+    let reason = failed.failure_reason.unwrap();
+    assert!(
+        reason.as_str().starts_with("ClientError: Data download failed:"),
+        "{reason}"
+    );
+    assert!(
+        reason.as_str().contains("not authorized to perform: s3:GetObject"),
+        "{reason}"
+    );
+    assert_eq!(lab.world.lock().launches, 0, "nothing ran");
+    let mut control = Lab::new(true, |_| {});
+    assert_eq!(
+        control.run().secondary,
+        SecondaryStatus::Training,
+        "control: with the permission it runs"
+    );
+}
+
+#[test]
+fn a_host_that_is_away_delays_the_job_and_an_image_that_cannot_start_fails_it() {
+    let mut lab = Lab::new(true, |_| {});
+    lab.world.fail("launch", "away");
+    assert!(
+        step(&lab.deps, &key(NAME), &mut lab.memory).is_err(),
+        "the step is to be repeated"
+    );
+    assert_eq!(lab.job().status(), TrainingJobStatus::InProgress);
+    lab.world.mend("launch");
+    assert_eq!(lab.run().secondary, SecondaryStatus::Training);
+    let mut bad = Lab::new(true, |_| {});
+    bad.world.fail("launch", "exec: no such file");
+    let failed = bad.run();
+    assert_eq!(
+        failed.failure_reason.unwrap().as_str(),
+        "ClientError: The container could not be started: exec: no such file"
+    );
+    assert!(bad.world.lock().removed.contains(&bad.workload));
+}
+
+/// Proves: CC-91
+#[test]
+fn a_role_that_may_not_write_logs_loses_lines_but_not_the_job() {
+    let mut lab = Lab::new(true, |_| {});
+    lab.world.fail("append_log", "denied:no logs:PutLogEvents");
+    lab.run();
+    lab.world.print(&lab.workload, "loss=0.125;");
+    lab.world.exit(&lab.workload, 0);
+    let done = lab.after(1);
+    assert_eq!(done.secondary, SecondaryStatus::Completed);
+    assert_eq!(
+        done.final_metrics.get("loss").map(|m| m.value),
+        Some(0.125),
+        "metrics do not need the permission"
+    );
+    assert_eq!(lab.world.lines(LOG_GROUP, &done.log_stream()), Vec::<String>::new());
+}
+
+/// A restart after any step: the job ends as it would have, its container starts once, its lines appear once.
+#[test]
+fn a_restart_at_any_step_changes_nothing() {
+    for restart_at in 0..12 {
+        let mut lab = Lab::new(true, |_| {});
+        let mut steps = 0;
+        let mut played = 0;
+        let done = loop {
+            if steps == restart_at {
+                lab.restart();
+            }
+            steps += 1;
+            lab.world.look(&lab.deps);
+            let next = step(&lab.deps, &key(NAME), &mut lab.memory).unwrap();
+            if next == Next::Done {
+                break lab.job();
+            }
+            if lab.job().secondary == SecondaryStatus::Training && played < 3 {
+                match played {
+                    0 => lab.world.print(&lab.workload, "loss=1;"),
+                    1 => {
+                        lab.world.print(&lab.workload, "loss=2;");
+                        lab.world.write(&lab.workload, "model", "m", "w");
+                    }
+                    _ => lab.world.exit(&lab.workload, 0),
+                }
+                played += 1;
+            }
+            lab.world.clock.advance(Duration::from_secs(1));
+            assert!(steps < 100, "restart at {restart_at} never ends");
+        };
+        assert_eq!(done.secondary, SecondaryStatus::Completed, "restart at {restart_at}");
+        assert_eq!(lab.world.lock().launches, 1, "restart at {restart_at}");
+        let lines = lab.world.lines(LOG_GROUP, &done.log_stream());
+        assert_eq!(lines, ["loss=1;", "loss=2;"], "restart at {restart_at}");
+        assert_eq!(
+            done.final_metrics.get("loss").map(|m| m.value),
+            Some(2.0),
+            "restart at {restart_at}"
+        );
+        assert_eq!(done.transitions.len(), 5, "restart at {restart_at}");
+        assert!(lab.world.lock().containers.is_empty(), "restart at {restart_at}");
+    }
+}
+
+/// Proves: CC-35
+#[test]
+fn checkpoints_come_in_go_out_while_running_and_mirror_deletions() {
+    let mut lab = Lab::new(true, |job| {
+        job.spec.checkpoints = Some(CheckpointConfig {
+            uri: "s3://ckpt/run".parse().unwrap(),
+            local_path: "/opt/ml/checkpoints".into(),
+        });
+    });
+    lab.world.put_object("s3://ckpt/run/old/step-1", b"one");
+    lab.world.put_object("s3://ckpt/runner", b"not below the prefix");
+    lab.run();
+    let one = lab.world.container(&lab.workload);
+    assert_eq!(
+        one.files
+            .get(&("checkpoints".into(), "old/step-1".into()))
+            .map(Vec::as_slice),
+        Some(&b"one"[..])
+    );
+    assert_eq!(one.files.len(), 1);
+    assert!(one.spec.mounts.iter().any(|mount| matches!(
+        mount,
+        Mount::Scratch { target, read_only: false, .. } if target == "/opt/ml/checkpoints"
+    )));
+    lab.world.write(&lab.workload, "checkpoints", "step-2", "two");
+    lab.after(61);
+    assert_eq!(
+        lab.world.object("s3://ckpt/run/step-2"),
+        Some(b"two".to_vec()),
+        "uploaded while running"
+    );
+    lab.world
+        .with(&lab.workload, |one| one.files.retain(|(_, name), _| name != "step-2"));
+    lab.world.write(&lab.workload, "checkpoints", "old/step-1", "ONE");
+    lab.after(61);
+    assert_eq!(lab.world.object("s3://ckpt/run/step-2"), None, "deletion mirrored");
+    assert_eq!(
+        lab.world.object("s3://ckpt/run/old/step-1"),
+        Some(b"ONE".to_vec()),
+        "same size, other bytes"
+    );
+    lab.world.write(&lab.workload, "checkpoints", "last", "z");
+    lab.world.exit(&lab.workload, 0);
+    lab.after(1);
+    assert_eq!(
+        lab.world.object("s3://ckpt/run/last"),
+        Some(b"z".to_vec()),
+        "final synchronisation"
+    );
+}
+
+/// Proves: CC-32, CC-37
+#[test]
+fn uncompressed_output_is_uploaded_file_by_file() {
+    let mut lab = Lab::new(true, |job| job.spec.output.compression = OutputCompression::None);
+    lab.run();
+    lab.world.write(&lab.workload, "model", "a/b.bin", "x");
+    lab.world.write(&lab.workload, "output-data", "m.json", "y");
+    lab.world.exit(&lab.workload, 0);
+    let done = lab.after(1);
+    assert_eq!(
+        lab.world.object("s3://out/jobs/Churn/output/model/a/b.bin"),
+        Some(b"x".to_vec())
+    );
+    assert_eq!(
+        lab.world.object("s3://out/jobs/Churn/output/data/m.json"),
+        Some(b"y".to_vec())
+    );
+    assert_eq!(done.model_artifacts().to_string(), "s3://out/jobs/Churn/output/model/");
+}
+
+/// Proves: CC-23, CC-27
+#[test]
+fn prefixes_single_objects_and_manifests_give_the_promised_tree() {
+    let mut lab = Lab::new(true, |job| {
+        let channel = |name: &str, uri: &str, data_type| Channel {
+            name: name.into(),
+            uri: uri.parse().unwrap(),
+            data_type,
+            distribution: Distribution::ShardedByS3Key,
+            content_type: None,
+        };
+        job.spec.channels = vec![
+            channel("middle", "s3://data/train/b", S3DataType::S3Prefix),
+            channel("single", "s3://data/train/a.csv", S3DataType::S3Prefix),
+            channel("listed", "s3://data/list.json", S3DataType::ManifestFile),
+        ];
+    });
+    lab.world.put_object("s3://data/train/batch/1.csv", b"b1");
+    lab.world.put_object("s3://data/train/b2.csv", b"b2");
+    lab.world.put_object("s3://data/train/batch/", b"");
+    lab.world.put_object(
+        "s3://data/list.json",
+        br#"[{"prefix":"s3://data/train/"},"b2.csv","batch/1.csv"]"#,
+    );
+    lab.run();
+    let input = lab.world.container(&lab.workload).input;
+    let data: Vec<(&str, &str)> = input
+        .iter()
+        .filter_map(|(path, text)| Some((path.strip_prefix("data/")?, text.as_str())))
+        .collect();
+    assert_eq!(
+        data,
+        [
+            ("listed/b2.csv", "b2"),
+            ("listed/batch/1.csv", "b1"),
+            ("middle/b2.csv", "b2"),
+            ("middle/batch/1.csv", "b1"),
+            ("single/a.csv", "1,2"),
+        ]
+    );
+}
+
+#[test]
+fn a_key_that_leaves_the_channel_or_clashes_fails_the_job() {
+    for (uri, wanted) in [
+        ("s3://data/train/../../../etc/x", "cannot be a file name"),
+        ("s3://data/train/a.csv/below", "needs a directory where another object"),
+    ] {
+        let mut lab = Lab::new(true, |_| {});
+        lab.world.put_object(uri, b"x");
+        let reason = lab.run().failure_reason.unwrap();
+        assert!(reason.as_str().contains(wanted), "{reason}");
+        assert_eq!(lab.world.lock().launches, 0);
+    }
+}
+
+/// Proves: CC-84
+#[test]
+fn only_a_job_with_a_way_out_has_an_address_and_a_credentials_path() {
+    let mut open = Lab::new(false, |_| {});
+    open.run();
+    let spec = open.world.container(&open.workload).spec;
+    let uri = |spec: &isolarium_runtime::executor::LaunchSpec| {
+        let found = spec
+            .process
+            .env
+            .iter()
+            .find(|(name, _)| name == "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI");
+        found.map(|(_, value)| value.clone())
+    };
+    assert_eq!(
+        uri(&spec),
+        open.job().run.placement.credentials_path(),
+        "control: the open job has it"
+    );
+    assert!(uri(&spec).is_some());
+    assert_eq!(open.world.state().all::<AddressLease>().unwrap().len(), 1);
+    open.world.exit(&open.workload, 0);
+    open.after(1);
+    assert_eq!(
+        open.world.state().all::<AddressLease>().unwrap().len(),
+        0,
+        "the address is given back"
+    );
+
+    let mut sealed = Lab::new(true, |_| {});
+    sealed.run();
+    let spec = sealed.world.container(&sealed.workload).spec;
+    assert_eq!(uri(&spec), None);
+    assert_eq!(spec.resolver, None);
+    assert_eq!(sealed.job().run.placement.attachment, Attachment::Isolated);
+    assert_eq!(sealed.world.state().all::<AddressLease>().unwrap().len(), 0);
+}
+
+/// Proves: CC-7, CC-14, CC-15, CC-16, CC-17, CC-18, CC-19, CC-20
+#[test]
+fn the_container_finds_the_promised_files_variables_and_limits() {
+    let mut lab = Lab::new(true, |job| {
+        job.spec
+            .hyperparameters
+            .insert("sagemaker_program".into(), "\"train.py\"".into());
+    });
+    lab.run();
+    let one = lab.world.container(&lab.workload);
+    let parse = |name: &str| -> serde_json::Value {
+        serde_json::from_str(one.input.get(&format!("config/{name}")).unwrap()).unwrap()
+    };
+    assert_eq!(
+        parse("hyperparameters.json"),
+        serde_json::json!({"epochs": "3", "sagemaker_program": "\"train.py\""}),
+        "values are not encoded again"
+    );
+    assert_eq!(
+        parse("inputdataconfig.json"),
+        serde_json::json!({"train": {
+            "TrainingInputMode": "File",
+            "S3DistributionType": "FullyReplicated",
+            "RecordWrapperType": "None",
+            "ContentType": "text/csv",
+        }})
+    );
+    assert_eq!(
+        parse("resourceconfig.json"),
+        serde_json::json!({
+            "current_host": "algo-1",
+            "current_instance_type": "ml.m5.large",
+            "current_group_name": "homogeneousCluster",
+            "hosts": ["algo-1"],
+            "instance_groups": [{
+                "instance_group_name": "homogeneousCluster",
+                "instance_type": "ml.m5.large",
+                "hosts": ["algo-1"],
+            }],
+            "network_interface_name": "lo",
+        })
+    );
+    assert!(
+        !one.input.values().any(|text| text.contains("s3://")),
+        "S3 URIs are not exposed"
+    );
+    assert_eq!(one.spec.hostname, "algo-1");
+    assert_eq!(
+        one.spec.hosts,
+        [("127.0.0.1".parse().unwrap(), vec!["algo-1".to_string()])]
+    );
+    let env: BTreeMap<_, _> = one.spec.process.env.iter().cloned().collect();
+    for (name, value) in [
+        ("TRAINING_JOB_NAME", "Churn"),
+        (
+            "TRAINING_JOB_ARN",
+            "arn:aws:sagemaker:us-east-1:123456789012:training-job/churn",
+        ),
+        ("AWS_REGION", "us-east-1"),
+        ("MODE", "fast"),
+    ] {
+        assert_eq!(env.get(name).map(String::as_str), Some(value), "{name}");
+    }
+    assert_eq!(
+        (one.spec.limits.cpu_millis, one.spec.limits.memory_bytes),
+        (2000, 8 << 30)
+    );
+    let targets: Vec<&str> = one
+        .spec
+        .mounts
+        .iter()
+        .map(|mount| match mount {
+            Mount::Input { target, .. } | Mount::Scratch { target, .. } => target.as_str(),
+        })
+        .collect();
+    assert_eq!(
+        targets,
+        [
+            "/opt/ml",
+            "/opt/ml/input",
+            "/opt/ml/model",
+            "/opt/ml/output",
+            "/opt/ml/output/data"
+        ]
+    );
+}

@@ -1,0 +1,131 @@
+//! Metrics from log lines (CC-38, CC-39).
+
+use isolarium_model::Timestamp;
+use isolarium_model::sagemaker::training_job::{MetricDefinition, MetricValue};
+use std::collections::BTreeMap;
+
+/// Steps a look-around pattern may take per line before the line counts as not matching: protects the engine from
+/// patterns that are slower than linear (CC-38).
+const BACKTRACK_LIMIT: usize = 20_000;
+
+/// Size a compiled pattern may have, bytes.
+const PATTERN_BYTES: usize = 1 << 20;
+
+enum Pattern {
+    Linear(regex::Regex),
+    Bounded(Box<fancy_regex::Regex>),
+}
+
+impl Pattern {
+    fn compile(text: &str) -> Option<Self> {
+        match regex::RegexBuilder::new(text).size_limit(PATTERN_BYTES).build() {
+            Ok(linear) => Some(Self::Linear(linear)),
+            Err(_) => fancy_regex::RegexBuilder::new(text)
+                .backtrack_limit(BACKTRACK_LIMIT)
+                .delegate_size_limit(PATTERN_BYTES)
+                .build()
+                .ok()
+                .map(|bounded| Self::Bounded(Box::new(bounded))),
+        }
+    }
+
+    fn value(&self, line: &str) -> Option<f64> {
+        let text = match self {
+            Self::Linear(pattern) => pattern.captures(line)?.get(1)?.as_str(),
+            Self::Bounded(pattern) => pattern.captures(line).ok()??.get(1)?.as_str(),
+        };
+        text.trim().parse::<f64>().ok().filter(|value| value.is_finite())
+    }
+}
+
+/// Whether a metric's pattern can be used at all: creation refuses those that cannot.
+pub fn is_usable(pattern: &str) -> bool {
+    Pattern::compile(pattern).is_some()
+}
+
+/// Searches lines and keeps the last value per metric.
+#[derive(Default)]
+pub struct MetricScanner {
+    patterns: Vec<(String, Pattern)>,
+    last: BTreeMap<String, MetricValue>,
+}
+
+impl MetricScanner {
+    /// A scanner for a job's definitions; patterns that cannot be used are left out.
+    pub fn new(definitions: &[MetricDefinition]) -> Self {
+        let patterns = definitions
+            .iter()
+            .filter_map(|definition| Some((definition.name.clone(), Pattern::compile(&definition.regex)?)))
+            .collect();
+        Self {
+            patterns,
+            last: BTreeMap::new(),
+        }
+    }
+
+    /// Searches one line.
+    pub fn line(&mut self, time: Timestamp, line: &str) {
+        for (name, pattern) in &self.patterns {
+            if let Some(value) = pattern.value(line) {
+                self.last.insert(name.clone(), MetricValue { value, time });
+            }
+        }
+    }
+
+    /// The last value of every metric that appeared.
+    pub fn last(&self) -> &BTreeMap<String, MetricValue> {
+        &self.last
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    fn scan(regex: &str, lines: &[&str]) -> Option<f64> {
+        let mut scanner = MetricScanner::new(&[MetricDefinition {
+            name: "m".into(),
+            regex: regex.into(),
+        }]);
+        for line in lines {
+            scanner.line(Timestamp(5), line);
+        }
+        scanner.last().get("m").map(|value| value.value)
+    }
+
+    /// Proves: CC-38, CC-39
+    #[test]
+    fn the_last_number_in_the_first_group_counts() {
+        assert_eq!(
+            scan("Loss = (.*?);", &["Loss = 0.5;", "noise", "Loss = 0.25; more"]),
+            Some(0.25)
+        );
+        assert_eq!(
+            scan("Loss = (.*?);", &["Loss = 0.5;", "Loss = nan;", "Loss = abc;"]),
+            Some(0.5)
+        );
+        assert_eq!(scan("acc:([0-9.]+)", &["nothing here"]), None);
+        assert_eq!(scan("acc", &["acc"]), None, "a pattern without a group has no value");
+        assert_eq!(
+            scan("(?<=acc=)([0-9.]+)", &["acc=0.75"]),
+            Some(0.75),
+            "look-around works"
+        );
+        assert_eq!(scan("e=([-+0-9.eE]+)", &["e=-1.5e-3"]), Some(-0.0015));
+    }
+
+    /// Proves: CC-38
+    #[test]
+    fn a_pattern_that_backtracks_cannot_stall_the_engine() {
+        let line = "a".repeat(50_000);
+        let start = Instant::now();
+        assert_eq!(scan("(?=x)?(a+)+$b", &[&line]), None);
+        assert_eq!(scan("(a*)*b", &[&line]), None);
+        assert_eq!(scan(r"(a+)+(?=\1c)(x)", &[&line]), None);
+        assert!(start.elapsed() < Duration::from_secs(20), "bounded, even unoptimised");
+        assert!(!is_usable("("));
+        assert!(!is_usable(&"(x{1000}){1000}".repeat(2)));
+        assert!(is_usable("Loss = (.*?);"), "control");
+    }
+}

@@ -1,0 +1,83 @@
+//! Grace periods, deadlines and intervals: the operator's to choose (design section 9).
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Everything the loops take from configuration.
+#[derive(Clone, Debug)]
+pub struct ReconcileSettings {
+    /// SIGTERM to SIGKILL for training jobs. Default 120 s (CC-34).
+    pub training_grace: Duration,
+    /// SIGTERM to SIGKILL for endpoint containers. Default 30 s (CC-54).
+    pub hosting_grace: Duration,
+    /// How long requests that run when traffic is withdrawn may take to finish. Default 60 s, the longest an
+    /// invocation may last (CC-51, CC-54).
+    pub drain_limit: Duration,
+    /// Time limit of one ping. Default 2 s (CC-49).
+    pub ping_timeout: Duration,
+    /// Time between pings of a healthy container. Default 5 s (CC-49).
+    pub ping_interval: Duration,
+    /// Time between pings of a container that has not answered yet. Default 100 ms.
+    pub startup_ping_interval: Duration,
+    /// Failed pings in a row after which a container is replaced. Default 3.
+    pub ping_failures: u32,
+    /// How long a container may take to its first good ping unless its variant says so. Default 4 min (CC-49).
+    pub startup_deadline: Duration,
+    /// First wait before a dead container is replaced; doubles up to `restart_backoff_max`. Default 1 s.
+    pub restart_backoff: Duration,
+    /// Longest wait before a dead container is replaced. Default 60 s.
+    pub restart_backoff_max: Duration,
+    /// Time between synchronisations of checkpoints. Default 60 s (CC-35).
+    pub checkpoint_interval: Duration,
+    /// Least time between two reads of one container's output. Default 100 ms.
+    pub log_interval: Duration,
+    /// A phase shorter than this is committed together with the next one. Default 50 ms.
+    pub slow_phase: Duration,
+    /// Wait before a step that failed for a reason of the host is repeated. Default 500 ms.
+    pub retry: Duration,
+    /// Time between searches for left-overs. Default 60 s.
+    pub gc_interval: Duration,
+    /// Threads that carry out steps. Transfers block them. Default 16.
+    pub workers: usize,
+    /// Most processes and threads in one container. Default 16384.
+    pub pids: u64,
+    /// Size of a container's writable root, bytes. Default 20 GiB.
+    pub overlay_bytes: u64,
+    /// `/dev/shm` as a share of memory, in percent. Default 50.
+    pub shm_percent: u64,
+    /// The platform network, from which containers with a way out get their addresses. Default 100.64.0.0/16.
+    pub platform_network: ipnet::Ipv4Net,
+    /// The resolver such containers use (CC-86); `None` leaves them without names.
+    pub resolver: Option<IpAddr>,
+    /// Environment entries for containers with a way out, such as the CA bundle's path. Default none.
+    pub open_environment: Vec<(String, String)>,
+}
+
+impl Default for ReconcileSettings {
+    fn default() -> Self {
+        Self {
+            training_grace: Duration::from_secs(120),
+            hosting_grace: Duration::from_secs(30),
+            drain_limit: Duration::from_secs(60),
+            ping_timeout: Duration::from_secs(2),
+            ping_interval: Duration::from_secs(5),
+            startup_ping_interval: Duration::from_millis(100),
+            ping_failures: 3,
+            startup_deadline: Duration::from_secs(240),
+            restart_backoff: Duration::from_secs(1),
+            restart_backoff_max: Duration::from_secs(60),
+            checkpoint_interval: Duration::from_secs(60),
+            log_interval: Duration::from_millis(100),
+            slow_phase: Duration::from_millis(50),
+            retry: Duration::from_millis(500),
+            gc_interval: Duration::from_secs(60),
+            workers: 16,
+            pids: 16_384,
+            overlay_bytes: 20 << 30,
+            shm_percent: 50,
+            platform_network: ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(100, 64, 0, 0), 16),
+            resolver: None,
+            open_environment: Vec::new(),
+        }
+    }
+}

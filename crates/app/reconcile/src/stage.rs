@@ -1,0 +1,164 @@
+//! Brings a workload's inputs into its work directory: images, channels, model data. Repeatable: what an interrupted
+//! attempt left is replaced.
+
+use crate::deps::Deps;
+use crate::transfer::{Actor, Image, TransferError};
+use crate::workdir::{make_parent, relative_path};
+use isolarium_model::WorkloadId;
+use isolarium_model::sagemaker::S3Uri;
+use isolarium_model::sagemaker::training_job::{Channel, S3DataType};
+use isolarium_runtime::executor::ExecutorError;
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::sync::PoisonError;
+
+/// Largest manifest that is read, bytes.
+const MAX_MANIFEST: usize = 64 << 20;
+
+/// Why inputs are not in place.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StageError {
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    #[error(transparent)]
+    Executor(#[from] ExecutorError),
+    #[error("the work directory could not be written; check the disk that holds the data directory")]
+    Disk(#[from] io::Error),
+}
+
+impl StageError {
+    fn unusable(text: impl Into<String>) -> Self {
+        Self::Transfer(TransferError::Unusable(text.into()))
+    }
+}
+
+/// Unpacks the image's layers that are not known to be unpacked.
+pub(crate) fn layers(deps: &Deps, image: &Image) -> Result<(), StageError> {
+    for layer in &image.layers {
+        let known = deps
+            .unpacked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(&layer.diff_id);
+        if !known {
+            deps.archives
+                .unpack_layer(deps.transfer.open_layer(layer)?, &layer.diff_id)?;
+            deps.unpacked
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(layer.diff_id.clone());
+        }
+    }
+    Ok(())
+}
+
+/// Shows a channel's objects below `input/data/<channel>` (CC-23, CC-27). With one instance every distribution gives
+/// all objects (CC-28).
+pub(crate) fn channel(deps: &Deps, actor: &Actor, workload: &WorkloadId, channel: &Channel) -> Result<(), StageError> {
+    let directory = deps
+        .work
+        .make_empty(workload, &format!("input/data/{}", channel.name))?;
+    let objects = match channel.data_type {
+        S3DataType::S3Prefix => prefix_objects(deps, actor, &channel.uri)?,
+        S3DataType::ManifestFile => manifest_objects(deps, actor, &channel.uri)?,
+    };
+    if objects.is_empty() {
+        return Err(StageError::unusable(format!(
+            "No S3 objects found under \"{}\"",
+            channel.uri
+        )));
+    }
+    link_all(deps, actor, &objects, &directory)
+}
+
+/// Shows every object below a prefix at `below` in the work directory, as it is (CC-47, ModelDataSource).
+pub(crate) fn objects(
+    deps: &Deps,
+    actor: &Actor,
+    workload: &WorkloadId,
+    uri: &S3Uri,
+    below: &str,
+) -> Result<(), StageError> {
+    let directory = deps.work.make_empty(workload, below)?;
+    let objects = prefix_objects(deps, actor, uri)?;
+    if objects.is_empty() {
+        return Err(StageError::unusable(format!("No S3 objects found under \"{uri}\"")));
+    }
+    link_all(deps, actor, &objects, &directory)
+}
+
+/// One object and the path it gets, relative to its directory.
+type Placed = (S3Uri, String);
+
+/// The tree mirrors the key parts after the prefix's last slash; "folder" keys are skipped (CC-23).
+pub(crate) fn prefix_objects(deps: &Deps, actor: &Actor, uri: &S3Uri) -> Result<Vec<Placed>, StageError> {
+    let base = uri.key.rfind('/').map_or(0, |at| at + 1);
+    let listed = deps.transfer.list(actor, uri)?;
+    let files = listed.into_iter().filter(|entry| !entry.key.ends_with('/'));
+    let placed = files.filter_map(|entry| {
+        let below = entry.key.get(base..)?.to_string();
+        Some((
+            S3Uri {
+                bucket: uri.bucket.clone(),
+                key: entry.key,
+            },
+            below,
+        ))
+    });
+    Ok(placed.collect())
+}
+
+/// A manifest: `[{"prefix": "s3://..."}, "suffix", ...]` (CC-27).
+fn manifest_objects(deps: &Deps, actor: &Actor, uri: &S3Uri) -> Result<Vec<Placed>, StageError> {
+    let bad = |why: &str| StageError::unusable(format!("The manifest \"{uri}\" cannot be used: {why}"));
+    let text = deps.transfer.read(actor, uri, MAX_MANIFEST)?;
+    let entries: Vec<serde_json::Value> =
+        serde_json::from_slice(&text).map_err(|error| bad(&format!("it is not a JSON array ({error})")))?;
+    let mut entries = entries.into_iter();
+    let first = entries.next().ok_or_else(|| bad("it is empty"))?;
+    let prefix = first.get("prefix").and_then(serde_json::Value::as_str);
+    let prefix = prefix.ok_or_else(|| bad("its first element must be an object with the member prefix"))?;
+    let prefix: S3Uri = prefix.parse().map_err(|_| bad("its prefix is not an S3 URI"))?;
+    let mut placed = Vec::new();
+    for entry in entries {
+        let suffix = entry
+            .as_str()
+            .ok_or_else(|| bad("the elements after the first must be strings"))?;
+        let object = S3Uri {
+            bucket: prefix.bucket.clone(),
+            key: format!("{}{suffix}", prefix.key),
+        };
+        // What stands before the last slash of the prefix is not part of the tree, as with S3Prefix.
+        let base = prefix.key.rfind('/').map_or(0, |at| at + 1);
+        let below = object.key.get(base..).unwrap_or(suffix).to_string();
+        placed.push((object, below));
+    }
+    Ok(placed)
+}
+
+fn link_all(deps: &Deps, actor: &Actor, objects: &[Placed], directory: &Path) -> Result<(), StageError> {
+    let mut made = BTreeSet::new();
+    for (object, below) in objects {
+        let to = directory.join(relative_path(below).map_err(StageError::unusable)?);
+        let parent = to.parent().map(Path::to_path_buf).unwrap_or_default();
+        if made.insert(parent) {
+            make_parent(&to).map_err(|error| clash(object, error))?;
+        }
+        if to.is_dir() {
+            return Err(clash(object, io::ErrorKind::AlreadyExists.into()));
+        }
+        deps.transfer.link(actor, object, &to)?;
+    }
+    Ok(())
+}
+
+/// S3 allows `a` beside `a/b`; a file system does not.
+fn clash(object: &S3Uri, error: io::Error) -> StageError {
+    match error.kind() {
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => StageError::unusable(format!(
+            "The object \"{object}\" needs a directory where another object of the channel is a file"
+        )),
+        _ => StageError::Disk(error),
+    }
+}

@@ -1,0 +1,102 @@
+//! Data, images and logs as the loops need them. The implementation acts as the execution role and asks the policy
+//! engine for every single access (NI-12..14, IAM-52).
+
+use isolarium_model::sagemaker::S3Uri;
+use isolarium_model::{Arn, Scope, Sha256Digest};
+use isolarium_runtime::executor::LogLine;
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+/// For whom the platform acts: the execution role of one job or endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    /// Account and region of the job or endpoint.
+    pub scope: Scope,
+    pub role_arn: Arn,
+    /// The job or endpoint: the session's `aws:SourceArn`.
+    pub owner_arn: Arn,
+}
+
+/// An image as it is to be run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// The manifest's digest.
+    pub digest: Sha256Digest,
+    /// Lowest first.
+    pub layers: Vec<Layer>,
+    pub entrypoint: Vec<String>,
+    pub cmd: Vec<String>,
+    pub env: Vec<(String, String)>,
+    /// Empty means `/`.
+    pub workdir: String,
+    pub user: String,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// One layer of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// Digest of the unpacked tar: the name under which the layer is unpacked once.
+    pub diff_id: Sha256Digest,
+    /// Digest of the blob in the registry.
+    pub blob: Sha256Digest,
+}
+
+/// One object of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectEntry {
+    pub key: String,
+    pub bytes: u64,
+}
+
+/// Why data, an image or a log line did not move. `Display` is what FailureReason repeats, but for `Engine`, whose
+/// cause is for the log alone.
+#[derive(Debug, thiserror::Error)]
+pub enum TransferError {
+    /// The execution role may not. The text is IAM-60's and names the denied action.
+    #[error("{0}")]
+    Denied(String),
+    /// No such bucket, object, repository or image; or data in a form that cannot be used.
+    #[error("{0}")]
+    Unusable(String),
+    /// The role is gone or does not trust the platform any more (IAM-52).
+    #[error("{0}")]
+    Role(String),
+    /// The engine's own fault.
+    #[error("the data could not be moved")]
+    Engine(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Moves data for an execution role. All calls block and may be repeated safely.
+pub trait Transfer: Send + Sync {
+    /// What a reference means now, if the role may pull it (CC-1, CC-11).
+    fn resolve_image(&self, actor: &Actor, reference: &str) -> Result<Image, TransferError>;
+    /// A layer's blob.
+    fn open_layer(&self, layer: &Layer) -> Result<OwnedFd, TransferError>;
+    /// Every object whose key begins with the prefix, sorted by key (`s3:ListBucket`).
+    fn list(&self, actor: &Actor, prefix: &S3Uri) -> Result<Vec<ObjectEntry>, TransferError>;
+    /// A small object's bytes; refused above `max` (`s3:GetObject`).
+    fn read(&self, actor: &Actor, object: &S3Uri, max: usize) -> Result<Vec<u8>, TransferError>;
+    /// An object's bytes as a file (`s3:GetObject`).
+    fn open(&self, actor: &Actor, object: &S3Uri) -> Result<OwnedFd, TransferError>;
+    /// Shows an object at `to` without copying it (`s3:GetObject`); `to` does not exist, its directory does.
+    fn link(&self, actor: &Actor, object: &S3Uri, to: &Path) -> Result<(), TransferError>;
+    /// Stores a file as an object (`s3:PutObject`); the file may be moved away.
+    fn put(&self, actor: &Actor, object: &S3Uri, from: &Path) -> Result<(), TransferError>;
+    /// Deletes an object (`s3:DeleteObject`); not an error when it is gone.
+    fn delete(&self, actor: &Actor, object: &S3Uri) -> Result<(), TransferError>;
+    /// Appends lines that end at `next` of their source and began at `from`; lines below what the stream already has
+    /// from this source are skipped, so repeating a call adds nothing (CC-90, CC-91).
+    fn append_log(&self, actor: &Actor, group: &str, stream: &str, lines: &LogPiece<'_>) -> Result<(), TransferError>;
+}
+
+/// Lines of one source between two offsets.
+#[derive(Clone, Copy, Debug)]
+pub struct LogPiece<'a> {
+    /// Offset of the first line in its source.
+    pub from: u64,
+    /// Offset behind the last line.
+    pub next: u64,
+    pub lines: &'a [LogLine],
+}
