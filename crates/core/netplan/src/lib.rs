@@ -1,4 +1,15 @@
 //! The network compiler: what workloads and VPCs should reach (intent) to what the kernel must hold (plan), and from
 //! what it holds to the steps that change it (diff).
+//!
+//! Pure: `compile` is total and deterministic, [`diff::diff`] compares values. The crate `dataplane` observes and
+//! applies.
 
+pub mod compile;
+pub mod diff;
 pub mod intent;
+pub mod plan;
+pub mod ruleset;
+
+pub use compile::{BadNetwork, Tag, compile_host, compile_workload};
+pub use diff::{Step, diff, diff_place};
+pub use plan::{HostPlan, HostSeen, NamespacePlan, NamespaceSeen, Place, WorkloadPlan};

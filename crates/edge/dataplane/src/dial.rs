@@ -1,15 +1,49 @@
 //! Connections from inside a workload's namespace.
 
+use crate::kernel::netns;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Connects to `127.0.0.1:port` inside the namespace behind `at`, which is a network namespace descriptor or a pidfd of
-/// a process in it (CC-88). The descriptor is a blocking TCP socket, close-on-exec.
+/// a process in it (CC-88, NI-21). The descriptor is a blocking TCP socket, close-on-exec.
+///
+/// Only the socket is made by a thread inside the namespace; a socket stays where it was made, so the calling thread
+/// connects it.
 ///
 /// # Errors
 /// `ConnectionRefused` while nothing listens, `TimedOut` after `timeout`.
 pub fn dial(at: BorrowedFd<'_>, port: u16, timeout: Duration) -> io::Result<OwnedFd> {
-    let _ = (at, port, timeout);
-    Err(io::ErrorKind::Unsupported.into())
+    let end = Instant::now() + timeout;
+    let socket = netns::within(at, || {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)
+    })??;
+    match rustix::net::connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)) {
+        Ok(()) => {}
+        Err(Errno::INPROGRESS) => {
+            writable(&socket, end)?;
+            rustix::net::sockopt::socket_error(&socket)??;
+        }
+        Err(errno) => return Err(errno.into()),
+    }
+    rustix::io::ioctl_fionbio(&socket, false)?;
+    Ok(socket)
+}
+
+fn writable(socket: &OwnedFd, end: Instant) -> io::Result<()> {
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).map_err(io::Error::other)?;
+        match rustix::event::poll(&mut [PollFd::new(socket, PollFlags::OUT)], Some(&left)) {
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
 }

@@ -1,9 +1,30 @@
-//! The shared network of the machine.
+//! The shared network of the machine: the platform namespace, which routes for workloads without isolation and without
+//! VpcConfig, and its uplink.
+//!
+//! The platform namespace outlives the process by a mount: `DIR/run/netns/platform` (NET-72). A restarted node finds it
+//! there, with the interfaces of the workloads that ran on. The mount belongs to the mount namespace in which the node
+//! runs, so this must be one that outlives the node: the host's own.
 
-use crate::seal::{SealError, SealedNetns};
-use isolarium_netplan::intent::{HostNetwork, ListenerSpec, WorkloadNetwork};
+mod listen;
+mod uplink;
+
+use crate::kernel::handle::Handle;
+use crate::kernel::netlink::Socket;
+use crate::kernel::{KernelHost, netns, observe};
+use crate::net_host::{ApplyError, NetHost, converge};
+use crate::seal::{self, SealError, SealedNetns};
+use isolarium_netplan::compile::compile_nothing;
+use isolarium_netplan::intent::{HostNetwork, ListenerSpec, Reach, Uplink, WorkloadNetwork};
+use isolarium_netplan::plan::{HostPlan, LinkName, NamespacePlan, Place, Scope};
+use isolarium_netplan::{BadNetwork, Step, Tag, compile_host, compile_workload};
+use rustix::mount::MountPropagationFlags;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Where the shared network keeps its handles.
 #[derive(Clone, Debug)]
@@ -19,54 +40,305 @@ pub struct HostOptions {
 #[derive(Debug)]
 pub struct Host {
     options: HostOptions,
+    tag: Tag,
+    ready: Mutex<Option<Ready>>,
+}
+
+/// What stands since [`Host::ensure`].
+#[derive(Debug)]
+struct Ready {
+    network: HostNetwork,
+    plan: HostPlan,
+    kernel: KernelHost,
+    platform: Arc<Handle>,
+    generation: Generation,
+}
+
+/// Watches whether anybody changed the platform's rules since they were read back.
+#[derive(Debug)]
+struct Generation {
+    socket: Socket,
+    seen: u32,
 }
 
 /// Why the shared network is not as intended. What was there before still stands, deny included.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
-    /// The host lacks something.
-    #[error("{0}")]
-    Missing(String),
+    /// The configuration contradicts itself or the host.
+    #[error("the network configuration cannot be carried out")]
+    Network(#[from] BadNetwork),
+    /// [`Host::ensure`] has not succeeded yet.
+    #[error("the platform network has not been set up")]
+    NotReady,
+    /// A directory, mount or namespace could not be made or found.
+    #[error("{what}; the engine must run as root (CAP_SYS_ADMIN, CAP_NET_ADMIN)")]
+    System {
+        /// What was tried.
+        what: String,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The network could not be brought in line.
+    #[error("the shared network is not as planned")]
+    Apply(#[from] ApplyError),
+    /// A listener was asked for on an address that the platform does not serve.
+    #[error("{0} is not an address of the platform")]
+    Address(std::net::IpAddr),
+    /// The socket could not be opened.
+    #[error("no socket on {address} port {port} in the platform namespace")]
+    Listen {
+        /// Where it should have been.
+        address: std::net::IpAddr,
+        /// Its port.
+        port: u16,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> HostError {
+    let what = what.into();
+    move |source| HostError::System { what, source }
 }
 
 impl Host {
     /// Takes the options; touches nothing.
     pub fn new(options: HostOptions) -> Self {
-        Self { options }
+        let tag = tag_of(&options.run_dir);
+        Self {
+            options,
+            tag,
+            ready: Mutex::new(None),
+        }
+    }
+
+    /// What tells this installation's names in shared namespaces apart (see [`Tag`]).
+    pub fn tag(&self) -> &Tag {
+        &self.tag
     }
 
     /// Creates or adopts the platform namespace and the uplink, and reads both back. Repeating it changes nothing.
+    /// With `Uplink::None` and `Uplink::Netns` nothing in the host's own namespace is made or changed.
     ///
     /// # Errors
     /// See [`HostError`].
     pub fn ensure(&self, network: &HostNetwork) -> Result<(), HostError> {
-        let _ = (network, &self.options);
-        Err(HostError::Missing("network".into()))
+        let plan = compile_host(network, &self.tag)?;
+        let mut ready = self.ready();
+        *ready = None;
+        let host = self.host_handle()?;
+        let routes = observe::destinations(&host).map_err(system("the host's routes cannot be read"))?;
+        network.check_host_routes(&routes)?;
+        let platform = Arc::new(self.platform()?);
+        let mut kernel = KernelHost {
+            places: BTreeMap::from([(Place::Platform, Arc::clone(&platform))]),
+        };
+        match &network.uplink {
+            Uplink::None => {}
+            Uplink::Host => {
+                uplink::remember(&self.record(), &host)?;
+                kernel.places.insert(Place::Host, Arc::clone(&host));
+            }
+            Uplink::Netns { path } => {
+                let fd = netns::open(Path::new(path)).map_err(system(format!("the uplink namespace {path}")))?;
+                let handle = Handle::open(fd).map_err(system(format!("the uplink namespace {path}")))?;
+                kernel.places.insert(Place::Uplink, Arc::new(handle));
+            }
+        }
+        converge(&mut kernel, &plan.places)?;
+        if network.uplink != Uplink::Host {
+            // Only now is the interface of an earlier uplink through the host gone, and its rules without use.
+            uplink::undo(&self.record(), &host, &self.tag)?;
+        }
+        let generation = Generation::of(&platform).map_err(system("nftables cannot be watched"))?;
+        *ready = Some(Ready {
+            network: network.clone(),
+            plan,
+            kernel,
+            platform,
+            generation,
+        });
+        Ok(())
     }
 
-    /// Opens a listener (TCP, listening) or a bound socket (UDP) inside the platform namespace.
+    /// Opens a listening socket (TCP) or a bound socket (UDP) inside the platform namespace. Allowed are the unspecified
+    /// address (any address of the platform, AnyIP ranges included; port 0 for a client's socket) and single addresses
+    /// that the platform serves. One port has either one listener on the unspecified address, which tells destinations
+    /// apart by the accepted socket's own address, or listeners on single addresses; the kernel refuses a mixture.
     ///
     /// # Errors
-    /// Before [`Self::ensure`], or when the address is not one the platform serves.
+    /// Before [`Self::ensure`], when the address is not one the platform serves, or when the port is taken.
     pub fn listen(&self, listener: &ListenerSpec) -> Result<OwnedFd, HostError> {
-        let _ = listener;
-        Err(HostError::Missing("network".into()))
+        let (network, platform) = {
+            let ready = self.ready();
+            let ready = ready.as_ref().ok_or(HostError::NotReady)?;
+            (ready.network.clone(), Arc::clone(&ready.platform))
+        };
+        listen::open(&network, &platform, listener)
     }
 
-    /// Makes, reads back and hands out the namespace of one workload (NI-6, NI-11, NET-73).
+    /// Makes, reads back and hands out the namespace of one workload (NI-6, NI-11, NET-73). Isolation needs no shared
+    /// network; [`Reach::ServiceNetwork`] needs [`Self::ensure`] before.
     ///
     /// # Errors
     /// See [`SealError`]; nothing is left behind.
     pub fn seal(&self, network: &WorkloadNetwork) -> Result<SealedNetns, SealError> {
-        let _ = network;
-        Err(SealError::Plan(std::io::ErrorKind::Unsupported.into()))
+        match network.reach {
+            Reach::Nothing => seal::seal(&compile_nothing(), None),
+            Reach::ServiceNetwork { .. } => {
+                let (plan, platform) = {
+                    let mut ready = self.ready();
+                    let none = || SealError::Platform(Box::new(HostError::NotReady));
+                    let ready = ready.as_mut().ok_or_else(none)?;
+                    ready
+                        .still_stands()
+                        .map_err(|error| SealError::Platform(Box::new(error)))?;
+                    (compile_workload(&ready.network, network)?, Arc::clone(&ready.platform))
+                };
+                seal::seal(&plan, Some(platform))
+            }
+        }
     }
 
-    /// Removes everything [`Self::ensure`] made, and restores what it changed on the host (NET-72).
+    /// Removes everything [`Self::ensure`] made, cuts the workloads that are attached to it, and restores what was changed
+    /// on the host (NET-72). Works after a restart too.
     ///
     /// # Errors
     /// The first thing that could not be removed; the rest was still tried.
     pub fn teardown(&self) -> Result<(), HostError> {
+        let mut ready = self.ready();
+        *ready = None;
+        let platform = self.netns_dir().join("platform");
+        let mut first = Ok(());
+        let mut note = |outcome: Result<(), HostError>| {
+            if first.is_ok() {
+                first = outcome;
+            }
+        };
+        if let Ok(fd) = netns::open(&platform) {
+            note(cut(fd));
+        }
+        note(
+            self.host_handle()
+                .and_then(|host| uplink::undo(&self.record(), &host, &self.tag)),
+        );
+        note(netns::unpin(&platform).map_err(system("the platform namespace's mount")));
+        note(netns::unpin_dir(&self.netns_dir()).map_err(system("the namespaces' directory")));
+        first
+    }
+
+    fn ready(&self) -> MutexGuard<'_, Option<Ready>> {
+        // `None` is written before anything is changed, so a panic in between leaves `None`.
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn netns_dir(&self) -> PathBuf {
+        self.options.run_dir.join("netns")
+    }
+
+    fn record(&self) -> PathBuf {
+        self.options.run_dir.join("host-before.json")
+    }
+
+    fn host_handle(&self) -> Result<Arc<Handle>, HostError> {
+        let path = self
+            .options
+            .host_netns
+            .as_deref()
+            .unwrap_or(Path::new("/proc/self/ns/net"));
+        let handle = netns::open(path).and_then(Handle::open);
+        handle
+            .map(Arc::new)
+            .map_err(system("the host's network namespace cannot be used"))
+    }
+
+    /// Adopts the namespace or makes it.
+    fn platform(&self) -> Result<Handle, HostError> {
+        let dir = self.netns_dir();
+        let path = dir.join("platform");
+        let fd = match netns::open(&path) {
+            Ok(fd) => Ok(fd),
+            Err(_) => {
+                let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
+                made.and_then(|()| share(&dir))
+                    .map_err(system(dir.display().to_string()))?;
+                netns::create_pinned(&path)
+            }
+        };
+        fd.and_then(Handle::open)
+            .map_err(system("the platform namespace cannot be made"))
+    }
+}
+
+/// A mount point of its own, shared: when the namespace is given up, copies of its mount elsewhere go too.
+fn share(dir: &Path) -> io::Result<()> {
+    rustix::mount::mount_bind(dir, dir)?;
+    rustix::mount::mount_change(dir, MountPropagationFlags::SHARED)?;
+    Ok(())
+}
+
+impl Ready {
+    /// Fails, or puts things right, when somebody else changed the platform's rules since they were read back: a workload
+    /// is never attached to a router that no longer denies.
+    fn still_stands(&mut self) -> Result<(), HostError> {
+        let watched = |error| system("nftables cannot be watched")(error);
+        if self.generation.socket.generation().map_err(watched)? == self.generation.seen {
+            return Ok(());
+        }
+        converge(&mut self.kernel, &self.plan.places)?;
+        self.generation = Generation::of(&self.platform).map_err(watched)?;
         Ok(())
     }
 }
+
+impl Generation {
+    fn of(platform: &Handle) -> io::Result<Self> {
+        let mut socket = platform.run(Socket::open_generation)??;
+        let seen = socket.generation()?;
+        Ok(Self { socket, seen })
+    }
+}
+
+/// Removes every interface of a namespace but loopback.
+fn cut(fd: OwnedFd) -> Result<(), HostError> {
+    let handle = Handle::open(fd).map_err(system("the platform namespace cannot be entered"))?;
+    let mut kernel = KernelHost {
+        places: BTreeMap::from([(Place::Platform, Arc::new(handle))]),
+    };
+    let everything = NamespacePlan {
+        scope: Scope::Whole { attachments: true },
+        sysctls: BTreeMap::new(),
+        links: BTreeMap::new(),
+        neighbours: BTreeSet::new(),
+        routes: BTreeSet::new(),
+        rules: BTreeSet::new(),
+        tables: BTreeMap::new(),
+    };
+    let seen = kernel
+        .observe(&BTreeMap::from([(Place::Platform, everything)]))
+        .map_err(ApplyError::from)?;
+    let links = seen.places.into_values().flat_map(|here| here.links.into_keys());
+    let steps: Vec<Step> = links
+        .filter(|name| *name != LinkName::lo())
+        .map(|link| Step::DeleteLink {
+            place: Place::Platform,
+            link,
+        })
+        .collect();
+    Ok(kernel.apply(&steps)?)
+}
+
+/// FNV-1a of the path, folded to 32 bits: stable over restarts, different for different installations.
+fn tag_of(run_dir: &Path) -> Tag {
+    let path = fs::canonicalize(run_dir).unwrap_or_else(|_| run_dir.to_owned());
+    let bytes = path.as_os_str().as_encoded_bytes();
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    Tag::of((hash ^ (hash >> 32)) & 0xffff_ffff)
+}
+
+#[cfg(test)]
+mod tests;

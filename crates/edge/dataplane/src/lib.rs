@@ -2,15 +2,20 @@
 //!
 //! - [`Host`]: the shared network of the machine (platform namespace, uplink), listeners in it, and [`Host::seal`],
 //!   the only source of a [`SealedNetns`].
-//! - [`dial`]: connections from inside a workload's namespace.
+//! - [`NetHost`]: observe and apply, with [`converge`] on top; [`kernel`] is the real one, [`fake`] keeps it in memory.
+//! - [`dial()`]: connections from inside a workload's namespace.
 //! - [`Reporter`]: what sealed containers tried to reach.
 
 pub mod dial;
+pub mod fake;
 pub mod host;
+pub mod kernel;
+pub mod net_host;
 pub mod report;
 pub mod seal;
 
 pub use dial::dial;
 pub use host::{Host, HostError, HostOptions};
+pub use net_host::{ApplyError, NetHost, ObserveError, converge};
 pub use report::{Question, RawAttempt, ReportError, Reporter};
 pub use seal::{SealError, SealedNetns};

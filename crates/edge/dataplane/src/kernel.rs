@@ -1,0 +1,130 @@
+//! The real kernel behind [`NetHost`](crate::NetHost).
+
+pub mod handle;
+pub mod netlink;
+pub mod netns;
+pub(crate) mod nft;
+pub(crate) mod observe;
+mod route;
+pub(crate) mod sysctl;
+
+use crate::net_host::{ApplyError, NetHost, ObserveError};
+use handle::Handle;
+use isolarium_netplan::Step;
+use isolarium_netplan::plan::{HostSeen, NamespacePlan, Place};
+use isolarium_netplan::ruleset;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+/// Namespaces of this machine by their place in a plan.
+#[derive(Debug, Default)]
+pub struct KernelHost {
+    /// Absent places do not exist; [`Step::CreateNamespace`] cannot make them here, their owner does.
+    pub places: BTreeMap<Place, Arc<Handle>>,
+}
+
+impl NetHost for KernelHost {
+    fn observe(&mut self, plan: &BTreeMap<Place, NamespacePlan>) -> Result<HostSeen, ObserveError> {
+        let mut seen = HostSeen::default();
+        for (place, want) in plan {
+            if let Some(handle) = self.places.get(place) {
+                seen.places.insert(*place, observe::namespace(*place, handle, want)?);
+            }
+        }
+        Ok(seen)
+    }
+
+    fn apply(&mut self, steps: &[Step]) -> Result<(), ApplyError> {
+        let mut rest = steps;
+        while let Some(first) = rest.first() {
+            let class = Class::of(first);
+            let alike = rest
+                .iter()
+                .take_while(|step| Class::of(step) == class && step.place() == first.place())
+                .count();
+            let (now, later) = rest.split_at(alike);
+            self.take(class, first, now)?;
+            rest = later;
+        }
+        Ok(())
+    }
+}
+
+/// Steps that travel together.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Refused,
+    Sysctl,
+    Table,
+    /// An interface must exist before a batch can name it.
+    Pair,
+    Route,
+}
+
+impl Class {
+    fn of(step: &Step) -> Self {
+        match step {
+            Step::Refuse { .. } | Step::CreateNamespace { .. } => Self::Refused,
+            Step::SetSysctl { .. } => Self::Sysctl,
+            Step::ReplaceTable { .. } | Step::DeleteTable { .. } => Self::Table,
+            Step::AddPair { .. } => Self::Pair,
+            _ => Self::Route,
+        }
+    }
+}
+
+impl KernelHost {
+    fn take(&self, class: Class, first: &Step, steps: &[Step]) -> Result<(), ApplyError> {
+        if let Step::Refuse { place, what } = first {
+            return Err(ApplyError::Foreign {
+                what: what.clone(),
+                place: *place,
+            });
+        }
+        let refused = |step: &Step, source| ApplyError::Refused {
+            step: Box::new(step.clone()),
+            source,
+        };
+        let absent = || io::Error::new(io::ErrorKind::NotFound, "the namespace does not exist");
+        let handle = self
+            .places
+            .get(&first.place())
+            .ok_or_else(|| refused(first, absent()))?;
+        match class {
+            Class::Refused => Err(refused(first, absent())),
+            Class::Sysctl => handle
+                .run(|| {
+                    for step in steps {
+                        if let Step::SetSysctl { path, value, .. } = step {
+                            sysctl::write(path, value).map_err(|source| (step, source))?;
+                        }
+                    }
+                    Ok(())
+                })
+                .map_err(|source| refused(first, source))?
+                .map_err(|(step, source): (&Step, io::Error)| refused(step, source)),
+            Class::Table => {
+                let commands = steps
+                    .iter()
+                    .flat_map(|step| match step {
+                        Step::ReplaceTable { name, table, .. } => table.replace_commands(name),
+                        Step::DeleteTable { name, .. } => vec![ruleset::delete_command(name)],
+                        _ => Vec::new(),
+                    })
+                    .collect();
+                let input = ruleset::transaction(commands);
+                handle
+                    .run(|| nft::load(&input))
+                    .and_then(|done| done)
+                    .map_err(|source| refused(first, source))
+            }
+            Class::Pair | Class::Route => {
+                let peers = |place: Place| self.places.get(&place).map(|handle| handle.netns());
+                let mut socket = handle.socket();
+                route::take(&mut socket, steps, &peers)
+                    .map_err(|(at, source)| refused(steps.get(at).unwrap_or(first), source))
+            }
+        }
+    }
+}

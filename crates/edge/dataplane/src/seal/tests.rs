@@ -1,0 +1,277 @@
+use super::*;
+use crate::host::{Host, HostOptions};
+use crate::net_host::ObserveError;
+use isolarium_netplan::compile::{compile_nothing, compile_workload};
+use isolarium_netplan::intent::{HostNetwork, Reach, Uplink, WorkloadNetwork};
+use isolarium_netplan::plan::NamespacePlan;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Mutex;
+use std::time::Instant;
+
+/// Refuses one step, as a kernel does that lacks something or is out of memory.
+struct FailAt {
+    kernel: KernelHost,
+    left: usize,
+}
+
+impl NetHost for FailAt {
+    fn observe(&mut self, plan: &BTreeMap<Place, NamespacePlan>) -> Result<HostSeen, ObserveError> {
+        self.kernel.observe(plan)
+    }
+
+    fn apply(&mut self, steps: &[Step]) -> Result<(), ApplyError> {
+        for step in steps {
+            if self.left == 0 {
+                let source = io::Error::other("told to fail");
+                return Err(ApplyError::Refused {
+                    step: Box::new(step.clone()),
+                    source,
+                });
+            }
+            self.left -= 1;
+            self.kernel.apply(std::slice::from_ref(step))?;
+        }
+        Ok(())
+    }
+}
+
+/// Takes every step but one, and says that it took it.
+struct LieAt<'a> {
+    kernel: KernelHost,
+    at: usize,
+    left_out: &'a Mutex<Option<Step>>,
+}
+
+impl NetHost for LieAt<'_> {
+    fn observe(&mut self, plan: &BTreeMap<Place, NamespacePlan>) -> Result<HostSeen, ObserveError> {
+        self.kernel.observe(plan)
+    }
+
+    fn apply(&mut self, steps: &[Step]) -> Result<(), ApplyError> {
+        for (at, step) in steps.iter().enumerate() {
+            if at == self.at {
+                *self.left_out.lock().unwrap() = Some(step.clone());
+                continue;
+            }
+            // Steps that build on the one left out may fail: then nobody was lied to.
+            self.kernel.apply(std::slice::from_ref(step))?;
+        }
+        Ok(())
+    }
+}
+
+fn network() -> HostNetwork {
+    HostNetwork {
+        uplink: Uplink::None,
+        platform: "100.64.0.0/16".parse().unwrap(),
+        services: "198.18.0.0/17".parse().unwrap(),
+        s3_prefix_list: "198.18.128.0/20".parse().unwrap(),
+        uplink_links: "169.254.64.0/18".parse().unwrap(),
+    }
+}
+
+/// A platform namespace that goes away at the end of the test.
+struct Standing {
+    host: Host,
+    dir: tempfile::TempDir,
+}
+
+impl Standing {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::new(HostOptions {
+            run_dir: dir.path().into(),
+            host_netns: None,
+        });
+        host.ensure(&network()).unwrap();
+        Self { host, dir }
+    }
+
+    fn platform(&self) -> Arc<Handle> {
+        let fd = netns::open(&self.dir.path().join("netns/platform")).unwrap();
+        Arc::new(Handle::open(fd).unwrap())
+    }
+}
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        self.host.teardown().unwrap();
+    }
+}
+
+fn links_in(platform: &Handle) -> Vec<String> {
+    platform
+        .run(|| {
+            let text = fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+            text.lines()
+                .skip(2)
+                .map(|line| line.split(':').next().unwrap().trim().to_owned())
+                .collect()
+        })
+        .unwrap()
+}
+
+fn workload(reach: Reach) -> WorkloadNetwork {
+    WorkloadNetwork {
+        workload: "w-0123456789abcdef0".parse().unwrap(),
+        reach,
+    }
+}
+
+/// Proves: NI-6, NI-11, D-25
+#[test]
+fn a_sealed_namespace_holds_loopback_and_nothing_else() {
+    let sealed = seal(&compile_nothing(), None).unwrap();
+    let (devices, routes, ping, own) = netns::within(sealed.as_fd(), || {
+        (
+            fs::read_to_string("/proc/thread-self/net/dev").unwrap(),
+            fs::read_to_string("/proc/thread-self/net/route").unwrap(),
+            fs::read_to_string("/proc/sys/net/ipv4/ping_group_range").unwrap(),
+            fs::metadata("/proc/thread-self/ns/net").unwrap().ino(),
+        )
+    })
+    .unwrap();
+    let names: Vec<_> = devices
+        .lines()
+        .skip(2)
+        .map(|line| line.split(':').next().unwrap().trim())
+        .collect();
+    assert_eq!(names, ["lo"]);
+    assert_eq!(routes.lines().count(), 1, "a header and no route: {routes}");
+    assert_eq!(ping.trim(), "1\t0");
+    assert_ne!(
+        own,
+        fs::metadata("/proc/self/ns/net").unwrap().ino(),
+        "control: it is another namespace"
+    );
+
+    // Control: loopback works inside; outside there is an address that it cannot be confused with.
+    let listener = netns::within(sealed.as_fd(), || std::net::TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    netns::within(sealed.as_fd(), || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).unwrap()
+    })
+    .unwrap();
+    let refused = netns::within(sealed.as_fd(), || std::net::TcpStream::connect("203.0.113.10:443")).unwrap();
+    assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::ENETUNREACH));
+    let inbound = std::net::TcpStream::connect(("127.0.0.1", port));
+    assert!(inbound.is_err(), "nobody outside reaches its listener");
+}
+
+/// Proves: NET-73
+#[test]
+fn when_any_step_fails_no_namespace_is_handed_out_and_nothing_is_left() {
+    let standing = Standing::new();
+    let platform = standing.platform();
+    let reach = Reach::ServiceNetwork {
+        address: "100.64.0.9".parse().unwrap(),
+    };
+    let connected = compile_workload(&network(), &workload(reach)).unwrap();
+    for (plan, handle) in [(compile_nothing(), None), (connected, Some(&platform))] {
+        let mut refused = 0;
+        loop {
+            let outcome = seal_by(&plan, handle.cloned(), |kernel| FailAt { kernel, left: refused });
+            match outcome {
+                Err(SealError::Install(ApplyError::Refused { .. })) => {
+                    assert_eq!(links_in(&platform), ["lo"], "after a failure of step {refused}");
+                    refused += 1;
+                }
+                Err(other) => panic!("{other:?}"),
+                Ok(_) => break,
+            }
+        }
+        assert!(
+            refused >= 4,
+            "control: there were steps to fail ({refused}), and without failure it works"
+        );
+    }
+}
+
+/// Proves: NET-73
+#[test]
+fn a_step_that_did_not_take_is_noticed_by_reading_back() {
+    let standing = Standing::new();
+    let platform = standing.platform();
+    let mut drifted = 0;
+    for at in 0.. {
+        // An address of its own each time: the interface of the one before may still be going away.
+        let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(100, 64, 1, 0)) + u32::try_from(at).unwrap());
+        let plan = compile_workload(&network(), &workload(Reach::ServiceNetwork { address })).unwrap();
+        let left_out = Mutex::new(None);
+        let wrap = |kernel| LieAt {
+            kernel,
+            at,
+            left_out: &left_out,
+        };
+        let outcome = seal_by(&plan, Some(Arc::clone(&platform)), wrap);
+        let Some(step) = left_out.into_inner().unwrap() else {
+            break;
+        };
+        match outcome {
+            Err(SealError::Install(ApplyError::Drift(left))) => {
+                assert!(left.contains(&step), "{step}: {left:?}");
+                drifted += 1;
+            }
+            // Left out was what keeps the kernel from adding something of its own.
+            Err(SealError::Install(ApplyError::Foreign { .. })) => drifted += 1,
+            Err(SealError::Install(ApplyError::Refused { .. })) => {}
+            Err(other) => panic!("{other:?}"),
+            // A setting may have its value from the start.
+            Ok(_) => assert!(
+                matches!(step, Step::SetSysctl { .. }),
+                "{step} was left out and nobody noticed"
+            ),
+        }
+    }
+    assert!(drifted >= 6, "only {drifted} lies were noticed");
+}
+
+/// Proves: NET-73
+#[test]
+fn a_foreign_interface_in_a_fresh_namespace_is_refused() {
+    struct Meddling(KernelHost);
+    impl NetHost for Meddling {
+        fn observe(&mut self, plan: &BTreeMap<Place, NamespacePlan>) -> Result<HostSeen, ObserveError> {
+            self.0.observe(plan)
+        }
+        fn apply(&mut self, steps: &[Step]) -> Result<(), ApplyError> {
+            self.0.apply(steps)?;
+            let output = std::process::Command::new("ip")
+                .args(["link", "add", "br0", "type", "bridge"])
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "{output:?}");
+            Ok(())
+        }
+    }
+    let outcome = seal_by(&compile_nothing(), None, Meddling);
+    assert!(
+        matches!(outcome, Err(SealError::Install(ApplyError::Foreign { ref what, .. })) if what == "interface br0"),
+        "{outcome:?}"
+    );
+}
+
+#[test]
+fn one_address_is_never_given_to_two_workloads() {
+    let standing = Standing::new();
+    let reach = Reach::ServiceNetwork {
+        address: "100.64.0.9".parse().unwrap(),
+    };
+    let first = standing.host.seal(&workload(reach.clone())).unwrap();
+    assert!(standing.host.seal(&workload(reach.clone())).is_err());
+    assert_eq!(
+        links_in(&standing.platform()),
+        ["lo", "w64400009"],
+        "the first workload keeps its interface"
+    );
+    drop(first);
+    // The kernel takes the interface away with the namespace, some milliseconds later.
+    let end = Instant::now() + std::time::Duration::from_secs(5);
+    while links_in(&standing.platform()).len() > 1 {
+        assert!(Instant::now() < end, "the interface outlived its workload");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    standing.host.seal(&workload(reach)).unwrap();
+}
