@@ -1,4 +1,4 @@
-"""A container root of a few files: busybox, a `train` script, and the static responder as `serve`."""
+"""A container root of a few files: busybox, a `train` script, the static responder as `serve`, a clock as `stamp`."""
 import shutil
 import subprocess
 from pathlib import Path
@@ -26,7 +26,8 @@ def small_rootfs(directory):
             link.symlink_to("busybox")
     (root / "usr/bin/train").write_text(TRAIN)
     (root / "usr/bin/train").chmod(0o755)
-    subprocess.run(["gcc", "-O2", "-static", "-o", str(root / "usr/bin/serve"), str(HERE / "responder.c")], check=True)
+    for program, source in (("serve", "responder.c"), ("stamp", "stamp.c")):
+        subprocess.run(["gcc", "-O2", "-static", "-o", str(root / "usr/bin" / program), str(HERE / source)], check=True)
     (root / "etc/passwd").write_text("root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n")
     for name in ("resolv.conf", "hosts", "hostname", "group"):
         (root / "etc" / name).touch()
