@@ -14,7 +14,7 @@ pub struct ApiError {
     /// HTTP status to use where the protocol leaves a choice; the encoder maps it per protocol.
     pub status: u16,
     /// Further members of a modelled error shape, such as `OriginalStatusCode` of ModelError.
-    pub members: IndexMap<String, Document>,
+    pub members: Box<IndexMap<String, Document>>,
     /// The cause, for the log only.
     pub source: Option<Box<dyn Error + Send + Sync>>,
 }
@@ -26,7 +26,7 @@ impl ApiError {
             code: code.into(),
             message: message.into(),
             status: 400,
-            members: IndexMap::new(),
+            members: Box::default(),
             source: None,
         }
     }
@@ -36,13 +36,36 @@ impl ApiError {
         Self::client("ValidationException", message)
     }
 
+    /// A known operation without a handler: HTTP 400, so that no client retries.
+    pub fn unsupported(service: &str, operation: &str) -> Self {
+        let text = format!(
+            "The operation {operation} of {service} is known but not served. docs/compatibility.md lists what is served."
+        );
+        Self::client("UnsupportedOperation", text)
+    }
+
+    /// A name that the service does not have.
+    pub fn unknown_operation(name: &str) -> Self {
+        let text = match name {
+            "" => "The request names no operation.".to_owned(),
+            name => format!("There is no operation {name}."),
+        };
+        Self::client("UnknownOperationException", text)
+    }
+
+    /// A body of more than `limit` bytes: HTTP 413.
+    pub fn too_large(limit: usize) -> Self {
+        let text = format!("The request body is larger than the limit of {limit} bytes.");
+        Self::client("RequestEntityTooLargeException", text).with_status(413)
+    }
+
     /// The engine's fault: HTTP 500 and no detail for the caller; `cause` goes to the log.
     pub fn internal(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self {
             code: "InternalFailure".into(),
             message: "The request processing has failed because of an unknown error, exception or failure.".into(),
             status: 500,
-            members: IndexMap::new(),
+            members: Box::default(),
             source: Some(cause.into()),
         }
     }
