@@ -1,19 +1,29 @@
 //! Running one container: launch, observe, terminate, collect. `Executor` is the seam; `local` runs on this machine.
+//!
+//! - [`executor`]: the traits and values that cross the seam.
+//! - [`local`]: containers on this machine, as the privileged process sees them.
+//! - `shim`: one container's parent process. `archive`: the unprivileged process that unpacks and packs.
+//! - `log`: output on disk. `sys`: the system calls that need `unsafe`.
 
+mod archive;
 pub mod executor;
 pub mod local;
+mod log;
+mod shim;
+mod sys;
 
 pub use executor::{Archives, Dial, EgressReport, Executor};
 
 use std::process::ExitCode;
 
-/// Entry point of the hidden subcommand `shim`: one container's parent. Its descriptors and its spec come from
-/// [`local::LocalRuntime::launch`].
+/// Entry point of the hidden subcommand `shim`: one container's parent. Its descriptors and its job come from
+/// [`local::LocalRuntime::launch`] over standard input. Call it before anything starts a thread.
 pub fn shim_main() -> ExitCode {
-    ExitCode::FAILURE
+    shim::main()
 }
 
-/// Entry point of the hidden subcommand `unpack`: unpacks or packs one archive without any privilege.
+/// Entry point of the hidden subcommand `unpack`: unpacks or packs one archive without any privilege. Call it before
+/// anything starts a thread.
 pub fn unpack_main() -> ExitCode {
-    ExitCode::FAILURE
+    archive::main()
 }

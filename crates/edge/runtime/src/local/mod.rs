@@ -1,16 +1,48 @@
 //! Containers on this machine. Used by the privileged `node` process alone.
 
-use crate::executor::{ExecutorError, LaunchSpec, LogChunk, Observed, PackFormat, Packed};
-use isolarium_model::{Sha256Digest, WorkloadId};
+mod archives;
+pub(crate) mod bundle;
+pub mod cgroup;
+mod doctor;
+mod launch;
+pub(crate) mod mounts;
+pub(crate) mod oci;
+pub(crate) mod place;
+pub(crate) mod record;
+pub(crate) mod seccomp;
+pub(crate) mod slots;
+pub(crate) mod user;
+
+pub use doctor::{CheckOutcome, HostCheck, probe_host};
+pub use place::{DISK_IDS, FIRST_WORKLOAD_ID, RANGE};
+
+use crate::executor::{ExecutorError, ExitStatus, LogChunk, Observed, WorkloadState};
+use crate::log;
+use crate::sys;
+use cgroup::Cgroups;
+use isolarium_model::{Timestamp, WorkloadId};
+use oci::OciProgram;
+use place::{Place, absent_is_fine, host, make_folder};
+use record::{LaunchOutcome, Process, Record, read_exit, write_exit};
+use rustix::fs::inotify;
+use rustix::process::{Signal, pidfd_send_signal};
+use std::collections::HashSet;
+use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::process::Child;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+/// How long killed processes and their shim may take to go.
+const END_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Which OCI runtime starts containers.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum OciChoice {
-    /// `crun` where it is installed and works, else `runc`.
+    /// `crun` where it is installed, else `runc`.
     #[default]
     Auto,
     /// The program at this path, called with runc's command line.
@@ -18,7 +50,8 @@ pub enum OciChoice {
 }
 
 /// The walls around a container's process. The product always uses [`Walls::default`], all of them; a test takes one
-/// away to prove that it, and not chance, closed an attempt. Not part of [`LaunchSpec`]: no request can reach it.
+/// away to prove that it, and not chance, closed an attempt. Not part of [`crate::executor::LaunchSpec`]: no request
+/// can reach it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Walls {
     /// The system call allow-list.
@@ -57,149 +90,350 @@ pub struct LocalConfig {
 }
 
 /// Runs containers on this machine. All state is on disk and in the kernel: dropping the value ends nothing, and a new
-/// one finds everything again.
+/// one finds everything again. Blocking; share it by `Arc`.
 #[derive(Debug)]
 pub struct LocalRuntime {
     config: LocalConfig,
+    place: Place,
+    oci: OciProgram,
+    cgroups: Cgroups,
+    watch: OwnedFd,
+    /// Shims of this process, to be reaped when they end.
+    children: Mutex<Vec<Child>>,
+    busy: Busy,
+}
+
+/// Names on which one call at a time may work: workloads being launched, layers being unpacked.
+#[derive(Debug, Default)]
+struct Busy {
+    names: Mutex<HashSet<String>>,
+    freed: Condvar,
+}
+
+struct Turn<'a> {
+    busy: &'a Busy,
+    name: String,
+}
+
+impl Busy {
+    fn turn(&self, name: &str) -> Turn<'_> {
+        let mut names = lock(&self.names);
+        while !names.insert(name.to_owned()) {
+            names = self.freed.wait(names).unwrap_or_else(PoisonError::into_inner);
+        }
+        Turn {
+            busy: self,
+            name: name.into(),
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        lock(&self.busy.names).remove(&self.name);
+        self.busy.freed.notify_all();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 impl LocalRuntime {
-    /// Opens the data directory's containers: makes the folders, chooses the OCI runtime, cleans up after shims that
-    /// were killed.
+    /// Opens the data directory's containers: makes the folders, chooses the OCI runtime, cleans up after launches and
+    /// unpackings that a crash cut off (NET-72). Containers that run are left alone.
     ///
     /// # Errors
     /// `Host` with what the operator should do.
     pub fn open(config: LocalConfig) -> Result<Self, ExecutorError> {
-        Ok(Self { config })
+        let place = Place::new(&config.data_dir);
+        for (folder, mode) in [
+            (place.layers(), 0o700),
+            (place.works(), 0o711),
+            (place.shims(), 0o700),
+            (place.slots(), 0o700),
+        ] {
+            make_folder(&folder, mode).map_err(host(format!("cannot make {}; run as root", folder.display())))?;
+        }
+        let oci = OciProgram::find(&config.oci)?;
+        let cgroups = Cgroups::open().map_err(host(
+            "control groups cannot be used; run as root, with cgroup v2 in the kernel",
+        ))?;
+        let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
+        let watch =
+            inotify::init(flags).map_err(host("inotify cannot be used; raise fs.inotify.max_user_instances"))?;
+        let events = inotify::WatchFlags::ATTRIB
+            | inotify::WatchFlags::MOVED_TO
+            | inotify::WatchFlags::CLOSE_WRITE
+            | inotify::WatchFlags::DELETE;
+        inotify::add_watch(&watch, place.shims(), events).map_err(host("inotify cannot watch the data directory"))?;
+        let runtime = Self {
+            config,
+            place,
+            oci,
+            cgroups,
+            watch,
+            children: Mutex::default(),
+            busy: Busy::default(),
+        };
+        runtime.sweep().map_err(host("cleaning up after an earlier run"))?;
+        Ok(runtime)
     }
 
-    /// As [`crate::Executor::launch`], in a namespace that is sealed already. `attach` gets the container's cgroup v2
-    /// directory and its id before any process is in it; when it fails nothing is started (NET-73).
-    ///
-    /// # Errors
-    /// `Seal` when `attach` failed, `Unstartable` when image or process spec cannot run, `Host` for the machine.
-    pub fn launch(
-        &self,
-        spec: &LaunchSpec,
-        netns: impl AsFd,
-        attach: &mut dyn FnMut(BorrowedFd<'_>, u64) -> io::Result<()>,
-    ) -> Result<(), ExecutorError> {
-        let _ = (&self.config, spec, netns.as_fd(), attach);
-        Err(ExecutorError::Host("launch arrives with the next commit".into()))
+    /// What a crash in the middle of something left: groups and ranges of workloads whose shim is gone, half-unpacked
+    /// layers.
+    fn sweep(&self) -> io::Result<()> {
+        for workload in self.cgroups.workloads()? {
+            // Another data directory's workloads have the same parent group: judge only those this one knows.
+            let is_ours = self.place.lock(&workload).exists();
+            if is_ours && !self.shim_lives(&workload)? {
+                self.settle(&workload)?;
+            }
+        }
+        slots::release_where(&self.place.slots(), |workload| {
+            matches!(self.shim_lives(workload), Ok(false))
+        })?;
+        archives::sweep(&self.place)
+    }
+
+    fn shim_lives(&self, workload: &WorkloadId) -> io::Result<bool> {
+        match fs::OpenOptions::new().write(true).open(self.place.lock(workload)) {
+            Ok(file) => sys::is_locked(file.as_fd()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Ends what a killed shim left: no process of the container may run without one. Notes the end as a kill.
+    fn settle(&self, workload: &WorkloadId) -> io::Result<()> {
+        self.cgroups.kill(workload, END_PATIENCE)?;
+        if let Some(Record {
+            outcome: LaunchOutcome::Started { started, .. },
+            ..
+        }) = Record::read(&self.place, workload)?
+            && read_exit(&self.place, workload)?.is_none()
+        {
+            let exit = ExitStatus {
+                code: 137,
+                signal: Some(libc::SIGKILL),
+                out_of_memory: false,
+                started,
+                ended: now(),
+            };
+            write_exit(&self.place, workload, &exit)?;
+        }
+        self.cgroups.remove(workload)?;
+        slots::release_where(&self.place.slots(), |owner| owner == workload)
+    }
+
+    fn wait_for_shim(&self, workload: &WorkloadId) -> io::Result<()> {
+        let deadline = Instant::now() + END_PATIENCE;
+        while self.shim_lives(workload)? {
+            if Instant::now() > deadline {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.reap();
+        Ok(())
+    }
+
+    fn reap(&self) {
+        lock(&self.children).retain_mut(|child| matches!(child.try_wait(), Ok(None)));
     }
 
     /// See [`crate::Executor::observe`].
+    ///
+    /// # Errors
+    /// `Host` when the data directory cannot be read.
     pub fn observe(&self) -> Result<Vec<Observed>, ExecutorError> {
-        Ok(Vec::new())
+        self.reap();
+        let mut all = Vec::new();
+        for entry in fs::read_dir(self.place.shims()).map_err(host("reading the list of containers"))? {
+            let name = entry.map_err(host("reading the list of containers"))?.file_name();
+            let Some(workload) = name.to_str().and_then(|name| name.strip_suffix(".json")?.parse().ok()) else {
+                continue;
+            };
+            match self.observe_one(&workload) {
+                Ok(observed) => all.push(observed),
+                // Removed meanwhile.
+                Err(ExecutorError::Unknown) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(all)
     }
 
     /// See [`crate::Executor::observe_one`].
+    ///
+    /// # Errors
+    /// `Unknown` when it was never launched or is being launched; `Host` when the data directory cannot be read.
     pub fn observe_one(&self, workload: &WorkloadId) -> Result<Observed, ExecutorError> {
-        let _ = workload;
-        Err(ExecutorError::Unknown)
+        let reading = || host(format!("reading the state of {workload}"));
+        // The shim's life first: what it wrote before it ended is there when it is read below.
+        let lives = self.shim_lives(workload).map_err(reading())?;
+        let record = Record::read(&self.place, workload)
+            .map_err(reading())?
+            .ok_or(ExecutorError::Unknown)?;
+        let state = match record.outcome {
+            LaunchOutcome::NotStarted { reason } => WorkloadState::NotStarted { reason },
+            LaunchOutcome::Started { started, .. } => match read_exit(&self.place, workload).map_err(reading())? {
+                Some(exit) => WorkloadState::Exited(exit),
+                None if lives => WorkloadState::Running { started },
+                None => {
+                    let _turn = self.busy.turn(workload.as_str());
+                    self.settle(workload)
+                        .map_err(host(format!("ending what is left of {workload}")))?;
+                    let exit = read_exit(&self.place, workload)
+                        .map_err(reading())?
+                        .ok_or(ExecutorError::Unknown)?;
+                    WorkloadState::Exited(exit)
+                }
+            },
+        };
+        Ok(Observed {
+            workload: record.workload,
+            owner_arn: record.owner_arn,
+            state,
+        })
     }
 
-    /// See [`crate::Executor::terminate`].
+    fn init(&self, workload: &WorkloadId) -> Result<Option<(Process, OwnedFd)>, ExecutorError> {
+        let record = Record::read(&self.place, workload)
+            .map_err(host("reading the container's record"))?
+            .ok_or(ExecutorError::Unknown)?;
+        let LaunchOutcome::Started { init, .. } = record.outcome else {
+            return Ok(None);
+        };
+        let handle = init.open().map_err(host("opening the container's first process"))?;
+        Ok(handle.map(|handle| (init, handle)))
+    }
+
+    /// See [`crate::Executor::terminate`]. SIGTERM goes to the first process alone (CC-4, CC-34); as in every pid
+    /// namespace, one that installed no handler ignores it.
+    ///
+    /// # Errors
+    /// `Unknown` for a workload without a record.
     pub fn terminate(&self, workload: &WorkloadId, kill: bool) -> Result<(), ExecutorError> {
-        let _ = (workload, kill);
-        Err(ExecutorError::Unknown)
+        let Some((_, handle)) = self.init(workload)? else {
+            return Ok(());
+        };
+        match pidfd_send_signal(&handle, if kill { Signal::KILL } else { Signal::TERM }) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(host(format!("sending a signal to {workload}"))(error)),
+        }
     }
 
     /// See [`crate::Executor::remove`].
+    ///
+    /// # Errors
+    /// `Host` when something does not go away; repeat it.
     pub fn remove(&self, workload: &WorkloadId) -> Result<(), ExecutorError> {
-        let _ = workload;
-        Ok(())
+        let _turn = self.busy.turn(workload.as_str());
+        self.cgroups
+            .kill(workload, END_PATIENCE)
+            .map_err(host(format!("ending the processes of {workload}")))?;
+        self.wait_for_shim(workload)
+            .map_err(host(format!("waiting for the shim of {workload} to end")))?;
+        let removing = || host(format!("removing {workload}"));
+        self.cgroups.remove(workload).map_err(removing())?;
+        slots::release_where(&self.place.slots(), |owner| owner == workload).map_err(removing())?;
+        absent_is_fine(fs::remove_dir_all(self.place.work(workload))).map_err(removing())?;
+        absent_is_fine(fs::remove_file(self.place.exit(workload))).map_err(removing())?;
+        absent_is_fine(fs::remove_file(self.place.lock(workload))).map_err(removing())?;
+        // Last: while the record is there, `observe` shows the workload and the removal is tried again.
+        absent_is_fine(fs::remove_file(self.place.record(workload))).map_err(removing())
     }
 
-    /// See [`crate::Executor::changed`].
+    /// See [`crate::Executor::changed`]. Meant for one waiting caller.
+    ///
+    /// # Errors
+    /// `Host` when the watch fails.
     pub fn changed(&self, timeout: Duration) -> Result<(), ExecutorError> {
-        let _ = timeout;
+        let timeout = rustix::event::Timespec::try_from(timeout).map_err(host("the time to wait"))?;
+        let mut polled = [rustix::event::PollFd::new(&self.watch, rustix::event::PollFlags::IN)];
+        match rustix::event::poll(&mut polled, Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(host("waiting for containers")(error)),
+        }
+        // The events say nothing that looking again does not say better.
+        let mut events = [0_u8; 4096];
+        while matches!(rustix::io::read(&self.watch, &mut events), Ok(1..)) {}
+        self.reap();
         Ok(())
     }
 
-    /// See [`crate::Executor::read_log`].
+    /// See [`crate::Executor::read_log`]. Asking from an offset says that the lines before it are kept: the oldest may
+    /// then be dropped.
+    ///
+    /// # Errors
+    /// `Unknown` when the workload has no log.
     pub fn read_log(&self, workload: &WorkloadId, offset: u64, max_bytes: usize) -> Result<LogChunk, ExecutorError> {
-        let _ = (workload, offset, max_bytes);
-        Err(ExecutorError::Unknown)
+        let folder = self.place.log(workload);
+        let reading = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => ExecutorError::Unknown,
+            _ => host(format!("reading the log of {workload}"))(error),
+        };
+        // Asked before the log is read: an end seen here means that every line is in what follows.
+        let ended = match self.observe_one(workload) {
+            Ok(observed) => !matches!(observed.state, WorkloadState::Running { .. }),
+            Err(ExecutorError::Unknown) => false,
+            Err(error) => return Err(error),
+        };
+        let mut chunk = log::read(&folder, offset, max_bytes.max(1)).map_err(reading)?;
+        if offset > 0 {
+            log::mark_read(&folder, offset).map_err(reading)?;
+        }
+        chunk.complete = ended && chunk.lines.is_empty();
+        Ok(chunk)
     }
 
-    /// See [`crate::Executor::prepare`].
+    /// See [`crate::Executor::prepare`]. The directory is root's and sticky, the service may make entries in it but
+    /// not touch `log` and `scratch`.
+    ///
+    /// # Errors
+    /// `Host` when the disk refuses.
     pub fn prepare(&self, workload: &WorkloadId) -> Result<(), ExecutorError> {
-        let _ = workload;
-        Ok(())
+        let work = self.place.work(workload);
+        let prepared = (|| {
+            make_folder(&work, 0o700)?;
+            make_folder(&self.place.log(workload), 0o700)?;
+            make_folder(&self.place.scratches(workload), 0o700)?;
+            // Open to the service only now that the names it must not take are taken.
+            chown(&work, Some(0), Some(self.config.service_gid))?;
+            fs::set_permissions(&work, fs::Permissions::from_mode(0o1770))
+        })();
+        prepared.map_err(host(format!("cannot make {}; is the disk full?", work.display())))
     }
 
     /// Pid of a running container's first process in the host's pid namespace: for joining its network namespace
     /// (CC-88). Checked against reuse of the number.
+    ///
+    /// # Errors
+    /// `Unknown` when it does not run.
     pub fn init_pid(&self, workload: &WorkloadId) -> Result<u32, ExecutorError> {
-        let _ = workload;
-        Err(ExecutorError::Unknown)
+        let (init, _handle) = self.init(workload)?.ok_or(ExecutorError::Unknown)?;
+        u32::try_from(init.pid).map_err(|_| ExecutorError::Unknown)
     }
 
     /// The id `attach` got: the key of the workload's entries in the report's map. Known until `remove`.
+    ///
+    /// # Errors
+    /// `Unknown` when it never started.
     pub fn cgroup_id(&self, workload: &WorkloadId) -> Result<u64, ExecutorError> {
-        let _ = workload;
-        Err(ExecutorError::Unknown)
+        match Record::read(&self.place, workload).map_err(host("reading the container's record"))? {
+            Some(Record {
+                outcome: LaunchOutcome::Started { cgroup_id, .. },
+                ..
+            }) => Ok(cgroup_id),
+            _ => Err(ExecutorError::Unknown),
+        }
     }
-
-    /// See [`crate::Archives::unpack_layer`].
-    pub fn unpack_layer(&self, blob: OwnedFd, diff_id: &Sha256Digest) -> Result<(), ExecutorError> {
-        let _ = (blob, diff_id);
-        Ok(())
-    }
-
-    /// See [`crate::Archives::unpack_archive`].
-    pub fn unpack_archive(&self, archive: OwnedFd, workload: &WorkloadId, scratch: &str) -> Result<(), ExecutorError> {
-        let _ = (archive, workload, scratch);
-        Ok(())
-    }
-
-    /// See [`crate::Archives::pack`].
-    pub fn pack(
-        &self,
-        workload: &WorkloadId,
-        scratch: &str,
-        format: PackFormat,
-        out: OwnedFd,
-    ) -> Result<Packed, ExecutorError> {
-        let _ = (workload, scratch, format, out);
-        Err(ExecutorError::Unknown)
-    }
-
-    /// See [`crate::Archives::read_file`].
-    pub fn read_file(
-        &self,
-        workload: &WorkloadId,
-        scratch: &str,
-        path: &str,
-        max: usize,
-    ) -> Result<Option<Vec<u8>>, ExecutorError> {
-        let _ = (workload, scratch, path, max);
-        Err(ExecutorError::Unknown)
-    }
-}
-
-/// One line of `isolarium doctor`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostCheck {
-    /// What was looked at, such as `overlay file system`.
-    pub name: &'static str,
-    pub outcome: CheckOutcome,
-}
-
-/// What a check found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CheckOutcome {
-    /// It works; the text is a detail such as a version.
-    Good(String),
-    /// Workloads run, with less than the full promise; the text says what is missing.
-    Reduced(String),
-    /// No workload could run; the text says what to do.
-    Missing(String),
-}
-
-/// Checks everything a workload needs on this machine, without leaving anything behind.
-pub fn probe_host(config: &LocalConfig) -> Vec<HostCheck> {
-    let _ = config;
-    Vec::new()
 }

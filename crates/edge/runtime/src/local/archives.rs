@@ -1,0 +1,282 @@
+//! `node`'s side of the archive process: starts it, maps its ids, takes its answer.
+
+use super::LocalRuntime;
+use super::place::{DISK_IDS, Place, RANGE, host};
+use crate::archive::{Limits, Mapped, Message, Task};
+use crate::executor::{ExecutorError, PackFormat, Packed};
+use crate::shim::scratch;
+use crate::sys::{self, channel, open_beneath};
+use isolarium_model::{Sha256Digest, WorkloadId};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags, chownat, mkdirat, openat, renameat_with, syncfs,
+};
+use std::fs;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// Bounds on a layer or model: far above real ones, far below what fills a machine unseen.
+const UNPACK_LIMITS: Limits = Limits {
+    bytes: 1 << 40,
+    entries: 4_000_000,
+};
+
+/// Layers being unpacked are named so.
+const UNFINISHED: &str = ".unfinished-";
+
+impl LocalRuntime {
+    /// See [`crate::Archives::unpack_layer`]. A layer appears whole or not at all, also across a power failure.
+    ///
+    /// # Errors
+    /// `Refused` when the archive breaks a rule or its digest is another, `Host` for the machine.
+    pub fn unpack_layer(&self, blob: OwnedFd, diff_id: &Sha256Digest) -> Result<(), ExecutorError> {
+        let _turn = self.busy.turn(diff_id.as_str());
+        let finished = self.place.layer(diff_id);
+        if finished.is_dir() {
+            return Ok(());
+        }
+        let unpacking = || format!("cannot unpack layer {diff_id}; is the disk full?");
+        let unfinished = self.place.layers().join(format!("{UNFINISHED}{}", diff_id.hex()));
+        remove_tree(&unfinished).map_err(host(unpacking()))?;
+        let folder = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let layers = rustix::fs::open(self.place.layers(), folder, Mode::empty()).map_err(host(unpacking()))?;
+        let name = format!("{UNFINISHED}{}", diff_id.hex());
+        mkdirat(&layers, &name, Mode::from(0o755)).map_err(host(unpacking()))?;
+        chownat(
+            &layers,
+            &name,
+            Some(Uid::from_raw(DISK_IDS)),
+            Some(Gid::from_raw(DISK_IDS)),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .map_err(host(unpacking()))?;
+        let target = openat(&layers, &name, folder, Mode::empty()).map_err(host(unpacking()))?;
+        let task = Task::Layer {
+            diff_id: diff_id.hex().into(),
+            limits: UNPACK_LIMITS,
+        };
+        let unpacked = self
+            .archive(&task, blob.as_fd(), target.as_fd())
+            .and_then(|message| match message {
+                Message::Unpacked { opaque } => {
+                    make_opaque(&target, &opaque).map_err(host(unpacking()))?;
+                    syncfs(&target).map_err(host(unpacking()))?;
+                    renameat_with(
+                        &layers,
+                        &name,
+                        &layers,
+                        diff_id.hex(),
+                        rustix::fs::RenameFlags::NOREPLACE,
+                    )
+                    .map_err(host(unpacking()))?;
+                    rustix::fs::fsync(&layers).map_err(host(unpacking()))
+                }
+                other => Err(unexpected(other)),
+            });
+        if unpacked.is_err() {
+            // What stays is removed by the next try or the next start.
+            let _left = remove_tree(&unfinished);
+        }
+        unpacked
+    }
+
+    /// See [`crate::Archives::unpack_archive`]. The directory is made if need be; on an error it may hold a part.
+    ///
+    /// # Errors
+    /// `Unknown` when the workload is not prepared, `Refused` when the archive breaks a rule.
+    pub fn unpack_archive(&self, archive: OwnedFd, workload: &WorkloadId, scratch: &str) -> Result<(), ExecutorError> {
+        let target = self.scratch(workload, scratch, true)?.ok_or(ExecutorError::Unknown)?;
+        match self.archive(
+            &Task::Archive { limits: UNPACK_LIMITS },
+            archive.as_fd(),
+            target.as_fd(),
+        )? {
+            Message::Unpacked { .. } => Ok(()),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// See [`crate::Archives::pack`]. A scratch directory that was never made packs as an empty one.
+    ///
+    /// # Errors
+    /// `Unknown` when the workload is not prepared, `Refused` when the directory is beyond the limits.
+    pub fn pack(
+        &self,
+        workload: &WorkloadId,
+        scratch: &str,
+        format: PackFormat,
+        out: OwnedFd,
+    ) -> Result<Packed, ExecutorError> {
+        let source = self.scratch(workload, scratch, true)?.ok_or(ExecutorError::Unknown)?;
+        match self.archive(
+            &Task::Pack {
+                format,
+                limits: UNPACK_LIMITS,
+            },
+            out.as_fd(),
+            source.as_fd(),
+        )? {
+            Message::Packed { packed } => Ok(packed),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// See [`crate::Archives::read_file`]. Links are not followed; anything but a regular file counts as absent.
+    ///
+    /// # Errors
+    /// `Host` when the disk cannot be read.
+    pub fn read_file(
+        &self,
+        workload: &WorkloadId,
+        scratch: &str,
+        path: &str,
+        max: usize,
+    ) -> Result<Option<Vec<u8>>, ExecutorError> {
+        let reading = || format!("reading {path:?} of {workload}");
+        let Some(folder) = self.scratch(workload, scratch, false)? else {
+            return Ok(None);
+        };
+        // By path alone first: opening a device or a pipe of the container's making could do things.
+        let found = match open_beneath(&folder, path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty()) {
+            Ok(found) => found,
+            Err(
+                rustix::io::Errno::NOENT
+                | rustix::io::Errno::LOOP
+                | rustix::io::Errno::NOTDIR
+                | rustix::io::Errno::XDEV,
+            ) => return Ok(None),
+            Err(error) => return Err(host(reading())(error)),
+        };
+        if FileType::from_raw_mode(rustix::fs::fstat(&found).map_err(host(reading()))?.st_mode) != FileType::RegularFile
+        {
+            return Ok(None);
+        }
+        let file = fs::File::open(sys::proc_path(&found)).map_err(host(reading()))?;
+        let mut bytes = Vec::new();
+        file.take(u64::try_from(max).unwrap_or(u64::MAX))
+            .read_to_end(&mut bytes)
+            .map_err(host(reading()))?;
+        Ok(Some(bytes))
+    }
+
+    fn scratch(&self, workload: &WorkloadId, name: &str, make: bool) -> Result<Option<OwnedFd>, ExecutorError> {
+        let opened = if make {
+            scratch(&self.place, workload, name)
+        } else {
+            rustix::fs::open(
+                self.place.scratches(workload),
+                OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+            .and_then(|parent| open_beneath(parent, name, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()))
+            .map_err(io::Error::from)
+        };
+        match opened {
+            Ok(opened) => Ok(Some(opened)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(host(format!("opening scratch directory {name:?} of {workload}"))(error)),
+        }
+    }
+
+    /// Runs one task in a process of its own.
+    fn archive(
+        &self,
+        task: &Task,
+        archive: BorrowedFd<'_>,
+        directory: BorrowedFd<'_>,
+    ) -> Result<Message, ExecutorError> {
+        let (ours, theirs) = UnixStream::pair().map_err(host("making a socket"))?;
+        let child = Command::new(&self.config.self_exe)
+            .arg("unpack")
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(host(format!("starting {}", self.config.self_exe.display())))?;
+        let mut process = ArchiveProcess(child);
+        let talk = || -> io::Result<Message> {
+            channel::send(&ours, task, &[archive, directory])?;
+            match channel::receive(&ours)?.0 {
+                Message::Unshared => {}
+                other => return Ok(other),
+            }
+            // Not reaped before `process` is dropped: the number is the child's.
+            let pid = process.0.id();
+            let map = format!("0 {DISK_IDS} {RANGE}");
+            fs::write(format!("/proc/{pid}/uid_map"), &map)?;
+            fs::write(format!("/proc/{pid}/gid_map"), &map)?;
+            channel::send(&ours, &Mapped, &[])?;
+            Ok(channel::receive(&ours)?.0)
+        };
+        let answer = talk();
+        process.end();
+        match answer {
+            Ok(Message::Refused { reason }) => Err(ExecutorError::Refused(reason)),
+            Ok(Message::Failed { reason }) => Err(ExecutorError::Host(format!(
+                "the archive process failed: {reason}; is the disk full?"
+            ))),
+            Ok(message) => Ok(message),
+            Err(error) => Err(ExecutorError::Host(format!(
+                "the archive process did not answer: {error}"
+            ))),
+        }
+    }
+}
+
+/// Killed and reaped whatever happens.
+struct ArchiveProcess(Child);
+
+impl ArchiveProcess {
+    fn end(&mut self) {
+        let _gone_already = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+impl Drop for ArchiveProcess {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn unexpected(message: Message) -> ExecutorError {
+    ExecutorError::Host(format!("the archive process answered out of turn: {message:?}"))
+}
+
+/// Overlayfs's mark for "nothing from below", which only the host's root may set.
+fn make_opaque(layer: &OwnedFd, directories: &[Vec<u8>]) -> io::Result<()> {
+    for path in directories {
+        let directory = if path.is_empty() {
+            layer.try_clone()?
+        } else {
+            let path = Path::new(std::ffi::OsStr::from_bytes(path));
+            open_beneath(layer, path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?
+        };
+        rustix::fs::fsetxattr(&directory, "trusted.overlay.opaque", b"y", XattrFlags::empty())?;
+    }
+    Ok(())
+}
+
+fn remove_tree(path: &Path) -> io::Result<()> {
+    super::place::absent_is_fine(fs::remove_dir_all(path))
+}
+
+/// Removes what a crash left half-unpacked.
+pub(super) fn sweep(place: &Place) -> io::Result<()> {
+    for entry in fs::read_dir(place.layers())? {
+        let entry = entry?;
+        if entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| name.starts_with(UNFINISHED))
+        {
+            remove_tree(&entry.path())?;
+        }
+    }
+    Ok(())
+}

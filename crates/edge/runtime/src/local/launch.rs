@@ -1,0 +1,160 @@
+//! Starting one container.
+
+use super::{LocalRuntime, lock, slots};
+use crate::executor::{ExecutorError, LaunchSpec};
+use crate::local::place::host;
+use crate::local::record::{LaunchOutcome, Record, read_exit};
+use crate::shim::{Job, Reply};
+use crate::sys::{self, channel};
+use isolarium_dataplane::SealedNetns;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// Longest a shim may take to build and start a container.
+const LAUNCH_PATIENCE: Duration = Duration::from_secs(120);
+
+/// Puts the report's programs on the container's cgroup v2 directory, given with the group's id.
+pub type Attach<'a> = dyn FnMut(BorrowedFd<'_>, u64) -> io::Result<()> + 'a;
+
+impl LocalRuntime {
+    /// As [`crate::Executor::launch`], in a namespace that is sealed already: without one nothing can be started.
+    /// `attach` is called before any process is in the group; when it fails nothing is started (NET-73).
+    ///
+    /// Takes some ten milliseconds. The namespace lives on in the container's processes alone.
+    ///
+    /// # Errors
+    /// `Seal` when `attach` failed, `Unstartable` when image or process spec cannot run, `Host` for the machine.
+    pub fn launch(&self, spec: &LaunchSpec, netns: SealedNetns, attach: &mut Attach<'_>) -> Result<(), ExecutorError> {
+        self.launch_in(spec, netns.as_fd(), attach)
+    }
+
+    pub(super) fn launch_in(
+        &self,
+        spec: &LaunchSpec,
+        netns: BorrowedFd<'_>,
+        attach: &mut Attach<'_>,
+    ) -> Result<(), ExecutorError> {
+        let _turn = self.busy.turn(spec.workload.as_str());
+        self.reap();
+        let lock_path = self.place.lock(&spec.workload);
+        let options = fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .clone();
+        let lock = options
+            .open(&lock_path)
+            .map_err(host(format!("cannot open {}", lock_path.display())))?;
+        if !sys::try_lock(lock.as_fd()).map_err(host("locking the workload"))? {
+            return Ok(());
+        }
+        if self.has_run(spec)? {
+            return Ok(());
+        }
+        self.prepare(&spec.workload)?;
+        let outcome = self.start(spec, lock.into(), netns, attach);
+        if let Err(error) = &outcome {
+            self.undo(spec, error);
+        }
+        outcome
+    }
+
+    /// Whether the workload ran before; what a killed shim left is ended first.
+    fn has_run(&self, spec: &LaunchSpec) -> Result<bool, ExecutorError> {
+        let reading = || host(format!("reading the state of {}", spec.workload));
+        if read_exit(&self.place, &spec.workload).map_err(reading())?.is_some() {
+            return Ok(true);
+        }
+        let record = Record::read(&self.place, &spec.workload).map_err(reading())?;
+        let started = matches!(
+            record,
+            Some(Record {
+                outcome: LaunchOutcome::Started { .. },
+                ..
+            })
+        );
+        self.settle(&spec.workload)
+            .map_err(host(format!("ending what is left of {}", spec.workload)))?;
+        Ok(started)
+    }
+
+    fn start(
+        &self,
+        spec: &LaunchSpec,
+        lock_file: OwnedFd,
+        netns: BorrowedFd<'_>,
+        attach: &mut Attach<'_>,
+    ) -> Result<(), ExecutorError> {
+        let (group, cgroup_id) = self
+            .cgroups
+            .make(&spec.workload)
+            .map_err(host("making the workload's control group"))?;
+        attach(group.as_fd(), cgroup_id)
+            .map_err(|error| ExecutorError::Seal(format!("the report's programs could not be attached: {error}")))?;
+        let slot = slots::take(&self.place.slots(), &spec.workload)
+            .map_err(host("no range of ids is free for another container on this machine"))?;
+        let job = Job {
+            spec: spec.clone(),
+            data_dir: self.config.data_dir.clone(),
+            service_uid: self.config.service_uid,
+            service_gid: self.config.service_gid,
+            walls: self.config.walls,
+            oci: self.oci.clone(),
+            cgroups: self.cgroups.layout.clone(),
+            cgroup_id,
+            slot,
+        };
+        let (ours, theirs) = UnixStream::pair().map_err(host("making a socket"))?;
+        // Spawned by exec alone: this process has threads.
+        let child = Command::new(&self.config.self_exe)
+            .arg("shim")
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(host(format!("starting {}", self.config.self_exe.display())))?;
+        lock(&self.children).push(child);
+        let talk = || -> io::Result<Reply> {
+            channel::send(&ours, &job, &[lock_file.as_fd(), netns, group.as_fd()])?;
+            drop(lock_file);
+            ours.set_read_timeout(Some(LAUNCH_PATIENCE))?;
+            Ok(channel::receive(&ours)?.0)
+        };
+        match talk() {
+            Ok(Reply::Started) => Ok(()),
+            Ok(Reply::Unstartable { reason }) => Err(ExecutorError::Unstartable(reason)),
+            Ok(Reply::Host { reason }) => Err(ExecutorError::Host(reason)),
+            Err(error) => Err(ExecutorError::Host(format!(
+                "the container's shim did not answer: {error}"
+            ))),
+        }
+    }
+
+    /// Leaves nothing of a failed launch but a record of why.
+    fn undo(&self, spec: &LaunchSpec, error: &ExecutorError) {
+        let outcome = LaunchOutcome::NotStarted {
+            reason: error.to_string(),
+        };
+        let record = Record {
+            workload: spec.workload.clone(),
+            owner_arn: spec.owner_arn.clone(),
+            outcome,
+        };
+        // A shim that still ends would make the next try believe that the container runs.
+        let undone = self
+            .wait_for_shim(&spec.workload)
+            .and_then(|()| record.write(&self.place))
+            .and_then(|()| self.settle(&spec.workload));
+        if let Err(error) = undone {
+            tracing::warn!(workload = %spec.workload, %error, "cleaning up after a failed launch; remove tries again");
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The few system calls that have no safe wrapper. Everything unsafe of this crate is here.
+
+pub mod channel;
+pub mod filter;
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+/// Leaves the namespaces in `flags` for new ones. The process must have one thread.
+#[expect(
+    unsafe_code,
+    reason = "rustix's safe wrapper refuses the flags that a thread must not share"
+)]
+pub fn unshare(flags: libc::c_int) -> io::Result<()> {
+    // SAFETY: takes flags alone. Callers are the shim and the archive process, which never make a thread.
+    check(unsafe { libc::unshare(flags) }).map(drop)
+}
+
+/// Takes the lock on an open file for its open file description: it lasts until the last descriptor of it, inherited
+/// and passed ones included, is closed. `false` when somebody else has it.
+pub fn try_lock(file: BorrowedFd<'_>) -> io::Result<bool> {
+    match lock_call(file, libc::F_OFD_SETLK) {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether another open file description holds the lock. Does not take it, so it cannot disturb anyone who wants it.
+pub fn is_locked(file: BorrowedFd<'_>) -> io::Result<bool> {
+    lock_call(file, libc::F_OFD_GETLK).map(|found| i32::from(found) != libc::F_UNLCK)
+}
+
+#[expect(unsafe_code, reason = "rustix has no open-file-description locks")]
+fn lock_call(file: BorrowedFd<'_>, command: libc::c_int) -> io::Result<libc::c_short> {
+    // SAFETY: all-zero is a valid flock: whole file, no pid, as these commands demand.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::F_WRLCK.try_into().map_err(io::Error::other)?;
+    // SAFETY: the descriptor is open and the struct outlives the call.
+    check(unsafe { libc::fcntl(file.as_raw_fd(), command, &raw mut lock) })?;
+    Ok(lock.l_type)
+}
+
+/// Attributes of a mount that is not attached yet.
+#[derive(Clone, Copy, Debug)]
+pub struct MountTraits<'a> {
+    pub read_only: bool,
+    /// User namespace whose map translates owners: its inside ids are those on disk, its outside ids those shown.
+    pub idmap: Option<BorrowedFd<'a>>,
+}
+
+#[repr(C)]
+struct MountAttr {
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+/// Applies `traits`, and nosuid and nodev always, to a detached mount.
+#[expect(unsafe_code, reason = "mount_setattr has no wrapper")]
+pub fn set_mount_traits(mount: BorrowedFd<'_>, traits: MountTraits<'_>) -> io::Result<()> {
+    let mut attr = MountAttr {
+        attr_set: libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    if traits.read_only {
+        attr.attr_set |= libc::MOUNT_ATTR_RDONLY;
+    }
+    if let Some(userns) = traits.idmap {
+        attr.attr_set |= libc::MOUNT_ATTR_IDMAP;
+        attr.userns_fd = u64::try_from(userns.as_raw_fd()).map_err(io::Error::other)?;
+    }
+    let empty = c"";
+    // SAFETY: pointers are valid for the call; the kernel copies the struct of the size given.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            empty.as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// A user namespace with one map for uids and one for gids (`inside outside count`). No process stays in it.
+///
+/// The process must have one thread: a child is forked that does nothing but wait.
+#[expect(unsafe_code, reason = "fork has no safe wrapper")]
+pub fn user_namespace(uid_map: &str, gid_map: &str) -> io::Result<OwnedFd> {
+    let (ready, child_end) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    // SAFETY: single-threaded callers; the child calls async-signal-safe functions alone and never returns.
+    let pid = check(unsafe { libc::fork() })?;
+    if pid == 0 {
+        // SAFETY: plain system calls in the child. SIGKILL at the parent's death: nothing can be left over.
+        unsafe {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            let answer: u8 = u8::from(libc::unshare(libc::CLONE_NEWUSER) == 0);
+            libc::write(child_end.as_raw_fd(), (&raw const answer).cast(), 1);
+            loop {
+                libc::pause();
+            }
+        }
+    }
+    drop(child_end);
+    let made = (|| {
+        let mut answer = [0_u8; 1];
+        rustix::io::read(&ready, &mut answer)?;
+        if answer != [1] {
+            return Err(io::Error::other(
+                "the kernel refused a user namespace; is user.max_user_namespaces 0?",
+            ));
+        }
+        std::fs::write(format!("/proc/{pid}/uid_map"), uid_map)?;
+        std::fs::write(format!("/proc/{pid}/gid_map"), gid_map)?;
+        Ok(OwnedFd::from(std::fs::File::open(format!("/proc/{pid}/ns/user"))?))
+    })();
+    // SAFETY: the child is ours and not yet waited for, so the number cannot be another's.
+    unsafe {
+        libc::kill(pid, libc::SIGKILL);
+        libc::waitpid(pid, std::ptr::null_mut(), 0);
+    }
+    made
+}
+
+/// Becomes uid 0 and gid 0 of the process's user namespace, with no other groups.
+#[expect(unsafe_code, reason = "process-wide set*id calls have no safe wrapper")]
+pub fn become_namespace_root() -> io::Result<()> {
+    // SAFETY: plain numbers; a null list of length 0 clears the groups.
+    unsafe {
+        check(libc::setgroups(0, std::ptr::null()))?;
+        check(libc::setresgid(0, 0, 0))?;
+        check(libc::setresuid(0, 0, 0))?;
+    }
+    Ok(())
+}
+
+/// Gives memory that was freed back to the kernel.
+#[expect(unsafe_code, reason = "no wrapper")]
+pub fn trim_memory() {
+    // SAFETY: touches only the allocator's own free lists.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// Opens a path below `dir` without following any symbolic link and without leaving `dir`.
+pub fn open_beneath(dir: impl AsFd, path: impl AsRef<Path>, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    openat2(dir, path.as_ref(), flags, mode, resolve)
+}
+
+/// Opens a path as a process whose root directory is `root` would: symbolic links cannot lead out of it.
+pub fn open_in_root(root: impl AsFd, path: impl AsRef<Path>, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    openat2(
+        root,
+        path.as_ref(),
+        flags,
+        Mode::empty(),
+        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+    )
+}
+
+fn openat2(
+    dir: impl AsFd,
+    path: &Path,
+    flags: OFlags,
+    mode: Mode,
+    resolve: ResolveFlags,
+) -> rustix::io::Result<OwnedFd> {
+    loop {
+        // EAGAIN: something was renamed meanwhile and the kernel could not be sure; asking again is the documented way.
+        match rustix::fs::openat2(&dir, path, flags | OFlags::CLOEXEC, mode, resolve) {
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Path of an open descriptor for calls that want a path. Valid while the descriptor is open.
+pub fn proc_path(fd: impl AsFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
+}
+
+/// `name` as the C string a rustix mount call wants when there is no data.
+pub const NO_DATA: Option<&CStr> = None;
