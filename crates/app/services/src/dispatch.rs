@@ -2,8 +2,7 @@
 
 use crate::context::Ctx;
 use crate::operation::Operation;
-use isolarium_policy::authorize;
-use isolarium_policy::evaluate::ResourceSide;
+use isolarium_policy::{ResourceSide, authorize};
 use isolarium_wire::{ApiError, Document};
 use std::collections::HashMap;
 
@@ -32,7 +31,7 @@ where
     let questions = request.questions(ctx);
     let authority = crate::iam::authority(ctx)?;
     let granted = authorize(request, &authority, &questions, &|_| ResourceSide::default())
-        .map_err(|denial| ApiError::client("AccessDeniedException", denial.message))?;
+        .map_err(|denial| ApiError::client("AccessDeniedException", denial.to_string()))?;
     Op::execute(granted, ctx).map(Into::into)
 }
 

@@ -1,6 +1,7 @@
 //! The gate: a request that IAM allowed.
 
-use crate::question::{Authority, Denial, Question};
+use crate::explain::{Denial, Explanation};
+use crate::question::{Authority, Question, ResourceSide};
 
 /// A request of which every question was answered with yes. The field is private: [`authorize`] is the only way to
 /// get one, so forgetting to ask does not compile (style rule 3).
@@ -21,16 +22,31 @@ impl<Op> Granted<Op> {
 
 /// Decides every question of a request; the first that is not allowed denies it.
 ///
-/// `resource_policies` gives the resource-based documents that speak for a question's resource (bucket policy, trust
-/// policy), with the account that owns the resource.
+/// `resource_side` gives the owner of a question's resource and the policy that the resource itself has (bucket policy,
+/// trust policy).
+///
+/// # Errors
+/// The denial of the first question that is not allowed.
 pub fn authorize<Op>(
     request: Op,
     authority: &Authority,
     questions: &[Question],
-    resource_policies: &dyn Fn(&Question) -> crate::evaluate::ResourceSide,
+    resource_side: &dyn Fn(&Question) -> ResourceSide,
 ) -> Result<Granted<Op>, Denial> {
-    for question in questions {
-        crate::evaluate::decide(authority, question, &resource_policies(question))?;
-    }
-    Ok(Granted(request))
+    explained(request, authority, questions, resource_side).map(|(granted, _)| granted)
+}
+
+/// As [`authorize`], with the statements that allowed each question, in the order of the questions.
+///
+/// # Errors
+/// The denial of the first question that is not allowed.
+pub fn explained<Op>(
+    request: Op,
+    authority: &Authority,
+    questions: &[Question],
+    resource_side: &dyn Fn(&Question) -> ResourceSide,
+) -> Result<(Granted<Op>, Vec<Explanation>), Denial> {
+    let decide = |question: &Question| crate::evaluate::decide(authority, question, &resource_side(question));
+    let reasons = questions.iter().map(decide).collect::<Result<_, _>>()?;
+    Ok((Granted(request), reasons))
 }

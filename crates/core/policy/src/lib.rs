@@ -3,9 +3,16 @@
 //! [`granted::authorize`] is the only source of a [`granted::Granted`] request: an operation cannot run unasked
 //! (style rule 3).
 
+mod condition;
+pub mod document;
 pub mod evaluate;
+pub mod explain;
 pub mod granted;
+mod pattern;
+mod principal;
 pub mod question;
 
-pub use granted::{Granted, authorize};
-pub use question::{Authority, Denial, Question};
+pub use document::{Compiled, Document, DocumentKind, MalformedPolicy, NamedPolicy};
+pub use explain::{Cited, Denial, Explanation, PolicyType, Reason};
+pub use granted::{Granted, authorize, explained};
+pub use question::{Authority, EndpointPolicy, Question, ResourceSide};

@@ -1,8 +1,8 @@
 //! What authorization is asked, and on whose documents it decides.
 
-use isolarium_model::{Arn, Principal};
+use crate::document::NamedPolicy;
+use isolarium_model::{AccountId, Arn, Principal};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// Values of condition keys, by lower-cased key. An absent key is absent from the map.
 pub type Context = BTreeMap<String, Vec<String>>;
@@ -21,48 +21,73 @@ pub struct Question {
 impl Question {
     /// Asks about `action` on one resource.
     pub fn on(action: &str, resource: &Arn) -> Self {
-        Self { action: action.into(), resource: resource.to_string(), context: Context::new() }
+        Self {
+            action: action.into(),
+            resource: resource.to_string(),
+            context: Context::new(),
+        }
     }
 
     /// Asks about an action that knows no resources.
     pub fn any(action: &str) -> Self {
-        Self { action: action.into(), resource: "*".into(), context: Context::new() }
+        Self {
+            action: action.into(),
+            resource: "*".into(),
+            context: Context::new(),
+        }
     }
 
-    /// Adds one condition key with one value.
+    /// Adds one value to a condition key.
     pub fn with(mut self, key: &str, value: impl Into<String>) -> Self {
-        self.context.entry(key.to_ascii_lowercase()).or_default().push(value.into());
+        self.context.entry(key.to_lowercase()).or_default().push(value.into());
         self
     }
 }
 
-/// A policy document with the name under which explanations cite it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NamedDocument {
-    pub name: String,
-    /// The JSON text as stored.
-    pub text: Arc<str>,
+/// The policy of the VPC endpoint that a request came through (IAM-30).
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndpointPolicy {
+    pub policy: NamedPolicy,
+    /// A gateway endpoint, where an account as `Principal` means its root alone (IAM-31).
+    pub gateway: bool,
 }
 
 /// Everything a decision rests on: the caller and all documents that can speak to the request (IAM-21).
 #[derive(Clone, Debug)]
 pub struct Authority {
     pub principal: Principal,
-    pub identity: Vec<NamedDocument>,
-    pub boundary: Option<NamedDocument>,
-    pub session: Option<Vec<NamedDocument>>,
+    /// Inline and managed policies of the user, its groups, or the role (IAM-25).
+    pub identity: Vec<NamedPolicy>,
+    /// The permissions boundary (IAM-24).
+    pub boundary: Option<NamedPolicy>,
+    /// Session policies: together they allow what any of them allows (IAM-24).
+    pub session: Option<Vec<NamedPolicy>>,
     /// Present when the request came through a VPC endpoint (IAM-30).
-    pub endpoint: Option<NamedDocument>,
+    pub endpoint: Option<EndpointPolicy>,
     /// Condition keys of the request: source address, time, user agent (IAM-16), lower-cased.
     pub context: Context,
 }
 
-/// Why a request was not granted. The text is IAM-60's; `Explanation` of a later module says which statement decided.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct Denial {
-    pub action: String,
-    pub resource: String,
-    /// The full IAM-60 text.
-    pub message: String,
+impl Authority {
+    /// A caller without any document: what root has, and what everyone else can do nothing with.
+    pub fn bare(principal: Principal, context: Context) -> Self {
+        Self {
+            principal,
+            identity: Vec::new(),
+            boundary: None,
+            session: None,
+            endpoint: None,
+            context,
+        }
+    }
+}
+
+/// What the resource itself says: its owner and, where it has one, its own policy.
+#[derive(Clone, Debug, Default)]
+pub struct ResourceSide {
+    /// The account that owns the resource; `None` means the caller's own.
+    pub owner: Option<AccountId>,
+    pub policy: Option<NamedPolicy>,
+    /// A role's trust: its policy must allow in every case, the same account included (IAM-50).
+    pub trust: bool,
 }
