@@ -139,6 +139,7 @@ pub struct Ctx<'a> {
     pub ids: &'a dyn IdSource,
     pub store: &'a dyn StateStore,
     pub logs: &'a dyn LogStore,
+    pub registry: &'a crate::ecr::Registry,
     /// Seals session tokens (IAM-45).
     pub master: &'a MasterKey,
 }
