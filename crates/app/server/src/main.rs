@@ -1,1 +1,5 @@
-fn main() {}
+//! The `isolarium` binary.
+
+fn main() -> std::process::ExitCode {
+    isolarium_server::cli::main()
+}

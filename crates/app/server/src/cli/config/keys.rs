@@ -1,0 +1,334 @@
+//! The table of all keys, and the reference page made of it.
+
+use super::Config;
+
+/// One configuration key.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyDoc {
+    /// Dotted name; `<…>` stands for a name the operator chooses.
+    pub name: &'static str,
+    /// What can be written there.
+    pub values: &'static str,
+    /// What it does.
+    pub text: &'static str,
+}
+
+impl KeyDoc {
+    /// The environment variable that sets it.
+    pub fn variable(&self) -> String {
+        format!("ISOLARIUM_{}", self.name.replace('.', "_").to_ascii_uppercase())
+    }
+}
+
+const fn key(name: &'static str, values: &'static str, text: &'static str) -> KeyDoc {
+    KeyDoc { name, values, text }
+}
+
+/// Every key, in the order of the reference page.
+pub const KEYS: &[KeyDoc] = &[
+    key(
+        "data_dir",
+        "path",
+        "Where everything persists: state, buckets, images, logs, keys. One file system.",
+    ),
+    key(
+        "listen",
+        "address:port",
+        "The port of all AWS services, the image registry and S3, in plain HTTP. Port 0 takes a free one.",
+    ),
+    key(
+        "tls_listen",
+        "address:port",
+        "The same services over HTTPS, with certificates of the engine's own CA. Absent: none.",
+    ),
+    key(
+        "account",
+        "12 digits",
+        "The default account; it owns unsigned requests and the root key in `credentials`.",
+    ),
+    key(
+        "regions",
+        "list of region names",
+        "Regions that are served. A request signed for another region is refused. The first is the default.",
+    ),
+    key(
+        "uplink",
+        "`\"host\"`, `\"none\"` or `{ netns = \"PATH\" }`",
+        "Where containers without network isolation find the internet: through the host's default route, nowhere, or in a network namespace.",
+    ),
+    key(
+        "auth.unknown_keys",
+        "`\"reject\"` or `\"root\"`",
+        "`root` takes every unknown access key for the default account's root, without checking the signature: for test suites alone, and refused unless every listener is loopback.",
+    ),
+    key(
+        "auth.clock_skew",
+        "duration",
+        "How far the time of a signature may be from the engine's.",
+    ),
+    key(
+        "auth.s3_presigned_v2",
+        "boolean",
+        "Accept presigned S3 URLs with signature version 2, which some clients still make by default.",
+    ),
+    key(
+        "tls.inject_ca",
+        "boolean",
+        "Show the CA bundle to containers without network isolation by AWS_CA_BUNDLE, SSL_CERT_FILE and REQUESTS_CA_BUNDLE.",
+    ),
+    key(
+        "network.platform",
+        "IPv4 range",
+        "Addresses of containers without network isolation and without VPC.",
+    ),
+    key(
+        "network.services",
+        "IPv4 range",
+        "Addresses at which containers find the public service names.",
+    ),
+    key(
+        "network.s3_prefix_list",
+        "IPv4 range",
+        "Addresses at which containers find S3: the prefix list of gateway endpoints.",
+    ),
+    key(
+        "network.uplink_links",
+        "IPv4 range",
+        "Link addresses towards the uplink.",
+    ),
+    key(
+        "limits.request_body",
+        "bytes",
+        "Largest body of a JSON, query or CBOR request. S3 and the registry stream and have no limit here.",
+    ),
+    key(
+        "limits.invoke_body",
+        "bytes",
+        "Largest body of an invocation, and of a buffered answer.",
+    ),
+    key(
+        "limits.request_head",
+        "bytes",
+        "Largest request head (request line and headers); at least 8192.",
+    ),
+    key(
+        "limits.head_timeout",
+        "duration",
+        "How long a client may take to send a request's head.",
+    ),
+    key(
+        "limits.body_idle_timeout",
+        "duration",
+        "How long a request body may pause.",
+    ),
+    key(
+        "limits.connections",
+        "number",
+        "Client connections at one time; more wait.",
+    ),
+    key(
+        "invoke.timeout",
+        "duration",
+        "How long a container may take to answer an invocation.",
+    ),
+    key(
+        "invoke.stream_timeout",
+        "duration",
+        "How long a streamed answer may take in all.",
+    ),
+    key(
+        "invoke.connect_timeout",
+        "duration",
+        "How long a container may take to accept a connection.",
+    ),
+    key(
+        "invoke.idle_connections",
+        "number",
+        "Idle connections kept to each container.",
+    ),
+    key(
+        "jobs.stop_grace",
+        "duration",
+        "Time between SIGTERM and SIGKILL when a training job is stopped.",
+    ),
+    key(
+        "jobs.checkpoint_interval",
+        "duration",
+        "Time between uploads of changed checkpoints.",
+    ),
+    key(
+        "endpoints.ping_interval",
+        "duration",
+        "Time between health checks of a container.",
+    ),
+    key(
+        "endpoints.ping_timeout",
+        "duration",
+        "How long a health check may take.",
+    ),
+    key(
+        "endpoints.startup_timeout",
+        "duration",
+        "How long a container may take to pass its first health check, where the request gives no time.",
+    ),
+    key(
+        "endpoints.ping_failures",
+        "number",
+        "Failed health checks in a row after which a container is replaced.",
+    ),
+    key(
+        "endpoints.restart_backoff",
+        "duration",
+        "First wait before a failed container is started again; doubles with each failure.",
+    ),
+    key(
+        "endpoints.restart_backoff_max",
+        "duration",
+        "Longest wait before a failed container is started again.",
+    ),
+    key(
+        "endpoints.drain",
+        "duration",
+        "How long a container that is being replaced may finish its requests.",
+    ),
+    key(
+        "endpoints.stop_grace",
+        "duration",
+        "Time between SIGTERM and SIGKILL when a container of an endpoint is stopped.",
+    ),
+    key(
+        "credentials.lifetime",
+        "duration",
+        "How long the credentials of an execution role are valid.",
+    ),
+    key(
+        "credentials.refresh_before",
+        "duration",
+        "How long before their end the container-credentials endpoint hands out new ones.",
+    ),
+    key(
+        "resolver.upstream",
+        "list of address:port",
+        "Name servers for names that are not services, asked from the uplink. Empty: the uplink's own.",
+    ),
+    key(
+        "resolver.timeout",
+        "duration",
+        "How long a name server may take to answer.",
+    ),
+    key(
+        "serve.node",
+        "path",
+        "Socket of a node process that was started apart. Absent: `serve` started as root starts one itself.",
+    ),
+    key("serve.drain", "duration", "How long requests may go on after SIGTERM."),
+    key(
+        "serve.user",
+        "user name",
+        "The unprivileged user the serving process runs as; when there is none, uid 64900.",
+    ),
+    key(
+        "serve.threads",
+        "number",
+        "Threads that serve requests; 0 takes the number of CPUs.",
+    ),
+    key(
+        "runtime.oci",
+        "path",
+        "The OCI runtime. Absent: `crun` or `runc`, whichever works on this host.",
+    ),
+    key("runtime.pids", "number", "Most processes and threads in one container."),
+    key("runtime.overlay_bytes", "bytes", "Size of a container's writable root."),
+    key(
+        "runtime.shm_percent",
+        "number",
+        "Size of /dev/shm in percent of a container's memory.",
+    ),
+    key(
+        "images.managed",
+        "list of image references",
+        "Images that count as the platform's own where the API tells them from the customer's.",
+    ),
+    key(
+        "instances.<type>.cpu_millis",
+        "number",
+        "Thousandths of a CPU of an instance type, in place of the built-in value.",
+    ),
+    key(
+        "instances.<type>.memory_bytes",
+        "bytes",
+        "Memory of an instance type, in place of the built-in value.",
+    ),
+    key(
+        "instances.<type>.gpus",
+        "number",
+        "GPUs of an instance type. Absent: none.",
+    ),
+    key(
+        "reconcile.workers",
+        "number",
+        "Threads that carry out the steps of jobs and endpoints; transfers block them.",
+    ),
+    key(
+        "reconcile.retry",
+        "duration",
+        "Wait before a step that failed for a reason of the host is repeated.",
+    ),
+    key(
+        "reconcile.log_interval",
+        "duration",
+        "Least time between two reads of one container's output.",
+    ),
+    key(
+        "reconcile.gc_interval",
+        "duration",
+        "Time between searches for left-overs.",
+    ),
+    key("log.filter", "text", "What is logged, as `level` or `crate=level,…`."),
+    key("log.format", "`\"text\"` or `\"json\"`", "How log lines look."),
+];
+
+/// Whether the dotted `name` is a key.
+pub(super) fn is_known(name: &str) -> bool {
+    KEYS.iter().any(|key| match key.name.split_once("<type>") {
+        None => key.name == name,
+        Some((head, tail)) => name
+            .strip_prefix(head)
+            .and_then(|rest| rest.strip_suffix(tail))
+            .is_some_and(|kind| kind.starts_with("ml.")),
+    })
+}
+
+/// The default of a key as TOML; `None` when it has none.
+pub fn default_of(name: &str) -> Option<String> {
+    let all = toml::Value::try_from(Config::default()).ok()?;
+    let found = name.split('.').try_fold(&all, |at, part| at.get(part))?;
+    Some(found.to_string())
+}
+
+/// The text of `docs/configuration.md`.
+pub fn reference() -> String {
+    let mut page = String::from(
+        "# Configuration\n\n\
+         Made by `isolarium reference configuration`; edit the table in the source instead of this page.\n\n\
+         Settings come from four places; later ones win: the defaults below, the TOML file given by `--config` (or \
+         `ISOLARIUM_CONFIG`), environment variables, flags. A key's variable is `ISOLARIUM_` and its name in capitals, \
+         with underscores for dots: `auth.unknown_keys` is `ISOLARIUM_AUTH_UNKNOWN_KEYS`. As a flag, every key is \
+         `--set KEY=VALUE`; `--data-dir`, `--listen`, `--tls-listen` and `--node` are short for theirs. Values are TOML; \
+         quotes around plain text may be left out in variables and flags. Keys of instance types cannot be given by \
+         variable.\n\n\
+         A key that is not listed here is an error that names its line. Durations are written `250ms`, `5s`, `2m`, `1h`, or \
+         as a number of seconds.\n\n\
+         | key | value | default | meaning |\n|---|---|---|---|\n",
+    );
+    for key in KEYS {
+        let default = default_of(key.name).map_or_else(|| "none".to_owned(), |text| format!("`{text}`"));
+        let name = key.name;
+        page.push_str(&format!("| `{name}` | {} | {default} | {} |\n", key.values, key.text));
+    }
+    page.push_str(
+        "\nExample:\n\n```toml\ndata_dir = \"/var/lib/isolarium\"\nlisten = \"127.0.0.1:4599\"\nuplink = \"none\"\n\n\
+         [endpoints]\nping_interval = \"5s\"\n\n[instances.\"ml.m5.large\"]\ncpu_millis = 1000\nmemory_bytes = 4294967296\n```\n",
+    );
+    page
+}

@@ -1,0 +1,273 @@
+//! The command line: what can be typed, and what each command answers.
+
+pub mod config;
+mod doctor;
+mod operator;
+mod report;
+mod run;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use config::{Config, ConfigError, Override};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// How a command ended, as the shell sees it. The numbers are part of the interface.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Exit {
+    /// Done.
+    Success,
+    /// It failed, or what was asked for is not there, or (`doctor`) a workload could not run.
+    Failure,
+    /// The command line or the configuration is wrong; nothing was done.
+    Usage,
+    /// No running server answers for the data directory.
+    NoServer,
+    /// The serving half ended like this.
+    Child(ExitCode),
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Success => 0,
+            Exit::Failure => 1,
+            Exit::Usage => 2,
+            Exit::NoServer => 3,
+            Exit::Child(code) => return code,
+        })
+    }
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  the command failed, what was asked for does not exist, or `doctor` found that no workload could run
+  2  the command line or the configuration is wrong; nothing was done
+  3  no running server answers for the data directory
+
+Settings come from the defaults, the file given by --config, ISOLARIUM_… variables and flags; later ones win.
+docs/configuration.md lists every key.";
+
+/// A self-hosted engine for the SageMaker API whose containers are sealed by the kernel.
+#[derive(Debug, Parser)]
+#[command(name = "isolarium", version, about, after_long_help = EXIT_CODES, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Where the settings come from.
+#[derive(Clone, Debug, Args)]
+pub struct Settings {
+    /// Configuration file (TOML); unknown keys are errors
+    #[arg(long, value_name = "FILE", env = "ISOLARIUM_CONFIG")]
+    config: Option<PathBuf>,
+    /// Directory where everything persists [default: /var/lib/isolarium]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Any configuration key, such as auth.clock_skew=5m; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the server: all services on one port
+    ///
+    /// Started as root, it runs two processes: one that holds the host's privileges and listens to nobody, and one
+    /// without any that parses requests. Prints `ready http://ADDR:PORT` on a line of its own once everything answers.
+    /// SIGTERM lets running requests end; containers live on and are found again by the next start. Started by another
+    /// user, it says what will not work and refuses workloads.
+    #[command(after_long_help = EXIT_CODES)]
+    Serve(ServeArgs),
+    /// Run the privileged half alone, on a Unix socket
+    Node(NodeArgs),
+    /// Check whether this host can run sealed workloads
+    ///
+    /// One line for each check; what fails comes with what to do. Exit code 1 if a workload could not run.
+    Doctor {
+        #[command(flatten)]
+        settings: Settings,
+        /// Print a JSON array instead of lines
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print exports that point the AWS clients at the server
+    ///
+    /// Use it as: eval "$(isolarium env --data-dir DIR)"
+    Env(Settings),
+    /// Print the isolation report of a training job or endpoint
+    ///
+    /// Lists what its containers tried to reach while they were sealed: when, which process, where to, how often.
+    Report {
+        /// Name or ARN of a training job or endpoint
+        target: String,
+        /// Print JSON instead of a table
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Make accounts
+    #[command(subcommand)]
+    Account(AccountCommand),
+    /// Make IAM users
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Print the path of the engine's CA bundle, or its certificate
+    Ca {
+        #[command(flatten)]
+        settings: Settings,
+        /// Print the authority's certificate (PEM) instead of the bundle's path
+        #[arg(long)]
+        pem: bool,
+    },
+    /// End every container of a data directory and remove what they left on the host
+    ///
+    /// Containers outlive the server by design; this is for taking an engine off a machine. Data, images and logs stay,
+    /// and the next `serve` starts what was running again. Stop the server first.
+    Teardown(Settings),
+    /// Print a shell completion script
+    Completion {
+        /// Shell to complete for
+        shell: clap_complete::Shell,
+    },
+    /// Parent of one container; started by the node alone
+    #[command(hide = true)]
+    Shim,
+    /// Handles one archive without any privilege; started by the node alone
+    #[command(hide = true)]
+    Unpack,
+    /// Print a reference page
+    #[command(hide = true)]
+    Reference {
+        #[arg(value_parser = ["configuration"])]
+        page: String,
+    },
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    #[command(flatten)]
+    settings: Settings,
+    /// Address and port of all services [default: 127.0.0.1:4599]
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<String>,
+    /// Serve HTTPS here too, with certificates of the engine's own CA
+    #[arg(long, value_name = "ADDR:PORT")]
+    tls_listen: Option<String>,
+    /// Use the node process that listens on this socket instead of starting one
+    #[arg(long, value_name = "SOCKET")]
+    node: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct NodeArgs {
+    #[command(flatten)]
+    settings: Settings,
+    /// Unix socket to listen on
+    #[arg(long, value_name = "SOCKET")]
+    socket: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum AccountCommand {
+    /// Make an account and print its root key
+    Create {
+        /// Account id, twelve digits [default: a free one]
+        account: Option<String>,
+        #[command(flatten)]
+        settings: Settings,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum UserCommand {
+    /// Make an IAM user with an access key and print it
+    Create {
+        /// User name
+        name: String,
+        /// JSON policy document that becomes the user's inline policy
+        #[arg(long, value_name = "FILE")]
+        policy: Option<PathBuf>,
+        /// Account of the user [default: the default account]
+        #[arg(long, value_name = "ID")]
+        account: Option<String>,
+        #[command(flatten)]
+        settings: Settings,
+    },
+}
+
+impl Settings {
+    /// The configuration with `flags` on top.
+    ///
+    /// # Errors
+    /// What [`Config::load`] refuses.
+    pub fn load(&self, flags: &[(&str, &str, Option<String>)]) -> Result<Config, ConfigError> {
+        let mut overrides = config::from_environment(|name| std::env::var(name).ok());
+        for setting in &self.set {
+            let (key, value) = setting.split_once('=').ok_or_else(|| ConfigError::Override {
+                origin: "--set".into(),
+                key: setting.clone(),
+                value: String::new(),
+                reason: "expected KEY=VALUE".into(),
+            })?;
+            overrides.push(Override {
+                origin: format!("--set {key}"),
+                key: key.trim().into(),
+                value: value.into(),
+            });
+        }
+        let data_dir = self.data_dir.as_ref().map(|dir| dir.to_string_lossy().into_owned());
+        for (flag, key, value) in [("--data-dir", "data_dir", data_dir)].iter().chain(flags) {
+            if let Some(value) = value {
+                overrides.push(Override {
+                    origin: (*flag).into(),
+                    key: (*key).into(),
+                    value: value.clone(),
+                });
+            }
+        }
+        Config::load(self.config.as_deref(), &overrides)
+    }
+}
+
+/// Reads the command line and does what it says.
+pub fn main() -> ExitCode {
+    // Before anything that allocates or starts a thread: both stay small and single-threaded.
+    match std::env::args_os().nth(1) {
+        Some(word) if word == "shim" => return isolarium_runtime::shim_main(),
+        Some(word) if word == "unpack" => return isolarium_runtime::unpack_main(),
+        _ => {}
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let usage = error.use_stderr();
+            // Nobody reads the answer when even this cannot be printed.
+            let _ = error.print();
+            return if usage {
+                Exit::Usage.into()
+            } else {
+                Exit::Success.into()
+            };
+        }
+    };
+    match run::run(cli.command) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            let usage = error.is::<ConfigError>();
+            run::complain(&format!("isolarium: {error:#}"));
+            if usage {
+                Exit::Usage.into()
+            } else {
+                Exit::Failure.into()
+            }
+        }
+    }
+}
+
+/// The whole command tree, for completion scripts.
+fn command() -> clap::Command {
+    Cli::command()
+}

@@ -1,0 +1,289 @@
+//! From a command to what it does.
+
+use super::config::{Config, LogFormat};
+use super::{Command, Exit, NodeArgs, ServeArgs, Settings};
+use crate::serve::{NoNode, Server};
+use crate::supervise::NodeDir;
+use anyhow::Context;
+use isolarium_node::{LocalHost, NodeClient, NodeHost, confine};
+use isolarium_runtime::local::{LocalConfig, OciChoice, Walls};
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Writes to standard output; a reader that went away is no failure.
+pub(super) fn print(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+/// Writes a line to standard error; when even that fails there is nobody to tell.
+pub(super) fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+pub(super) fn run(command: Command) -> anyhow::Result<Exit> {
+    match command {
+        Command::Serve(args) => serve(args),
+        Command::Node(args) => node(args),
+        Command::Doctor { settings, json } => super::doctor::doctor(&settings.load(&[])?, json),
+        Command::Env(settings) => env(&settings),
+        Command::Report { target, json, settings } => super::report::report(&target, json, &settings),
+        Command::Account(command) => super::operator::account(command),
+        Command::User(command) => super::operator::user(command),
+        Command::Ca { settings, pem } => ca(&settings, pem),
+        Command::Teardown(settings) => teardown(&settings),
+        // Answered before the command line is read.
+        Command::Shim | Command::Unpack => Ok(Exit::Usage),
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut super::command(), "isolarium", &mut script);
+            print(&String::from_utf8_lossy(&script))?;
+            Ok(Exit::Success)
+        }
+        Command::Reference { page: _ } => {
+            print(&super::config::keys::reference())?;
+            Ok(Exit::Success)
+        }
+    }
+}
+
+fn env(settings: &Settings) -> anyhow::Result<Exit> {
+    let config = settings.load(&[])?;
+    let path = config.data_dir.join("credentials");
+    let text = std::fs::read_to_string(&path).with_context(|| {
+        format!(
+            "cannot read {}; has `isolarium serve` been started once, by you?",
+            path.display()
+        )
+    })?;
+    let (id, secret) = crate::layout::read_credentials(&text)
+        .with_context(|| format!("{} has no profile named default", path.display()))?;
+    print(&exports(
+        &crate::layout::server_url(&config.data_dir, config.listen),
+        &id,
+        &secret,
+        config.default_region().as_str(),
+    ))?;
+    Ok(Exit::Success)
+}
+
+fn exports(url: &str, id: &str, secret: &str, region: &str) -> String {
+    format!(
+        "export AWS_ENDPOINT_URL={url}\nexport AWS_ACCESS_KEY_ID={id}\nexport AWS_SECRET_ACCESS_KEY={secret}\n\
+         export AWS_DEFAULT_REGION={region}\nunset AWS_SESSION_TOKEN AWS_PROFILE\n"
+    )
+}
+
+fn ca(settings: &Settings, pem: bool) -> anyhow::Result<Exit> {
+    let config = settings.load(&[])?;
+    let folder = config.data_dir.join("ca");
+    let certificate = folder.join("ca.pem");
+    let text = std::fs::read_to_string(&certificate)
+        .with_context(|| format!("cannot read {}; start the server once", certificate.display()))?;
+    print(&if pem {
+        text
+    } else {
+        format!("{}\n", folder.join("bundle.pem").display())
+    })?;
+    Ok(Exit::Success)
+}
+
+/// The child's command line: the same settings, and the node to use.
+fn child_arguments(args: &ServeArgs, root: &Path, socket: &Path) -> Vec<OsString> {
+    let mut line: Vec<OsString> = [
+        "serve".into(),
+        "--data-dir".into(),
+        root.into(),
+        "--node".into(),
+        socket.into(),
+    ]
+    .into();
+    let mut add = |flag: &str, value: OsString| line.extend([flag.into(), value]);
+    if let Some(file) = &args.settings.config {
+        add("--config", file.into());
+    }
+    for setting in &args.settings.set {
+        add("--set", setting.into());
+    }
+    for (flag, value) in [("--listen", &args.listen), ("--tls-listen", &args.tls_listen)] {
+        if let Some(value) = value {
+            add(flag, value.into());
+        }
+    }
+    line
+}
+
+fn log_to_stderr(config: &Config) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.log.filter)
+        .with_context(|| format!("log.filter = {:?} is not a filter", config.log.filter))?;
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match config.log.format {
+        LogFormat::Text => lines.with_ansi(false).init(),
+        LogFormat::Json => lines.json().init(),
+    }
+    Ok(())
+}
+
+fn serve_config(args: &ServeArgs) -> anyhow::Result<Config> {
+    let node = args.node.as_ref().map(|path| path.to_string_lossy().into_owned());
+    let flags = [
+        ("--listen", "listen", args.listen.clone()),
+        ("--tls-listen", "tls_listen", args.tls_listen.clone()),
+        ("--node", "serve.node", node),
+    ];
+    Ok(args.settings.load(&flags)?)
+}
+
+fn serve(args: ServeArgs) -> anyhow::Result<Exit> {
+    let mut config = serve_config(&args)?;
+    log_to_stderr(&config)?;
+    let root = rustix::process::geteuid().is_root();
+    match (config.serve.node.clone(), root) {
+        (None, true) => supervise(&args, &config),
+        (Some(socket), _) => {
+            let mut socket = std::path::absolute(socket)?;
+            if root {
+                // The only thread so far: what follows has no privilege and no way back to one.
+                let data_dir = config
+                    .data_dir
+                    .canonicalize()
+                    .with_context(|| config.data_dir.display().to_string())?;
+                let (uid, gid) = service_user();
+                let view = confine::become_service(&data_dir, uid, gid)?;
+                if let Ok(inside) = socket.strip_prefix(&data_dir) {
+                    socket = view.join(inside);
+                }
+                config.data_dir = view;
+            }
+            let client = Arc::new(NodeClient::new(&socket));
+            let lifeline = client.clone();
+            serve_here(config, client, move || lifeline.wait_until_gone())
+        }
+        (None, false) => {
+            complain(
+                "isolarium: not root and no node process (--node): the API, S3 and the registry work; training jobs and \
+                 endpoints are accepted and fail",
+            );
+            let host = Arc::new(NoNode::new(&config.data_dir));
+            // Nobody else to outlive.
+            serve_here(config, host, || {
+                loop {
+                    std::thread::park();
+                }
+            })
+        }
+    }
+}
+
+fn service_user() -> (u32, u32) {
+    confine::service_user(&std::fs::read_to_string("/etc/passwd").unwrap_or_default())
+}
+
+/// Who started the engine, also through sudo: the owner of `DIR/credentials`.
+fn starter() -> (u32, u32) {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let own = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    number("SUDO_UID").zip(number("SUDO_GID")).unwrap_or(own)
+}
+
+fn local_host(config: &Config, dir: &NodeDir, (uid, gid): (u32, u32)) -> anyhow::Result<LocalHost> {
+    let local = LocalConfig {
+        data_dir: dir.root().into(),
+        service_uid: uid,
+        service_gid: gid,
+        oci: config.runtime.oci.clone().map_or(OciChoice::Auto, OciChoice::Path),
+        self_exe: std::env::current_exe().context("cannot find the program itself")?,
+        walls: Walls::default(),
+    };
+    LocalHost::open(local, starter()).context("this host cannot run containers; `isolarium doctor` says what to do")
+}
+
+/// The privileged half with its child.
+fn supervise(args: &ServeArgs, config: &Config) -> anyhow::Result<Exit> {
+    let user = service_user();
+    let dir = NodeDir::open(&config.data_dir, user.0, user.1)?;
+    let socket = dir.socket();
+    dir.answer(&socket, Arc::new(local_host(config, &dir, user)?))?;
+    let program = std::env::current_exe().context("cannot find the program itself")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let arguments = child_arguments(args, dir.root(), &socket);
+    Ok(Exit::Child(
+        runtime.block_on(crate::supervise::keep_serving(&program, &arguments))?,
+    ))
+}
+
+fn node(args: NodeArgs) -> anyhow::Result<Exit> {
+    let config = args.settings.load(&[])?;
+    log_to_stderr(&config)?;
+    if !rustix::process::geteuid().is_root() {
+        anyhow::bail!("the node process makes namespaces, mounts and cgroups; run it as root");
+    }
+    let user = service_user();
+    let dir = NodeDir::open(&config.data_dir, user.0, user.1)?;
+    dir.answer(
+        &std::path::absolute(&args.socket)?,
+        Arc::new(local_host(&config, &dir, user)?),
+    )?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(asked_to_stop())?;
+    Ok(Exit::Success)
+}
+
+fn teardown(settings: &Settings) -> anyhow::Result<Exit> {
+    let config = settings.load(&[])?;
+    if !config.data_dir.exists() {
+        return Ok(Exit::Success);
+    }
+    let user = service_user();
+    let dir = NodeDir::open(&config.data_dir, user.0, user.1)?;
+    local_host(&config, &dir, user)?.teardown()?;
+    Ok(Exit::Success)
+}
+
+async fn asked_to_stop() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Serves until a signal, or until `gone` returns: then the process that started this one is no more.
+fn serve_here(config: Config, host: Arc<dyn NodeHost>, gone: impl FnOnce() + Send + 'static) -> anyhow::Result<Exit> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if config.serve.threads > 0 {
+        builder.worker_threads(config.serve.threads);
+    }
+    let runtime = builder.enable_all().build()?;
+    runtime.block_on(async move {
+        // Watched from the first moment, or an early signal would end the process without a drain.
+        let asked = tokio::spawn(asked_to_stop());
+        let (told, orphaned) = tokio::sync::oneshot::channel();
+        std::thread::Builder::new().name("lifeline".into()).spawn(move || {
+            gone();
+            // The receiver is gone only when the process ends anyway.
+            let _ = told.send(());
+        })?;
+        let server = Server::start(config, host).await?;
+        print(&format!("ready {}\n", server.url()))?;
+        let exit = tokio::select! {
+            asked = asked => { asked??; Exit::Success }
+            _ = orphaned => {
+                tracing::error!("the node process is gone; stopping");
+                Exit::Failure
+            }
+        };
+        server.stop().await;
+        Ok(exit)
+    })
+}

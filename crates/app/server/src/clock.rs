@@ -1,0 +1,81 @@
+//! The real clock and the real source of ids. Only the wiring makes them (style rule 10).
+
+use isolarium_model::Timestamp;
+use isolarium_model::time::{Clock, IdSource};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The machine's clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+}
+
+/// The kernel's random numbers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemIds;
+
+/// Random bytes from the kernel.
+///
+/// # Panics
+/// When the kernel gives none: nothing that follows could be secret.
+#[expect(
+    clippy::expect_used,
+    reason = "an id or key that can be guessed is worse than a stop"
+)]
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the kernel gives random numbers");
+    bytes
+}
+
+impl IdSource for SystemIds {
+    fn hex(&self, digits: usize) -> String {
+        let mut text = String::with_capacity(digits.saturating_add(64));
+        while text.len() < digits {
+            text.push_str(&hex::encode(random::<32>()));
+        }
+        text.truncate(digits);
+        text
+    }
+}
+
+/// A random UUID, as request ids are written.
+pub fn request_id() -> String {
+    let mut bytes = random::<16>();
+    let [_, _, _, _, _, _, version, _, variant, ..] = &mut bytes;
+    *version = (*version & 0x0f) | 0x40;
+    *variant = (*variant & 0x3f) | 0x80;
+    let mut text = hex::encode(bytes);
+    for at in [20, 16, 12, 8] {
+        text.insert(at, '-');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_ids_are_random_uuids() {
+        let id = request_id();
+        assert_eq!(id.len(), 36);
+        assert_eq!(&id[14..15], "4");
+        assert!(matches!(&id[19..20], "8" | "9" | "a" | "b"));
+        assert_ne!(id, request_id());
+    }
+
+    #[test]
+    fn ids_have_the_digits_asked_for() {
+        for digits in [0, 1, 17, 64, 65, 200] {
+            let id = SystemIds.hex(digits);
+            assert_eq!(id.len(), digits);
+            assert!(id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)));
+        }
+    }
+}

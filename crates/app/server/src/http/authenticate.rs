@@ -1,0 +1,153 @@
+//! Who asks: signatures are believed here, once for all services (IAM-42..47).
+
+use isolarium_model::{AccountId, Principal, Region, Secret, Timestamp};
+use isolarium_services::context::Session;
+use isolarium_wire::sigv4::{AuthFault, Body, BodyCheck, Form, Head, Parsed};
+
+/// What belongs to an access key.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub principal: Principal,
+    pub secret: Secret,
+    /// Present for temporary credentials.
+    pub session: Option<Session>,
+}
+
+/// Where access keys are looked up. Blocks for a store read.
+pub trait Identities: Send + Sync {
+    /// The identity behind a key; `token` is the request's session token (IAM-45).
+    ///
+    /// # Errors
+    /// `UnknownKey`, `BadToken`, `ExpiredToken`; `Err(None)` when the store failed.
+    fn find(&self, access_key_id: &str, token: Option<&str>, now: Timestamp) -> Result<Identity, IdentityError>;
+}
+
+/// Why there is no identity.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    #[error(transparent)]
+    Fault(#[from] AuthFault),
+    #[error("access keys cannot be read")]
+    Store(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What is accepted.
+#[derive(Clone, Debug)]
+pub struct Acceptance {
+    pub regions: Vec<Region>,
+    /// Seconds (IAM-44).
+    pub skew: i64,
+    /// `auth.unknown_keys = "root"`: this account's root takes every key that nobody has.
+    pub unknown_keys_are_root_of: Option<AccountId>,
+    /// Presigned S3 URLs of signature version 2.
+    pub sigv2_query: bool,
+}
+
+/// A claim whose key is known and whose signature is still to be checked.
+#[derive(Debug)]
+pub struct Claimed {
+    parsed: Parsed,
+    identity: Option<Identity>,
+    root: Option<AccountId>,
+}
+
+/// A caller whose signature was believed.
+#[derive(Debug)]
+pub struct Authentic {
+    pub principal: Principal,
+    pub session: Option<Session>,
+    /// The region of the signature; none in signature version 2.
+    pub region: Option<Region>,
+    /// What is still to be checked while a streamed body arrives.
+    pub body: BodyCheck,
+}
+
+impl Acceptance {
+    /// Looks the key up and checks everything that needs no body, so that a stranger's body is never read.
+    /// `service` is the signing name that the request must be signed for, `host_region` the region of its host name
+    /// (IAM-46).
+    ///
+    /// # Errors
+    /// The fault, or the store's failure.
+    pub fn claim(
+        &self,
+        identities: &dyn Identities,
+        parsed: Parsed,
+        service: Option<&str>,
+        host_region: Option<&Region>,
+        now: Timestamp,
+    ) -> Result<Claimed, IdentityError> {
+        if let Some(scope) = &parsed.scope {
+            let regions: Vec<&str> = match host_region {
+                Some(region) => self
+                    .regions
+                    .iter()
+                    .filter(|served| *served == region)
+                    .map(Region::as_str)
+                    .collect(),
+                None => self.regions.iter().map(Region::as_str).collect(),
+            };
+            scope.expect(service.unwrap_or(&scope.service), &regions)?;
+        }
+        match identities.find(&parsed.access_key_id, parsed.token.as_deref(), now) {
+            Ok(identity) => Ok(Claimed {
+                parsed,
+                identity: Some(identity),
+                root: None,
+            }),
+            Err(IdentityError::Fault(AuthFault::UnknownKey | AuthFault::BadToken))
+                if self.unknown_keys_are_root_of.is_some() =>
+            {
+                Ok(Claimed {
+                    parsed,
+                    identity: None,
+                    root: self.unknown_keys_are_root_of.clone(),
+                })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Checks the signature. `bucket` is the bucket of the host name, which signature version 2 needs.
+    ///
+    /// # Errors
+    /// The fault.
+    pub fn verify(
+        &self,
+        claimed: Claimed,
+        head: &Head<'_>,
+        body: Body<'_>,
+        bucket: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Authentic, AuthFault> {
+        let Claimed { parsed, identity, root } = claimed;
+        let region = parsed.scope.as_ref().and_then(|scope| scope.region.parse().ok());
+        match (identity, root) {
+            (Some(identity), _) => {
+                let seconds = now.0.div_euclid(1000);
+                let check = parsed.verify(head, body, identity.secret.expose(), seconds, self.skew, bucket)?;
+                Ok(Authentic {
+                    principal: identity.principal,
+                    session: identity.session,
+                    region,
+                    body: check,
+                })
+            }
+            (None, Some(account)) => {
+                let principal = Principal::Root { account };
+                Ok(Authentic {
+                    principal,
+                    session: None,
+                    region,
+                    body: BodyCheck::Done,
+                })
+            }
+            (None, None) => Err(AuthFault::UnknownKey),
+        }
+    }
+}
+
+/// Whether a claim came in a URL: such a request may have been given to somebody else.
+pub fn is_presigned(parsed: &Parsed) -> bool {
+    !matches!(parsed.form, Form::Header)
+}

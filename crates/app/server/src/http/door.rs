@@ -1,0 +1,417 @@
+//! From a request to its answer: route, authenticate, decode, run, encode. Whatever goes wrong is answered in the
+//! language of the request; nothing in here can end the process.
+
+use super::authenticate::{Acceptance, Authentic, Identities, IdentityError};
+use super::body::{self, Body};
+use super::listen::{Answering, Handler, Peer};
+use super::receive::{self, ReceiveError};
+use super::route::{self, Route};
+use crate::invoke::{Invocation, Proxy};
+use crate::names::{self, HostMeaning};
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::request::Parts;
+use http::{HeaderValue, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use isolarium_model::sagemaker::Endpoint;
+use isolarium_model::time::{Clock, IdSource};
+use isolarium_model::{AccountId, Region, Scope};
+use isolarium_policy::{Question, ResourceSide, authorize};
+use isolarium_services::iam::credentials::MasterKey;
+use isolarium_services::{Caller, Ctx, Dispatch, Source};
+use isolarium_store::{LogStore, StateStore};
+use isolarium_wire::protocol::{Call, Dialect, Protocol, decode, encode, refuse};
+use isolarium_wire::sigv4::{self, Accept, AuthFault, Head, Parsed};
+use isolarium_wire::{ApiError, Document};
+use std::error::Error;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[cfg(test)]
+mod tests;
+
+/// What every operation works with.
+pub struct Engine {
+    pub dispatch: Dispatch,
+    pub store: Arc<dyn StateStore>,
+    pub logs: Arc<dyn LogStore>,
+    pub clock: Arc<dyn Clock>,
+    pub ids: Arc<dyn IdSource>,
+    pub master: MasterKey,
+}
+
+/// Limits of request bodies.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyLimits {
+    pub request: u64,
+    pub invoke: u64,
+    /// Longest pause within a body.
+    pub pause: Duration,
+}
+
+/// A part of the engine with streams of its own: S3, the registry.
+pub trait Part: Send + Sync {
+    /// Answers a request.
+    fn answer(self: Arc<Self>, visit: Visit, request: Request<Incoming>) -> Answering;
+}
+
+/// How a request came in.
+#[derive(Clone, Debug)]
+pub struct Visit {
+    pub request_id: String,
+    pub peer: Peer,
+    /// Who it says that signed it; not yet believed.
+    pub claim: Result<Parsed, AuthFault>,
+}
+
+/// The front door.
+pub struct Door {
+    pub engine: Arc<Engine>,
+    pub identities: Arc<dyn Identities>,
+    pub acceptance: Acceptance,
+    /// Owner of unsigned requests.
+    pub account: AccountId,
+    pub limits: BodyLimits,
+    pub proxy: Arc<Proxy>,
+    pub s3: Arc<dyn Part>,
+    pub registry: Arc<dyn Part>,
+}
+
+impl Handler for Door {
+    fn handle(self: Arc<Self>, peer: Peer, request: Request<Incoming>) -> Answering {
+        Box::pin(async move {
+            let (parts, body) = request.into_parts();
+            let claim = sigv4::parse(
+                &Head::from(&parts),
+                Accept {
+                    sigv2_query: self.acceptance.sigv2_query,
+                },
+            );
+            let route = route::route(&parts, &claim);
+            let visit = Visit {
+                request_id: crate::clock::request_id(),
+                peer,
+                claim,
+            };
+            let language = match &route {
+                Route::Api(dialect) => *dialect,
+                // Only for the sentence that follows a panic, which S3 and the registry catch themselves.
+                Route::S3 | Route::Registry => Dialect::of(&parts, None),
+            };
+            let id = visit.request_id.clone();
+            let answering = async {
+                match route {
+                    Route::Api(dialect) => self.api(&dialect, visit, parts, body).await,
+                    Route::S3 => self.s3.clone().answer(visit, Request::from_parts(parts, body)).await,
+                    Route::Registry => {
+                        self.registry
+                            .clone()
+                            .answer(visit, Request::from_parts(parts, body))
+                            .await
+                    }
+                }
+            };
+            let mut response = match AssertUnwindSafe(answering).catch_unwind().await {
+                Ok(response) => response,
+                Err(_panic) => {
+                    tracing::error!(request_id = %id, "a request ended in a panic");
+                    refuse(&language, &ApiError::internal("panic"), &id).map(body::full)
+                }
+            };
+            if let Ok(id) = HeaderValue::from_str(&id) {
+                response.headers_mut().entry("x-amzn-requestid").or_insert(id);
+            }
+            response
+        })
+    }
+}
+
+/// A request that got as far as its body.
+struct Admitted {
+    caller: Caller,
+    body: Bytes,
+}
+
+impl Door {
+    /// An AWS API.
+    async fn api(&self, dialect: &Dialect, visit: Visit, parts: Parts, body: Incoming) -> Response<Body> {
+        let id = visit.request_id.clone();
+        let streams = dialect.streams_body(&parts);
+        let limit = if streams {
+            self.limits.invoke
+        } else {
+            self.limits.request
+        };
+        let admitted = match self.admit(dialect, visit, &parts, body, limit).await {
+            Ok(admitted) => admitted,
+            Err(error) => {
+                note(&id, dialect.service.map_or("-", |entry| entry.name), "-", &error);
+                let mut response = refuse(dialect, &error, &id).map(body::full);
+                if error.status == StatusCode::PAYLOAD_TOO_LARGE.as_u16() {
+                    // SM-54: 413 whatever status the model gives the code.
+                    *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
+                }
+                return response;
+            }
+        };
+        let read = if streams { &[] } else { admitted.body.as_ref() };
+        let most = usize::try_from(limit).unwrap_or(usize::MAX);
+        let request = match decode(dialect, &parts, read, most) {
+            Ok(request) => request,
+            Err(error) => {
+                note(&id, dialect.service.map_or("-", |entry| entry.name), "-", &error);
+                return refuse(dialect, &error, &id).map(body::full);
+            }
+        };
+        let call = request.call;
+        if call.service.name() == "sagemaker-runtime" {
+            return self.invoke(&call, &request.input, admitted, parts).await;
+        }
+        let outcome = self.run(&call, request.input, admitted.caller).await;
+        if let Err(error) = &outcome {
+            note(&id, call.service.name(), call.operation.name, error);
+        }
+        encode(&call, &outcome, &id).map(body::full)
+    }
+
+    /// Authenticates before anything of the body is read, reads it, and believes the signature with it.
+    async fn admit(
+        &self,
+        dialect: &Dialect,
+        visit: Visit,
+        parts: &Parts,
+        mut body: Incoming,
+        limit: u64,
+    ) -> Result<Admitted, ApiError> {
+        let now = self.engine.clock.now();
+        let spoken = spoken(dialect);
+        let claim = visit.claim.clone();
+        let claimed = claim.map_err(IdentityError::Fault).and_then(|parsed| {
+            let service = dialect.service.map(|entry| entry.signing_name);
+            let host_region = host_region(parts);
+            self.acceptance
+                .claim(self.identities.as_ref(), parsed, service, host_region.as_ref(), now)
+        });
+        let claimed = match claimed {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                throw_away(parts, body).await;
+                return Err(match error {
+                    IdentityError::Fault(fault) => fault.api_error(spoken),
+                    IdentityError::Store(cause) => ApiError::internal(cause),
+                });
+            }
+        };
+        let body = match receive::whole(&mut body, limit, self.limits.pause).await {
+            Ok(body) => body,
+            Err(ReceiveError::TooLarge(_)) => {
+                throw_away(parts, body).await;
+                return Err(too_large(dialect, parts, limit));
+            }
+            Err(ReceiveError::Stalled) => {
+                return Err(
+                    ApiError::client("RequestTimeoutException", "The request body did not arrive in time.")
+                        .with_status(408),
+                );
+            }
+            Err(error @ ReceiveError::Broken(_)) => {
+                return Err(ApiError::client("IncompleteBody", error.to_string()));
+            }
+        };
+        let head = Head::from(parts);
+        let authentic = self
+            .acceptance
+            .verify(claimed, &head, sigv4::Body::Bytes(&body), None, now)
+            .map_err(|fault| fault.api_error(spoken))?;
+        Ok(Admitted {
+            caller: self.caller(authentic, visit, parts),
+            body,
+        })
+    }
+
+    fn caller(&self, authentic: Authentic, visit: Visit, parts: &Parts) -> Caller {
+        let account = authentic.principal.account().unwrap_or(&self.account).clone();
+        let region = authentic.region.unwrap_or_else(|| self.region().clone());
+        let agent = parts
+            .headers
+            .get(http::header::USER_AGENT)
+            .and_then(|value| value.to_str().ok());
+        Caller {
+            principal: authentic.principal,
+            scope: Scope { account, region },
+            source: Source::Public {
+                address: visit.peer.address,
+                secure: visit.peer.secure,
+            },
+            session: authentic.session,
+            request_id: visit.request_id,
+            user_agent: agent.unwrap_or_default().to_owned(),
+        }
+    }
+
+    #[expect(clippy::expect_used, reason = "the configuration refuses an empty list of regions")]
+    fn region(&self) -> &Region {
+        self.acceptance.regions.first().expect("at least one region")
+    }
+
+    /// One operation. Reads run here: they take microseconds. Writes wait for the disk, so they go to a thread that may.
+    async fn run(&self, call: &Call, input: Document, caller: Caller) -> Result<Document, ApiError> {
+        let (service, operation) = (call.service.name(), call.operation.name);
+        let outcome = if only_reads(operation) {
+            self.engine.call(service, operation, input, &caller)
+        } else {
+            let engine = self.engine.clone();
+            tokio::task::spawn_blocking(move || engine.call(service, operation, input, &caller))
+                .await
+                .map_err(ApiError::internal)?
+        };
+        outcome.unwrap_or_else(|| Err(ApiError::unsupported(service, operation)))
+    }
+
+    /// InvokeEndpoint and InvokeEndpointWithResponseStream.
+    async fn invoke(&self, call: &Call, input: &Document, admitted: Admitted, parts: Parts) -> Response<Body> {
+        let id = admitted.caller.request_id.clone();
+        match self.invoked(call, input, admitted, parts).await {
+            Ok(mut response) => {
+                if let Ok(id) = HeaderValue::from_str(&id) {
+                    response.headers_mut().insert("x-amzn-requestid", id);
+                }
+                response
+            }
+            Err(error) => {
+                note(&id, call.service.name(), call.operation.name, &error);
+                encode(call, &Err(error), &id).map(body::full)
+            }
+        }
+    }
+
+    async fn invoked(
+        &self,
+        call: &Call,
+        input: &Document,
+        admitted: Admitted,
+        parts: Parts,
+    ) -> Result<Response<Body>, ApiError> {
+        let streamed = match call.operation.name {
+            "InvokeEndpoint" => false,
+            "InvokeEndpointWithResponseStream" => true,
+            other => return Err(ApiError::unsupported(call.service.name(), other)),
+        };
+        let Some(Document::String(endpoint_name)) = member(input, "EndpointName") else {
+            return Err(ApiError::client("ValidationError", "The request names no endpoint."));
+        };
+        let Admitted { caller, body } = admitted;
+        let arn = Endpoint::arn(&caller.scope, endpoint_name);
+        let action = format!("sagemaker:{}", call.operation.name);
+        let invocation = Invocation {
+            endpoint_name: endpoint_name.clone(),
+            headers: parts.headers,
+            body,
+            streamed,
+        };
+        let asked = self.engine.with_ctx(&caller, |ctx| {
+            let authority = isolarium_services::iam::authority(ctx)?;
+            let questions = [Question::on(&action, &arn)];
+            authorize(invocation, &authority, &questions, &|_| ResourceSide::default())
+                .map_err(|denial| ApiError::client("AccessDeniedException", denial.to_string()).with_status(403))
+        })?;
+        self.proxy.invoke(&caller.scope, asked).await
+    }
+}
+
+impl Engine {
+    fn with_ctx<T>(&self, caller: &Caller, run: impl FnOnce(&Ctx<'_>) -> T) -> T {
+        run(&Ctx {
+            caller,
+            clock: self.clock.as_ref(),
+            ids: self.ids.as_ref(),
+            store: self.store.as_ref(),
+            logs: self.logs.as_ref(),
+            master: &self.master,
+        })
+    }
+
+    /// Runs an operation; `None` when it has no handler.
+    fn call(
+        &self,
+        service: &str,
+        operation: &str,
+        input: Document,
+        caller: &Caller,
+    ) -> Option<Result<Document, ApiError>> {
+        self.with_ctx(caller, |ctx| self.dispatch.call(service, operation, input, ctx))
+    }
+}
+
+/// Operations that change nothing, by AWS's own naming.
+fn only_reads(operation: &str) -> bool {
+    ["Describe", "List", "Get", "BatchGet", "BatchCheck"]
+        .iter()
+        .any(|verb| operation.starts_with(verb))
+}
+
+fn member<'a>(input: &'a Document, name: &str) -> Option<&'a Document> {
+    if let Document::Map(members) = input {
+        members.get(name)
+    } else {
+        None
+    }
+}
+
+/// How authentication faults are worded for this language.
+fn spoken(dialect: &Dialect) -> sigv4::Dialect {
+    match dialect.protocol {
+        Protocol::Json | Protocol::Cbor => sigv4::Dialect::Json,
+        Protocol::RestJson => sigv4::Dialect::RestJson,
+        Protocol::Query => sigv4::Dialect::Query,
+        Protocol::Ec2 => sigv4::Dialect::Ec2,
+    }
+}
+
+fn host_region(parts: &Parts) -> Option<Region> {
+    match names::meaning(route::host(parts)?)? {
+        HostMeaning::Service { region, .. } | HostMeaning::S3 { region } | HostMeaning::S3Bucket { region, .. } => {
+            region
+        }
+        HostMeaning::Registry { region, .. } => Some(region),
+    }
+}
+
+/// SM-54: invocations answer with the runtime's own error.
+fn too_large(dialect: &Dialect, parts: &Parts, limit: u64) -> ApiError {
+    let most = usize::try_from(limit).unwrap_or(usize::MAX);
+    let error = ApiError::too_large(most);
+    if dialect.streams_body(parts) {
+        ApiError {
+            code: "ValidationError".into(),
+            ..error
+        }
+    } else {
+        error
+    }
+}
+
+/// Lets the sender of a refused request finish, so that it reads the refusal. A sender that waits for leave to begin
+/// gets none and reads at once.
+async fn throw_away(parts: &Parts, body: Incoming) {
+    if !parts.headers.contains_key(http::header::EXPECT) {
+        receive::discard(body, receive::DISCARD, receive::DISCARD_PATIENCE).await;
+    }
+}
+
+/// One line per refused request; faults of the engine with their causes.
+fn note(request_id: &str, service: &str, operation: &str, error: &ApiError) {
+    if error.status < 500 {
+        tracing::debug!(request_id, service, operation, code = %error.code, message = %error.message, "refused");
+        return;
+    }
+    let mut causes = String::new();
+    let mut next = Error::source(error);
+    while let Some(cause) = next {
+        causes.push_str(": ");
+        causes.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    tracing::error!(request_id, service, operation, code = %error.code, "failed{causes}");
+}

@@ -1,0 +1,87 @@
+//! The errors of an invocation that reached, or should have reached, a container (SM-58, SM-62).
+
+use isolarium_model::{Arn, Scope};
+use isolarium_wire::{ApiError, Document};
+
+/// How much of a container's own error text is repeated, bytes.
+pub(super) const MESSAGE_LIMIT: usize = 64 * 1024;
+
+/// Where an invocation failed.
+pub(super) struct Failure<'a> {
+    pub scope: &'a Scope,
+    pub endpoint_name: &'a str,
+    /// `<variant>/<instance id>`.
+    pub log_stream: String,
+}
+
+impl Failure<'_> {
+    /// The container answered with another status than 2xx (CC-52).
+    pub fn answered(&self, status: u16, body: &[u8]) -> ApiError {
+        let text = String::from_utf8_lossy(body);
+        let kind = if (400..500).contains(&status) {
+            "client error"
+        } else {
+            "server error"
+        };
+        self.model_error(
+            status,
+            &text,
+            &format!("Received {kind} ({status}) from primary with message \"{text}\"."),
+        )
+    }
+
+    /// The container took too long (SM-53).
+    pub fn timed_out(&self) -> ApiError {
+        let text = "Your invocation timed out while waiting for a response from container primary. Review the latency \
+                    metrics for each container in Amazon CloudWatch, resolve the issue, and try again.";
+        self.model_error(
+            0,
+            text,
+            &format!("Received server error (0) from primary with message \"{text}\"."),
+        )
+    }
+
+    /// The container closed the connection in the middle of its answer.
+    pub fn broken(&self) -> ApiError {
+        let text = "The container closed the connection before its answer was complete.";
+        self.model_error(
+            0,
+            text,
+            &format!("Received server error (0) from primary with message \"{text}\"."),
+        )
+    }
+
+    /// The answer is over the limit (SM-54).
+    pub fn too_large(&self, limit: usize) -> ApiError {
+        let text = format!("The answer of the container is larger than {limit} bytes.");
+        self.model_error(
+            0,
+            &text,
+            &format!("Received server error (0) from primary with message \"{text}\"."),
+        )
+    }
+
+    /// Nobody listens in the container.
+    pub fn unreachable(&self) -> ApiError {
+        super::unavailable()
+    }
+
+    fn model_error(&self, status: u16, original: &str, begin: &str) -> ApiError {
+        let Scope { account, region } = self.scope;
+        let group = format!("/aws/sagemaker/Endpoints/{}", self.endpoint_name);
+        let message = format!(
+            "{begin} See https://{region}.console.aws.amazon.com/cloudwatch/home?region={region}#logEventViewer:group={group} in account \
+             {account} for more information."
+        );
+        let stream = Arn::regional(
+            "logs",
+            self.scope,
+            &format!("log-group:{group}:log-stream:{}", self.log_stream),
+        );
+        ApiError::client("ModelError", message)
+            .with_status(424)
+            .with_member("OriginalStatusCode", Document::Integer(i64::from(status)))
+            .with_member("OriginalMessage", Document::String(original.into()))
+            .with_member("LogStreamArn", Document::String(stream.to_string()))
+    }
+}

@@ -1,0 +1,289 @@
+//! The inference proxy: from `InvokeEndpoint` to a container's `/invocations` and back (CC-50..53, SM-50..62).
+//!
+//! Connections are made inside the container's namespace and kept; requests and answers of plain invocations are
+//! buffered up to the body limit, streamed answers pass chunk by chunk.
+
+mod failure;
+mod pool;
+mod stream;
+
+#[cfg(test)]
+mod tests;
+
+use crate::http::body::{self, Body};
+use bytes::{Bytes, BytesMut};
+use http::header::{ACCEPT, CONTENT_TYPE, HOST};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use isolarium_model::sagemaker::Endpoint;
+use isolarium_model::{Key, Scope};
+use isolarium_policy::Granted;
+use isolarium_reconcile::{Fleets, Guard, PickError};
+use isolarium_runtime::Dial;
+use isolarium_store::StateStore;
+use isolarium_wire::ApiError;
+use pool::Pool;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// The port every serving container listens on (CC-47).
+const SERVING_PORT: u16 = 8080;
+
+const CUSTOM_ATTRIBUTES: HeaderName = HeaderName::from_static("x-amzn-sagemaker-custom-attributes");
+const INFERENCE_ID: HeaderName = HeaderName::from_static("x-amzn-sagemaker-inference-id");
+const TARGET_VARIANT: HeaderName = HeaderName::from_static("x-amzn-sagemaker-target-variant");
+const TARGET_MODEL: HeaderName = HeaderName::from_static("x-amzn-sagemaker-target-model");
+const TARGET_CONTAINER: HeaderName = HeaderName::from_static("x-amzn-sagemaker-target-container-hostname");
+const TARGET_COMPONENT: HeaderName = HeaderName::from_static("x-amzn-sagemaker-inference-component");
+const SESSION: HeaderName = HeaderName::from_static("x-amzn-sagemaker-session-id");
+const INVOKED_VARIANT: HeaderName = HeaderName::from_static("x-amzn-invoked-production-variant");
+const STREAM_CONTENT_TYPE: HeaderName = HeaderName::from_static("x-amzn-sagemaker-content-type");
+
+/// What the container sees of the caller's headers; everything else is stripped (CC-50, SM-52).
+const FORWARDED: [HeaderName; 4] = [CONTENT_TYPE, ACCEPT, CUSTOM_ATTRIBUTES, INFERENCE_ID];
+
+/// Limits of the proxy.
+#[derive(Clone, Copy, Debug)]
+pub struct InvokeSettings {
+    /// SM-53, CC-51.
+    pub timeout: Duration,
+    /// Whole duration of a streamed answer (SM-53).
+    pub stream_timeout: Duration,
+    /// CC-51.
+    pub connect_timeout: Duration,
+    /// Largest buffered answer, bytes (SM-54).
+    pub body_limit: usize,
+    /// Idle connections per container.
+    pub idle_connections: usize,
+}
+
+/// One invocation, within the body limit.
+#[derive(Clone, Debug)]
+pub struct Invocation {
+    pub endpoint_name: String,
+    /// The caller's headers; the proxy takes what the contract names.
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    /// InvokeEndpointWithResponseStream.
+    pub streamed: bool,
+}
+
+/// The proxy.
+pub struct Proxy {
+    fleets: Arc<Fleets>,
+    store: Arc<dyn StateStore>,
+    pool: Arc<Pool>,
+    settings: InvokeSettings,
+}
+
+impl Proxy {
+    /// A proxy to the containers in `fleets`.
+    pub fn new(fleets: Arc<Fleets>, store: Arc<dyn StateStore>, dial: Arc<dyn Dial>, settings: InvokeSettings) -> Self {
+        let pool = Arc::new(Pool::new(dial, settings.connect_timeout, settings.idle_connections));
+        Self {
+            fleets,
+            store,
+            pool,
+            settings,
+        }
+    }
+
+    /// Sends one allowed invocation to a container of the endpoint.
+    ///
+    /// # Errors
+    /// SM-58's errors.
+    pub async fn invoke(&self, scope: &Scope, granted: Granted<Invocation>) -> Result<Response<Body>, ApiError> {
+        let invocation = granted.into_inner();
+        let target_variant = check_targets(&invocation.headers)?;
+        let key = Endpoint::key(scope, &invocation.endpoint_name);
+        let chance = u64::from_ne_bytes(crate::clock::random());
+        let guard = match self
+            .fleets
+            .pick(&key, &invocation.endpoint_name, target_variant, chance)
+        {
+            Ok(guard) => guard,
+            Err(error) => return Err(self.not_picked(&key, &invocation.endpoint_name, error)),
+        };
+        let failure = failure::Failure {
+            scope,
+            endpoint_name: &invocation.endpoint_name,
+            log_stream: guard.log_stream(),
+        };
+        let (streamed, started) = (invocation.streamed, Instant::now());
+        let request = to_container(invocation.headers, invocation.body);
+        let limit = started + self.settings.timeout;
+        let sent = timeout_at(limit, self.pool.send(guard.workload(), request)).await;
+        let (response, connection) = match sent {
+            Err(_late) => return Err(failure.timed_out()),
+            Ok(Err(pool::SendError::Connect(error))) => {
+                tracing::warn!(workload = %guard.workload(), error = &error as &dyn std::error::Error, "a container cannot be reached");
+                return Err(failure.unreachable());
+            }
+            Ok(Err(pool::SendError::Broken(error))) => {
+                tracing::info!(workload = %guard.workload(), %error, "a container broke off an invocation");
+                return Err(failure.broken());
+            }
+            Ok(Ok(answered)) => answered,
+        };
+        let status = response.status();
+        let (parts, incoming) = response.into_parts();
+        if status.is_success() && streamed {
+            let mut answer = Response::new(body::empty());
+            common_headers(&parts.headers, &guard, answer.headers_mut());
+            let events_type = HeaderValue::from_static("application/vnd.amazon.eventstream");
+            answer.headers_mut().insert(CONTENT_TYPE, events_type);
+            if let Some(kind) = parts.headers.get(CONTENT_TYPE) {
+                answer.headers_mut().insert(STREAM_CONTENT_TYPE, kind.clone());
+            }
+            let deadline = started + self.settings.stream_timeout;
+            *answer.body_mut() = stream::events(incoming, connection, guard, self.pool.clone(), deadline);
+            return Ok(answer);
+        }
+        let most = if status.is_success() {
+            self.settings.body_limit
+        } else {
+            failure::MESSAGE_LIMIT
+        };
+        let collected = match timeout_at(limit, collect(incoming, most)).await {
+            Err(_late) => return Err(failure.timed_out()),
+            Ok(Err(Uncollected::Broken)) => return Err(failure.broken()),
+            Ok(Err(Uncollected::TooLarge(_))) if status.is_success() => return Err(failure.too_large(most)),
+            // A failure's text is cut, not refused.
+            Ok(Err(Uncollected::TooLarge(bytes))) => bytes,
+            Ok(Ok(bytes)) => {
+                self.pool.give_back(guard.workload(), connection);
+                bytes
+            }
+        };
+        if !status.is_success() {
+            return Err(failure.answered(status.as_u16(), &collected));
+        }
+        Ok(to_caller(&parts.headers, &guard, status, collected))
+    }
+
+    /// The cold path: why there was nothing to pick (SM-56, SM-57, SM-61).
+    fn not_picked(&self, key: &Key, name: &str, error: PickError) -> ApiError {
+        let refused = |text: String| ApiError::client("ValidationError", text);
+        match error {
+            PickError::NotServing => match self.store.get::<Endpoint>(key) {
+                Err(error) => ApiError::internal(error),
+                Ok(Some(found)) if found.record.name == name && found.record.status.serves() => unavailable(),
+                Ok(Some(found)) if found.record.name == name => refused(format!(
+                    "Endpoint {name} of account {} is in status {} and does not serve requests.",
+                    key.scope.account,
+                    found.record.status.as_str()
+                )),
+                Ok(_) => refused(format!("Endpoint {name} of account {} not found.", key.scope.account)),
+            },
+            PickError::UnknownVariant(variant) => refused(format!("Variant {variant} not found for endpoint {name}.")),
+            PickError::NoWeight => refused(format!("No variant of endpoint {name} has a weight above 0.")),
+            PickError::NoHealthyInstance => unavailable(),
+        }
+    }
+}
+
+fn unavailable() -> ApiError {
+    ApiError::client("ServiceUnavailable", "The service is unavailable. Try your call again.").with_status(503)
+}
+
+/// The variant asked for; refuses targets that the endpoints of this engine do not have (SM-51).
+fn check_targets(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    let refused = |text: &str| Err(ApiError::client("ValidationError", text));
+    if headers.contains_key(TARGET_MODEL) {
+        return refused("TargetModel can only be given for endpoints that host several models in one container.");
+    }
+    if headers.contains_key(TARGET_CONTAINER) {
+        return refused("TargetContainerHostname can only be given for endpoints with direct invocation.");
+    }
+    if headers.contains_key(TARGET_COMPONENT) {
+        return refused("The endpoint has no inference components.");
+    }
+    if headers.contains_key(SESSION) {
+        return refused("The model of this endpoint does not have stateful sessions.");
+    }
+    if let Some(attributes) = headers.get(CUSTOM_ATTRIBUTES)
+        && !good_attributes(attributes)
+    {
+        return refused("CustomAttributes must be at most 1024 visible US-ASCII characters.");
+    }
+    headers
+        .get(TARGET_VARIANT)
+        .map(|value| {
+            value
+                .to_str()
+                .map_err(|_| ApiError::client("ValidationError", "TargetVariant is not a variant's name."))
+        })
+        .transpose()
+}
+
+/// SM-52.
+fn good_attributes(value: &HeaderValue) -> bool {
+    value.len() <= 1024 && value.as_bytes().iter().all(|byte| (b' '..=b'~').contains(byte))
+}
+
+fn to_container(mut headers: HeaderMap, body: Bytes) -> Request<Full<Bytes>> {
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = http::Method::POST;
+    *request.uri_mut() = http::Uri::from_static("/invocations");
+    let onward = request.headers_mut();
+    onward.insert(HOST, HeaderValue::from_static("localhost:8080"));
+    for name in FORWARDED {
+        if let Some(value) = headers.remove(&name) {
+            onward.insert(name, value);
+        }
+    }
+    request
+}
+
+/// CC-52: status, content type and custom attributes as the container gave them.
+fn to_caller(from: &HeaderMap, guard: &Guard, status: http::StatusCode, bytes: Bytes) -> Response<Body> {
+    let mut response = Response::new(body::full(bytes));
+    *response.status_mut() = status;
+    if let Some(kind) = from.get(CONTENT_TYPE) {
+        response.headers_mut().insert(CONTENT_TYPE, kind.clone());
+    }
+    common_headers(from, guard, response.headers_mut());
+    response
+}
+
+fn common_headers(from: &HeaderMap, guard: &Guard, onto: &mut HeaderMap) {
+    if let Some(attributes) = from.get(CUSTOM_ATTRIBUTES).filter(|value| good_attributes(value)) {
+        onto.insert(CUSTOM_ATTRIBUTES, attributes.clone());
+    }
+    if let Ok(variant) = HeaderValue::from_str(guard.variant()) {
+        onto.insert(INVOKED_VARIANT, variant);
+    }
+}
+
+enum Uncollected {
+    Broken,
+    /// The bytes up to the limit.
+    TooLarge(Bytes),
+}
+
+async fn collect(mut incoming: Incoming, limit: usize) -> Result<Bytes, Uncollected> {
+    let mut first: Option<Bytes> = None;
+    let mut all = BytesMut::new();
+    while let Some(frame) = incoming.frame().await {
+        let Ok(piece) = frame.map_err(|_| Uncollected::Broken)?.into_data() else {
+            continue;
+        };
+        let length = first.as_ref().map_or(all.len(), Bytes::len);
+        if length.saturating_add(piece.len()) > limit {
+            all.extend_from_slice(first.as_deref().unwrap_or_default());
+            all.extend_from_slice(piece.get(..limit.saturating_sub(length)).unwrap_or_default());
+            return Err(Uncollected::TooLarge(all.freeze()));
+        }
+        // Most answers are one piece: then nothing is copied.
+        match (first.take(), all.is_empty()) {
+            (None, true) => first = Some(piece),
+            (before, _) => {
+                all.extend_from_slice(before.as_deref().unwrap_or_default());
+                all.extend_from_slice(&piece);
+            }
+        }
+    }
+    Ok(first.unwrap_or_else(|| all.freeze()))
+}

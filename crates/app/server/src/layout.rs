@@ -1,0 +1,194 @@
+//! The data directory: its folders, its version, its lock, its owner's credentials.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+#[cfg(test)]
+mod tests;
+
+/// Version of the layout, in `DIR/VERSION`. A newer one is refused.
+const VERSION: u32 = 1;
+
+/// Folders of the serving half below DIR with their modes; `layers`, `work` and the rest of `run` are the node's.
+const FOLDERS: &[(&str, u32)] = &[
+    ("ca", 0o700),
+    ("buckets", 0o700),
+    ("escape", 0o700),
+    ("registry/blobs/sha256", 0o700),
+    ("logs", 0o700),
+    ("audit", 0o700),
+    ("run", 0o755),
+];
+
+/// Why the data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LayoutError {
+    #[error("cannot use {path}; check its owner, its mode and the disk")]
+    File {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{0} is in use by another isolarium process; stop it first")]
+    Locked(PathBuf),
+    #[error(
+        "{path} was written by version {found} of the layout and this program knows {VERSION}; use a newer isolarium"
+    )]
+    Newer { path: PathBuf, found: u32 },
+    #[error("{0} does not hold a version number; is it an Isolarium data directory?")]
+    NotOurs(PathBuf),
+}
+
+/// An opened data directory. The lock lasts as long as the value.
+#[derive(Debug)]
+pub struct Layout {
+    root: PathBuf,
+    _lock: File,
+}
+
+impl Layout {
+    /// Makes what is missing and locks the directory for this process.
+    ///
+    /// # Errors
+    /// When another process has it, when a newer version wrote it, or when the file system refuses.
+    pub fn open(root: &Path) -> Result<Self, LayoutError> {
+        let failed = |path: &Path| {
+            let path = path.to_path_buf();
+            move |source| LayoutError::File { path, source }
+        };
+        make_folder(root, 0o755).map_err(failed(root))?;
+        let lock_path = root.join("run/serve.lock");
+        for (folder, mode) in FOLDERS {
+            let path = root.join(folder);
+            make_folder(&path, *mode).map_err(failed(&path))?;
+        }
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&lock_path)
+            .map_err(failed(&lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return Err(LayoutError::Locked(root.into())),
+            Err(fs::TryLockError::Error(source)) => return Err(failed(&lock_path)(source)),
+        }
+        let version_path = root.join("VERSION");
+        match fs::read_to_string(&version_path) {
+            Ok(text) => {
+                let found: u32 = text
+                    .trim()
+                    .parse()
+                    .map_err(|_| LayoutError::NotOurs(version_path.clone()))?;
+                if found > VERSION {
+                    return Err(LayoutError::Newer {
+                        path: version_path,
+                        found,
+                    });
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                write_whole(&version_path, format!("{VERSION}\n").as_bytes(), 0o644).map_err(failed(&version_path))?;
+            }
+            Err(source) => return Err(failed(&version_path)(source)),
+        }
+        let pid_path = root.join("run/serve.pid");
+        write_whole(&pid_path, format!("{}\n", std::process::id()).as_bytes(), 0o644).map_err(failed(&pid_path))?;
+        Ok(Self {
+            root: root.into(),
+            _lock: lock,
+        })
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A path below the directory.
+    pub fn at(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+}
+
+impl Drop for Layout {
+    fn drop(&mut self) {
+        // A stale pid file would point at a stranger; a failure to remove it harms nobody.
+        let _ = fs::remove_file(self.at("run/serve.pid"));
+    }
+}
+
+fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
+    match fs::DirBuilder::new().recursive(true).mode(mode).create(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Temporary file, fsync, rename, fsync of the folder: a reader sees the old file or the new one, also after a crash.
+///
+/// # Errors
+/// What the file system answers.
+pub fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let name = path
+        .file_name()
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let mut temporary_name = std::ffi::OsString::from(".");
+    temporary_name.push(name);
+    temporary_name.push(format!(".{}", std::process::id()));
+    let temporary = folder.join(temporary_name);
+    let written = (|| {
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(mode)
+            .open(&temporary)?;
+        // `mode` is subject to the umask and ignored for a file that exists.
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        File::open(folder)?.sync_all()
+    })();
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+/// The text of `DIR/credentials`: an AWS shared-credentials file with one profile.
+pub fn credentials_text(access_key_id: &str, secret_access_key: &str) -> String {
+    format!("[default]\naws_access_key_id = {access_key_id}\naws_secret_access_key = {secret_access_key}\n")
+}
+
+/// Key id and secret of the profile `default` in a shared-credentials file.
+pub fn read_credentials(text: &str) -> Option<(String, String)> {
+    let mut in_default = false;
+    let (mut id, mut secret) = (None, None);
+    for line in text.lines().map(str::trim) {
+        if let Some(section) = line.strip_prefix('[') {
+            in_default = section.trim_end_matches(']') == "default";
+        } else if in_default && let Some((name, value)) = line.split_once('=') {
+            match name.trim() {
+                "aws_access_key_id" => id = Some(value.trim().to_owned()),
+                "aws_secret_access_key" => secret = Some(value.trim().to_owned()),
+                _ => {}
+            }
+        }
+    }
+    Some((id?, secret?))
+}
+
+/// Where the server of a data directory answers: what a running one wrote down, else what it is configured to do.
+pub fn server_url(data_dir: &Path, listen: std::net::SocketAddr) -> String {
+    match fs::read_to_string(data_dir.join("run/url")) {
+        Ok(text) if text.starts_with("http://") => text.trim().to_owned(),
+        _ => format!("http://{listen}"),
+    }
+}

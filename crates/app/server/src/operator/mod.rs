@@ -1,0 +1,6 @@
+//! What the operator may ask of a running server, over `DIR/run/operator.sock`: a Unix socket that only its owner and
+//! root can open, so the file's mode is the permission. One JSON line asks, one answers.
+
+pub mod client;
+pub mod message;
+pub mod server;

@@ -1,0 +1,150 @@
+//! The name server of containers without network isolation: public service names lead to the engine, everything else
+//! to the uplink's name servers (CC-86). Its sockets live inside the platform network; `node` opened them there.
+
+pub mod answer;
+mod forward;
+
+#[cfg(test)]
+mod tests;
+
+use answer::{Answer, Zone};
+pub use forward::{Forwarder, OpenSocket};
+use isolarium_netplan::intent::Transport;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
+
+/// Questions in progress at one time; more are dropped and asked again by their clients.
+const IN_PROGRESS: usize = 512;
+/// TCP connections at one time.
+const CONNECTIONS: usize = 128;
+/// How long a TCP connection may say nothing.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// A running name server.
+pub struct Resolver {
+    zone: Zone,
+    forwarder: Forwarder,
+    questions: Semaphore,
+}
+
+impl Resolver {
+    /// Answers for `zone`, asks `forwarder` for the rest.
+    pub fn new(zone: Zone, forwarder: Forwarder) -> Arc<Self> {
+        Arc::new(Self {
+            zone,
+            forwarder,
+            questions: Semaphore::new(IN_PROGRESS),
+        })
+    }
+
+    /// The answer to one message; `None` when it deserves none.
+    async fn ask(&self, question: &[u8], transport: Transport) -> Option<Vec<u8>> {
+        match answer::answer(&self.zone, question) {
+            Answer::Reply(reply) => Some(reply),
+            Answer::Silence => None,
+            // Said at once where there is nobody to ask, so that no client waits.
+            Answer::Forward(asked) if self.forwarder.is_empty() => asked.no_such_name(),
+            Answer::Forward(asked) => {
+                let reply = match self.forwarder.forward(question, &asked).await {
+                    Some(reply) => reply,
+                    None => asked.server_failure()?,
+                };
+                match transport {
+                    Transport::Udp if reply.len() > asked.payload_limit() => asked.truncated(),
+                    Transport::Udp | Transport::Tcp => Some(reply),
+                }
+            }
+        }
+    }
+
+    /// Serves UDP questions until the socket fails.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub async fn serve_udp(self: Arc<Self>, socket: UdpSocket) -> io::Result<()> {
+        let socket = Arc::new(socket);
+        let mut buffer = vec![0; 4096];
+        loop {
+            let (length, client) = match socket.recv_from(&mut buffer).await {
+                Ok(received) => received,
+                // An ICMP answer to an earlier reply; the socket is well.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
+                Err(error) => return Err(error),
+            };
+            let question: Vec<u8> = buffer.get(..length).unwrap_or_default().to_vec();
+            let (this, socket) = (self.clone(), socket.clone());
+            tokio::spawn(async move {
+                let Ok(_permit) = this.questions.try_acquire() else {
+                    return;
+                };
+                if let Some(reply) = this.ask(&question, Transport::Udp).await
+                    && let Err(error) = socket.send_to(&reply, client).await
+                {
+                    tracing::debug!(%client, %error, "a DNS answer was not sent");
+                }
+            });
+        }
+    }
+
+    /// Serves TCP connections until the listener fails.
+    ///
+    /// # Errors
+    /// The listener's.
+    pub async fn serve_tcp(self: Arc<Self>, listener: TcpListener) -> io::Result<()> {
+        let connections = Arc::new(Semaphore::new(CONNECTIONS));
+        loop {
+            let (stream, client) = listener.accept().await?;
+            let Ok(permit) = connections.clone().try_acquire_owned() else {
+                continue;
+            };
+            let this = self.clone();
+            tokio::spawn(async move {
+                let _permit = permit;
+                if let Err(error) = this.converse(stream).await {
+                    tracing::debug!(%client, %error, "a DNS connection ended");
+                }
+            });
+        }
+    }
+
+    async fn converse(&self, mut stream: TcpStream) -> io::Result<()> {
+        loop {
+            let length = match tokio::time::timeout(IDLE, stream.read_u16()).await {
+                Ok(Ok(length)) => length,
+                Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+                Ok(Err(error)) => return Err(error),
+                Err(_idle) => return Ok(()),
+            };
+            let mut question = vec![0; usize::from(length)];
+            tokio::time::timeout(IDLE, stream.read_exact(&mut question)).await??;
+            let Some(reply) = self.ask(&question, Transport::Tcp).await else {
+                return Ok(());
+            };
+            let length = u16::try_from(reply.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+            let mut framed = length.to_be_bytes().to_vec();
+            framed.extend_from_slice(&reply);
+            tokio::time::timeout(IDLE, stream.write_all(&framed)).await??;
+        }
+    }
+}
+
+/// The host's own name servers, as far as a container's network can reach them: a loopback address is the host's alone.
+pub fn host_upstream(resolv_conf: &str) -> Vec<SocketAddr> {
+    resolv_conf
+        .lines()
+        .filter_map(|line| {
+            line.trim()
+                .strip_prefix("nameserver")?
+                .trim()
+                .parse::<std::net::Ipv4Addr>()
+                .ok()
+        })
+        .filter(|address| !address.is_loopback() && !address.is_unspecified())
+        .map(|address| SocketAddr::from((address, 53)))
+        .collect()
+}

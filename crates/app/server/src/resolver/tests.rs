@@ -1,0 +1,202 @@
+use super::*;
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::rdata::A;
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+
+fn zone() -> Zone {
+    Zone {
+        regions: vec!["us-east-1".parse().unwrap()],
+        services: "198.18.0.0/17".parse().unwrap(),
+        s3_prefix_list: "198.18.128.0/20".parse().unwrap(),
+    }
+}
+
+fn question(name: &str, kind: RecordType) -> Vec<u8> {
+    let mut message = Message::new(4711, MessageType::Query, OpCode::Query);
+    message.metadata.recursion_desired = true;
+    message.add_query(Query::query(Name::from_str(name).unwrap(), kind));
+    message.to_vec().unwrap()
+}
+
+fn open_loopback() -> OpenSocket {
+    Arc::new(|| std::net::UdpSocket::bind("127.0.0.1:0"))
+}
+
+async fn resolver(upstream: Vec<SocketAddr>) -> (SocketAddr, SocketAddr) {
+    let forwarder = Forwarder::new(upstream, Duration::from_millis(500), open_loopback());
+    let resolver = Resolver::new(zone(), forwarder);
+    let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addresses = (udp.local_addr().unwrap(), tcp.local_addr().unwrap());
+    tokio::spawn(resolver.clone().serve_udp(udp));
+    tokio::spawn(resolver.serve_tcp(tcp));
+    addresses
+}
+
+async fn ask_udp(server: SocketAddr, question: &[u8]) -> Message {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.send_to(question, server).await.unwrap();
+    let mut buffer = vec![0; 4096];
+    let length = tokio::time::timeout(Duration::from_secs(5), socket.recv(&mut buffer))
+        .await
+        .unwrap()
+        .unwrap();
+    Message::from_vec(&buffer[..length]).unwrap()
+}
+
+async fn ask_tcp(server: SocketAddr, question: &[u8]) -> Message {
+    let mut stream = TcpStream::connect(server).await.unwrap();
+    let mut framed = u16::try_from(question.len()).unwrap().to_be_bytes().to_vec();
+    framed.extend_from_slice(question);
+    stream.write_all(&framed).await.unwrap();
+    let length = stream.read_u16().await.unwrap();
+    let mut reply = vec![0; usize::from(length)];
+    stream.read_exact(&mut reply).await.unwrap();
+    Message::from_vec(&reply).unwrap()
+}
+
+/// A name server that answers `records` addresses to every question, after one answer with a wrong id.
+async fn upstream(records: usize) -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut buffer = vec![0; 4096];
+        loop {
+            let (length, client) = socket.recv_from(&mut buffer).await.unwrap();
+            let asked = Message::from_vec(&buffer[..length]).unwrap();
+            let mut forged = Message::response(asked.metadata.id ^ 1, OpCode::Query);
+            forged.add_query(asked.queries[0].clone());
+            let lie = RData::A(A(Ipv4Addr::new(203, 0, 113, 66)));
+            forged.add_answer(Record::from_rdata(asked.queries[0].name().clone(), 1, lie));
+            socket.send_to(&forged.to_vec().unwrap(), client).await.unwrap();
+            let mut reply = Message::response(asked.metadata.id, OpCode::Query);
+            reply.add_query(asked.queries[0].clone());
+            for n in 0..records {
+                let address = Ipv4Addr::new(203, 0, 113, u8::try_from(n % 200).unwrap());
+                reply.add_answer(Record::from_rdata(
+                    asked.queries[0].name().clone(),
+                    1,
+                    RData::A(A(address)),
+                ));
+            }
+            socket.send_to(&reply.to_vec().unwrap(), client).await.unwrap();
+        }
+    });
+    address
+}
+
+fn addresses(message: &Message) -> Vec<Ipv4Addr> {
+    message
+        .answers
+        .iter()
+        .filter_map(|r| if let RData::A(a) = &r.data { Some(a.0) } else { None })
+        .collect()
+}
+
+/// Proves: CC-86
+#[tokio::test]
+async fn service_names_lead_to_the_engine_by_udp_and_tcp() {
+    let (udp, tcp) = resolver(Vec::new()).await;
+    let asked = question("api.sagemaker.us-east-1.amazonaws.com.", RecordType::A);
+    for reply in [ask_udp(udp, &asked).await, ask_tcp(tcp, &asked).await] {
+        assert_eq!(reply.metadata.id, 4711);
+        assert_eq!(reply.metadata.response_code, ResponseCode::NoError);
+        assert!(zone().services.contains(&addresses(&reply)[0]));
+    }
+    let bucket = ask_udp(udp, &question("data.s3.us-east-1.amazonaws.com.", RecordType::A)).await;
+    assert!(zone().s3_prefix_list.contains(&addresses(&bucket)[0]));
+    let six = ask_udp(udp, &question("s3.us-east-1.amazonaws.com.", RecordType::AAAA)).await;
+    assert_eq!(
+        (six.metadata.response_code, six.answers.len()),
+        (ResponseCode::NoError, 0)
+    );
+    let elsewhere = ask_udp(udp, &question("api.sagemaker.eu-west-1.amazonaws.com.", RecordType::A)).await;
+    assert_eq!(elsewhere.metadata.response_code, ResponseCode::NXDomain);
+}
+
+#[tokio::test]
+async fn foreign_names_do_not_exist_where_there_is_no_upstream() {
+    let (udp, _) = resolver(Vec::new()).await;
+    let started = std::time::Instant::now();
+    let reply = ask_udp(udp, &question("example.org.", RecordType::A)).await;
+    assert_eq!(reply.metadata.response_code, ResponseCode::NXDomain);
+    assert!(started.elapsed() < Duration::from_millis(400), "said at once");
+}
+
+#[tokio::test]
+async fn foreign_names_are_asked_upstream_and_forged_answers_ignored() {
+    let (udp, tcp) = resolver(vec![upstream(1).await]).await;
+    let asked = question("example.org.", RecordType::A);
+    for reply in [ask_udp(udp, &asked).await, ask_tcp(tcp, &asked).await] {
+        assert_eq!(reply.metadata.id, 4711);
+        assert_eq!(addresses(&reply), [Ipv4Addr::new(203, 0, 113, 0)]);
+    }
+}
+
+#[tokio::test]
+async fn a_silent_name_server_is_a_failure_and_the_next_is_asked() {
+    let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let quiet = silent.local_addr().unwrap();
+    let (alone, _) = resolver(vec![quiet]).await;
+    let asked = question("example.org.", RecordType::A);
+    assert_eq!(
+        ask_udp(alone, &asked).await.metadata.response_code,
+        ResponseCode::ServFail
+    );
+    let (second, _) = resolver(vec![quiet, upstream(1).await]).await;
+    assert_eq!(
+        ask_udp(second, &asked).await.metadata.response_code,
+        ResponseCode::NoError
+    );
+}
+
+#[tokio::test]
+async fn large_answers_are_truncated_by_udp_and_whole_by_tcp() {
+    let (udp, tcp) = resolver(vec![upstream(60).await]).await;
+    let asked = question("example.org.", RecordType::A);
+    let cut = ask_udp(udp, &asked).await;
+    assert!(cut.metadata.truncation && cut.answers.is_empty());
+    let whole = ask_tcp(tcp, &asked).await;
+    assert!(!whole.metadata.truncation);
+    assert_eq!(whole.answers.len(), 60);
+    let mut roomy = Message::from_vec(&asked).unwrap();
+    let mut edns = Edns::new();
+    edns.set_max_payload(4096);
+    roomy.set_edns(edns);
+    let reply = ask_udp(udp, &roomy.to_vec().unwrap()).await;
+    assert_eq!(reply.answers.len(), 60, "the client said that it takes more");
+}
+
+#[tokio::test]
+async fn malformed_messages_get_an_error_or_silence() {
+    assert!(matches!(answer::answer(&zone(), b""), Answer::Silence));
+    assert!(
+        matches!(answer::answer(&zone(), &[0xff; 40]), Answer::Silence),
+        "claims to be an answer"
+    );
+    let mut two = Message::from_vec(&question("a.org.", RecordType::A)).unwrap();
+    two.add_query(Query::query(Name::from_str("b.org.").unwrap(), RecordType::A));
+    let mut notify = Message::from_vec(&question("a.org.", RecordType::A)).unwrap();
+    notify.metadata.op_code = OpCode::Notify;
+    let mut garbled = question("a.org.", RecordType::A);
+    garbled.truncate(15);
+    for (bytes, code) in [
+        (two.to_vec().unwrap(), ResponseCode::FormErr),
+        (notify.to_vec().unwrap(), ResponseCode::NotImp),
+        (garbled, ResponseCode::FormErr),
+        (question("a.org.", RecordType::AXFR), ResponseCode::Refused),
+    ] {
+        let Answer::Reply(reply) = answer::answer(&zone(), &bytes) else {
+            panic!("no reply to {bytes:?}")
+        };
+        assert_eq!(Message::from_vec(&reply).unwrap().metadata.response_code, code);
+    }
+}
+
+#[test]
+fn the_hosts_loopback_resolver_is_not_a_containers() {
+    let text = "# comment\nnameserver 127.0.0.53\nnameserver 192.0.2.53\nnameserver ::1\noptions edns0\n";
+    assert_eq!(host_upstream(text), ["192.0.2.53:53".parse().unwrap()]);
+}
