@@ -5,8 +5,18 @@ use crate::document::{DocumentKind, Effect, NamedPolicy};
 use crate::explain::{Cited, Denial, Explanation, PolicyType, Reason};
 use crate::pattern::Subject;
 use crate::principal::{AccountMeans, Named};
-use crate::question::{Authority, Question, ResourceSide};
-use isolarium_model::Principal;
+use crate::question::{Authority, Question};
+use isolarium_model::{AccountId, Principal};
+
+/// What the resource itself says: its owner and, where it has one, its own policy.
+#[derive(Clone, Debug, Default)]
+pub struct ResourceSide {
+    /// The account that owns the resource; `None` means the caller's own.
+    pub owner: Option<AccountId>,
+    pub policy: Option<NamedPolicy>,
+    /// A role's trust: its policy must allow in every case, the same account included (IAM-50).
+    pub trust: bool,
+}
 
 /// A question made ready to be held against many statements.
 struct Asked<'a> {

@@ -1,7 +1,8 @@
 //! The gate: a request that IAM allowed.
 
+use crate::evaluate::ResourceSide;
 use crate::explain::{Denial, Explanation};
-use crate::question::{Authority, Question, ResourceSide};
+use crate::question::{Authority, Question};
 
 /// A request of which every question was answered with yes. The field is private: [`authorize`] is the only way to
 /// get one, so forgetting to ask does not compile (style rule 3).

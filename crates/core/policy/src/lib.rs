@@ -13,6 +13,7 @@ mod principal;
 pub mod question;
 
 pub use document::{Compiled, Document, DocumentKind, MalformedPolicy, NamedPolicy};
+pub use evaluate::ResourceSide;
 pub use explain::{Cited, Denial, Explanation, PolicyType, Reason};
 pub use granted::{Granted, authorize, explained};
-pub use question::{Authority, EndpointPolicy, Question, ResourceSide};
+pub use question::{Authority, EndpointPolicy, Question};

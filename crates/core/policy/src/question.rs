@@ -1,7 +1,7 @@
 //! What authorization is asked, and on whose documents it decides.
 
 use crate::document::NamedPolicy;
-use isolarium_model::{AccountId, Arn, Principal};
+use isolarium_model::{Arn, Principal};
 use std::collections::BTreeMap;
 
 /// Values of condition keys, by lower-cased key. An absent key is absent from the map.
@@ -80,14 +80,4 @@ impl Authority {
             context,
         }
     }
-}
-
-/// What the resource itself says: its owner and, where it has one, its own policy.
-#[derive(Clone, Debug, Default)]
-pub struct ResourceSide {
-    /// The account that owns the resource; `None` means the caller's own.
-    pub owner: Option<AccountId>,
-    pub policy: Option<NamedPolicy>,
-    /// A role's trust: its policy must allow in every case, the same account included (IAM-50).
-    pub trust: bool,
 }

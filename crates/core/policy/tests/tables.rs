@@ -1,11 +1,15 @@
 //! Decisions by table: every row is a set of documents and what they must answer.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a table that cannot be read fails its test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a table that cannot be read fails its test"
+)]
 
 use isolarium_model::Principal;
 use isolarium_policy::document::NamedPolicy;
-use isolarium_policy::evaluate::decide;
-use isolarium_policy::question::{Authority, Context, EndpointPolicy, Question, ResourceSide};
+use isolarium_policy::evaluate::{ResourceSide, decide};
+use isolarium_policy::question::{Authority, Context, EndpointPolicy, Question};
 use isolarium_policy::{DocumentKind, PolicyType, Reason};
 use serde::Deserialize;
 use serde_json::Value;

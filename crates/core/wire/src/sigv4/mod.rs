@@ -552,6 +552,11 @@ impl Parsed {
     }
 }
 
+/// AWS's percent-encoding of a text: everything but letters, digits, `-`, `_`, `.` and `~` (RFC 3986).
+pub fn uri_encode(text: &str) -> String {
+    canonical::encode(text.as_bytes(), false)
+}
+
 /// The second text of the algorithm: what the signing key signs.
 fn string_to_sign(stamp: &str, scope: &CredentialScope, canonical_request: &[u8]) -> String {
     format!(
