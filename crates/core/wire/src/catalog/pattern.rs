@@ -24,6 +24,12 @@ pub struct Pattern {
 #[derive(Debug)]
 enum Engine {
     Linear(regex::Regex),
+    /// One class, repeated so often that counting is better left to us: `[\p{L}]{0,1024}` alone takes a second to compile.
+    Counted {
+        class: regex::Regex,
+        least: usize,
+        most: usize,
+    },
     LookAround(Box<fancy_regex::Regex>),
 }
 
@@ -52,6 +58,9 @@ impl Pattern {
     pub fn matches(&self, value: &str) -> bool {
         match self.engine() {
             Some(Engine::Linear(regex)) => regex.is_match(value),
+            Some(Engine::Counted { class, least, most }) => {
+                (*least..=*most).contains(&value.chars().count()) && class.is_match(value)
+            }
             Some(Engine::LookAround(regex)) => regex.is_match(value).unwrap_or(false),
             None => false,
         }
@@ -63,12 +72,13 @@ impl Pattern {
 }
 
 fn compile(text: &str) -> Option<Engine> {
+    if let Some((class, least, most)) = counted(text)
+        && let Ok(class) = linear(&format!("^{}*$", translate(class)))
+    {
+        return Some(Engine::Counted { class, least, most });
+    }
     let whole = format!("^(?:{})$", translate(text));
-    let linear = regex::RegexBuilder::new(&whole)
-        .size_limit(PROGRAM_BYTES)
-        .dfa_size_limit(CACHE_BYTES)
-        .build();
-    if let Ok(regex) = linear {
+    if let Ok(regex) = linear(&whole) {
         return Some(Engine::Linear(regex));
     }
     let look_around = fancy_regex::RegexBuilder::new(&whole)
@@ -77,6 +87,26 @@ fn compile(text: &str) -> Option<Engine> {
         .delegate_dfa_size_limit(CACHE_BYTES)
         .build();
     look_around.ok().map(|regex| Engine::LookAround(Box::new(regex)))
+}
+
+fn linear(pattern: &str) -> Result<regex::Regex, regex::Error> {
+    regex::RegexBuilder::new(pattern)
+        .size_limit(PROGRAM_BYTES)
+        .dfa_size_limit(CACHE_BYTES)
+        .build()
+}
+
+/// A pattern that is one class with a large upper bound: the class and its bounds.
+fn counted(text: &str) -> Option<(&str, usize, usize)> {
+    let text = text.strip_prefix('^').unwrap_or(text);
+    let text = text.strip_suffix('$').unwrap_or(text).strip_suffix('}')?;
+    let (class, bounds) = text.rsplit_once('{')?;
+    let (least, most) = bounds.split_once(',')?;
+    let (least, most) = (least.parse().ok()?, most.parse().ok()?);
+    let inside = class.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    // Only a class without brackets inside is surely one class.
+    let one = class == "." || inside.is_some_and(|inside| !inside.contains(['[', ']']));
+    (one && most > 64).then_some((class, least, most))
 }
 
 /// Spellings in the models that are not what their authors meant, or that need more than a token's view.
@@ -218,6 +248,25 @@ mod tests {
         assert!(matches(r"([\p{L}_.:\/=+\-@]*)${1,128}", "a/b"));
         assert!(matches(r"[a-z0-9-.]+", "a-."));
         assert!(matches("[-a-z]+", "a-"));
+    }
+
+    #[test]
+    fn long_repetitions_of_a_class_are_counted() {
+        const CLASS: &str = r"[\p{L}\p{M}]{1,1024}";
+        assert_eq!(counted(CLASS), Some((r"[\p{L}\p{M}]", 1, 1024)));
+        for other in [
+            r"[a-z]{1,3}",
+            r"[a-z]-[a-z]{1,99}",
+            r"[\]a]{1,99}",
+            "ab{1,99}",
+            "a|[b]{1,99}",
+        ] {
+            assert_eq!(counted(other), None, "{other}");
+        }
+        assert!(matches(CLASS, &"é".repeat(1024)));
+        assert!(!matches(CLASS, &"é".repeat(1025)));
+        assert!(!matches(CLASS, ""));
+        assert!(!matches(CLASS, "é1"));
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! The five AWS protocols: which one a request speaks, its decoding, and the encoding of its answer.
 
-pub mod cbor;
+mod cbor;
 mod decode;
 mod encode;
-pub mod fault;
-pub mod json;
-pub mod query;
+mod fault;
+mod json;
+mod query;
 mod refuse;
-pub mod rest;
-pub mod xml;
+mod rest;
+mod xml;
 
 pub use decode::decode;
 pub use encode::encode;

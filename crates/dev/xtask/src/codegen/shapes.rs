@@ -281,3 +281,64 @@ fn enumeration(name: &str, shape: &Value) -> String {
         type_name(name)
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn model(shapes: &Value) -> Value {
+        json!({
+            "operations": {
+                "Make": {"input": {"shape": "MakeInput"}, "output": {"shape": "MakeOutput"}},
+                "Drop": {"input": {"shape": "MakeInput"}},
+            },
+            "shapes": shapes,
+        })
+    }
+
+    fn shapes() -> Value {
+        json!({
+            "MakeInput": {"type": "structure", "required": ["Name"], "payload": "Body", "members": {
+                "Name": {"shape": "Text"}, "Body": {"shape": "Bytes"}, "Tree": {"shape": "Tree"}}},
+            "MakeOutput": {"type": "structure", "required": ["State"], "members": {
+                "State": {"shape": "stateType"}, "At": {"shape": "Time"}, "Sizes": {"shape": "Sizes"}}},
+            "Tree": {"type": "structure", "members": {"Left": {"shape": "Tree"}, "All": {"shape": "Trees"}}},
+            "Trees": {"type": "list", "member": {"shape": "Tree"}},
+            "Sizes": {"type": "map", "key": {"shape": "Text"}, "value": {"shape": "Size"}},
+            "Text": {"type": "string"}, "Bytes": {"type": "blob"}, "Time": {"type": "timestamp"}, "Size": {"type": "long"},
+            "stateType": {"type": "string", "enum": ["Up", "Down"]},
+        })
+    }
+
+    #[test]
+    fn structs_follow_the_model() {
+        let source = generate("s", &model(&shapes()), &["Make".into()]).expect("the model is sound");
+        for line in [
+            "pub name: String,",
+            "pub tree: Option<Tree>,",
+            "pub left: Option<Box<Tree>>,",
+            "pub all: Option<Vec<Tree>>,",
+            "pub state: StateType,",
+            "/// Milliseconds since the epoch.\n    pub at: Option<i64>,",
+            "pub sizes: Option<IndexMap<String, i64>>,",
+            "pub fn new(state: StateType) -> Self",
+            "Down = \"Down\",",
+        ] {
+            assert!(source.contains(line), "{line} is not in\n{source}");
+        }
+        assert!(!source.contains("body"), "a payload blob travels beside the struct");
+    }
+
+    #[test]
+    fn an_unknown_operation_and_a_shared_input_are_refused() {
+        assert!(generate("s", &model(&shapes()), &["Fly".into()]).is_err());
+        assert!(generate("s", &model(&shapes()), &["Make".into(), "Drop".into()]).is_err());
+    }
+
+    #[test]
+    fn an_operation_without_output_gets_an_empty_struct() {
+        let source = generate("s", &model(&shapes()), &["Drop".into()]).expect("the model is sound");
+        assert!(source.contains("pub struct DropOutput {"));
+    }
+}
