@@ -85,7 +85,6 @@ mod tests {
         u32::from_be_bytes(frame[at..at + 4].try_into().unwrap())
     }
 
-    /// Proves: SM-53
     #[test]
     fn a_frame_has_lengths_checksums_headers_and_payload() {
         let frames = payload_parts(b"hello");

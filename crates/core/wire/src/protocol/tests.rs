@@ -192,7 +192,7 @@ fn ec2_requests_are_read_and_answered() {
     );
 }
 
-/// Proves: SM-2, SM-52
+/// Proves: SM-2
 #[test]
 fn invocations_are_read_from_the_head_alone() {
     let head = head(
