@@ -152,6 +152,8 @@ impl<W: Write> Packer<W> {
 fn header(kind: EntryType, stat: &Stat, size: u64) -> Result<Header, ArchiveError> {
     let mut header = Header::new_gnu();
     header.set_entry_type(kind);
+    header.set_uid(0);
+    header.set_gid(0);
     header.set_mode(stat.st_mode & 0o777);
     header.set_mtime(u64::try_from(stat.st_mtime).unwrap_or(0));
     header.set_size(size);

@@ -242,10 +242,12 @@ impl<'a> Unpacker<'a> {
     }
 
     fn traits(&self, header: &tar::Header) -> Result<Traits, ArchiveError> {
-        let id = |id: u64| -> Result<u32, ArchiveError> {
+        let id = |id: io::Result<u64>| -> Result<u32, ArchiveError> {
             if !self.is_layer {
+                // Whoever packed a model, here it belongs to the container's root.
                 return Ok(0);
             }
+            let id = id?;
             u32::try_from(id).ok().filter(|id| u64::from(*id) < IDS).ok_or_else(|| {
                 ArchiveError::Refused(format!(
                     "owner {id} is outside the ids of a container (0 to {})",
@@ -257,10 +259,10 @@ impl<'a> Unpacker<'a> {
         // A model has no use for set-user-id; in an image the bits do nothing under no_new_privs.
         let mode = if self.is_layer { mode } else { (mode & 0o777) | 0o600 };
         Ok(Traits {
-            uid: Uid::from_raw(id(header.uid()?)?),
-            gid: Gid::from_raw(id(header.gid()?)?),
+            uid: Uid::from_raw(id(header.uid())?),
+            gid: Gid::from_raw(id(header.gid())?),
             mode: Mode::from_raw_mode(mode),
-            seconds: header.mtime()?,
+            seconds: header.mtime().unwrap_or(0),
         })
     }
 

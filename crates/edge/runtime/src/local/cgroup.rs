@@ -146,7 +146,12 @@ impl Cgroups {
         };
         let deadline = Instant::now() + patience;
         loop {
-            let left = read_at(&group, "cgroup.procs")?;
+            let left = match read_at(&group, "cgroup.procs") {
+                Ok(left) => left,
+                // The shim removed the empty group meanwhile.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => return Ok(()),
+                Err(error) => return Err(error),
+            };
             if left.trim().is_empty() {
                 return Ok(());
             }
