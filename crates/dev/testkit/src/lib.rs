@@ -1,1 +1,3 @@
-//! placeholder
+//! What tests, benchmarks and the demo stand on.
+
+pub mod lab;
