@@ -1,0 +1,211 @@
+//! Copies: links where possible, bytes where the copy differs.
+
+use super::body::blocking;
+use super::convert::{
+    algorithm, etag, fill_checksums, header_tags, kind_of, names, object_headers, refuse_unkept, shown_version,
+    timestamp,
+};
+use super::fault;
+use super::gate::{Allowed, Ask, Call};
+use super::objects::{LARGEST_PUT, ReadConditions, read_action};
+use isolarium_model::s3::{BucketName, ChecksumAlgorithm, Object, ObjectHeaders, ObjectKey, Versioning};
+use isolarium_store::objects::{Attributes, CopySource, Put, WriteCondition};
+use isolarium_store::{ObjectError, ObjectStore};
+use s3s::dto;
+use s3s::{S3Request, S3Response, S3Result, s3_error};
+
+/// The source of a copy as names; only buckets can be sources.
+pub(super) fn source_of(source: &dto::CopySource) -> S3Result<CopySource> {
+    match source {
+        dto::CopySource::Bucket {
+            bucket,
+            key,
+            version_id,
+        } => Ok(CopySource {
+            bucket: super::convert::bucket_name(bucket)?,
+            key: super::convert::object_key(key)?,
+            version: version_id.as_deref().map(str::to_owned),
+        }),
+        _ => Err(s3_error!(
+            InvalidArgument,
+            "Copy Source must mention the source bucket and key: sourcebucket/sourcekey"
+        )),
+    }
+}
+
+/// The question about reading a copy's source.
+pub(super) fn source_ask(source: &CopySource) -> Ask {
+    let action = read_action(source.version.as_ref(), "s3:GetObject", "s3:GetObjectVersion");
+    Ask::object(action, &source.bucket, source.key.as_str())
+}
+
+macro_rules! check_source {
+    ($input:expr, $object:expr) => {
+        ReadConditions {
+            matches: $input.copy_source_if_match.as_ref(),
+            none_match: $input.copy_source_if_none_match.as_ref(),
+            modified_since: $input.copy_source_if_modified_since.as_ref(),
+            unmodified_since: $input.copy_source_if_unmodified_since.as_ref(),
+        }
+        .check($object)
+        .map_err(|_| fault::of(ObjectError::PreconditionFailed))
+    };
+}
+
+pub(super) fn check_part_source(input: &dto::UploadPartCopyInput, object: &Object) -> S3Result<()> {
+    check_source!(input, object)
+}
+
+pub(super) async fn copy(request: S3Request<dto::CopyObjectInput>) -> S3Result<S3Response<dto::CopyObjectOutput>> {
+    let call = Call::of(&request)?;
+    let input = request.input;
+    let (bucket, key) = names(&call, &input.bucket, &input.key)?;
+    refuse_unkept!(input);
+    if input.copy_source_sse_customer_algorithm.is_some() {
+        return Err(super::convert::not_implemented());
+    }
+    let source = source_of(&input.copy_source)?;
+    let directive = |text: Option<&str>| text.is_none_or(|text| text == "COPY");
+    let keep_headers = directive(input.metadata_directive.as_ref().map(|text| text.as_str()));
+    let keep_tags = directive(input.tagging_directive.as_ref().map(|text| text.as_str()));
+    let onto_itself = source.bucket == bucket && source.key == key && source.version.is_none();
+    if onto_itself && keep_headers && keep_tags {
+        return Err(s3_error!(
+            InvalidRequest,
+            "This copy request is illegal because it is trying to copy an object to itself without changing the \
+             object's metadata, storage class, website redirect location or encryption attributes."
+        ));
+    }
+    let wanted = input
+        .checksum_algorithm
+        .as_ref()
+        .map(|name| algorithm(name.as_str()))
+        .transpose()?;
+    let tags = header_tags(input.tagging.as_deref())?;
+    let headers: ObjectHeaders = object_headers!(input);
+    blocking(move || {
+        let mut asks = vec![Ask::object("s3:PutObject", &bucket, key.as_str()), source_ask(&source)];
+        if !keep_tags && !tags.is_empty() {
+            asks.push(Ask::object("s3:PutObjectTagging", &bucket, key.as_str()));
+        }
+        let allowed = call.allow(&asks, input.expected_bucket_owner.as_deref())?;
+        let (owner, versioned) = (
+            allowed.bucket()?.owner.clone(),
+            allowed.bucket()?.versioning != Versioning::Never,
+        );
+        let from = allowed
+            .store
+            .head(&source.bucket, &source.key, source.version.as_deref())
+            .map_err(|error| call.missing(error, &source.bucket))?;
+        source_owner(&allowed, &source.bucket, input.expected_source_bucket_owner.as_deref())?;
+        check_source!(input, &from)?;
+        if keep_tags && !from.tags.is_empty() {
+            call.allow(
+                &[
+                    Ask::object("s3:GetObjectTagging", &source.bucket, source.key.as_str()),
+                    Ask::object("s3:PutObjectTagging", &bucket, key.as_str()),
+                ],
+                None,
+            )?;
+        }
+        if from.size > LARGEST_PUT {
+            return Err(s3_error!(
+                InvalidRequest,
+                "The specified copy source is larger than the maximum allowable size for a copy source: 5368709120"
+            ));
+        }
+        // The version that was looked at is the one that is copied, even if the key changes meanwhile.
+        let source = CopySource {
+            version: Some(from.version.clone()),
+            ..source
+        };
+        let attributes = Attributes {
+            headers,
+            tags,
+            owner,
+            now: call.now,
+            condition: WriteCondition::None,
+        };
+        let object = if needs_hashing(&from, wanted) {
+            rehash(
+                &allowed.store,
+                &source,
+                &bucket,
+                &key,
+                attributes,
+                wanted,
+                (keep_headers, keep_tags),
+            )?
+        } else {
+            let keep = (keep_headers, keep_tags);
+            allowed
+                .store
+                .copy(&source, &bucket, &key, attributes, keep)
+                .map_err(fault::of)?
+        };
+        let mut result = dto::CopyObjectResult {
+            e_tag: Some(etag(&object.etag)),
+            last_modified: Some(timestamp(object.modified)),
+            checksum_type: kind_of(&object.checksums),
+            ..Default::default()
+        };
+        fill_checksums!(result, &object.checksums);
+        Ok(S3Response::new(dto::CopyObjectOutput {
+            copy_object_result: Some(result),
+            copy_source_version_id: (from.version != "null").then_some(from.version),
+            version_id: shown_version(&object, versioned),
+            ..Default::default()
+        }))
+    })
+    .await
+}
+
+pub(super) fn source_owner(allowed: &Allowed, bucket: &BucketName, expected: Option<&str>) -> S3Result<()> {
+    let Some(expected) = expected else { return Ok(()) };
+    let owner = allowed.store.bucket(bucket).map_err(fault::of)?.owner;
+    if expected == owner.as_str() {
+        Ok(())
+    } else {
+        Err(s3_error!(AccessDenied, "Access Denied"))
+    }
+}
+
+/// A copy of a multipart object, or one that asks for another checksum, is read once; all others share the bytes.
+fn needs_hashing(from: &Object, wanted: Option<ChecksumAlgorithm>) -> bool {
+    !from.parts.is_empty() || wanted.is_some_and(|wanted| !from.checksums.iter().any(|sum| sum.algorithm == wanted))
+}
+
+fn rehash(
+    store: &ObjectStore,
+    source: &CopySource,
+    bucket: &BucketName,
+    key: &ObjectKey,
+    mut attributes: Attributes,
+    wanted: Option<ChecksumAlgorithm>,
+    (keep_headers, keep_tags): (bool, bool),
+) -> S3Result<Object> {
+    let mut reading = store
+        .open_object(&source.bucket, &source.key, source.version.as_deref())
+        .map_err(fault::of)?;
+    let kept = reading.object.checksums.first().map(|sum| sum.algorithm);
+    let algorithms = [wanted.or(kept).unwrap_or(ChecksumAlgorithm::Crc64Nvme)];
+    let data = store
+        .receive_all(&mut reading.file, &algorithms, attributes.now)
+        .map_err(fault::of)?;
+    if keep_headers {
+        attributes.headers = reading.object.headers;
+    }
+    if keep_tags {
+        attributes.tags = reading.object.tags;
+    }
+    let put = Put {
+        bucket: bucket.clone(),
+        key: key.clone(),
+        data,
+        etag: None,
+        checksums: None,
+        parts: Vec::new(),
+        attributes,
+    };
+    store.put(put).map_err(fault::of)
+}

@@ -1,0 +1,256 @@
+//! From an authenticated HTTP request to an answer.
+//!
+//! Signatures are not s3s's business here. The front door has verified the request's head with the one verifier of all
+//! services, and passes what remains to be checked of the body ([`BodyCheck`]). This module takes the signature off
+//! the request (header, query, chunk framing), so that s3s sees a plain request and needs no secret; the body yields
+//! only bytes that the check has seen, and ends in an error if the check fails. s3s's own verifier would need every
+//! caller's secret, knows no session tokens, and cannot switch signature version 2 off.
+
+use super::backend::Backend;
+use super::body::{CheckedBody, Trailers};
+use super::gate::{Authorities, Call, Gate};
+use super::host::{Hosts, bucket_of};
+use super::log::{AccessLog, AccessRecord, Trace};
+use super::query;
+use crate::Caller;
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, HeaderName};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body::Body as HttpBody;
+use isolarium_model::time::Clock;
+use isolarium_store::ObjectStore;
+use isolarium_wire::sigv4::BodyCheck;
+use s3s::access::{S3Access, S3AccessContext};
+use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::{Body, S3Error, S3ErrorCode, S3Result, StdError};
+use std::sync::Arc;
+
+/// Bucket-level settings that the protocol layer does not know. It would take them for the operation on the bucket
+/// itself: `DELETE /bucket?metadataConfiguration` must never delete the bucket.
+const UNKNOWN_SETTINGS: [&str; 9] = [
+    "metadataConfiguration",
+    "metadataInventoryTable",
+    "metadataJournalTable",
+    "abac",
+    "renameObject",
+    "annotations",
+    "publicAccessBlockStatus",
+    "torrent",
+    "select",
+];
+
+/// What S3 needs from the wiring.
+pub struct S3Wiring {
+    pub objects: ObjectStore,
+    pub clock: Arc<dyn Clock>,
+    pub authorities: Arc<dyn Authorities>,
+    pub access_log: Arc<dyn AccessLog>,
+    /// Base host names of the operator's own under which buckets are subdomains; AWS's names are known.
+    pub base_hosts: Vec<String>,
+}
+
+/// S3 for requests whose head the front door has authenticated. Cheap to clone.
+#[derive(Clone)]
+pub struct S3Front {
+    service: S3Service,
+    pub(super) gate: Arc<Gate>,
+    pub(super) access_log: Arc<dyn AccessLog>,
+    base_hosts: Arc<Vec<String>>,
+}
+
+/// Takes note of the operation for the access log. Authorization happens with the operation's input, in `Call::allow`.
+struct Noting;
+
+#[async_trait::async_trait]
+impl S3Access for Noting {
+    async fn check(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
+        let operation = cx.s3_op().name().to_owned();
+        if let Some(call) = cx.extensions_mut().get::<Call>() {
+            call.trace.note(|noted| noted.operation = Some(operation));
+        }
+        Ok(())
+    }
+}
+
+/// Requests reach s3s without signatures, so nobody's secret is ever asked for.
+struct NoSecrets;
+
+#[async_trait::async_trait]
+impl s3s::auth::S3Auth for NoSecrets {
+    async fn get_secret_key(&self, _: &str) -> S3Result<s3s::auth::SecretKey> {
+        Err(S3Error::with_message(
+            S3ErrorCode::InvalidAccessKeyId,
+            "The request still carries a signature.",
+        ))
+    }
+}
+
+impl S3Front {
+    /// Builds the service.
+    pub fn new(wiring: S3Wiring) -> Self {
+        let mut builder = S3ServiceBuilder::new(Backend);
+        builder.set_host(Hosts {
+            bases: wiring.base_hosts.clone(),
+        });
+        // The access hook runs only beside an authentication provider.
+        builder.set_auth(NoSecrets);
+        builder.set_access(Noting);
+        Self {
+            service: builder.build(),
+            gate: Arc::new(Gate::new(wiring.objects, wiring.clock, wiring.authorities)),
+            access_log: wiring.access_log,
+            base_hosts: Arc::new(wiring.base_hosts),
+        }
+    }
+
+    /// The bucket that a host name carries, as signature version 2 needs to know it.
+    pub fn bucket_in_host<'h>(&self, host: &'h str) -> Option<&'h str> {
+        bucket_of(host, &self.base_hosts)
+    }
+
+    /// Answers a request. `caller` is who signed its head ([`isolarium_model::Principal::Anonymous`] for nobody),
+    /// `check` what its body must still prove. Never fails: failures are S3's error answers.
+    pub async fn call<B>(&self, request: Request<B>, caller: Caller, check: BodyCheck) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes> + Send + Sync + 'static,
+        B::Error: Into<StdError>,
+    {
+        let trace = Trace::default();
+        let mut record = AccessRecord::begin(&caller, self.gate.now());
+        let request_id = caller.request_id.clone();
+        let head_only = request.method() == Method::HEAD;
+        let call = Call::new(&self.gate, caller, trace.clone());
+        let mut response = match self.prepare(request, check, call) {
+            Ok((request, trailers)) => {
+                let answer = self.service.call(request).await;
+                match (answer, trailers.fault()) {
+                    // A body that is refused within a small XML request: its own error, not the parser's.
+                    (Ok(response), Some(fault)) if response.status().is_server_error() => fault_answer(fault),
+                    (Ok(response), _) => response,
+                    (Err(error), _) => {
+                        tracing::error!(error = %StdError::from(error), "the S3 protocol layer failed");
+                        fault_answer(S3Error::new(S3ErrorCode::InternalError))
+                    }
+                }
+            }
+            Err(error) => fault_answer(error),
+        };
+        let code = error_code(&response);
+        finish(&mut response, &request_id, head_only);
+        let noted = trace.noted();
+        record.operation = noted.operation;
+        record.bucket = noted.bucket;
+        record.key = noted.key;
+        record.status = response.status().as_u16();
+        record.error = code;
+        self.access_log.record(&record);
+        response
+    }
+
+    /// Takes the signature off and puts the call into the extensions.
+    fn prepare<B>(&self, request: Request<B>, check: BodyCheck, call: Call) -> S3Result<(Request<Body>, Trailers)>
+    where
+        B: HttpBody<Data = Bytes> + Send + Sync + 'static,
+        B::Error: Into<StdError>,
+    {
+        let (mut parts, body) = request.into_parts();
+        let sent = parts.uri.query().unwrap_or_default();
+        if sent
+            .split('&')
+            .any(|pair| UNKNOWN_SETTINGS.contains(&pair.split('=').next().unwrap_or_default()))
+        {
+            return Err(S3Error::with_message(
+                S3ErrorCode::NotImplemented,
+                "This setting of S3 is not implemented; see docs/compatibility.md.",
+            ));
+        }
+        let kept = query::without_signature(sent);
+        let path = parts.uri.path();
+        let target = if kept.is_empty() {
+            path.to_owned()
+        } else {
+            format!("{path}?{kept}")
+        };
+        parts.uri = unsigned_uri(&parts.uri, &target)?;
+        parts.headers.remove(AUTHORIZATION);
+        for name in ["x-amz-content-sha256", "x-amz-security-token", "x-amz-date"] {
+            parts.headers.remove(name);
+        }
+        if let BodyCheck::Chunked(decoder) = &check {
+            parts
+                .headers
+                .insert(CONTENT_LENGTH, HeaderValue::from(decoder.declared_length()));
+            let encoding = parts
+                .headers
+                .get(CONTENT_ENCODING)
+                .and_then(|value| value.to_str().ok());
+            match encoding.map(str::to_owned).and_then(super::convert::stored_encoding) {
+                Some(kept) => {
+                    let value = HeaderValue::from_str(&kept)
+                        .map_err(|_| S3Error::with_message(S3ErrorCode::InvalidRequest, "invalid Content-Encoding"))?;
+                    parts.headers.insert(CONTENT_ENCODING, value);
+                }
+                None => {
+                    parts.headers.remove(CONTENT_ENCODING);
+                }
+            }
+        }
+        let trailers = Trailers::default();
+        parts.extensions.insert(call);
+        parts.extensions.insert(trailers.clone());
+        let body = Body::http_body(CheckedBody::new(body, check, trailers.clone()));
+        Ok((Request::from_parts(parts, body), trailers))
+    }
+}
+
+fn unsigned_uri(uri: &Uri, target: &str) -> S3Result<Uri> {
+    let invalid = |_| S3Error::with_message(S3ErrorCode::InvalidURI, "Couldn't parse the specified URI.");
+    match (uri.scheme_str(), uri.authority()) {
+        (Some(scheme), Some(authority)) => format!("{scheme}://{authority}{target}").parse().map_err(invalid),
+        _ => target.parse().map_err(invalid),
+    }
+}
+
+fn fault_answer(error: S3Error) -> Response<Body> {
+    error.to_http_response().unwrap_or_else(|_| {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        response
+    })
+}
+
+/// The code of an error answer, for the access log.
+fn error_code(response: &Response<Body>) -> Option<String> {
+    if response.status().is_success() {
+        return None;
+    }
+    let body = response.body().bytes().unwrap_or_default();
+    let text = String::from_utf8_lossy(&body);
+    let code = text
+        .split_once("<Code>")
+        .and_then(|(_, rest)| rest.split_once("</Code>"))
+        .map(|(code, _)| code);
+    Some(
+        code.or(response.status().canonical_reason())
+            .unwrap_or("error")
+            .to_owned(),
+    )
+}
+
+fn finish(response: &mut Response<Body>, request_id: &str, head_only: bool) {
+    let bare = response.status() == StatusCode::NOT_MODIFIED || (head_only && !response.status().is_success());
+    if bare {
+        // Answers without a body must not promise one.
+        *response.body_mut() = Body::empty();
+        response.headers_mut().remove(CONTENT_LENGTH);
+        response.headers_mut().remove(http::header::CONTENT_TYPE);
+    }
+    if let Ok(value) = HeaderValue::from_str(request_id) {
+        response
+            .headers_mut()
+            .insert(HeaderName::from_static("x-amz-request-id"), value.clone());
+        response
+            .headers_mut()
+            .insert(HeaderName::from_static("x-amz-id-2"), value);
+    }
+}

@@ -1,0 +1,185 @@
+//! The platform's own transfers (NI-12, NI-14): the same questions, the same access log, as the execution role's
+//! session. Nothing here can reach an object that the role may not.
+
+use super::fault;
+use super::front::S3Front;
+use super::gate::{Allowed, Ask, Call};
+use super::log::{AccessRecord, Trace};
+use crate::Caller;
+use isolarium_model::s3::{BucketName, Object, ObjectHeaders, ObjectKey};
+use isolarium_store::objects::{Attributes, Listing, ListingQuery, Put, Reading, WriteCondition};
+use s3s::S3Error;
+use std::io::Read;
+use std::path::Path;
+
+/// Why a transfer failed: S3's code and text, as a client of the role would read them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct TransferError {
+    /// S3's error code, such as `AccessDenied` or `NoSuchKey`.
+    pub code: String,
+    pub message: String,
+}
+
+impl From<S3Error> for TransferError {
+    fn from(error: S3Error) -> Self {
+        Self {
+            code: error.code().as_str().into(),
+            message: error.message().unwrap_or_default().into(),
+        }
+    }
+}
+
+/// All calls block; run them off the async threads. `caller` is the role session that acts.
+impl S3Front {
+    fn transfer<T>(
+        &self,
+        caller: &Caller,
+        operation: &'static str,
+        bucket: &BucketName,
+        key: Option<&str>,
+        asks: &[Ask],
+        act: impl FnOnce(&Allowed, &Call) -> Result<T, S3Error>,
+    ) -> Result<T, TransferError> {
+        let call = Call::new(&self.gate, caller.clone(), Trace::default());
+        let outcome = call.allow(asks, None).and_then(|allowed| {
+            allowed.bucket()?;
+            act(&allowed, &call)
+        });
+        let record = AccessRecord {
+            operation: Some(operation.into()),
+            bucket: Some(bucket.to_string()),
+            key: key.map(str::to_owned),
+            status: match &outcome {
+                Ok(_) => 200,
+                Err(error) => error.status_code().map_or(500, |status| status.as_u16()),
+            },
+            error: outcome.as_ref().err().map(|error| error.code().as_str().to_owned()),
+            platform: true,
+            ..AccessRecord::begin(caller, call.now)
+        };
+        self.access_log.record(&record);
+        outcome.map_err(Into::into)
+    }
+
+    /// A page of objects; needs `s3:ListBucket` with `s3:prefix`.
+    ///
+    /// # Errors
+    /// S3's error.
+    pub fn platform_list(
+        &self,
+        caller: &Caller,
+        bucket: &BucketName,
+        query: &ListingQuery,
+    ) -> Result<Listing, TransferError> {
+        let ask = Ask::bucket("s3:ListBucket", bucket).with("s3:prefix", Some(query.prefix.as_str()));
+        self.transfer(caller, "ListObjectsV2", bucket, None, &[ask], |allowed, _| {
+            allowed.store.list(bucket, query).map_err(fault::of)
+        })
+    }
+
+    /// Opens an object for reading; needs `s3:GetObject`.
+    ///
+    /// # Errors
+    /// S3's error.
+    pub fn platform_open(
+        &self,
+        caller: &Caller,
+        bucket: &BucketName,
+        key: &ObjectKey,
+    ) -> Result<Reading, TransferError> {
+        let ask = Ask::object("s3:GetObject", bucket, key.as_str());
+        self.transfer(
+            caller,
+            "GetObject",
+            bucket,
+            Some(key.as_str()),
+            &[ask],
+            |allowed, call| {
+                allowed
+                    .store
+                    .open_object(bucket, key, None)
+                    .map_err(|error| call.missing(error, bucket))
+            },
+        )
+    }
+
+    /// Stages an object without copying it: one more name for its file, `relative` below `directory`; needs
+    /// `s3:GetObject`.
+    ///
+    /// # Errors
+    /// S3's error; `InternalError` when the name exists or leads out of the directory.
+    pub fn platform_link_into(
+        &self,
+        caller: &Caller,
+        bucket: &BucketName,
+        key: &ObjectKey,
+        directory: &Path,
+        relative: &str,
+    ) -> Result<Object, TransferError> {
+        let ask = Ask::object("s3:GetObject", bucket, key.as_str());
+        self.transfer(
+            caller,
+            "GetObject",
+            bucket,
+            Some(key.as_str()),
+            &[ask],
+            |allowed, call| {
+                allowed
+                    .store
+                    .link_into(bucket, key, None, directory, relative)
+                    .map_err(|error| call.missing(error, bucket))
+            },
+        )
+    }
+
+    /// Stores an object; needs `s3:PutObject`.
+    ///
+    /// # Errors
+    /// S3's error.
+    pub fn platform_put(
+        &self,
+        caller: &Caller,
+        bucket: &BucketName,
+        key: &ObjectKey,
+        content_type: Option<&str>,
+        source: &mut dyn Read,
+    ) -> Result<Object, TransferError> {
+        let ask = Ask::object("s3:PutObject", bucket, key.as_str());
+        self.transfer(
+            caller,
+            "PutObject",
+            bucket,
+            Some(key.as_str()),
+            &[ask],
+            |allowed, call| {
+                let algorithms = [isolarium_model::s3::ChecksumAlgorithm::Crc64Nvme];
+                let data = allowed
+                    .store
+                    .receive_all(source, &algorithms, call.now)
+                    .map_err(fault::of)?;
+                let headers = ObjectHeaders {
+                    content_type: content_type.map(str::to_owned),
+                    ..Default::default()
+                };
+                let attributes = Attributes {
+                    headers,
+                    tags: Vec::new(),
+                    owner: allowed.bucket()?.owner.clone(),
+                    now: call.now,
+                    condition: WriteCondition::None,
+                };
+                let put = Put {
+                    bucket: bucket.clone(),
+                    key: key.clone(),
+                    data,
+                    etag: None,
+                    checksums: None,
+                    parts: Vec::new(),
+                    attributes,
+                };
+                allowed.store.put(put).map_err(fault::of)
+            },
+        )
+    }
+}
