@@ -98,7 +98,6 @@ fn private_shared_link_local_and_metadata_addresses_are_refused_before_nat() {
     assert_eq!(lab.internet().arrivals().len(), reached, "nothing arrived");
 }
 
-/// Proves: NI-26
 #[test]
 fn containers_of_the_platform_network_do_not_reach_each_other() {
     let lab = Lab::new().unwrap();
@@ -182,7 +181,6 @@ fn a_forged_source_address_gets_nowhere() {
     );
 }
 
-/// Proves: NI-1, NI-6
 #[test]
 fn a_default_container_has_no_ipv6_path() {
     let lab = Lab::new().unwrap();
@@ -215,7 +213,7 @@ fn a_default_container_has_no_ipv6_path() {
     );
 }
 
-/// Proves: NI-6, NI-8, NI-11
+/// Proves: NI-6, NI-8, NI-11, NI-26
 #[test]
 fn no_frame_of_a_sealed_container_leaves_its_namespace() {
     let lab = Lab::new().unwrap();
@@ -267,7 +265,6 @@ fn no_frame_of_a_sealed_container_leaves_its_namespace() {
     assert!(outside.iter().all(|capture| !capture.frames().unwrap().is_empty()));
 }
 
-/// Proves: NI-3
 #[test]
 fn public_service_addresses_are_answered_inside_the_platform_network() {
     let lab = Lab::new().unwrap();

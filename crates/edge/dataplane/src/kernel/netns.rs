@@ -91,9 +91,13 @@ pub fn unpin(path: &Path) -> io::Result<()> {
 /// Those of the kernel; a directory with something in it stays.
 pub fn unpin_dir(dir: &Path) -> io::Result<()> {
     use rustix::io::Errno;
-    match rustix::mount::unmount(dir, rustix::mount::UnmountFlags::DETACH) {
-        Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
-        Err(errno) => return Err(errno.into()),
+    // Once for each engine that had to make the namespace anew.
+    loop {
+        match rustix::mount::unmount(dir, rustix::mount::UnmountFlags::DETACH) {
+            Ok(()) => {}
+            Err(Errno::INVAL | Errno::NOENT) => break,
+            Err(errno) => return Err(errno.into()),
+        }
     }
     match std::fs::remove_dir(dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
