@@ -1,5 +1,6 @@
 //! What an operation sees besides its request.
 
+use crate::ecr::Registry;
 use crate::iam::credentials::MasterKey;
 use isolarium_model::time::{Clock, IdSource};
 use isolarium_model::{Principal, Scope, Timestamp};
@@ -139,7 +140,9 @@ pub struct Ctx<'a> {
     pub ids: &'a dyn IdSource,
     pub store: &'a dyn StateStore,
     pub logs: &'a dyn LogStore,
-    pub registry: &'a crate::ecr::Registry,
+    pub registry: &'a Registry,
     /// Seals session tokens (IAM-45).
     pub master: &'a MasterKey,
+    /// What execution roles may do and see: asked before a job or model is accepted (SM-17).
+    pub platform: &'a dyn crate::platform::AsRole,
 }

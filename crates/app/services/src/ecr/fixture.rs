@@ -15,15 +15,16 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 pub(crate) struct Fixture {
     pub registry: Registry,
     pub store: MemoryState,
-    clock: TestClock,
+    pub clock: TestClock,
     logs: DiskLogs,
     ids: Counter,
     master: MasterKey,
     dispatch: Dispatch,
+    pub platform: crate::platform::fake::FakePlatform,
     _dir: tempfile::TempDir,
 }
 
-struct TestClock(AtomicI64);
+pub(crate) struct TestClock(pub AtomicI64);
 
 impl Clock for TestClock {
     fn now(&self) -> Timestamp {
@@ -82,6 +83,7 @@ impl Fixture {
             ids: Counter(AtomicU64::new(1)),
             master: MasterKey::new([7; 32]),
             dispatch: Dispatch::default(),
+            platform: crate::platform::fake::FakePlatform::default(),
             _dir: dir,
         }
     }
@@ -95,6 +97,7 @@ impl Fixture {
             logs: &self.logs,
             registry: &self.registry,
             master: &self.master,
+            platform: &self.platform,
         }
     }
 

@@ -1,0 +1,363 @@
+//! CreateEndpoint, UpdateEndpoint, UpdateEndpointWeightsAndCapacities, DeleteEndpoint, ListEndpoints.
+
+use super::endpoint_config::{self, instances};
+use super::listing::{Listing, descending, page};
+use super::{create, creating, find, model, on, shapes, tag, update};
+use crate::{Ctx, Operation};
+use isolarium_model::sagemaker::{
+    Endpoint, EndpointConfig, EndpointEvent, EndpointStatus, Fleet, Model, Tags, VariantFleet,
+};
+use isolarium_model::{Arn, Timestamp};
+use isolarium_policy::{Granted, Question};
+use isolarium_store::state::SortBy;
+use isolarium_wire::ApiError;
+use std::collections::BTreeSet;
+
+/// SM-60.
+pub(super) fn missing(arn: &Arn) -> ApiError {
+    ApiError::validation(format!("Could not find endpoint \"{arn}\"."))
+}
+
+fn taken(arn: &Arn) -> ApiError {
+    ApiError::validation(format!("Cannot create already existing endpoint \"{arn}\"."))
+}
+
+/// SM-60, SM-26.
+fn in_progress(arn: &Arn) -> ApiError {
+    ApiError::validation(format!("Cannot update in-progress endpoint \"{arn}\"."))
+}
+
+/// Asks about an operation on one endpoint, with its tags.
+pub(super) fn ask(ctx: &Ctx<'_>, action: &str, name: &str) -> Question {
+    let scope = &ctx.caller.scope;
+    let endpoint = find::<Endpoint>(ctx, &Endpoint::key(scope, name)).ok().flatten();
+    on(
+        action,
+        &Endpoint::arn(scope, name),
+        endpoint.as_ref().map(|endpoint| &endpoint.record.tags),
+    )
+}
+
+/// The fleet that a configuration asks for. Its models are copied into it: they may be deleted later (SM-19).
+fn fleet(ctx: &Ctx<'_>, config_name: &str, now: Timestamp) -> Result<Fleet, ApiError> {
+    let scope = &ctx.caller.scope;
+    let found = find::<EndpointConfig>(ctx, &EndpointConfig::key(scope, config_name))?;
+    let config = found
+        .ok_or_else(|| endpoint_config::missing(&EndpointConfig::arn(scope, config_name)))?
+        .record;
+    let mut variants = Vec::new();
+    for variant in config.variants {
+        let found = find::<Model>(ctx, &Model::key(scope, &variant.model_name))?;
+        let model = found
+            .ok_or_else(|| model::missing(&Model::arn(scope, &variant.model_name)))?
+            .record;
+        variants.push(VariantFleet {
+            current_weight: variant.weight,
+            desired_weight: variant.weight,
+            desired_count: variant.instance_count,
+            model: model.spec,
+            image: None,
+            instances: Vec::new(),
+            variant,
+        });
+    }
+    Ok(Fleet {
+        config_name: config.name,
+        variants,
+        started: now,
+    })
+}
+
+impl Operation for shapes::CreateEndpointInput {
+    const SERVICE: &'static str = "sagemaker";
+    const NAME: &'static str = "CreateEndpoint";
+    type Output = shapes::CreateEndpointOutput;
+
+    fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
+        let scope = &ctx.caller.scope;
+        let arn = Endpoint::arn(scope, &self.endpoint_name);
+        let mut questions = creating(Question::on("sagemaker:CreateEndpoint", &arn), &arn, self.tags.as_ref());
+        let config = EndpointConfig::arn(scope, &self.endpoint_config_name);
+        questions.push(Question::on("sagemaker:CreateEndpoint", &config));
+        questions
+    }
+
+    fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
+        let request = request.into_inner();
+        let scope = &ctx.caller.scope;
+        let arn = Endpoint::arn(scope, &request.endpoint_name);
+        let key = Endpoint::key(scope, &request.endpoint_name);
+        let tags: Tags = tag::of_request(request.tags)?;
+        supported(request.deployment_config.as_ref())?;
+        if find::<Endpoint>(ctx, &key)?.is_some() {
+            return Err(taken(&arn));
+        }
+        let now = ctx.clock.now();
+        let pending = fleet(ctx, &request.endpoint_config_name, now)?;
+        let endpoint = Endpoint {
+            name: request.endpoint_name,
+            arn: arn.clone(),
+            created: now,
+            modified: now,
+            status: EndpointStatus::Creating,
+            failure_reason: None,
+            config_name: pending.config_name.clone(),
+            active: None,
+            pending: Some(pending),
+            retiring: Vec::new(),
+            last_deployment_config: None,
+            tags,
+        };
+        create(ctx, &key, &endpoint, || taken(&arn))?;
+        Ok(shapes::CreateEndpointOutput {
+            endpoint_arn: arn.to_string(),
+        })
+    }
+}
+
+/// All at once is what the engine does. Rolling updates may run as that (SM-24); steps, waits and alarms that it would
+/// not keep are refused.
+fn supported(config: Option<&shapes::DeploymentConfig>) -> Result<(), ApiError> {
+    let Some(config) = config else { return Ok(()) };
+    let routing = config
+        .blue_green_update_policy
+        .as_ref()
+        .map(|policy| &policy.traffic_routing_configuration);
+    let stepwise = routing.is_some_and(|routing| routing.r#type != shapes::TrafficRoutingConfigType::AllAtOnce);
+    let waits = routing.is_some_and(|routing| routing.wait_interval_in_seconds > 0)
+        || config
+            .blue_green_update_policy
+            .as_ref()
+            .is_some_and(|policy| policy.termination_wait_in_seconds.is_some_and(|seconds| seconds > 0));
+    let alarms = config
+        .auto_rollback_configuration
+        .as_ref()
+        .and_then(|auto| auto.alarms.as_ref());
+    super::check::refuse(&[
+        (stepwise, "A DeploymentConfig other than ALL_AT_ONCE"),
+        (waits, "A DeploymentConfig with waits"),
+        (
+            alarms.is_some_and(|alarms| !alarms.is_empty()),
+            "AutoRollbackConfiguration with alarms",
+        ),
+    ])
+}
+
+impl Operation for shapes::UpdateEndpointInput {
+    const SERVICE: &'static str = "sagemaker";
+    const NAME: &'static str = "UpdateEndpoint";
+    type Output = shapes::UpdateEndpointOutput;
+
+    fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
+        let config = EndpointConfig::arn(&ctx.caller.scope, &self.endpoint_config_name);
+        vec![
+            ask(ctx, "sagemaker:UpdateEndpoint", &self.endpoint_name),
+            Question::on("sagemaker:UpdateEndpoint", &config),
+        ]
+    }
+
+    fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
+        let request = request.into_inner();
+        let scope = &ctx.caller.scope;
+        let arn = Endpoint::arn(scope, &request.endpoint_name);
+        let key = Endpoint::key(scope, &request.endpoint_name);
+        supported(request.deployment_config.as_ref())?;
+        let now = ctx.clock.now();
+        let given = request
+            .deployment_config
+            .as_ref()
+            .map(serde_json::to_value)
+            .transpose()
+            .map_err(ApiError::internal)?;
+        update::<Endpoint>(
+            ctx,
+            &key,
+            || missing(&arn),
+            |endpoint| {
+                endpoint
+                    .apply(EndpointEvent::UpdateRequested, now)
+                    .map_err(|_| in_progress(&arn))?;
+                let mut fresh = fleet(ctx, &request.endpoint_config_name, now)?;
+                if request.retain_all_variant_properties == Some(true) {
+                    retain(&mut fresh, endpoint, &request);
+                }
+                endpoint.pending = Some(fresh);
+                endpoint.failure_reason = None;
+                if given.is_some() || request.retain_deployment_config != Some(true) {
+                    endpoint.last_deployment_config.clone_from(&given);
+                }
+                Ok(())
+            },
+        )?;
+        Ok(shapes::UpdateEndpointOutput {
+            endpoint_arn: arn.to_string(),
+        })
+    }
+}
+
+/// `RetainAllVariantProperties`: current counts and weights stay, but for the excluded kinds (SM-23).
+fn retain(fresh: &mut Fleet, endpoint: &Endpoint, request: &shapes::UpdateEndpointInput) {
+    let excluded = |kind: shapes::VariantPropertyType| {
+        request
+            .exclude_retained_variant_properties
+            .iter()
+            .flatten()
+            .any(|one| one.variant_property_type == kind)
+    };
+    let Some(active) = &endpoint.active else { return };
+    for variant in &mut fresh.variants {
+        let Some(old) = active
+            .variants
+            .iter()
+            .find(|old| old.variant.name == variant.variant.name)
+        else {
+            continue;
+        };
+        if !excluded(shapes::VariantPropertyType::DesiredInstanceCount) {
+            variant.desired_count = old.desired_count;
+        }
+        if !excluded(shapes::VariantPropertyType::DesiredWeight) {
+            variant.current_weight = old.desired_weight;
+            variant.desired_weight = old.desired_weight;
+        }
+    }
+}
+
+impl Operation for shapes::UpdateEndpointWeightsAndCapacitiesInput {
+    const SERVICE: &'static str = "sagemaker";
+    const NAME: &'static str = "UpdateEndpointWeightsAndCapacities";
+    type Output = shapes::UpdateEndpointWeightsAndCapacitiesOutput;
+
+    fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
+        vec![ask(
+            ctx,
+            "sagemaker:UpdateEndpointWeightsAndCapacities",
+            &self.endpoint_name,
+        )]
+    }
+
+    fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
+        let request = request.into_inner();
+        let scope = &ctx.caller.scope;
+        let arn = Endpoint::arn(scope, &request.endpoint_name);
+        let key = Endpoint::key(scope, &request.endpoint_name);
+        let wanted = &request.desired_weights_and_capacities;
+        let names: BTreeSet<&str> = wanted.iter().map(|one| one.variant_name.as_str()).collect();
+        if names.len() != wanted.len() {
+            return Err(ApiError::validation("A variant name is given twice."));
+        }
+        let now = ctx.clock.now();
+        update::<Endpoint>(
+            ctx,
+            &key,
+            || missing(&arn),
+            |endpoint| {
+                endpoint
+                    .apply(EndpointEvent::UpdateRequested, now)
+                    .map_err(|_| in_progress(&arn))?;
+                endpoint.failure_reason = None;
+                let variants = endpoint.active.iter_mut().flat_map(|fleet| &mut fleet.variants);
+                let mut variants: Vec<&mut VariantFleet> = variants.collect();
+                for one in wanted {
+                    super::check::refuse(&[(one.serverless_update_config.is_some(), "ServerlessUpdateConfig")])?;
+                    let variant = variants
+                        .iter_mut()
+                        .find(|variant| variant.variant.name == one.variant_name);
+                    let variant = variant.ok_or_else(|| {
+                        ApiError::validation(format!(
+                            "Could not find variant \"{}\" of endpoint \"{arn}\".",
+                            one.variant_name
+                        ))
+                    })?;
+                    if let Some(weight) = one.desired_weight {
+                        // Weights change at once, counts when the instances are there (SM-25).
+                        variant.desired_weight = weight;
+                        variant.current_weight = weight;
+                    }
+                    if let Some(count) = one.desired_instance_count {
+                        if count < 1 {
+                            return Err(ApiError::validation("DesiredInstanceCount must be at least 1."));
+                        }
+                        variant.desired_count = instances(count)?;
+                    }
+                }
+                Ok(())
+            },
+        )?;
+        Ok(shapes::UpdateEndpointWeightsAndCapacitiesOutput {
+            endpoint_arn: arn.to_string(),
+        })
+    }
+}
+
+impl Operation for shapes::DeleteEndpointInput {
+    const SERVICE: &'static str = "sagemaker";
+    const NAME: &'static str = "DeleteEndpoint";
+    type Output = shapes::DeleteEndpointOutput;
+
+    fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
+        vec![ask(ctx, "sagemaker:DeleteEndpoint", &self.endpoint_name)]
+    }
+
+    fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
+        let scope = &ctx.caller.scope;
+        let arn = Endpoint::arn(scope, &request.get().endpoint_name);
+        let key = Endpoint::key(scope, &request.get().endpoint_name);
+        let now = ctx.clock.now();
+        update::<Endpoint>(
+            ctx,
+            &key,
+            || missing(&arn),
+            |endpoint| {
+                endpoint
+                    .apply(EndpointEvent::DeleteRequested, now)
+                    .map_err(|_| in_progress(&arn))
+            },
+        )?;
+        Ok(shapes::DeleteEndpointOutput {})
+    }
+}
+
+impl Operation for shapes::ListEndpointsInput {
+    const SERVICE: &'static str = "sagemaker";
+    const NAME: &'static str = "ListEndpoints";
+    type Output = shapes::ListEndpointsOutput;
+
+    fn questions(&self, _ctx: &Ctx<'_>) -> Vec<Question> {
+        vec![Question::any("sagemaker:ListEndpoints")]
+    }
+
+    fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
+        let request = request.into_inner();
+        let listing = Listing {
+            sort_by: request.sort_by.map(|by| match by {
+                shapes::EndpointSortKey::Name => SortBy::Name,
+                shapes::EndpointSortKey::CreationTime => SortBy::Created,
+                shapes::EndpointSortKey::Status => SortBy::Status,
+            }),
+            descending: descending(request.sort_order),
+            next_token: request.next_token,
+            max_results: request.max_results,
+            name_contains: request.name_contains,
+            status: request.status_equals.map(shapes::EndpointStatus::as_str),
+            created_after: request.creation_time_after,
+            created_before: request.creation_time_before,
+            modified_after: request.last_modified_time_after,
+            modified_before: request.last_modified_time_before,
+        };
+        let (rows, next_token) = page::<Endpoint>(ctx, listing)?;
+        let endpoints = rows.into_iter().map(|row| {
+            Ok(shapes::EndpointSummary {
+                endpoint_status: row.record.status.as_str().parse()?,
+                endpoint_arn: row.record.arn.to_string(),
+                creation_time: row.record.created.0,
+                last_modified_time: row.record.modified.0,
+                endpoint_name: row.record.name,
+            })
+        });
+        Ok(shapes::ListEndpointsOutput {
+            endpoints: endpoints.collect::<Result<_, ApiError>>()?,
+            next_token,
+        })
+    }
+}

@@ -1,0 +1,104 @@
+//! DescribeEndpoint (SM-23, SM-27).
+
+use super::endpoint::{ask, missing};
+use super::{find, shapes};
+use crate::{Ctx, Operation};
+use isolarium_model::sagemaker::{Endpoint, EndpointStatus, Fleet, VariantFleet};
+use isolarium_policy::{Granted, Question};
+use isolarium_wire::ApiError;
+
+impl Operation for shapes::DescribeEndpointInput {
+    const SERVICE: &'static str = "sagemaker";
+    const NAME: &'static str = "DescribeEndpoint";
+    type Output = shapes::DescribeEndpointOutput;
+
+    fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
+        vec![ask(ctx, "sagemaker:DescribeEndpoint", &self.endpoint_name)]
+    }
+
+    fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
+        let (scope, name) = (&ctx.caller.scope, &request.get().endpoint_name);
+        let found = find::<Endpoint>(ctx, &Endpoint::key(scope, name))?;
+        let endpoint = found.ok_or_else(|| missing(&Endpoint::arn(scope, name)))?.record;
+        let updating = endpoint.status == EndpointStatus::Updating;
+        let pending = endpoint.pending.as_ref().filter(|_| updating).map(pending);
+        let variants = endpoint
+            .active
+            .as_ref()
+            .map(|fleet| fleet.variants.iter().map(|one| summary(one, fleet)).collect::<Vec<_>>());
+        let deployment = endpoint.last_deployment_config.map(serde_json::from_value).transpose();
+        Ok(shapes::DescribeEndpointOutput {
+            endpoint_arn: endpoint.arn.to_string(),
+            endpoint_config_name: Some(endpoint.config_name),
+            production_variants: variants,
+            data_capture_config: None,
+            endpoint_status: endpoint.status.as_str().parse()?,
+            failure_reason: endpoint.failure_reason.map(|reason| reason.to_string()),
+            creation_time: endpoint.created.0,
+            last_modified_time: endpoint.modified.0,
+            last_deployment_config: deployment.map_err(ApiError::internal)?,
+            async_inference_config: None,
+            pending_deployment_summary: pending,
+            explainer_config: None,
+            shadow_production_variants: None,
+            metrics_config: None,
+            cross_region_traffic_config: None,
+            endpoint_name: endpoint.name,
+        })
+    }
+}
+
+fn healthy(variant: &VariantFleet) -> Option<i64> {
+    i64::try_from(variant.instances.iter().filter(|instance| instance.healthy).count()).ok()
+}
+
+/// The specified reference and the digest it meant (SM-27): `REPOSITORY@DIGEST`.
+fn images(variant: &VariantFleet, fleet: &Fleet) -> Option<Vec<shapes::DeployedImage>> {
+    let image = variant.image.as_ref()?;
+    let (registry, path) = image.specified.split_once('/').unwrap_or(("", &image.specified));
+    let repository = path.split(['@', ':']).next().unwrap_or(path);
+    let prefix = if registry.is_empty() {
+        repository.to_string()
+    } else {
+        format!("{registry}/{repository}")
+    };
+    Some(vec![shapes::DeployedImage {
+        specified_image: Some(image.specified.clone()),
+        resolved_image: Some(format!("{prefix}@{}", image.digest)),
+        resolution_time: Some(fleet.started.0),
+    }])
+}
+
+fn summary(variant: &VariantFleet, fleet: &Fleet) -> shapes::ProductionVariantSummary {
+    shapes::ProductionVariantSummary {
+        variant_name: variant.variant.name.clone(),
+        deployed_images: images(variant, fleet),
+        current_weight: Some(variant.current_weight),
+        desired_weight: Some(variant.desired_weight),
+        current_instance_count: healthy(variant),
+        desired_instance_count: Some(i64::from(variant.desired_count)),
+        ..shapes::ProductionVariantSummary::default()
+    }
+}
+
+fn pending(fleet: &Fleet) -> shapes::PendingDeploymentSummary {
+    let variants = fleet
+        .variants
+        .iter()
+        .map(|variant| shapes::PendingProductionVariantSummary {
+            variant_name: variant.variant.name.clone(),
+            deployed_images: images(variant, fleet),
+            current_weight: Some(variant.current_weight),
+            desired_weight: Some(variant.desired_weight),
+            current_instance_count: healthy(variant),
+            desired_instance_count: Some(i64::from(variant.desired_count)),
+            instance_type: Some(variant.variant.instance_type.clone()),
+            ..shapes::PendingProductionVariantSummary::default()
+        });
+    shapes::PendingDeploymentSummary {
+        endpoint_config_name: fleet.config_name.clone(),
+        production_variants: Some(variants.collect()),
+        start_time: Some(fleet.started.0),
+        shadow_production_variants: None,
+    }
+}

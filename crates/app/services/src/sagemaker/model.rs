@@ -1,0 +1,309 @@
+//! CreateModel, Describe, List, Delete. Models never change (SM-19, AU-8).
+
+use super::check::{isolation, model_data, pass_role, refuse, refused, role, s3_uri, unsupported, vpc};
+use super::listing::{Listing, descending, page};
+use super::{create, creating, find, keep, kept, on, shapes, stored, tag};
+use crate::platform::Actor;
+use crate::{Ctx, Operation};
+use isolarium_model::Arn;
+use isolarium_model::sagemaker::model::ModelSpec;
+use isolarium_model::sagemaker::{ContainerSpec, Echo, JobNetwork, Model, ModelData};
+use isolarium_policy::{Granted, Question};
+use isolarium_store::state::SortBy;
+use isolarium_store::{Batch, Expect};
+use isolarium_wire::ApiError;
+
+/// SM-60.
+pub(super) fn missing(arn: &Arn) -> ApiError {
+    ApiError::validation(format!("Could not find model \"{arn}\"."))
+}
+
+fn taken(arn: &Arn) -> ApiError {
+    ApiError::validation(format!("Cannot create already existing model \"{arn}\"."))
+}
+
+impl Operation for shapes::CreateModelInput {
+    const SERVICE: &'static str = "sagemaker";
+    const NAME: &'static str = "CreateModel";
+    type Output = shapes::CreateModelOutput;
+
+    fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
+        let arn = Model::arn(&ctx.caller.scope, &self.model_name);
+        let mut question = Question::on("sagemaker:CreateModel", &arn).with(
+            "sagemaker:NetworkIsolation",
+            self.enable_network_isolation.unwrap_or(false).to_string(),
+        );
+        for subnet in self.vpc_config.iter().flat_map(|vpc| &vpc.subnets) {
+            question = question.with("sagemaker:VpcSubnets", subnet.clone());
+        }
+        for group in self.vpc_config.iter().flat_map(|vpc| &vpc.security_group_ids) {
+            question = question.with("sagemaker:VpcSecurityGroupIds", group.clone());
+        }
+        let mut questions = creating(question, &arn, self.tags.as_ref());
+        questions.extend(self.execution_role_arn.iter().map(|role| pass_role(role, &arn)));
+        questions
+    }
+
+    fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
+        let request = request.into_inner();
+        let scope = &ctx.caller.scope;
+        let arn = Model::arn(scope, &request.model_name);
+        let key = Model::key(scope, &request.model_name);
+        let tags = tag::of_request(request.tags.clone())?;
+        let container = container(&request)?;
+        let role_arn = request.execution_role_arn.as_deref();
+        let role_arn = role_arn.ok_or_else(|| ApiError::validation("ExecutionRoleArn is required."))?;
+        let role_arn = role(ctx, role_arn)?;
+        let image = image(container)?;
+        let data = data(container)?;
+        let network = JobNetwork::from_isolation(request.enable_network_isolation);
+        if find::<Model>(ctx, &key)?.is_some() {
+            return Err(taken(&arn));
+        }
+        let actor = Actor {
+            scope: scope.clone(),
+            role_arn: role_arn.clone(),
+            owner_arn: arn.clone(),
+        };
+        ctx.platform.assume(&actor).map_err(refused)?;
+        isolation(ctx, &arn, &image, network.isolated())?;
+        vpc(request.vpc_config.as_ref())?;
+        ctx.platform.check_image(&actor, &image).map_err(refused)?;
+        if let Some(data) = &data {
+            let is_prefix = matches!(data, ModelData::Prefix { .. });
+            model_data(ctx, &actor, data.uri(), &data.uri().to_string(), is_prefix)?;
+        }
+        let environment = container
+            .environment
+            .iter()
+            .flatten()
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect();
+        let spec = ModelSpec {
+            container: ContainerSpec { image, environment },
+            data,
+            role_arn,
+            network,
+        };
+        let model = Model {
+            name: request.model_name.clone(),
+            arn: arn.clone(),
+            created: ctx.clock.now(),
+            spec,
+            tags,
+            echo: echo(&request)?,
+        };
+        create(ctx, &key, &model, || taken(&arn))?;
+        Ok(shapes::CreateModelOutput {
+            model_arn: arn.to_string(),
+        })
+    }
+}
+
+/// The one container (SM-15). Pipelines come later.
+fn container(request: &shapes::CreateModelInput) -> Result<&shapes::ContainerDefinition, ApiError> {
+    let listed = request.containers.as_deref().unwrap_or_default();
+    match (&request.primary_container, listed) {
+        (Some(_), [_, ..]) => Err(ApiError::validation(
+            "Specify either PrimaryContainer or Containers, not both.",
+        )),
+        (None, []) => Err(ApiError::validation("Specify either PrimaryContainer or Containers.")),
+        (Some(only), []) => Ok(only),
+        (None, [only]) => {
+            refuse(&[(request.inference_execution_config.is_some(), "InferenceExecutionConfig")])?;
+            Ok(only)
+        }
+        (None, _) => Err(unsupported("A model of several containers")),
+    }
+}
+
+fn image(container: &shapes::ContainerDefinition) -> Result<String, ApiError> {
+    let vpc_image = container
+        .image_config
+        .as_ref()
+        .is_some_and(|config| config.repository_access_mode == shapes::RepositoryAccessMode::Vpc);
+    refuse(&[
+        (container.model_package_name.is_some(), "ModelPackageName"),
+        (
+            container.mode == Some(shapes::ContainerMode::MultiModel),
+            "Mode MultiModel",
+        ),
+        (container.multi_model_config.is_some(), "MultiModelConfig"),
+        (
+            container.inference_specification_name.is_some(),
+            "InferenceSpecificationName",
+        ),
+        (
+            container
+                .additional_model_data_sources
+                .as_ref()
+                .is_some_and(|all| !all.is_empty()),
+            "AdditionalModelDataSources",
+        ),
+        (container.container_metrics_config.is_some(), "ContainerMetricsConfig"),
+        (vpc_image, "ImageConfig with RepositoryAccessMode Vpc"),
+    ])?;
+    let image = container.image.clone().filter(|image| !image.is_empty());
+    image.ok_or_else(|| ApiError::validation("Each container needs an Image or a ModelPackageName."))
+}
+
+/// Where the model's files come from (SM-15).
+fn data(container: &shapes::ContainerDefinition) -> Result<Option<ModelData>, ApiError> {
+    let source = container
+        .model_data_source
+        .as_ref()
+        .and_then(|source| source.s3_data_source.as_ref());
+    match (&container.model_data_url, source) {
+        (Some(_), Some(_)) => Err(ApiError::validation(
+            "Specify either ModelDataUrl or ModelDataSource, not both.",
+        )),
+        (None, None) => Ok(None),
+        (Some(url), None) => Ok(Some(ModelData::Archive {
+            uri: s3_uri("ModelDataUrl", url)?,
+        })),
+        (None, Some(source)) => {
+            refuse(&[
+                (source.model_access_config.is_some(), "ModelAccessConfig"),
+                (source.hub_access_config.is_some(), "HubAccessConfig"),
+                (source.manifest_s3_uri.is_some(), "ManifestS3Uri"),
+                (source.e_tag.is_some() || source.manifest_etag.is_some(), "ETag"),
+            ])?;
+            let uri = s3_uri("S3Uri", &source.s3_uri)?;
+            match (source.s3_data_type, source.compression_type) {
+                (shapes::S3ModelDataType::S3Object, shapes::ModelCompressionType::Gzip) => {
+                    Ok(Some(ModelData::Archive { uri }))
+                }
+                (shapes::S3ModelDataType::S3Object, shapes::ModelCompressionType::None) => {
+                    Ok(Some(ModelData::Object { uri }))
+                }
+                (shapes::S3ModelDataType::S3Prefix, shapes::ModelCompressionType::None) if uri.key.ends_with('/') => {
+                    Ok(Some(ModelData::Prefix { uri }))
+                }
+                (shapes::S3ModelDataType::S3Prefix, shapes::ModelCompressionType::None) => Err(ApiError::validation(
+                    "With S3DataType S3Prefix the S3Uri must end with \"/\".",
+                )),
+                (shapes::S3ModelDataType::S3Prefix, shapes::ModelCompressionType::Gzip) => Err(ApiError::validation(
+                    "CompressionType Gzip is only valid with S3DataType S3Object.",
+                )),
+            }
+        }
+    }
+}
+
+fn echo(request: &shapes::CreateModelInput) -> Result<Echo, ApiError> {
+    let mut echo = Echo::new();
+    let shown = |container: &shapes::ContainerDefinition| shapes::ContainerDefinition {
+        // Describe names the mode also where the request did not (SM-18).
+        mode: Some(container.mode.unwrap_or(shapes::ContainerMode::SingleModel)),
+        environment: container.environment.clone().filter(|entries| !entries.is_empty()),
+        ..container.clone()
+    };
+    keep(
+        &mut echo,
+        "PrimaryContainer",
+        request.primary_container.as_ref().map(shown).as_ref(),
+    )?;
+    let listed: Option<Vec<_>> = request.containers.as_ref().map(|all| all.iter().map(shown).collect());
+    keep(&mut echo, "Containers", listed.as_ref())?;
+    Ok(echo)
+}
+
+/// Asks about one model, with its tags.
+fn ask(ctx: &Ctx<'_>, action: &str, name: &str) -> Question {
+    let scope = &ctx.caller.scope;
+    let model = find::<Model>(ctx, &Model::key(scope, name)).ok().flatten();
+    on(
+        action,
+        &Model::arn(scope, name),
+        model.as_ref().map(|model| &model.record.tags),
+    )
+}
+
+impl Operation for shapes::DescribeModelInput {
+    const SERVICE: &'static str = "sagemaker";
+    const NAME: &'static str = "DescribeModel";
+    type Output = shapes::DescribeModelOutput;
+
+    fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
+        vec![ask(ctx, "sagemaker:DescribeModel", &self.model_name)]
+    }
+
+    fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
+        let (scope, name) = (&ctx.caller.scope, &request.get().model_name);
+        let found = find::<Model>(ctx, &Model::key(scope, name))?;
+        let model = found.ok_or_else(|| missing(&Model::arn(scope, name)))?.record;
+        Ok(shapes::DescribeModelOutput {
+            primary_container: kept(&model.echo, "PrimaryContainer")?,
+            containers: kept(&model.echo, "Containers")?,
+            inference_execution_config: None,
+            execution_role_arn: Some(model.spec.role_arn.to_string()),
+            vpc_config: None,
+            creation_time: model.created.0,
+            model_arn: model.arn.to_string(),
+            // Always a boolean (SM-18, AU-18).
+            enable_network_isolation: Some(model.spec.network.isolated()),
+            deployment_recommendation: None,
+            model_name: model.name,
+        })
+    }
+}
+
+impl Operation for shapes::ListModelsInput {
+    const SERVICE: &'static str = "sagemaker";
+    const NAME: &'static str = "ListModels";
+    type Output = shapes::ListModelsOutput;
+
+    fn questions(&self, _ctx: &Ctx<'_>) -> Vec<Question> {
+        vec![Question::any("sagemaker:ListModels")]
+    }
+
+    fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
+        let request = request.into_inner();
+        let listing = Listing {
+            sort_by: request.sort_by.map(|by| match by {
+                shapes::ModelSortKey::Name => SortBy::Name,
+                shapes::ModelSortKey::CreationTime => SortBy::Created,
+            }),
+            descending: descending(request.sort_order),
+            next_token: request.next_token,
+            max_results: request.max_results,
+            name_contains: request.name_contains,
+            created_after: request.creation_time_after,
+            created_before: request.creation_time_before,
+            ..Listing::default()
+        };
+        let (rows, next_token) = page::<Model>(ctx, listing)?;
+        let models = rows.into_iter().map(|row| shapes::ModelSummary {
+            model_name: row.record.name,
+            model_arn: row.record.arn.to_string(),
+            creation_time: row.record.created.0,
+        });
+        Ok(shapes::ListModelsOutput {
+            models: models.collect(),
+            next_token,
+        })
+    }
+}
+
+impl Operation for shapes::DeleteModelInput {
+    const SERVICE: &'static str = "sagemaker";
+    const NAME: &'static str = "DeleteModel";
+    type Output = shapes::DeleteModelOutput;
+
+    fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
+        vec![ask(ctx, "sagemaker:DeleteModel", &self.model_name)]
+    }
+
+    fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
+        let (scope, name) = (&ctx.caller.scope, &request.get().model_name);
+        let key = Model::key(scope, name);
+        if find::<Model>(ctx, &key)?.is_none() {
+            return Err(missing(&Model::arn(scope, name)));
+        }
+        // Models never change, so there is no revision to lose; a model in use may go too (SM-19).
+        ctx.store
+            .commit(Batch::default().delete::<Model>(&key, Expect::Any))
+            .map_err(stored)?;
+        Ok(shapes::DeleteModelOutput {})
+    }
+}

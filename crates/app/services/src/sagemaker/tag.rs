@@ -1,0 +1,201 @@
+//! AddTags, ListTags, DeleteTags, and tags in creations (SM-13).
+
+use super::{on, shapes, stored, update};
+use crate::{Ctx, Operation};
+use isolarium_model::sagemaker::{Endpoint, EndpointConfig, MAX_TAGS, Model, Tags, TrainingJob};
+use isolarium_model::{Arn, Key, Record};
+use isolarium_policy::{Granted, Question};
+use isolarium_wire::ApiError;
+
+/// Adds the condition keys of tags that a request sets.
+pub(super) fn requested(question: Question, tags: &[shapes::Tag]) -> Question {
+    tags.iter().fold(question, |question, tag| {
+        question
+            .with(&format!("aws:RequestTag/{}", tag.key), tag.value.clone())
+            .with("aws:TagKeys", tag.key.clone())
+    })
+}
+
+/// The tags of a creation.
+pub(super) fn of_request(tags: Option<Vec<shapes::Tag>>) -> Result<Tags, ApiError> {
+    let mut merged = Tags::new();
+    for tag in tags.into_iter().flatten() {
+        if merged.insert(tag.key.clone(), tag.value).is_some() {
+            return Err(ApiError::validation(format!("Duplicate tag keys found: {}.", tag.key)));
+        }
+    }
+    within_limit(merged)
+}
+
+fn within_limit(tags: Tags) -> Result<Tags, ApiError> {
+    if tags.len() > MAX_TAGS {
+        return Err(ApiError::validation(format!(
+            "A resource can have at most {MAX_TAGS} tags."
+        )));
+    }
+    if let Some(key) = tags.keys().find(|key| key.to_ascii_lowercase().starts_with("aws:")) {
+        return Err(ApiError::validation(format!(
+            "Tag keys may not begin with \"aws:\": {key}."
+        )));
+    }
+    Ok(tags)
+}
+
+fn listed(tags: Tags) -> Vec<shapes::Tag> {
+    tags.into_iter()
+        .map(|(key, value)| shapes::Tag { key, value })
+        .collect()
+}
+
+/// The nouns that carry tags.
+enum Tagged {
+    Model(Key),
+    EndpointConfig(Key),
+    Endpoint(Key),
+    TrainingJob(Key),
+}
+
+impl Tagged {
+    fn of(ctx: &Ctx<'_>, text: &str) -> Result<Self, ApiError> {
+        let arn: Arn = text.parse().map_err(|_| missing(text))?;
+        let scope = &ctx.caller.scope;
+        let own = arn.service() == "sagemaker"
+            && arn.account().as_ref() == Some(&scope.account)
+            && arn.region().as_ref() == Some(&scope.region);
+        let (kind, name) = arn
+            .resource()
+            .split_once('/')
+            .filter(|_| own)
+            .ok_or_else(|| missing(text))?;
+        match kind {
+            "model" => Ok(Self::Model(Model::key(scope, name))),
+            "endpoint-config" => Ok(Self::EndpointConfig(EndpointConfig::key(scope, name))),
+            "endpoint" => Ok(Self::Endpoint(Endpoint::key(scope, name))),
+            "training-job" => Ok(Self::TrainingJob(TrainingJob::key(scope, name))),
+            _ => Err(missing(text)),
+        }
+    }
+
+    fn tags(&self, ctx: &Ctx<'_>) -> Result<Option<Tags>, ApiError> {
+        fn of<R: Record>(ctx: &Ctx<'_>, key: &Key, tags: impl Fn(R) -> Tags) -> Result<Option<Tags>, ApiError> {
+            Ok(ctx.store.get::<R>(key).map_err(stored)?.map(|found| tags(found.record)))
+        }
+        match self {
+            Self::Model(key) => of::<Model>(ctx, key, |model| model.tags),
+            Self::EndpointConfig(key) => of::<EndpointConfig>(ctx, key, |config| config.tags),
+            Self::Endpoint(key) => of::<Endpoint>(ctx, key, |endpoint| endpoint.tags),
+            Self::TrainingJob(key) => of::<TrainingJob>(ctx, key, |job| job.tags),
+        }
+    }
+
+    fn change(
+        &self,
+        ctx: &Ctx<'_>,
+        arn: &str,
+        change: impl Fn(&Tags) -> Result<Tags, ApiError>,
+    ) -> Result<Tags, ApiError> {
+        let gone = || missing(arn);
+        Ok(match self {
+            Self::Model(key) => {
+                update::<Model>(ctx, key, gone, |one| change(&one.tags).map(|tags| one.tags = tags))?.tags
+            }
+            Self::EndpointConfig(key) => {
+                update::<EndpointConfig>(ctx, key, gone, |one| change(&one.tags).map(|tags| one.tags = tags))?.tags
+            }
+            Self::Endpoint(key) => {
+                update::<Endpoint>(ctx, key, gone, |one| change(&one.tags).map(|tags| one.tags = tags))?.tags
+            }
+            Self::TrainingJob(key) => {
+                update::<TrainingJob>(ctx, key, gone, |one| change(&one.tags).map(|tags| one.tags = tags))?.tags
+            }
+        })
+    }
+}
+
+/// Tags on a resource that is not there (SM-13).
+fn missing(arn: &str) -> ApiError {
+    ApiError::validation(format!("Could not find resource \"{arn}\"."))
+}
+
+/// Asks about a tag operation. What is no ARN of this service is asked about as everything and refused later.
+fn ask(ctx: &Ctx<'_>, action: &str, text: &str) -> Question {
+    let Ok(arn) = text.parse::<Arn>() else {
+        return Question::any(action);
+    };
+    let tags = Tagged::of(ctx, text)
+        .ok()
+        .and_then(|tagged| tagged.tags(ctx).ok().flatten());
+    on(action, &arn, tags.as_ref())
+}
+
+impl Operation for shapes::AddTagsInput {
+    const SERVICE: &'static str = "sagemaker";
+    const NAME: &'static str = "AddTags";
+    type Output = shapes::AddTagsOutput;
+
+    fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
+        vec![requested(ask(ctx, "sagemaker:AddTags", &self.resource_arn), &self.tags)]
+    }
+
+    fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
+        let request = request.into_inner();
+        let added = of_request(Some(request.tags))?;
+        let tags = Tagged::of(ctx, &request.resource_arn)?.change(ctx, &request.resource_arn, |tags| {
+            let mut merged = tags.clone();
+            merged.extend(added.clone());
+            within_limit(merged)
+        })?;
+        Ok(shapes::AddTagsOutput {
+            tags: Some(listed(tags)),
+        })
+    }
+}
+
+impl Operation for shapes::ListTagsInput {
+    const SERVICE: &'static str = "sagemaker";
+    const NAME: &'static str = "ListTags";
+    type Output = shapes::ListTagsOutput;
+
+    fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
+        vec![ask(ctx, "sagemaker:ListTags", &self.resource_arn)]
+    }
+
+    fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
+        let request = request.into_inner();
+        let tags = Tagged::of(ctx, &request.resource_arn)?
+            .tags(ctx)?
+            .ok_or_else(|| missing(&request.resource_arn))?;
+        // At most 50 tags exist and a page has at least 50 (SM-13): there is only one page.
+        Ok(shapes::ListTagsOutput {
+            tags: Some(listed(tags)),
+            next_token: None,
+        })
+    }
+}
+
+impl Operation for shapes::DeleteTagsInput {
+    const SERVICE: &'static str = "sagemaker";
+    const NAME: &'static str = "DeleteTags";
+    type Output = shapes::DeleteTagsOutput;
+
+    fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
+        let question = ask(ctx, "sagemaker:DeleteTags", &self.resource_arn);
+        vec![
+            self.tag_keys
+                .iter()
+                .fold(question, |question, key| question.with("aws:TagKeys", key.clone())),
+        ]
+    }
+
+    fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
+        let request = request.into_inner();
+        Tagged::of(ctx, &request.resource_arn)?.change(ctx, &request.resource_arn, |tags| {
+            Ok(tags
+                .iter()
+                .filter(|(key, _)| !request.tag_keys.contains(key))
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect())
+        })?;
+        Ok(shapes::DeleteTagsOutput {})
+    }
+}

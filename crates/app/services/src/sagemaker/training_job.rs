@@ -1,0 +1,398 @@
+//! CreateTrainingJob, Describe, List, Stop, Delete.
+
+use super::check::{has_objects, isolation, pass_role, refused, role};
+use super::listing::{Listing, page};
+use super::{creating, find, kept, must_keep, on, place, shapes, stored, tag, training_spec, update};
+use crate::platform::Actor;
+use crate::{Ctx, Operation};
+use isolarium_model::sagemaker::training_job::{JobEvent, JobRun, StopCause, TrainingJob as Job};
+use isolarium_model::sagemaker::{Attachment, Placement, SecondaryStatus};
+use isolarium_model::{Arn, Timestamp};
+use isolarium_policy::{Granted, Question};
+use isolarium_store::state::SortBy;
+use isolarium_store::{Batch, Expect, StoreError};
+use isolarium_wire::ApiError;
+use std::collections::BTreeMap;
+
+/// SM-60: describe and stop of a job that is not there.
+fn missing() -> ApiError {
+    ApiError::validation("Requested resource not found.")
+}
+
+/// SM-60: a job name is taken for ever, until the job is deleted (SM-33).
+fn taken(arn: &Arn) -> ApiError {
+    ApiError::client(
+        "ResourceInUse",
+        format!(
+            "Training job names must be unique within an AWS account and region, and a training job with this name \
+             already exists ({arn})"
+        ),
+    )
+}
+
+/// SM-60: an operation that the job's status does not allow.
+fn rejected(job: &Job) -> ApiError {
+    let status = job.status().as_str();
+    ApiError::validation(format!(
+        "The request was rejected because the training job is in status {status}."
+    ))
+}
+
+impl Operation for shapes::CreateTrainingJobRequest {
+    const SERVICE: &'static str = "sagemaker";
+    const NAME: &'static str = "CreateTrainingJob";
+    type Output = shapes::CreateTrainingJobResponse;
+
+    fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
+        let arn = Job::arn(&ctx.caller.scope, &self.training_job_name);
+        let mut question = Question::on("sagemaker:CreateTrainingJob", &arn)
+            .with(
+                "sagemaker:NetworkIsolation",
+                self.enable_network_isolation.unwrap_or(false).to_string(),
+            )
+            .with(
+                "sagemaker:InterContainerTrafficEncryption",
+                self.enable_inter_container_traffic_encryption
+                    .unwrap_or(false)
+                    .to_string(),
+            );
+        if let Some(resources) = &self.resource_config {
+            if let Some(name) = &resources.instance_type {
+                question = question.with("sagemaker:InstanceTypes", name.clone());
+            }
+            if let Some(key) = &resources.volume_kms_key_id {
+                question = question.with("sagemaker:VolumeKmsKey", key.clone());
+            }
+        }
+        if let Some(key) = &self.output_data_config.kms_key_id {
+            question = question.with("sagemaker:OutputKmsKey", key.clone());
+        }
+        if let Some(limit) = self
+            .stopping_condition
+            .as_ref()
+            .and_then(|one| one.max_runtime_in_seconds)
+        {
+            question = question.with("sagemaker:MaxRuntimeInSeconds", limit.to_string());
+        }
+        for subnet in self.vpc_config.iter().flat_map(|vpc| &vpc.subnets) {
+            question = question.with("sagemaker:VpcSubnets", subnet.clone());
+        }
+        for group in self.vpc_config.iter().flat_map(|vpc| &vpc.security_group_ids) {
+            question = question.with("sagemaker:VpcSecurityGroupIds", group.clone());
+        }
+        let mut questions = creating(question, &arn, self.tags.as_ref());
+        questions.push(pass_role(&self.role_arn, &arn));
+        questions
+    }
+
+    fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
+        let request = request.into_inner();
+        let scope = &ctx.caller.scope;
+        let arn = Job::arn(scope, &request.training_job_name);
+        let key = Job::key(scope, &request.training_job_name);
+        let tags = tag::of_request(request.tags.clone())?;
+        let spec = training_spec::spec(&request, role(ctx, &request.role_arn)?)?;
+        if find::<Job>(ctx, &key)?.is_some() {
+            return Err(taken(&arn));
+        }
+        let actor = Actor {
+            scope: scope.clone(),
+            role_arn: spec.role_arn.clone(),
+            owner_arn: arn.clone(),
+        };
+        ctx.platform.assume(&actor).map_err(refused)?;
+        isolation(ctx, &arn, &spec.container.image, spec.network.isolated())?;
+        quota(ctx, &spec.instance_type)?;
+        ctx.platform
+            .check_image(&actor, &spec.container.image)
+            .map_err(refused)?;
+        for channel in &spec.channels {
+            has_objects(ctx, &actor, &channel.uri, &channel.uri.to_string())?;
+        }
+        let created = ctx.clock.now();
+        let mut job = Job {
+            name: request.training_job_name.clone(),
+            arn: arn.clone(),
+            created,
+            modified: created,
+            secondary: SecondaryStatus::Starting,
+            transitions: vec![Job::first_transition(created)],
+            failure_reason: None,
+            training_start: None,
+            training_end: None,
+            spec,
+            run: JobRun {
+                placement: Placement {
+                    workload: place::workload(ctx)?,
+                    attachment: Attachment::Isolated,
+                },
+                image: None,
+                stop: None,
+                launched: false,
+            },
+            final_metrics: BTreeMap::new(),
+            tags,
+            echo: training_spec::echo(&request)?,
+        };
+        place::create_job(ctx, &key, &mut job, || taken(&arn))?;
+        Ok(shapes::CreateTrainingJobResponse {
+            training_job_arn: arn.to_string(),
+        })
+    }
+}
+
+/// SM-60: the operator's limit of instances, if there is one.
+fn quota(ctx: &Ctx<'_>, instance_type: &str) -> Result<(), ApiError> {
+    let Some(limit) = ctx.platform.settings().training_instances else {
+        return Ok(());
+    };
+    let running = [
+        shapes::TrainingJobStatus::InProgress,
+        shapes::TrainingJobStatus::Stopping,
+    ];
+    let query = isolarium_store::Query {
+        statuses: running.iter().map(|status| status.as_str().to_string()).collect(),
+        ..isolarium_store::Query::all(&ctx.caller.scope)
+    };
+    let jobs = ctx.store.query::<Job>(&query).map_err(stored)?.rows;
+    let used = jobs
+        .iter()
+        .filter(|job| job.record.spec.instance_type == instance_type)
+        .count();
+    if u32::try_from(used).unwrap_or(u32::MAX) < limit {
+        return Ok(());
+    }
+    Err(ApiError::client(
+        "ResourceLimitExceeded",
+        format!(
+            "The account-level service limit '{instance_type} for training job usage' is {limit} Instances, with \
+             current utilization of {used} Instances and a request delta of 1 Instances. Please contact AWS support to \
+             request an increase for this limit."
+        ),
+    ))
+}
+
+impl Operation for shapes::DescribeTrainingJobRequest {
+    const SERVICE: &'static str = "sagemaker";
+    const NAME: &'static str = "DescribeTrainingJob";
+    type Output = shapes::DescribeTrainingJobResponse;
+
+    fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
+        vec![ask(ctx, "sagemaker:DescribeTrainingJob", &self.training_job_name)]
+    }
+
+    fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
+        let key = Job::key(&ctx.caller.scope, &request.get().training_job_name);
+        view(find::<Job>(ctx, &key)?.ok_or_else(missing)?.record)
+    }
+}
+
+/// Asks about one job, with its tags.
+fn ask(ctx: &Ctx<'_>, action: &str, name: &str) -> Question {
+    let scope = &ctx.caller.scope;
+    let job = find::<Job>(ctx, &Job::key(scope, name)).ok().flatten();
+    on(action, &Job::arn(scope, name), job.as_ref().map(|job| &job.record.tags))
+}
+
+/// What DescribeTrainingJob shows.
+fn view(job: Job) -> Result<shapes::DescribeTrainingJobResponse, ApiError> {
+    let artifacts = job.model_artifacts().to_string();
+    let seconds = job.training_seconds().and_then(|seconds| i64::try_from(seconds).ok());
+    let metrics: Vec<shapes::MetricData> = job
+        .final_metrics
+        .iter()
+        .map(|(name, metric)| shapes::MetricData {
+            metric_name: Some(name.clone()),
+            value: Some(metric.value),
+            timestamp: Some(metric.time.0),
+        })
+        .collect();
+    let transitions = job
+        .transitions
+        .iter()
+        .map(|one| {
+            Ok(shapes::SecondaryStatusTransition {
+                status: phase(one.status)?,
+                start_time: one.started.0,
+                end_time: one.ended.map(|at| at.0),
+                status_message: Some(one.message.clone()),
+            })
+        })
+        .collect::<Result<Vec<_>, ApiError>>()?;
+    let stopping = shapes::StoppingCondition {
+        max_runtime_in_seconds: i64::try_from(job.spec.max_runtime).ok(),
+        ..kept(&job.echo, "StoppingCondition")?.unwrap_or_default()
+    };
+    Ok(shapes::DescribeTrainingJobResponse {
+        training_job_name: job.name.clone(),
+        training_job_arn: job.arn.to_string(),
+        tuning_job_arn: None,
+        labeling_job_arn: None,
+        auto_ml_job_arn: None,
+        model_artifacts: shapes::ModelArtifacts {
+            s3_model_artifacts: artifacts,
+        },
+        training_job_status: job.status().as_str().parse()?,
+        secondary_status: phase(job.secondary)?,
+        failure_reason: job.failure_reason.as_ref().map(ToString::to_string),
+        hyper_parameters: kept(&job.echo, "HyperParameters")?,
+        algorithm_specification: kept(&job.echo, "AlgorithmSpecification")?,
+        role_arn: Some(job.spec.role_arn.to_string()),
+        input_data_config: kept(&job.echo, "InputDataConfig")?,
+        output_data_config: Some(must_keep(&job.echo, "OutputDataConfig")?),
+        resource_config: Some(must_keep(&job.echo, "ResourceConfig")?),
+        warm_pool_status: None,
+        vpc_config: None,
+        stopping_condition: stopping,
+        creation_time: job.created.0,
+        training_start_time: job.training_start.map(|at| at.0),
+        training_end_time: job.training_end.map(|at| at.0),
+        last_modified_time: Some(job.modified.0),
+        secondary_status_transitions: Some(transitions),
+        final_metric_data_list: Some(metrics).filter(|metrics| !metrics.is_empty()),
+        enable_network_isolation: Some(job.spec.network.isolated()),
+        enable_inter_container_traffic_encryption: Some(
+            kept(&job.echo, "EnableInterContainerTrafficEncryption")?.unwrap_or(false),
+        ),
+        enable_managed_spot_training: Some(false),
+        checkpoint_config: kept(&job.echo, "CheckpointConfig")?,
+        training_time_in_seconds: seconds,
+        billable_time_in_seconds: seconds,
+        billable_token_count: None,
+        debug_hook_config: kept(&job.echo, "DebugHookConfig")?,
+        experiment_config: kept(&job.echo, "ExperimentConfig")?,
+        debug_rule_configurations: None,
+        tensor_board_output_config: None,
+        debug_rule_evaluation_statuses: None,
+        profiler_config: kept(&job.echo, "ProfilerConfig")?,
+        profiler_rule_configurations: None,
+        profiler_rule_evaluation_statuses: None,
+        profiling_status: None,
+        environment: kept(&job.echo, "Environment")?,
+        retry_strategy: None,
+        remote_debug_config: None,
+        infra_check_config: None,
+        serverless_job_config: None,
+        mlflow_config: None,
+        model_package_config: None,
+        mlflow_details: None,
+        progress_info: None,
+        output_model_package_arn: None,
+    })
+}
+
+fn phase(status: SecondaryStatus) -> Result<shapes::SecondaryStatus, ApiError> {
+    Ok(status.as_str().parse()?)
+}
+
+impl Operation for shapes::ListTrainingJobsRequest {
+    const SERVICE: &'static str = "sagemaker";
+    const NAME: &'static str = "ListTrainingJobs";
+    type Output = shapes::ListTrainingJobsResponse;
+
+    fn questions(&self, _ctx: &Ctx<'_>) -> Vec<Question> {
+        vec![Question::any("sagemaker:ListTrainingJobs")]
+    }
+
+    fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
+        let request = request.into_inner();
+        let listing = Listing {
+            sort_by: request.sort_by.map(|by| match by {
+                shapes::SortBy::Name => SortBy::Name,
+                shapes::SortBy::CreationTime => SortBy::Created,
+                shapes::SortBy::Status => SortBy::Status,
+            }),
+            // Ascending unless asked otherwise (SM-11).
+            descending: request.sort_order == Some(shapes::SortOrder::Descending),
+            next_token: request.next_token,
+            max_results: request.max_results,
+            name_contains: request.name_contains,
+            status: request.status_equals.map(shapes::TrainingJobStatus::as_str),
+            created_after: request.creation_time_after,
+            created_before: request.creation_time_before,
+            modified_after: request.last_modified_time_after,
+            modified_before: request.last_modified_time_before,
+        };
+        if request.warm_pool_status_equals.is_some() || request.training_plan_arn_equals.is_some() {
+            // There are no warm pools and no training plans: no job matches.
+            return Ok(shapes::ListTrainingJobsResponse {
+                training_job_summaries: vec![],
+                next_token: None,
+            });
+        }
+        let (rows, next_token) = page::<Job>(ctx, listing)?;
+        let summaries = rows
+            .into_iter()
+            .map(|row| summary(&row.record))
+            .collect::<Result<_, _>>()?;
+        Ok(shapes::ListTrainingJobsResponse {
+            training_job_summaries: summaries,
+            next_token,
+        })
+    }
+}
+
+fn summary(job: &Job) -> Result<shapes::TrainingJobSummary, ApiError> {
+    Ok(shapes::TrainingJobSummary {
+        training_job_name: job.name.clone(),
+        training_job_arn: job.arn.to_string(),
+        creation_time: job.created.0,
+        training_end_time: job.training_end.map(|Timestamp(at)| at),
+        last_modified_time: Some(job.modified.0),
+        training_job_status: job.status().as_str().parse()?,
+        secondary_status: Some(phase(job.secondary)?),
+        warm_pool_status: None,
+        training_plan_arn: None,
+    })
+}
+
+impl Operation for shapes::StopTrainingJobRequest {
+    const SERVICE: &'static str = "sagemaker";
+    const NAME: &'static str = "StopTrainingJob";
+    type Output = shapes::StopTrainingJobOutput;
+
+    fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
+        vec![ask(ctx, "sagemaker:StopTrainingJob", &self.training_job_name)]
+    }
+
+    fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
+        let key = Job::key(&ctx.caller.scope, &request.get().training_job_name);
+        let now = ctx.clock.now();
+        update::<Job>(ctx, &key, missing, |job| {
+            if job.apply(JobEvent::StopRequested, now).is_err() {
+                return Err(rejected(job));
+            }
+            job.run.stop.get_or_insert((StopCause::Asked, now));
+            Ok(())
+        })?;
+        Ok(shapes::StopTrainingJobOutput {})
+    }
+}
+
+impl Operation for shapes::DeleteTrainingJobRequest {
+    const SERVICE: &'static str = "sagemaker";
+    const NAME: &'static str = "DeleteTrainingJob";
+    type Output = shapes::DeleteTrainingJobOutput;
+
+    fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
+        vec![ask(ctx, "sagemaker:DeleteTrainingJob", &self.training_job_name)]
+    }
+
+    fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
+        let key = Job::key(&ctx.caller.scope, &request.get().training_job_name);
+        loop {
+            let found = find::<Job>(ctx, &key)?.ok_or_else(missing)?;
+            if !found.record.status().is_final() {
+                return Err(rejected(&found.record));
+            }
+            match ctx
+                .store
+                .commit(Batch::default().delete::<Job>(&key, Expect::At(found.revision)))
+            {
+                Ok(_) => return Ok(shapes::DeleteTrainingJobOutput {}),
+                Err(StoreError::Conflict { .. }) => {}
+                Err(error) => return Err(stored(error)),
+            }
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! From a CreateTrainingJob request to what the engine acts on. What it does not carry out yet is refused here.
+
+use super::check::{refuse, s3_uri, unsupported, vpc};
+use super::{keep, shapes};
+use isolarium_model::Arn;
+use isolarium_model::sagemaker::training_job::{
+    Channel, CheckpointConfig, Distribution, JobSpec, MetricDefinition, OutputCompression, OutputConfig, S3DataType,
+};
+use isolarium_model::sagemaker::{ContainerSpec, Echo, InstanceShape, JobNetwork};
+use isolarium_wire::ApiError;
+use std::collections::{BTreeMap, BTreeSet};
+
+type Request = shapes::CreateTrainingJobRequest;
+
+/// Time limit of a job that names none, seconds (SM-32).
+const DEFAULT_MAX_RUNTIME: u64 = 86_400;
+
+/// Where checkpoints lie unless the request says otherwise (CC-16).
+const CHECKPOINTS: &str = "/opt/ml/checkpoints";
+
+/// Directories that a checkpoint path may not cover or lie in: the platform's own and the kernel's.
+const RESERVED: [&str; 7] = [
+    "/opt/ml/input",
+    "/opt/ml/model",
+    "/opt/ml/output",
+    "/proc",
+    "/sys",
+    "/dev",
+    "/etc",
+];
+
+/// The typed part of a request.
+pub(super) fn spec(request: &Request, role_arn: Arn) -> Result<JobSpec, ApiError> {
+    refuse_unsupported(request)?;
+    let algorithm = algorithm(request)?;
+    let resources = resources(request)?;
+    let image = algorithm.training_image.clone().unwrap_or_default();
+    let environment = request
+        .environment
+        .iter()
+        .flatten()
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
+    let output = &request.output_data_config;
+    let compression = match output.compression_type {
+        Some(shapes::OutputCompressionType::None) => OutputCompression::None,
+        Some(shapes::OutputCompressionType::Gzip) | None => OutputCompression::Gzip,
+    };
+    let max_runtime = request
+        .stopping_condition
+        .as_ref()
+        .and_then(|condition| condition.max_runtime_in_seconds);
+    Ok(JobSpec {
+        container: ContainerSpec { image, environment },
+        entrypoint: algorithm.container_entrypoint.clone(),
+        arguments: algorithm.container_arguments.clone(),
+        hyperparameters: pairs(request),
+        channels: channels(request)?,
+        output: OutputConfig {
+            uri: s3_uri("S3OutputPath", &output.s3_output_path)?,
+            compression,
+        },
+        checkpoints: checkpoints(request)?,
+        metrics: metrics(algorithm),
+        instance_type: resources,
+        role_arn,
+        max_runtime: max_runtime
+            .and_then(|seconds| u64::try_from(seconds).ok())
+            .unwrap_or(DEFAULT_MAX_RUNTIME),
+        network: JobNetwork::from_isolation(request.enable_network_isolation),
+    })
+}
+
+/// Members that Describe gives back as they came.
+pub(super) fn echo(request: &Request) -> Result<Echo, ApiError> {
+    let mut echo = Echo::new();
+    keep(
+        &mut echo,
+        "AlgorithmSpecification",
+        request.algorithm_specification.as_ref(),
+    )?;
+    keep(&mut echo, "HyperParameters", request.hyper_parameters.as_ref())?;
+    keep(&mut echo, "InputDataConfig", request.input_data_config.as_ref())?;
+    keep(&mut echo, "OutputDataConfig", Some(&request.output_data_config))?;
+    keep(&mut echo, "ResourceConfig", request.resource_config.as_ref())?;
+    keep(&mut echo, "StoppingCondition", request.stopping_condition.as_ref())?;
+    keep(&mut echo, "CheckpointConfig", request.checkpoint_config.as_ref())?;
+    keep(&mut echo, "DebugHookConfig", request.debug_hook_config.as_ref())?;
+    keep(&mut echo, "ProfilerConfig", request.profiler_config.as_ref())?;
+    keep(&mut echo, "ExperimentConfig", request.experiment_config.as_ref())?;
+    keep(&mut echo, "Environment", request.environment.as_ref())?;
+    keep(
+        &mut echo,
+        "EnableInterContainerTrafficEncryption",
+        request.enable_inter_container_traffic_encryption.as_ref(),
+    )?;
+    Ok(echo)
+}
+
+fn refuse_unsupported(request: &Request) -> Result<(), ApiError> {
+    let some = |present: bool, what: &'static str| (present, what);
+    let output = &request.output_data_config;
+    let stopping = request.stopping_condition.as_ref();
+    let filled = |list: Option<usize>| list.is_some_and(|length| length > 0);
+    vpc(request.vpc_config.as_ref())?;
+    refuse(&[
+        some(
+            request.enable_managed_spot_training == Some(true),
+            "EnableManagedSpotTraining",
+        ),
+        some(
+            stopping.is_some_and(|s| s.max_wait_time_in_seconds.is_some()),
+            "MaxWaitTimeInSeconds",
+        ),
+        some(
+            stopping.is_some_and(|s| s.max_pending_time_in_seconds.is_some()),
+            "MaxPendingTimeInSeconds",
+        ),
+        some(
+            filled(request.debug_rule_configurations.as_ref().map(Vec::len)),
+            "DebugRuleConfigurations",
+        ),
+        some(
+            filled(request.profiler_rule_configurations.as_ref().map(Vec::len)),
+            "ProfilerRuleConfigurations",
+        ),
+        some(request.tensor_board_output_config.is_some(), "TensorBoardOutputConfig"),
+        some(request.retry_strategy.is_some(), "RetryStrategy"),
+        some(
+            request
+                .remote_debug_config
+                .as_ref()
+                .is_some_and(|c| c.enable_remote_debug == Some(true)),
+            "RemoteDebugConfig with EnableRemoteDebug",
+        ),
+        some(
+            request
+                .infra_check_config
+                .as_ref()
+                .is_some_and(|c| c.enable_infra_check == Some(true)),
+            "InfraCheckConfig with EnableInfraCheck",
+        ),
+        some(
+            request
+                .session_chaining_config
+                .as_ref()
+                .is_some_and(|c| c.enable_session_tag_chaining == Some(true)),
+            "SessionChainingConfig with EnableSessionTagChaining",
+        ),
+        some(request.serverless_job_config.is_some(), "ServerlessJobConfig"),
+        some(request.mlflow_config.is_some(), "MlflowConfig"),
+        some(request.model_package_config.is_some(), "ModelPackageConfig"),
+        some(
+            output.kms_key_id.as_ref().is_some_and(|key| !key.is_empty()),
+            "KmsKeyId of OutputDataConfig",
+        ),
+    ])
+}
+
+fn algorithm(request: &Request) -> Result<&shapes::AlgorithmSpecification, ApiError> {
+    let algorithm = request
+        .algorithm_specification
+        .as_ref()
+        .ok_or_else(|| ApiError::validation("AlgorithmSpecification is required."))?;
+    if algorithm.algorithm_name.is_some() && algorithm.training_image.is_some() {
+        return Err(ApiError::validation(
+            "Specify either AlgorithmName or TrainingImage, not both.",
+        ));
+    }
+    let private_registry = algorithm
+        .training_image_config
+        .as_ref()
+        .is_some_and(|config| config.training_repository_access_mode == shapes::TrainingRepositoryAccessMode::Vpc);
+    refuse(&[
+        (algorithm.algorithm_name.is_some(), "AlgorithmName"),
+        (
+            private_registry,
+            "TrainingImageConfig with TrainingRepositoryAccessMode Vpc",
+        ),
+        (
+            algorithm.enable_sage_maker_metrics_time_series == Some(true),
+            "EnableSageMakerMetricsTimeSeries",
+        ),
+    ])?;
+    file_mode(algorithm.training_input_mode)?;
+    if algorithm.training_image.as_ref().is_none_or(String::is_empty) {
+        return Err(ApiError::validation(
+            "AlgorithmSpecification must name a TrainingImage.",
+        ));
+    }
+    Ok(algorithm)
+}
+
+fn file_mode(mode: shapes::TrainingInputMode) -> Result<(), ApiError> {
+    match mode {
+        shapes::TrainingInputMode::File => Ok(()),
+        shapes::TrainingInputMode::Pipe => Err(unsupported("TrainingInputMode Pipe")),
+        shapes::TrainingInputMode::FastFile => Err(unsupported("TrainingInputMode FastFile")),
+    }
+}
+
+/// The instance type.
+fn resources(request: &Request) -> Result<String, ApiError> {
+    let resources = request
+        .resource_config
+        .as_ref()
+        .ok_or_else(|| ApiError::validation("ResourceConfig is required."))?;
+    refuse(&[
+        (
+            resources.instance_count.is_some_and(|count| count > 1),
+            "InstanceCount above 1",
+        ),
+        (
+            resources
+                .instance_groups
+                .as_ref()
+                .is_some_and(|groups| !groups.is_empty()),
+            "InstanceGroups",
+        ),
+        (
+            resources
+                .keep_alive_period_in_seconds
+                .is_some_and(|seconds| seconds > 0),
+            "KeepAlivePeriodInSeconds",
+        ),
+        (resources.training_plan_arn.is_some(), "TrainingPlanArn"),
+        (resources.instance_placement_config.is_some(), "InstancePlacementConfig"),
+        (resources.instance_preferences.is_some(), "InstancePreferences"),
+        (
+            resources.volume_kms_key_id.as_ref().is_some_and(|key| !key.is_empty()),
+            "VolumeKmsKeyId",
+        ),
+    ])?;
+    if resources.instance_count == Some(0) {
+        return Err(ApiError::validation("InstanceCount must be at least 1."));
+    }
+    instance_type(resources.instance_type.as_deref())
+}
+
+/// An instance type that this engine can stand for (CC-7).
+pub(super) fn instance_type(given: Option<&str>) -> Result<String, ApiError> {
+    let name = given.ok_or_else(|| ApiError::validation("InstanceType is required."))?;
+    match InstanceShape::of(name) {
+        None => Err(unsupported(&format!("The instance type {name}"))),
+        Some(shape) if shape.accelerators > 0 => Err(unsupported(&format!(
+            "The instance type {name}, which needs accelerators,"
+        ))),
+        Some(_) => Ok(name.into()),
+    }
+}
+
+fn pairs(request: &Request) -> BTreeMap<String, String> {
+    request
+        .hyper_parameters
+        .iter()
+        .flatten()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
+fn metrics(algorithm: &shapes::AlgorithmSpecification) -> Vec<MetricDefinition> {
+    let given = algorithm.metric_definitions.iter().flatten();
+    given
+        .map(|one| MetricDefinition {
+            name: one.name.clone(),
+            regex: one.regex.clone(),
+        })
+        .collect()
+}
+
+fn channels(request: &Request) -> Result<Vec<Channel>, ApiError> {
+    let mut names = BTreeSet::new();
+    let mut channels = Vec::new();
+    for given in request.input_data_config.iter().flatten() {
+        if !names.insert(given.channel_name.clone()) {
+            return Err(ApiError::validation(format!(
+                "The channel name \"{}\" is used twice.",
+                given.channel_name
+            )));
+        }
+        channels.push(channel(given)?);
+    }
+    Ok(channels)
+}
+
+fn channel(given: &shapes::Channel) -> Result<Channel, ApiError> {
+    let name = given.channel_name.clone();
+    if name == "." || name == ".." {
+        return Err(ApiError::validation(format!(
+            "\"{name}\" cannot be the name of a channel."
+        )));
+    }
+    if let Some(mode) = given.input_mode {
+        file_mode(mode)?;
+    }
+    let gzip = given.compression_type == Some(shapes::CompressionType::Gzip);
+    let record_io = given.record_wrapper_type == Some(shapes::RecordWrapper::RecordIO);
+    if gzip || record_io {
+        let what = if gzip {
+            "CompressionType Gzip"
+        } else {
+            "RecordWrapperType RecordIO"
+        };
+        return Err(ApiError::validation(format!(
+            "{what} of channel \"{name}\" is only valid with input mode Pipe."
+        )));
+    }
+    let source = given.data_source.s3_data_source.as_ref();
+    let source = source.ok_or_else(|| unsupported("A channel without S3DataSource"))?;
+    refuse(&[
+        (
+            given.data_source.file_system_data_source.is_some(),
+            "FileSystemDataSource",
+        ),
+        (given.data_source.dataset_source.is_some(), "DatasetSource"),
+        (source.instance_group_names.is_some(), "InstanceGroupNames"),
+        (source.model_access_config.is_some(), "ModelAccessConfig"),
+        (source.hub_access_config.is_some(), "HubAccessConfig"),
+    ])?;
+    let data_type = match source.s3_data_type {
+        shapes::S3DataType::S3Prefix => S3DataType::S3Prefix,
+        shapes::S3DataType::ManifestFile => S3DataType::ManifestFile,
+        shapes::S3DataType::AugmentedManifestFile => {
+            return Err(ApiError::validation(format!(
+                "AugmentedManifestFile of channel \"{name}\" is only valid with input mode Pipe."
+            )));
+        }
+        other => return Err(unsupported(&format!("S3DataType {other}"))),
+    };
+    if source.attribute_names.as_ref().is_some_and(|names| !names.is_empty()) {
+        return Err(ApiError::validation(
+            "AttributeNames are only valid with AugmentedManifestFile.",
+        ));
+    }
+    let distribution = match source.s3_data_distribution_type {
+        Some(shapes::S3DataDistribution::ShardedByS3Key) => Distribution::ShardedByS3Key,
+        Some(shapes::S3DataDistribution::FullyReplicated) | None => Distribution::FullyReplicated,
+    };
+    let uri = s3_uri("S3Uri", &source.s3_uri)?;
+    Ok(Channel {
+        name,
+        uri,
+        data_type,
+        distribution,
+        content_type: given.content_type.clone(),
+    })
+}
+
+fn checkpoints(request: &Request) -> Result<Option<CheckpointConfig>, ApiError> {
+    let Some(given) = &request.checkpoint_config else {
+        return Ok(None);
+    };
+    let local_path = given.local_path.clone().unwrap_or_else(|| CHECKPOINTS.into());
+    let trimmed = local_path.trim_end_matches('/');
+    let plain = trimmed.starts_with('/')
+        && trimmed
+            .split('/')
+            .skip(1)
+            .all(|part| !part.is_empty() && part != "." && part != "..");
+    let inside = |outer: &str, inner: &str| {
+        inner == outer || inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'))
+    };
+    let clashes = RESERVED
+        .iter()
+        .any(|reserved| inside(reserved, trimmed) || inside(trimmed, reserved));
+    if !plain || clashes {
+        return Err(ApiError::validation(format!(
+            "The checkpoint LocalPath \"{local_path}\" cannot be used."
+        )));
+    }
+    Ok(Some(CheckpointConfig {
+        uri: s3_uri("S3Uri", &given.s3_uri)?,
+        local_path: trimmed.into(),
+    }))
+}
