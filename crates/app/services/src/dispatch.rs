@@ -2,8 +2,9 @@
 
 use crate::context::Ctx;
 use crate::operation::Operation;
-use isolarium_policy::{ResourceSide, authorize};
+use isolarium_policy::{Denial, DocumentKind, Granted, NamedPolicy, Question, ResourceSide, authorize};
 use isolarium_wire::{ApiError, Document};
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 /// One served operation. Made by [`handler`] alone, so nothing runs unasked.
@@ -19,7 +20,11 @@ where
     Op: Operation + TryFrom<Document>,
     ApiError: From<<Op as TryFrom<Document>>::Error>,
 {
-    Handler { service: Op::SERVICE, operation: Op::NAME, run: run::<Op> }
+    Handler {
+        service: Op::SERVICE,
+        operation: Op::NAME,
+        run: run::<Op>,
+    }
 }
 
 fn run<Op>(input: Document, ctx: &Ctx<'_>) -> Result<Document, ApiError>
@@ -29,10 +34,47 @@ where
 {
     let request = Op::try_from(input)?;
     let questions = request.questions(ctx);
+    Op::execute(grant(Op::SERVICE, request, &questions, ctx)?, ctx).map(Into::into)
+}
+
+/// Asks IAM every question of a request on behalf of the caller, with the policies of this moment (IAM-26, IAM-58). No
+/// question means that every authenticated caller may, such as GetCallerIdentity.
+///
+/// # Errors
+/// The denial in the words of `service`; an engine fault when policies cannot be read, which allows nothing.
+pub fn grant<Op>(service: &str, request: Op, questions: &[Question], ctx: &Ctx<'_>) -> Result<Granted<Op>, ApiError> {
     let authority = crate::iam::authority(ctx)?;
-    let granted = authorize(request, &authority, &questions, &|_| ResourceSide::default())
-        .map_err(|denial| ApiError::client("AccessDeniedException", denial.to_string()))?;
-    Op::execute(granted, ctx).map(Into::into)
+    let failed = RefCell::new(None);
+    let side = |question: &Question| {
+        crate::iam::resource_side(ctx, question).unwrap_or_else(|error| {
+            failed.replace(Some(error));
+            // A policy that cannot be read denies, whatever else allows.
+            let unreadable = NamedPolicy::parse("unread policy", "", DocumentKind::Resource);
+            ResourceSide {
+                policy: Some(unreadable),
+                ..ResourceSide::default()
+            }
+        })
+    };
+    authorize(request, &authority, questions, &side)
+        .map_err(|denial| failed.take().unwrap_or_else(|| denied(service, &denial)))
+}
+
+/// How a service says no (IAM-47, IAM-62).
+pub fn denied(service: &str, denial: &Denial) -> ApiError {
+    match service {
+        "ec2" => {
+            let text = format!("You are not authorized to perform this operation. {denial}");
+            ApiError::client("UnauthorizedOperation", text).with_status(403)
+        }
+        "iam" | "sts" | "cloudformation" | "s3" => {
+            ApiError::client("AccessDenied", denial.to_string()).with_status(403)
+        }
+        "sagemaker-runtime" | "sagemaker-featurestore-runtime" => {
+            ApiError::client("AccessDeniedException", denial.to_string()).with_status(403)
+        }
+        _ => ApiError::client("AccessDeniedException", denial.to_string()),
+    }
 }
 
 /// All served operations, by (service, operation).
@@ -49,7 +91,11 @@ impl Default for Dispatch {
             crate::ecr::handlers(),
             crate::logs::handlers(),
         ];
-        let handlers = all.into_iter().flatten().map(|h| ((h.service, h.operation), h)).collect();
+        let handlers = all
+            .into_iter()
+            .flatten()
+            .map(|h| ((h.service, h.operation), h))
+            .collect();
         Self { handlers }
     }
 }
@@ -63,7 +109,11 @@ impl Dispatch {
         input: Document,
         ctx: &Ctx<'_>,
     ) -> Option<Result<Document, ApiError>> {
-        let handler = self.handlers.iter().find(|((s, o), _)| *s == service && *o == operation)?.1;
+        let handler = self
+            .handlers
+            .iter()
+            .find(|((s, o), _)| *s == service && *o == operation)?
+            .1;
         Some((handler.run)(input, ctx))
     }
 }

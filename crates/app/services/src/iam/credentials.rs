@@ -1,6 +1,35 @@
 //! Access keys and temporary credentials.
+//!
+//! Long-lived keys are records. Temporary ones are not kept at all: the session token says what they are, authenticated
+//! with the server's master key, and the secret key is derived from the same bytes (IAM-45).
 
+use super::documents;
+use crate::context::Session;
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use hmac::{Hmac, KeyInit, Mac};
+use isolarium_model::iam::{AccessKey, Account, KeyOwner, Role, User};
+use isolarium_model::time::{Clock, IdSource};
+use isolarium_model::{Arn, Principal, Scope, Secret, Timestamp};
+use isolarium_policy::evaluate::decide;
+use isolarium_policy::{Authority, NamedPolicy, Question, ResourceSide};
+use isolarium_store::StateStore;
+use isolarium_store::state::StoreError;
+use isolarium_wire::sigv4::AuthFault;
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The service that assumes execution roles (IAM-50).
+pub const SAGEMAKER: &str = "sagemaker.amazonaws.com";
+
+/// First byte of every session token; another layout takes another one.
+const TOKEN_VERSION: u8 = 1;
+/// Bytes of a token's authenticator.
+const TAG: usize = 32;
 
 /// The key that seals session tokens (IAM-45): 32 random bytes that the server keeps in its data directory. Whoever
 /// holds it can make credentials of every role, so it never prints.
@@ -12,10 +41,319 @@ impl MasterKey {
     pub fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
+
+    /// An authenticator of `data` for one purpose; no purpose's value tells another's.
+    #[expect(clippy::expect_used, reason = "HMAC takes keys of every length")]
+    fn mac(&self, purpose: &str, data: &[u8]) -> Hmac<Sha256> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of every length");
+        mac.update(purpose.as_bytes());
+        mac.update(&[0]);
+        mac.update(data);
+        mac
+    }
 }
 
 impl fmt::Debug for MasterKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[secret]")
     }
+}
+
+/// Who an access key speaks for, and the secret its signatures are checked with.
+#[derive(Clone, Debug)]
+pub struct Credential {
+    pub principal: Principal,
+    pub secret: Secret,
+    /// What temporary credentials carry; `None` for long-lived keys.
+    pub session: Option<Session>,
+}
+
+/// Why an access key is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    /// Unknown, inactive, forged or expired: the caller's fault, in each protocol's words (IAM-47).
+    #[error(transparent)]
+    Fault(#[from] AuthFault),
+    #[error("access keys cannot be read")]
+    Store(#[from] StoreError),
+}
+
+/// Temporary credentials of a role (IAM-53, CC-80).
+#[derive(Clone, Debug)]
+pub struct SessionCredentials {
+    /// `ASIA` and 16 characters.
+    pub access_key_id: String,
+    pub secret: Secret,
+    pub token: Secret,
+    pub expires: Timestamp,
+    /// The session, as every request with these credentials will see it.
+    pub principal: Principal,
+    pub session: Session,
+}
+
+/// What a session token says.
+#[derive(Serialize, Deserialize)]
+struct Sealed {
+    key: String,
+    principal: Principal,
+    issued: Timestamp,
+    expires: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    policies: Option<Vec<Arc<str>>>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    tags: BTreeMap<String, String>,
+}
+
+/// What a session is to be.
+#[derive(Clone, Debug)]
+pub struct SessionRequest {
+    /// A role session; other principals have long-lived keys.
+    pub principal: Principal,
+    pub lasts: Duration,
+    /// Session policies that narrow it (IAM-24).
+    pub policies: Option<Vec<Arc<str>>>,
+    pub tags: BTreeMap<String, String>,
+}
+
+/// Makes temporary credentials. The caller has checked that the session may exist.
+pub fn mint_session(
+    master: &MasterKey,
+    clock: &dyn Clock,
+    ids: &dyn IdSource,
+    wanted: SessionRequest,
+) -> SessionCredentials {
+    let issued = clock.now();
+    let expires = issued.after(wanted.lasts);
+    let sealed = Sealed {
+        key: format!("ASIA{}", ids.hex(16).to_ascii_uppercase()),
+        principal: wanted.principal,
+        issued,
+        expires,
+        policies: wanted.policies,
+        tags: wanted.tags,
+    };
+    // Serialising strings, numbers and maps of strings to memory has no way to fail.
+    let payload = serde_json::to_vec(&sealed).unwrap_or_default();
+    let mut bytes = vec![TOKEN_VERSION];
+    bytes.extend_from_slice(&payload);
+    bytes.extend_from_slice(&master.mac("session token", &payload).finalize().into_bytes());
+    SessionCredentials {
+        secret: session_secret(master, &payload),
+        token: Secret::new(URL_SAFE_NO_PAD.encode(bytes)),
+        access_key_id: sealed.key,
+        expires,
+        principal: sealed.principal,
+        session: Session {
+            issued,
+            expires,
+            policies: sealed.policies,
+            tags: sealed.tags,
+        },
+    }
+}
+
+fn session_secret(master: &MasterKey, payload: &[u8]) -> Secret {
+    let bytes = master.mac("session secret", payload).finalize().into_bytes();
+    let text = STANDARD.encode(bytes);
+    Secret::new(text.get(..40).unwrap_or(&text))
+}
+
+/// Opens a token: authentic, of this key, not expired.
+fn open(master: &MasterKey, key_id: &str, token: &str, now: Timestamp) -> Result<(Sealed, Secret), AuthFault> {
+    let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| AuthFault::BadToken)?;
+    let (version, rest) = bytes.split_first().ok_or(AuthFault::BadToken)?;
+    let (payload, tag) = rest
+        .len()
+        .checked_sub(TAG)
+        .map(|at| rest.split_at(at))
+        .ok_or(AuthFault::BadToken)?;
+    if *version != TOKEN_VERSION {
+        return Err(AuthFault::BadToken);
+    }
+    // `verify_slice` compares in constant time.
+    master
+        .mac("session token", payload)
+        .verify_slice(tag)
+        .map_err(|_| AuthFault::BadToken)?;
+    let sealed: Sealed = serde_json::from_slice(payload).map_err(|_| AuthFault::BadToken)?;
+    if sealed.key != key_id {
+        return Err(AuthFault::BadToken);
+    }
+    if now >= sealed.expires {
+        return Err(AuthFault::ExpiredToken);
+    }
+    Ok((sealed, session_secret(master, payload)))
+}
+
+/// Finds out who signs with an access key. A key of a deleted user and a session of a deleted role are nobody's.
+///
+/// # Errors
+/// [`AuthFault::UnknownKey`], [`AuthFault::BadToken`], [`AuthFault::ExpiredToken`], or the store's failure.
+pub fn resolve(
+    store: &dyn StateStore,
+    master: &MasterKey,
+    access_key_id: &str,
+    token: Option<&str>,
+    now: Timestamp,
+) -> Result<Credential, ResolveError> {
+    if let Some(token) = token {
+        let (sealed, secret) = open(master, access_key_id, token, now)?;
+        if !still_there(store, &sealed.principal)? {
+            return Err(AuthFault::UnknownKey.into());
+        }
+        let Sealed {
+            principal,
+            issued,
+            expires,
+            policies,
+            tags,
+            ..
+        } = sealed;
+        let session = Some(Session {
+            issued,
+            expires,
+            policies,
+            tags,
+        });
+        return Ok(Credential {
+            principal,
+            secret,
+            session,
+        });
+    }
+    let found = store.get::<AccessKey>(&AccessKey::key(access_key_id))?;
+    let key = found
+        .map(|stored| stored.record)
+        .filter(|key| key.active)
+        .ok_or(AuthFault::UnknownKey)?;
+    let principal = match &key.owner {
+        KeyOwner::Root => Principal::Root {
+            account: key.account.clone(),
+        },
+        KeyOwner::User { name } => {
+            let user = store.get::<User>(&User::key(&key.account, name))?;
+            user.ok_or(AuthFault::UnknownKey)?.record.principal()
+        }
+    };
+    Ok(Credential {
+        principal,
+        secret: key.secret,
+        session: None,
+    })
+}
+
+/// Whether the very user or role still exists; one made anew under the same name is another (IAM-26).
+pub(super) fn still_there(store: &dyn StateStore, principal: &Principal) -> Result<bool, StoreError> {
+    Ok(match principal {
+        Principal::RoleSession {
+            account, role, role_id, ..
+        } => store
+            .get::<Role>(&Role::key(account, role))?
+            .is_some_and(|stored| stored.record.id == *role_id),
+        Principal::User { account, name, id, .. } => store
+            .get::<User>(&User::key(account, name))?
+            .is_some_and(|stored| stored.record.id == *id),
+        Principal::Root { account } => store.get::<Account>(&Account::key(account))?.is_some(),
+        Principal::Service { .. } | Principal::Anonymous => true,
+    })
+}
+
+/// A session of an execution role that the platform wants (IAM-50, IAM-52).
+#[derive(Clone, Copy, Debug)]
+pub struct ExecutionRole<'a> {
+    pub role_arn: &'a Arn,
+    /// Account and region of the job or endpoint: `aws:SourceAccount`.
+    pub scope: &'a Scope,
+    /// The job or endpoint: `aws:SourceArn`.
+    pub source_arn: &'a Arn,
+    /// Last part of the session's ARN, such as `SageMaker` (CC-81).
+    pub session_name: &'a str,
+    /// At most the role's own limit counts.
+    pub lasts: Duration,
+}
+
+/// Why a role cannot be assumed. The first text is SM-60's.
+#[derive(Debug, thiserror::Error)]
+pub enum AssumeError {
+    #[error(
+        "Could not assume role {0}. Please ensure that the role exists and allows principal \
+         'sagemaker.amazonaws.com' to assume the role."
+    )]
+    Role(Arn),
+    #[error("the role cannot be read")]
+    Store(#[from] StoreError),
+}
+
+/// Checks that the role exists and that its trust policy lets `sagemaker.amazonaws.com` assume it for this job, without
+/// making credentials (IAM-50, SM-60).
+///
+/// # Errors
+/// [`AssumeError::Role`] with SM-60's text; the store's failure.
+pub fn check_execution_role(
+    store: &dyn StateStore,
+    now: Timestamp,
+    wanted: &ExecutionRole<'_>,
+) -> Result<Role, AssumeError> {
+    let refused = || AssumeError::Role(wanted.role_arn.clone());
+    let key = Role::key_of(wanted.role_arn).ok_or_else(refused)?;
+    let role = store.get::<Role>(&key)?.ok_or_else(refused)?.record;
+    // A role of another account is never an execution role, and an ARN with another path is another role.
+    if role.account != wanted.scope.account || role.arn() != *wanted.role_arn {
+        return Err(refused());
+    }
+    let service = Principal::Service { name: SAGEMAKER.into() };
+    let question = Question::on("sts:AssumeRole", wanted.role_arn)
+        .with("aws:SourceAccount", wanted.scope.account.as_str())
+        .with("aws:SourceArn", wanted.source_arn.as_str())
+        .with("aws:RequestedRegion", wanted.scope.region.as_str())
+        .with("aws:CurrentTime", super::iso_time(now))
+        .with("aws:EpochTime", now.0.div_euclid(1000).to_string())
+        .with("aws:PrincipalIsAWSService", "true")
+        .with("aws:PrincipalServiceName", SAGEMAKER)
+        .with("sts:RoleSessionName", wanted.session_name);
+    let authority = Authority::bare(service, isolarium_policy::question::Context::new());
+    match decide(&authority, &question, &trust_side(&role)) {
+        Ok(_) => Ok(role),
+        Err(_) => Err(refused()),
+    }
+}
+
+/// A role as the resource of `sts:AssumeRole`: its trust policy must allow.
+pub(crate) fn trust_side(role: &Role) -> ResourceSide {
+    ResourceSide {
+        owner: Some(role.account.clone()),
+        policy: Some(trust_policy(role)),
+        trust: true,
+    }
+}
+
+fn trust_policy(role: &Role) -> NamedPolicy {
+    documents::named(
+        &format!("trust policy of {}", role.name),
+        &role.trust,
+        isolarium_policy::DocumentKind::Trust,
+    )
+}
+
+/// Assumes an execution role as `sagemaker.amazonaws.com` does, and makes its credentials (IAM-52, CC-80..82). What
+/// they may do is decided anew at each use, by the role's policies of that moment.
+///
+/// # Errors
+/// As [`check_execution_role`].
+pub fn assume_execution_role(
+    store: &dyn StateStore,
+    master: &MasterKey,
+    clock: &dyn Clock,
+    ids: &dyn IdSource,
+    wanted: &ExecutionRole<'_>,
+) -> Result<SessionCredentials, AssumeError> {
+    let role = check_execution_role(store, clock.now(), wanted)?;
+    let longest = Duration::from_secs(u64::from(role.max_session));
+    let request = SessionRequest {
+        principal: role.session(wanted.session_name),
+        lasts: wanted.lasts.min(longest),
+        policies: None,
+        tags: BTreeMap::new(),
+    };
+    Ok(mint_session(master, clock, ids, request))
 }

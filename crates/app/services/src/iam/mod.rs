@@ -1,28 +1,104 @@
-//! Handlers of the `iam` service.
+//! Handlers of the `iam` service, and what every other service asks IAM: who a caller is, what it may do, which role
+//! it may pass.
 
+mod change;
 pub mod credentials;
+mod documents;
+mod error;
+mod key;
+pub mod operator;
+mod page;
+mod role;
+mod role_policy;
+mod user;
+mod user_policy;
 
-use crate::dispatch::Handler;
-use isolarium_model::Timestamp;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use crate::Ctx;
+use crate::dispatch::{Handler, handler};
+use isolarium_model::iam::Role;
+use isolarium_model::{Arn, Timestamp};
+use isolarium_policy::{Authority, Question, ResourceSide};
+use isolarium_wire::ApiError;
+use isolarium_wire::shapes::iam as shapes;
+
+pub use documents::authority_of;
+pub(crate) use error::readable;
 
 /// Every served operation of this service.
 pub fn handlers() -> Vec<Handler> {
-    Vec::new()
+    vec![
+        handler::<shapes::CreateAccessKeyRequest>(),
+        handler::<shapes::CreateRoleRequest>(),
+        handler::<shapes::CreateUserRequest>(),
+        handler::<shapes::DeleteAccessKeyRequest>(),
+        handler::<shapes::DeleteRoleRequest>(),
+        handler::<shapes::DeleteRolePolicyRequest>(),
+        handler::<shapes::DeleteUserRequest>(),
+        handler::<shapes::DeleteUserPolicyRequest>(),
+        handler::<shapes::GetRoleRequest>(),
+        handler::<shapes::GetRolePolicyRequest>(),
+        handler::<shapes::GetUserRequest>(),
+        handler::<shapes::GetUserPolicyRequest>(),
+        handler::<shapes::ListAccessKeysRequest>(),
+        handler::<shapes::ListAttachedRolePoliciesRequest>(),
+        handler::<shapes::ListInstanceProfilesForRoleRequest>(),
+        handler::<shapes::ListRolePoliciesRequest>(),
+        handler::<shapes::ListRolesRequest>(),
+        handler::<shapes::ListUserPoliciesRequest>(),
+        handler::<shapes::ListUsersRequest>(),
+        handler::<shapes::PutRolePolicyRequest>(),
+        handler::<shapes::PutUserPolicyRequest>(),
+        handler::<shapes::UpdateAssumeRolePolicyRequest>(),
+    ]
 }
 
-/// Everything that decides what the caller may do (IAM-21): its identity policies, boundary, session policies.
+/// Everything that decides what the caller may do (IAM-21): its identity policies, boundary, session policies, and the
+/// policy of the endpoint it came through.
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn authority(ctx: &crate::Ctx<'_>) -> Result<isolarium_policy::Authority, isolarium_wire::ApiError> {
-    Ok(isolarium_policy::Authority {
-        principal: ctx.caller.principal.clone(),
-        identity: Vec::new(),
-        boundary: None,
-        session: None,
-        endpoint: None,
-        context: ctx.caller.context(ctx.clock.now()),
+pub fn authority(ctx: &Ctx<'_>) -> Result<Authority, ApiError> {
+    authority_of(ctx.store, ctx.caller, ctx.clock.now()).map_err(ApiError::internal)
+}
+
+/// Who owns the resource of a question and what the resource itself says. A role's trust speaks to `sts:AssumeRole`;
+/// everything else here has an owner and no policy of its own.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn resource_side(ctx: &Ctx<'_>, question: &Question) -> Result<ResourceSide, ApiError> {
+    let Ok(arn) = question.resource.parse::<Arn>() else {
+        return Ok(ResourceSide::default());
+    };
+    let trusted = matches!(question.action.as_str(), "sts:AssumeRole" | "sts:TagSession");
+    if trusted && let Some(key) = Role::key_of(&arn) {
+        let role = ctx
+            .store
+            .get::<Role>(&key)
+            .map_err(ApiError::internal)?
+            .map(|stored| stored.record);
+        return Ok(match role.filter(|role| role.arn() == arn) {
+            Some(role) => credentials::trust_side(&role),
+            None => ResourceSide {
+                owner: arn.account(),
+                policy: None,
+                trust: true,
+            },
+        });
+    }
+    Ok(ResourceSide {
+        owner: arn.account(),
+        policy: None,
+        trust: trusted,
     })
+}
+
+/// The question whether the caller may hand a role to a service, such as `sagemaker.amazonaws.com` (IAM-51).
+pub fn pass_role_question(role_arn: &Arn, service: &str) -> Question {
+    Question::on("iam:PassRole", role_arn).with("iam:PassedToService", service)
 }
 
 /// A time as policies compare it: ISO 8601 in UTC, whole seconds.
