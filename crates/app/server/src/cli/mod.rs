@@ -2,6 +2,7 @@
 
 pub mod config;
 mod doctor;
+pub mod image;
 mod operator;
 mod report;
 mod run;
