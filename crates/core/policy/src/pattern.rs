@@ -318,4 +318,32 @@ mod tests {
         let tokens = Pattern::parse("${aws:username}", old).unwrap().resolve(value).unwrap();
         assert!(Subject::resource("${aws:username}").matched_by(&tokens));
     }
+
+    /// The definition, spelled out: slow, and plainly right.
+    fn naive(tokens: &[Token], text: &[char]) -> bool {
+        match (tokens.split_first(), text.split_first()) {
+            (None, None) => true,
+            (Some((Token::Any, rest)), None) => naive(rest, text),
+            (Some((Token::Any, rest)), Some((_, after))) => naive(rest, text) || naive(tokens, after),
+            (Some((Token::One, rest)), Some((_, after))) => naive(rest, after),
+            (Some((Token::Char(wanted), rest)), Some((given, after))) => wanted == given && naive(rest, after),
+            _ => false,
+        }
+    }
+
+    proptest::proptest! {
+        /// Proves: IAM-4
+        #[test]
+        fn the_matcher_agrees_with_the_definition(pattern in "[ab*?]{0,9}", text in "[ab]{0,12}") {
+            let tokens = Pattern::parse(&pattern, Rules { wildcards: true, variables: false }).unwrap();
+            let tokens = tokens.resolve(|_| None).unwrap();
+            let text: Vec<char> = text.chars().collect();
+            proptest::prop_assert_eq!(matches(&tokens, &text, usize::MAX), naive(&tokens, &text));
+        }
+
+        #[test]
+        fn no_text_breaks_the_reader(text in ".{0,40}") {
+            let _ = Pattern::parse(&text, Rules { wildcards: true, variables: true });
+        }
+    }
 }

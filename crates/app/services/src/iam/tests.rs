@@ -778,3 +778,49 @@ fn get_user_without_a_name_is_about_the_caller() {
     let made = operator::create_key(ctx.store, ctx.clock, ctx.ids, &account, &none);
     assert!(matches!(made, Err(operator::KeyError::NoOwner)));
 }
+
+/// Proves: IAM-58
+#[test]
+fn every_operation_of_iam_is_asked_about_under_its_own_name() {
+    let lab = Fixture::new();
+    make_role(&lab, "worker", TRUST);
+    let nobody = user_caller(&lab, "nobody", None);
+    let denied = ALL.replace("Allow", "Deny");
+    let shut = user_caller(&lab, "shut", Some(&denied));
+    let stranger = Caller {
+        scope: scope("999999999999"),
+        ..nobody.clone()
+    };
+    let members = [
+        ("RoleName", "worker"),
+        ("UserName", "someone"),
+        ("PolicyName", "p"),
+        ("PolicyDocument", READ_S3),
+        ("AssumeRolePolicyDocument", TRUST),
+        ("AccessKeyId", "AKIAEXAMPLE"),
+    ];
+    let input = Document::Map(
+        members
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), Document::String(value.into())))
+            .collect(),
+    );
+    let handlers = super::handlers();
+    assert_eq!(handlers.len(), 22);
+    for handler in handlers {
+        let action = format!("is not authorized to perform: iam:{}", handler.operation);
+        let try_as = |caller: &Caller| {
+            Dispatch::default()
+                .call("iam", handler.operation, input.clone(), &lab.ctx(caller))
+                .unwrap()
+        };
+        for caller in [&nobody, &shut, &stranger] {
+            let error = try_as(caller).expect_err(handler.operation);
+            assert_eq!(error.code, "AccessDenied", "{}", handler.operation);
+            assert!(error.message.contains(&action), "{}: {error}", handler.operation);
+        }
+        // The control: root is let through, whatever the operation then says of this input.
+        let code = try_as(&root(ACCOUNT)).err().map(|error| error.code);
+        assert_ne!(code.as_deref(), Some("AccessDenied"), "{}", handler.operation);
+    }
+}

@@ -141,3 +141,17 @@ fn principals_are_whole_names() {
         assert!(!reads(bad), "{bad}");
     }
 }
+
+proptest::proptest! {
+    /// Whatever is cut out of or put into a good document, reading it ends, and what is still read has a statement.
+    #[test]
+    fn damaged_documents_are_read_or_refused(at in 0usize..200, gone in 0usize..20, put in "[\\[\\]{}\",:a*$0-9]{0,6}") {
+        let good = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:*"],"Resource":"arn:aws:s3:::${aws:username}","Condition":{"StringLike":{"aws:x":["a*"]}}}]}"#;
+        let start = at.min(good.len());
+        let end = (start + gone).min(good.len());
+        let text = format!("{}{put}{}", &good[..start], &good[end..]);
+        if let Ok(document) = identity(&text) {
+            proptest::prop_assert!(!document.statements.is_empty());
+        }
+    }
+}

@@ -846,3 +846,33 @@ mod chunks {
         ));
     }
 }
+
+proptest::proptest! {
+    /// Proves: IAM-42
+    #[test]
+    fn path_and_query_survive_encoding_by_any_client(raw in "[a-zA-Z0-9 /%+=&?#.~_-]{0,24}", value in "\\PC{0,12}") {
+        let path = format!("/{}", canonical::encode(raw.as_bytes(), true));
+        let query = format!("k={}&a=%20", uri_encode(&value));
+        for service in ["s3", "sagemaker"] {
+            let mut headers = header_map(&[("host".into(), "h".into())]);
+            sign(&signer(service, S3_TIME), "GET", &path, &query, &mut headers, b"").unwrap();
+            let request =
+                Sent { method: "GET".into(), path: path.clone(), query: query.clone(), headers, body: Vec::new() };
+            proptest::prop_assert!(request.check(EXAMPLE_KEY, S3_TIME).is_ok());
+            let other = request.with(|r| r.query.push('1'));
+            proptest::prop_assert!(other.check(EXAMPLE_KEY, S3_TIME).is_err());
+        }
+    }
+
+    #[test]
+    fn no_authorization_header_breaks_the_reader(text in "\\PC{0,80}", query in "\\PC{0,80}") {
+        let mut headers = HeaderMap::new();
+        for prefix in ["", "AWS4-HMAC-SHA256 ", "AWS4-HMAC-SHA256 Credential="] {
+            if let Ok(value) = HeaderValue::from_bytes(format!("{prefix}{text}").as_bytes()) {
+                headers.insert("authorization", value);
+            }
+            let head = Head { method: "GET", path: "/", query: &query, headers: &headers, authority: None };
+            proptest::prop_assert!(parse(&head, ACCEPT).is_err());
+        }
+    }
+}
