@@ -1,5 +1,6 @@
 //! The repository's own chores: `cargo xtask help`.
 
+mod bpf;
 mod claims;
 mod codegen;
 mod licences;
@@ -29,6 +30,12 @@ enum Chore {
         #[arg(long, value_name = "DIRECTORY")]
         botocore: Option<PathBuf>,
     },
+    /// Build the eBPF object of the isolation report from its C source
+    Bpf {
+        /// Compare with what is checked in instead of writing; needs clang to compare anything
+        #[arg(long)]
+        check: bool,
+    },
     /// List which tests prove which requirement; fail on a claim without a test
     Claims {
         /// Rows `{id, tests, partial}` instead of a table
@@ -45,6 +52,7 @@ fn main() -> Result<()> {
     let root = root()?;
     match Arguments::parse().chore {
         Chore::Codegen { check, botocore } => codegen::run(&root, botocore.as_deref(), check),
+        Chore::Bpf { check } => bpf::run(&root, check),
         Chore::Claims { json } => claims::run(&root, json),
         Chore::Rings => rings::run(&root),
         Chore::Licences => licences::run(&root),

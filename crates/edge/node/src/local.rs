@@ -13,7 +13,8 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, fchown};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// How long [`LocalHost::teardown`] waits for killed containers to be gone.
@@ -24,7 +25,8 @@ const LONGEST_END: Duration = Duration::from_secs(20);
 pub struct LocalHost {
     runtime: LocalRuntime,
     network: Host,
-    reporter: Option<Reporter>,
+    reporter: Arc<OnceLock<Option<Reporter>>>,
+    bpf_dir: PathBuf,
     credentials: PathBuf,
     starter: (u32, u32),
 }
@@ -38,16 +40,16 @@ impl LocalHost {
     pub fn open(config: LocalConfig, starter: (u32, u32)) -> Result<Self, ExecutorError> {
         let run_dir = config.data_dir.join("run");
         let credentials = config.data_dir.join("credentials");
-        let reporter = match Reporter::open(&run_dir.join("bpf")) {
-            Ok(reporter) => Some(reporter),
-            Err(error) => {
-                tracing::warn!(
-                    error = chain(&error),
-                    "the isolation report has no source; isolation itself is not affected"
-                );
-                None
-            }
-        };
+        let bpf_dir = run_dir.join("bpf");
+        let reporter = Arc::new(OnceLock::new());
+        // Loading takes the kernel's verifier tens of milliseconds: not on the way to `ready`. Who needs it first waits.
+        let (loading, dir) = (Arc::clone(&reporter), bpf_dir.clone());
+        std::thread::Builder::new()
+            .name("report-load".into())
+            .spawn(move || {
+                loading.get_or_init(|| load_reporter(&dir));
+            })
+            .map_err(|error| ExecutorError::Host(format!("no thread for the isolation report: {error}")))?;
         let network = Host::new(HostOptions {
             run_dir,
             host_netns: None,
@@ -57,6 +59,7 @@ impl LocalHost {
             runtime,
             network,
             reporter,
+            bpf_dir,
             credentials,
             starter,
         })
@@ -92,9 +95,27 @@ impl LocalHost {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        self.network
-            .teardown()
-            .map_err(|error| ExecutorError::Host(chain(&error)))
+        let network = self.network.teardown().map_err(|error| host_failed(&error));
+        let report = Reporter::teardown(&self.bpf_dir)
+            .map_err(|error| ExecutorError::Host(format!("{} stays mounted: {error}", self.bpf_dir.display())));
+        network.and(report)
+    }
+
+    fn reporter(&self) -> Option<&Reporter> {
+        self.reporter.get_or_init(|| load_reporter(&self.bpf_dir)).as_ref()
+    }
+}
+
+fn load_reporter(dir: &Path) -> Option<Reporter> {
+    match Reporter::open(dir) {
+        Ok(reporter) => Some(reporter),
+        Err(error) => {
+            tracing::warn!(
+                error = chain(&error),
+                "the isolation report has no source; isolation itself is not affected"
+            );
+            None
+        }
     }
 }
 
@@ -131,7 +152,7 @@ impl Executor for LocalHost {
         }
         let sealed = self.network.seal(&spec.network).map_err(|error| seal_failed(&error))?;
         let watched = match spec.network.reach {
-            Reach::Nothing => self.reporter.as_ref(),
+            Reach::Nothing => self.reporter(),
             Reach::ServiceNetwork { .. } => None,
         };
         self.runtime.launch(spec, sealed, &mut |cgroup, _id| {
@@ -154,7 +175,7 @@ impl Executor for LocalHost {
     fn remove(&self, workload: &WorkloadId) -> Result<(), ExecutorError> {
         let cgroup = self.runtime.cgroup_id(workload);
         self.runtime.remove(workload)?;
-        if let (Ok(id), Some(reporter)) = (cgroup, &self.reporter) {
+        if let (Ok(id), Some(reporter)) = (cgroup, self.reporter()) {
             reporter.forget(id).map_err(|error| {
                 ExecutorError::Host(format!("the report of {workload} could not be dropped: {error}"))
             })?;
@@ -227,7 +248,7 @@ impl Dial for LocalHost {
 
 impl EgressReport for LocalHost {
     fn attempts(&self, workload: &WorkloadId) -> Result<Vec<BlockedAttempt>, ExecutorError> {
-        let Some(reporter) = &self.reporter else {
+        let Some(reporter) = self.reporter() else {
             return Ok(Vec::new());
         };
         let id = self.runtime.cgroup_id(workload)?;
