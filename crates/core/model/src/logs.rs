@@ -14,7 +14,10 @@ pub struct GroupName {
 impl GroupName {
     /// Names a group of an account and region.
     pub fn new(scope: &Scope, name: &str) -> Self {
-        Self { scope: scope.clone(), name: name.into() }
+        Self {
+            scope: scope.clone(),
+            name: name.into(),
+        }
     }
 
     /// The ARN as the API writes it in `logGroupArn`, without the `:*` of the older `arn` member.
@@ -29,7 +32,11 @@ impl GroupName {
 
     /// The ARN of one stream of the group.
     pub fn stream_arn(&self, stream: &str) -> Arn {
-        Arn::regional("logs", &self.scope, &format!("log-group:{}:log-stream:{stream}", self.name))
+        Arn::regional(
+            "logs",
+            &self.scope,
+            &format!("log-group:{}:log-stream:{stream}", self.name),
+        )
     }
 }
 

@@ -1,11 +1,13 @@
 //! What survives: resource records, S3 objects, logs, the audit trail.
 
+pub mod audit;
 pub mod blobs;
 pub mod database;
 pub mod logs;
 pub mod objects;
 pub mod state;
 
+pub use audit::{AuditError, AuditEvent, AuditTrail};
 pub use blobs::{BlobError, BlobStore};
 pub use database::{Database, Schema};
 pub use logs::{DiskLogs, LogError, LogStore};
