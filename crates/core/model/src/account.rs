@@ -21,7 +21,9 @@ pub enum BadScope {
 impl FromStr for AccountId {
     type Err = BadScope;
     fn from_str(text: &str) -> Result<Self, BadScope> {
-        (text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit())).then(|| Self(text.into())).ok_or(BadScope::Account)
+        (text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit()))
+            .then(|| Self(text.into()))
+            .ok_or(BadScope::Account)
     }
 }
 
@@ -66,7 +68,9 @@ impl FromStr for Region {
     type Err = BadScope;
     fn from_str(text: &str) -> Result<Self, BadScope> {
         let fits = (1..=32).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         fits.then(|| Self(text.into())).ok_or(BadScope::Region)
     }
 }

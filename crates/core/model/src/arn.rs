@@ -23,7 +23,9 @@ impl FromStr for Arn {
         let partition = parts.next().is_some_and(|p| !p.is_empty());
         let service = parts.next().is_some_and(|p| !p.is_empty());
         let rest = parts.next().is_some() && parts.next().is_some() && parts.next().is_some_and(|p| !p.is_empty());
-        (head && partition && service && rest).then(|| Self(text.into())).ok_or(BadArn)
+        (head && partition && service && rest)
+            .then(|| Self(text.into()))
+            .ok_or(BadArn)
     }
 }
 
@@ -109,9 +111,15 @@ mod tests {
 
     #[test]
     fn sagemaker_arns_lower_the_name_part() {
-        let scope = Scope { account: "123456789012".parse().unwrap(), region: "us-east-1".parse().unwrap() };
+        let scope = Scope {
+            account: "123456789012".parse().unwrap(),
+            region: "us-east-1".parse().unwrap(),
+        };
         let arn = Arn::sagemaker(&scope, "endpoint", "MyEndpoint");
-        assert_eq!(arn.as_str(), "arn:aws:sagemaker:us-east-1:123456789012:endpoint/myendpoint");
+        assert_eq!(
+            arn.as_str(),
+            "arn:aws:sagemaker:us-east-1:123456789012:endpoint/myendpoint"
+        );
         assert_eq!(arn.as_str().parse::<Arn>().unwrap(), arn);
         assert_eq!(arn.resource(), "endpoint/myendpoint");
     }

@@ -10,9 +10,20 @@ pub enum Principal {
     /// The account itself.
     Root { account: AccountId },
     /// An IAM user, by its long-lived key. `path` begins and ends with `/`.
-    User { account: AccountId, path: String, name: String, id: String },
+    User {
+        account: AccountId,
+        path: String,
+        name: String,
+        id: String,
+    },
     /// A session of a role: AssumeRole, or the platform acting for an execution role (IAM-52).
-    RoleSession { account: AccountId, path: String, role: String, role_id: String, session: String },
+    RoleSession {
+        account: AccountId,
+        path: String,
+        role: String,
+        role_id: String,
+        session: String,
+    },
     /// An AWS service, such as `sagemaker.amazonaws.com`.
     Service { name: String },
     /// Nobody: an unsigned S3 request.
@@ -32,10 +43,14 @@ impl Principal {
     pub fn arn(&self) -> Option<Arn> {
         let arn = match self {
             Self::Root { account } => Arn::iam(account, "root"),
-            Self::User { account, path, name, .. } => Arn::iam(account, &format!("user{path}{name}")),
-            Self::RoleSession { account, role, session, .. } => {
-                format!("arn:aws:sts::{account}:assumed-role/{role}/{session}").parse().ok()?
-            }
+            Self::User {
+                account, path, name, ..
+            } => Arn::iam(account, &format!("user{path}{name}")),
+            Self::RoleSession {
+                account, role, session, ..
+            } => format!("arn:aws:sts::{account}:assumed-role/{role}/{session}")
+                .parse()
+                .ok()?,
             Self::Service { .. } | Self::Anonymous => return None,
         };
         Some(arn)
@@ -44,7 +59,9 @@ impl Principal {
     /// The value of `aws:PrincipalArn`: the role's ARN for role sessions (IAM-16).
     pub fn principal_arn(&self) -> Option<Arn> {
         match self {
-            Self::RoleSession { account, path, role, .. } => Some(Arn::iam(account, &format!("role{path}{role}"))),
+            Self::RoleSession {
+                account, path, role, ..
+            } => Some(Arn::iam(account, &format!("role{path}{role}"))),
             other => other.arn(),
         }
     }

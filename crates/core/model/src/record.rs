@@ -14,12 +14,18 @@ pub struct Key {
 impl Key {
     /// A key that is unique without regard to case (SM-8).
     pub fn folded(scope: &Scope, name: &str) -> Self {
-        Self { scope: scope.clone(), name: name.to_ascii_lowercase().into() }
+        Self {
+            scope: scope.clone(),
+            name: name.to_ascii_lowercase().into(),
+        }
     }
 
     /// A key whose case matters (IAM ids, bucket names, log groups).
     pub fn exact(scope: &Scope, name: &str) -> Self {
-        Self { scope: scope.clone(), name: name.into() }
+        Self {
+            scope: scope.clone(),
+            name: name.into(),
+        }
     }
 }
 

@@ -16,7 +16,10 @@ impl Timestamp {
 
     /// The time `wait` later; saturates.
     pub fn after(self, wait: Duration) -> Self {
-        Self(self.0.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)))
+        Self(
+            self.0
+                .saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)),
+        )
     }
 
     /// Time elapsed since `earlier`; zero when it lies in the future.
