@@ -429,6 +429,47 @@ def check_presigned(s3):
             raise AssertionError("another key was accepted")
 
 
+def post_form(url, fields, data, filename="f.bin"):
+    mark, lines = "form-boundary-7", []
+    for name, value in fields.items():
+        lines.append(f'--{mark}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode())
+    lines.append(f'--{mark}\r\nContent-Disposition: form-data; name="file"; filename="{filename}"\r\n'
+                 f'Content-Type: text/csv\r\n\r\n'.encode() + data + f"\r\n--{mark}--\r\n".encode())
+    request = urllib.request.Request(url, data=b"".join(lines), method="POST",
+                                     headers={"Content-Type": f"multipart/form-data; boundary={mark}"})
+    try:
+        return urllib.request.urlopen(request)
+    except urllib.error.HTTPError as error:
+        return error
+
+
+def check_presigned_post(s3):
+    bucket = fresh(s3, "forms")
+    data = os.urandom(3 * MB) + b"\r\n--form-boundary"
+    sign = lambda signer, **more: signer.generate_presigned_post(bucket, "in/${filename}", **more)
+    s3 = client(signature_version="s3v4")  # forms of signature version 2 are not accepted
+    form = sign(s3, Conditions=[["content-length-range", 10, 4 * MB], {"success_action_status": "201"}],
+                Fields={"success_action_status": "201"})
+    answer = post_form(form["url"], form["fields"], data, "a b.csv")
+    told = answer.read()
+    assert answer.status == 201 and b"<Key>in/a b.csv</Key>" in told, told
+    got = s3.get_object(Bucket=bucket, Key="in/a b.csv")
+    assert got["Body"].read() == data and got["ContentType"] == "text/csv"
+    assert b"EntityTooSmall" in post_form(form["url"], form["fields"], b"short").read()
+    assert b"EntityTooLarge" in post_form(form["url"], form["fields"], b"x" * (5 * MB)).read()
+    altered = form["fields"] | {"key": "elsewhere"}
+    assert post_form(form["url"], altered, data).status in (400, 403)
+    refused("404", s3.head_object, Bucket=bucket, Key="elsewhere")
+    plain = sign(s3)
+    assert post_form(plain["url"], plain["fields"], b"").status == 204
+    forged = plain["fields"] | {"x-amz-signature": "0" * 64}
+    assert b"SignatureDoesNotMatch" in post_form(plain["url"], forged, b"x").read()
+    denied = sign(client("READER", "reader-secret", signature_version="s3v4"))
+    assert b"<Code>AccessDenied</Code>" in post_form(denied["url"], denied["fields"], b"x").read()
+    assert b"<Code>AccessDenied</Code>" in post_form(plain["url"], {"key": "anonymous"}, b"x").read()
+    assert [o["Key"] for o in s3.list_objects_v2(Bucket=bucket)["Contents"]] == ["in/a b.csv", "in/f.bin"]
+
+
 def check_policies(s3):
     bucket, reader, other = fresh(s3, "policies"), client("READER", "reader-secret"), client("OTHER", "other-secret")
     s3.put_object(Bucket=bucket, Key="open/k", Body=b"o")

@@ -8,9 +8,9 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use isolarium_model::time::Clock;
-use isolarium_model::{Principal, Scope, Timestamp};
+use isolarium_model::{Principal, Scope, Secret, Timestamp};
 use isolarium_policy::{Authority, DocumentKind, NamedPolicy};
-use isolarium_services::s3::{AccessLog, Body, FileAccessLog, S3Front, S3Wiring};
+use isolarium_services::s3::{AccessLog, Body, FileAccessLog, FormKeys, FormSigner, S3Front, S3Wiring};
 use isolarium_services::{Caller, Source};
 use isolarium_store::objects::SCHEMA;
 use isolarium_store::{Database, ObjectStore};
@@ -58,6 +58,19 @@ fn key(access_key_id: &str) -> Option<(&'static str, Principal)> {
             ))
         }
         _ => None,
+    }
+}
+
+struct Keys;
+
+impl FormKeys for Keys {
+    fn find(&self, access_key_id: &str, _: Option<&str>, _: Timestamp) -> Result<FormSigner, AuthFault> {
+        let (secret, principal) = key(access_key_id).ok_or(AuthFault::UnknownKey)?;
+        Ok(FormSigner {
+            secret: Secret::new(secret),
+            principal,
+            session: None,
+        })
     }
 }
 
@@ -134,7 +147,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         authorities: Arc::new(authority),
         access_log: log,
         base_hosts: Vec::new(),
-    });
+    })
+    .with_form_keys(Arc::new(Keys));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     writeln!(std::io::stdout(), "{}", listener.local_addr()?.port())?;
     loop {

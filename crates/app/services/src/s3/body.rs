@@ -1,6 +1,7 @@
 //! Bodies: checked against their signature on the way in, pumped between the async side and the disk.
 
 use super::fault;
+use super::form::FileFault;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use http_body::{Body as HttpBody, Frame};
@@ -228,10 +229,7 @@ pub(super) async fn receive(
                     }
                 }
                 Err(error) => {
-                    refused = Some(error.downcast_ref::<BodyFault>().map_or_else(
-                        || s3_error!(IncompleteBody, "The request body terminated unexpectedly"),
-                        BodyFault::answer,
-                    ));
+                    refused = Some(refusal(&error));
                     break;
                 }
             }
@@ -244,6 +242,13 @@ pub(super) async fn receive(
     }
     // Synced on the blocking side too; nothing is stored before the whole body has passed its checks.
     blocking(move || incoming.finish().map_err(fault::of)).await
+}
+
+fn refusal(error: &StdError) -> S3Error {
+    let body = error.downcast_ref::<BodyFault>().map(BodyFault::answer);
+    let file = || error.downcast_ref::<FileFault>().map(FileFault::answer);
+    body.or_else(file)
+        .unwrap_or_else(|| s3_error!(IncompleteBody, "The request body terminated unexpectedly"))
 }
 
 fn joined<T>(outcome: Result<T, tokio::task::JoinError>) -> S3Result<T> {

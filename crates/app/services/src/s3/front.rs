@@ -8,6 +8,7 @@
 
 use super::backend::Backend;
 use super::body::{CheckedBody, Trailers};
+use super::form::{self, Form, FormKeys, Success};
 use super::gate::{Authorities, Call, Gate};
 use super::host::{Hosts, bucket_of};
 use super::log::{AccessLog, AccessRecord, Trace};
@@ -56,6 +57,7 @@ pub struct S3Front {
     pub(super) gate: Arc<Gate>,
     pub(super) access_log: Arc<dyn AccessLog>,
     base_hosts: Arc<Vec<String>>,
+    form_keys: Option<Arc<dyn FormKeys>>,
 }
 
 /// Takes note of the operation for the access log. Authorization happens with the operation's input, in `Call::allow`.
@@ -100,7 +102,15 @@ impl S3Front {
             gate: Arc::new(Gate::new(wiring.objects, wiring.clock, wiring.authorities)),
             access_log: wiring.access_log,
             base_hosts: Arc::new(wiring.base_hosts),
+            form_keys: None,
         }
+    }
+
+    /// Lets signed forms in: their signature is in the body, so the front door cannot look for it. Without this only
+    /// unsigned forms are read, as nobody's.
+    pub fn with_form_keys(mut self, keys: Arc<dyn FormKeys>) -> Self {
+        self.form_keys = Some(keys);
+        self
     }
 
     /// The bucket that a host name carries, as signature version 2 needs to know it.
@@ -119,14 +129,24 @@ impl S3Front {
         let mut record = AccessRecord::begin(&caller, self.gate.now());
         let request_id = caller.request_id.clone();
         let head_only = request.method() == Method::HEAD;
-        let call = Call::new(&self.gate, caller, trace.clone());
-        let mut response = match self.prepare(request, check, call) {
-            Ok((request, trailers)) => {
+        let prepared = self.prepare(request, check, caller, &trace).await;
+        let mut response = match prepared {
+            Ok(Prepared {
+                request,
+                trailers,
+                principal,
+                success,
+            }) => {
+                // A form names its principal itself.
+                record.principal = principal;
                 let answer = self.service.call(request).await;
                 match (answer, trailers.fault()) {
                     // A body that is refused within a small XML request: its own error, not the parser's.
                     (Ok(response), Some(fault)) if response.status().is_server_error() => fault_answer(fault),
-                    (Ok(response), _) => response,
+                    (Ok(response), _) => match success {
+                        Some(success) => success.answer(response),
+                        None => response,
+                    },
                     (Err(error), _) => {
                         tracing::error!(error = %StdError::from(error), "the S3 protocol layer failed");
                         fault_answer(S3Error::new(S3ErrorCode::InternalError))
@@ -148,7 +168,13 @@ impl S3Front {
     }
 
     /// Takes the signature off and puts the call into the extensions.
-    fn prepare<B>(&self, request: Request<B>, check: BodyCheck, call: Call) -> S3Result<(Request<Body>, Trailers)>
+    async fn prepare<B>(
+        &self,
+        request: Request<B>,
+        check: BodyCheck,
+        mut caller: Caller,
+        trace: &Trace,
+    ) -> S3Result<Prepared>
     where
         B: HttpBody<Data = Bytes> + Send + Sync + 'static,
         B::Error: Into<StdError>,
@@ -196,11 +222,50 @@ impl S3Front {
             }
         }
         let trailers = Trailers::default();
-        parts.extensions.insert(call);
-        parts.extensions.insert(trailers.clone());
-        let body = Body::http_body(CheckedBody::new(body, check, trailers.clone()));
-        Ok((Request::from_parts(parts, body), trailers))
+        let body = CheckedBody::new(body, check, trailers.clone());
+        let (mut request, success) = match form::boundary(&parts.method, &parts.headers) {
+            None => (Request::from_parts(parts, Body::http_body(body)), None),
+            Some(boundary) => {
+                let bucket = self.form_bucket(&parts)?;
+                let mut form = Form::read(body, &boundary).await?;
+                let length = form.verify(self.form_keys.as_deref(), &bucket, &mut caller, self.gate.now())?;
+                let (put, success) = form.into_put(&bucket, length)?;
+                (put, Some(success))
+            }
+        };
+        let principal = caller.principal.arn().map(|arn| arn.to_string());
+        request
+            .extensions_mut()
+            .insert(Call::new(&self.gate, caller, trace.clone()));
+        request.extensions_mut().insert(trailers.clone());
+        Ok(Prepared {
+            request,
+            trailers,
+            principal,
+            success,
+        })
     }
+
+    /// The bucket that a form is posted to.
+    fn form_bucket(&self, parts: &http::request::Parts) -> S3Result<String> {
+        let host = parts
+            .headers
+            .get(http::header::HOST)
+            .and_then(|host| host.to_str().ok());
+        if let Some(bucket) = host.and_then(|host| self.bucket_in_host(host)) {
+            return Ok(bucket.to_owned());
+        }
+        let path = parts.uri.path().trim_matches('/');
+        super::convert::bucket_name(path).map(Into::into)
+    }
+}
+
+/// A request as s3s sees it.
+struct Prepared {
+    request: Request<Body>,
+    trailers: Trailers,
+    principal: Option<String>,
+    success: Option<Success>,
 }
 
 fn unsigned_uri(uri: &Uri, target: &str) -> S3Result<Uri> {

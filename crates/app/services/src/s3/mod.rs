@@ -8,6 +8,7 @@ mod convert;
 mod copies;
 mod deletes;
 mod fault;
+mod form;
 mod front;
 mod gate;
 mod host;
@@ -19,8 +20,12 @@ mod public;
 mod query;
 mod uploads;
 
+pub use form::{FormKeys, FormSigner};
 pub use front::{S3Front, S3Wiring};
 pub use gate::Authorities;
 pub use log::{AccessLog, AccessRecord, FileAccessLog};
 pub use platform::TransferError;
 pub use s3s::Body;
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use super::gate::{Allowed, Ask, Call};
 use super::log::{AccessRecord, Trace};
 use crate::Caller;
 use isolarium_model::s3::{BucketName, Object, ObjectHeaders, ObjectKey};
-use isolarium_store::objects::{Attributes, Listing, ListingQuery, Put, Reading, WriteCondition};
+use isolarium_store::objects::{Attributes, Listing, ListingQuery, Put, Reading, Target, WriteCondition};
 use s3s::S3Error;
 use std::io::Read;
 use std::path::Path;
@@ -131,6 +131,31 @@ impl S3Front {
                     .map_err(|error| call.missing(error, bucket))
             },
         )
+    }
+
+    /// Deletes an object, as the bucket's versioning has it; needs `s3:DeleteObject`. One that is gone is no error.
+    ///
+    /// # Errors
+    /// S3's error.
+    pub fn platform_delete(&self, caller: &Caller, bucket: &BucketName, key: &ObjectKey) -> Result<(), TransferError> {
+        let ask = Ask::object("s3:DeleteObject", bucket, key.as_str());
+        let name = Some(key.as_str());
+        self.transfer(caller, "DeleteObject", bucket, name, &[ask], |allowed, call| {
+            let target = Target {
+                key: key.clone(),
+                version: None,
+                etag: None,
+            };
+            let owner = &allowed.bucket()?.owner;
+            let outcomes = allowed
+                .store
+                .delete(bucket, &[target], owner, call.now)
+                .map_err(fault::of)?;
+            outcomes
+                .into_iter()
+                .try_for_each(|outcome| outcome.map(|_| ()))
+                .map_err(fault::of)
+        })
     }
 
     /// Stores an object; needs `s3:PutObject`.
