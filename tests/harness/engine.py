@@ -5,6 +5,7 @@ gone when its `with` block ends, also after an error or Ctrl-C.
 """
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -115,18 +116,17 @@ class Engine:
         self.stderr = open(self.directory / "engine.log", "ab")
         self.process = subprocess.Popen(
             [self.binary, "serve", "--data-dir", str(self.data), "--listen", listen, "--config", str(self.config)],
-            stdout=subprocess.PIPE, stderr=self.stderr, text=True, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=self.stderr, start_new_session=True,
         )
         deadline = time.monotonic() + timeout
-        os.set_blocking(self.process.stdout.fileno(), False)
-        text = ""
+        text, out = b"", self.process.stdout.fileno()
         while time.monotonic() < deadline and self.process.poll() is None:
-            text += self.process.stdout.read() or ""
-            for line in text.splitlines():
-                if line.startswith("ready "):
+            if select.select([out], [], [], 0.1)[0]:
+                text += os.read(out, 4096)
+            for line in text.decode().splitlines(keepends=True):
+                if line.startswith("ready ") and line.endswith("\n"):
                     self.url = line.split()[1]
                     return
-            time.sleep(0.005)
         raise EngineFailed(f"the engine is not ready:\n{self.tail()}")
 
     def tail(self, lines=25):

@@ -50,15 +50,16 @@ pub fn service_user(passwd: &str) -> (u32, u32) {
 /// # Errors
 /// The step that failed. Some privileges may be gone already; end the process.
 pub fn become_service(data_dir: &Path, uid: u32, gid: u32) -> Result<PathBuf, ConfineError> {
+    unshare_mounts().map_err(at("a mount namespace of its own (CLONE_NEWNS)"))?;
+    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
+        .map_err(at("making mounts private"))?;
+    // Opened in the new namespace (a bind from the old one is refused) and before the view may cover its path.
     let dir = rustix::fs::open(
         data_dir,
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
         Mode::empty(),
     )
     .map_err(at("opening the data directory"))?;
-    unshare_mounts().map_err(at("a mount namespace of its own (CLONE_NEWNS)"))?;
-    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
-        .map_err(at("making mounts private"))?;
     // A tmpfs over an existing directory: nothing is made on the host's own file system.
     let no_data: Option<&CStr> = None;
     mount("tmpfs", VIEW, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, no_data)
