@@ -1,11 +1,7 @@
 //! What was acknowledged survives `kill -9` at any moment: a child process commits records and ingests a log, is killed
 //! in the middle, and what it leaves is compared with what it had acknowledged.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a failing step is a failing test"
-)]
+#![expect(clippy::unwrap_used, reason = "a failing step is a failing test")]
 
 use isolarium_model::logs::{GroupName, LogEvent};
 use isolarium_model::record::Facets;

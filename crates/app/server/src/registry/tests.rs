@@ -603,3 +603,47 @@ fn images_are_imported_over_http_and_refusals_are_told() {
         Err(SinkError::Name(_))
     ));
 }
+
+/// Proves: IAM-67
+#[test]
+fn podman_pushes_an_image_that_it_compresses_itself() {
+    let lab = Lab::new();
+    let port = lab.listen();
+    let rootfs = lab.dir.path().join("rootfs");
+    std::fs::create_dir(&rootfs).unwrap();
+    std::fs::write(rootfs.join("hello"), "hello").unwrap();
+    let podman = |arguments: &[&str]| {
+        let mut command = Command::new("podman");
+        for (option, folder) in [("--root", "root"), ("--runroot", "runroot"), ("--tmpdir", "tmp")] {
+            command.arg(option).arg(lab.dir.path().join(folder));
+        }
+        let output = command
+            .args(["--storage-driver", "vfs"])
+            .args(arguments)
+            .output()
+            .expect("podman is installed");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {said}");
+    };
+    let archive = lab.dir.path().join("rootfs.tar");
+    let mut tar = tar::Builder::new(std::fs::File::create(&archive).unwrap());
+    tar.append_dir_all("", &rootfs).unwrap();
+    tar.finish().unwrap();
+    let remote = format!("127.0.0.1:{port}/team/app:v1");
+    podman(&["import", archive.to_str().unwrap(), &remote]);
+    let credentials = format!("AWS:{}", lab.password);
+    podman(&["push", "--tls-verify=false", "--creds", &credentials, &remote]);
+    let reference = "123456789012.dkr.ecr.us-east-1.amazonaws.com/team/app:v1";
+    let architecture = isolarium_services::ecr::resolve::host_architecture();
+    let image = isolarium_services::ecr::resolve_image(
+        &lab.distribution.registry,
+        &*lab.distribution.store,
+        reference,
+        architecture,
+    );
+    let layers = image.unwrap().layers;
+    assert_eq!(layers.len(), 1);
+    assert_ne!(layers[0].blob, layers[0].diff_id, "the layer was compressed on its way");
+    podman(&["rmi", &remote]);
+    podman(&["pull", "--tls-verify=false", "--creds", &credentials, &remote]);
+}
