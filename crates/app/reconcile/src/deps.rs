@@ -251,6 +251,7 @@ impl Deps {
             Err(error) => return Err(StepError::Executor(error)),
         }
         self.seen.forget(&placement.workload);
+        crate::logs::forget(self, &placement.workload);
         if let Some(address) = placement.address() {
             let key = AddressLease::key(address).map_err(|_| StepError::Identifier)?;
             if let Some(lease) = self.store.get::<AddressLease>(&key)?

@@ -52,8 +52,10 @@ pub(crate) struct Inner {
     /// Scratch files put there before the launch.
     staged: BTreeMap<WorkloadId, BTreeMap<(String, String), Vec<u8>>>,
     pub objects: BTreeMap<String, Vec<u8>>,
-    /// (group, stream) to (next offset, lines).
-    pub streams: BTreeMap<(String, String), (u64, Vec<String>)>,
+    /// (group, stream) to lines.
+    pub streams: BTreeMap<(String, String), Vec<String>>,
+    /// Offsets of log sources.
+    pub sources: BTreeMap<String, u64>,
     /// Calls that fail: name to the error's text. `denied:` in front makes it a denial, `away` an absent node.
     pub failing: BTreeMap<&'static str, String>,
     /// Every access as (role, call, what).
@@ -270,7 +272,7 @@ impl World {
         self.lock()
             .streams
             .get(&(group.into(), stream.into()))
-            .map(|(_, lines)| lines.clone())
+            .cloned()
             .unwrap_or_default()
     }
 }
@@ -611,13 +613,21 @@ impl Transfer for World {
         Ok(())
     }
 
-    fn append_log(&self, actor: &Actor, group: &str, stream: &str, piece: &LogPiece<'_>) -> Result<(), TransferError> {
+    fn append_log(&self, actor: &Actor, group: &str, stream: &str, piece: &LogPiece<'_>) -> Result<u64, TransferError> {
         self.access(actor, "append_log", stream)?;
         let mut inner = self.lock();
-        let (next, lines) = inner.streams.entry((group.into(), stream.into())).or_default();
-        let known = usize::try_from(next.saturating_sub(piece.from)).unwrap();
-        lines.extend(piece.lines.iter().skip(known).map(|line| line.text.clone()));
-        *next = (*next).max(piece.next);
+        let at = inner.sources.get(piece.source).copied().unwrap_or(0);
+        if at != piece.from {
+            return Ok(at);
+        }
+        inner.sources.insert(piece.source.into(), piece.next);
+        let lines = inner.streams.entry((group.into(), stream.into())).or_default();
+        lines.extend(piece.lines.iter().map(|line| line.text.clone()));
+        Ok(piece.next)
+    }
+
+    fn forget_log(&self, source: &str) -> Result<(), TransferError> {
+        self.lock().sources.remove(source);
         Ok(())
     }
 }

@@ -14,15 +14,17 @@ const PIECE: usize = 256 << 10;
 /// Pieces read in one step, so that a container that never stops writing cannot hold a worker for ever.
 const PIECES_PER_STEP: usize = 64;
 
-/// How far one container's output was read. It starts at 0 after a restart of the engine: the stream skips what it
-/// has, and metrics see every line again.
+/// How far one container's output was read. After a restart of the engine it begins at 0 again: the stream keeps what
+/// it has, and metrics see every line again.
 #[derive(Debug, Default)]
 pub(crate) struct LogCursor {
     offset: u64,
+    /// How far the stream has the output; asked once.
+    stored: Option<u64>,
     complete: bool,
     last_read: Option<Timestamp>,
-    /// Attempts already written to the report's stream.
-    reported: usize,
+    /// Attempts already written to the report's stream; asked once.
+    reported: Option<u64>,
     /// The role may not write logs: lines are lost, the workload goes on (CC-91).
     denied: bool,
 }
@@ -62,10 +64,26 @@ pub(crate) fn pump(
     mut metrics: Option<&mut MetricScanner>,
 ) -> Result<Drained, StepError> {
     cursor.last_read = Some(deps.now());
+    let source = workload.as_str();
     for _ in 0..PIECES_PER_STEP {
         if cursor.complete {
             return Ok(Drained::Complete);
         }
+        let stored = match cursor.stored {
+            Some(stored) => stored,
+            // An empty piece makes the stream and tells how far it has the output.
+            None => append(
+                deps,
+                sink,
+                &mut cursor.denied,
+                &LogPiece {
+                    source,
+                    from: 0,
+                    next: 0,
+                    lines: &[],
+                },
+            )?,
+        };
         let chunk = match deps.executor.read_log(workload, cursor.offset, PIECE) {
             Ok(chunk) => chunk,
             // Nothing was ever started, or it was removed: there is nothing to read any more.
@@ -75,24 +93,34 @@ pub(crate) fn pump(
             }
             Err(error) => return Err(StepError::Executor(error)),
         };
-        let idle = chunk.lines.is_empty() && chunk.next == cursor.offset;
-        append(
-            deps,
-            sink,
-            cursor,
-            LogPiece {
-                from: cursor.offset,
-                next: chunk.next,
-                lines: &chunk.lines,
-            },
-        )?;
         if let Some(metrics) = metrics.as_deref_mut() {
             for line in &chunk.lines {
                 metrics.line(line.time, &line.text);
             }
         }
-        cursor.offset = chunk.next;
-        cursor.complete = chunk.complete;
+        let idle = chunk.lines.is_empty() && chunk.next == cursor.offset;
+        let next = if cursor.offset < stored {
+            // The stream has this from an earlier process. A piece that reaches beyond is read again from there; that
+            // metrics see some lines twice changes no last value.
+            cursor.stored = Some(stored);
+            chunk.next.min(stored)
+        } else {
+            let piece = LogPiece {
+                source,
+                from: cursor.offset,
+                next: chunk.next,
+                lines: &chunk.lines,
+            };
+            let next = if idle {
+                chunk.next
+            } else {
+                append(deps, sink, &mut cursor.denied, &piece)?
+            };
+            cursor.stored = Some(next);
+            next
+        };
+        cursor.complete = chunk.complete && next == chunk.next;
+        cursor.offset = next;
         if idle && !chunk.complete {
             return Ok(Drained::Idle);
         }
@@ -104,17 +132,18 @@ pub(crate) fn pump(
     })
 }
 
-fn append(deps: &Deps, sink: &Sink<'_>, cursor: &mut LogCursor, piece: LogPiece<'_>) -> Result<(), StepError> {
-    if piece.lines.is_empty() || cursor.denied {
-        return Ok(());
+/// The offset from which the source is to be read next. A role that may not write loses the lines (CC-91).
+fn append(deps: &Deps, sink: &Sink<'_>, denied: &mut bool, piece: &LogPiece<'_>) -> Result<u64, StepError> {
+    if *denied {
+        return Ok(piece.next);
     }
-    match deps.transfer.append_log(sink.actor, sink.group, sink.stream, &piece) {
-        Ok(()) => Ok(()),
+    match deps.transfer.append_log(sink.actor, sink.group, sink.stream, piece) {
+        Ok(next) => Ok(next),
         Err(TransferError::Engine(source)) => Err(StepError::Executor(ExecutorError::Host(source.to_string()))),
         Err(refused) => {
             tracing::warn!(group = sink.group, stream = sink.stream, %refused, "log lines are lost");
-            cursor.denied = true;
-            Ok(())
+            *denied = true;
+            Ok(piece.next)
         }
     }
 }
@@ -127,31 +156,58 @@ pub(crate) fn report(
     cursor: &mut LogCursor,
 ) -> Result<Vec<BlockedDestination>, StepError> {
     let attempts = deps.attempts(placement);
+    let known = u64::try_from(attempts.len()).unwrap_or(u64::MAX);
+    if attempts.is_empty() || cursor.reported.is_some_and(|reported| reported >= known) {
+        return Ok(attempts);
+    }
     let stream = format!("{}/network-isolation", sink.stream);
-    let lines: Vec<LogLine> = attempts
-        .iter()
-        .skip(cursor.reported)
-        .map(|attempt| line(attempt, deps.now()))
-        .collect();
-    let (from, next) = (cursor.reported, attempts.len().max(cursor.reported));
-    let offset = |at: usize| u64::try_from(at).unwrap_or(u64::MAX);
     let sink = Sink {
         actor: sink.actor,
         group: sink.group,
         stream: &stream,
     };
-    append(
-        deps,
-        &sink,
-        cursor,
-        LogPiece {
-            from: offset(from),
-            next: offset(next),
+    let source = report_source(&placement.workload);
+    let empty = LogPiece {
+        source: &source,
+        from: 0,
+        next: 0,
+        lines: &[],
+    };
+    let from = match cursor.reported {
+        Some(reported) => reported,
+        None => append(deps, &sink, &mut cursor.denied, &empty)?,
+    };
+    let skip = usize::try_from(from).unwrap_or(usize::MAX);
+    let lines: Vec<LogLine> = attempts
+        .iter()
+        .skip(skip)
+        .map(|attempt| line(attempt, deps.now()))
+        .collect();
+    if from < known {
+        let piece = LogPiece {
+            source: &source,
+            from,
+            next: known,
             lines: &lines,
-        },
-    )?;
-    cursor.reported = next;
+        };
+        cursor.reported = Some(append(deps, &sink, &mut cursor.denied, &piece)?);
+    } else {
+        cursor.reported = Some(from);
+    }
     Ok(attempts)
+}
+
+fn report_source(workload: &WorkloadId) -> String {
+    format!("{workload}/network-isolation")
+}
+
+/// Forgets how far a workload's output was read, once nobody will read it again.
+pub(crate) fn forget(deps: &Deps, workload: &WorkloadId) {
+    for source in [workload.to_string(), report_source(workload)] {
+        if let Err(error) = deps.transfer.forget_log(&source) {
+            tracing::warn!(source, %error, "a log position could not be forgotten");
+        }
+    }
 }
 
 fn line(attempt: &BlockedDestination, now: Timestamp) -> LogLine {

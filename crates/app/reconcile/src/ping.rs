@@ -77,7 +77,10 @@ mod tests {
             let n = stream.read(&mut request).unwrap();
             assert!(request[..n].starts_with(b"GET /ping HTTP/1.1\r\n"));
             for byte in answer {
-                stream.write_all(&[*byte]).unwrap();
+                // The asker hangs up once it knows the status.
+                if stream.write_all(&[*byte]).is_err() {
+                    break;
+                }
             }
             if answer.is_empty() {
                 thread::sleep(Duration::from_millis(400));

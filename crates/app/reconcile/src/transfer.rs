@@ -86,14 +86,19 @@ pub trait Transfer: Send + Sync {
     fn put(&self, actor: &Actor, object: &S3Uri, from: &Path) -> Result<(), TransferError>;
     /// Deletes an object (`s3:DeleteObject`); not an error when it is gone.
     fn delete(&self, actor: &Actor, object: &S3Uri) -> Result<(), TransferError>;
-    /// Appends lines that end at `next` of their source and began at `from`; lines below what the stream already has
-    /// from this source are skipped, so repeating a call adds nothing (CC-90, CC-91).
-    fn append_log(&self, actor: &Actor, group: &str, stream: &str, lines: &LogPiece<'_>) -> Result<(), TransferError>;
+    /// Appends what was read from a source between two of its offsets, exactly once: when the source is not at `from`,
+    /// nothing is appended. Either way the answer is the offset from which the source is to be read next. Group and
+    /// stream are made where they are missing, with the role's permission (CC-90, CC-91).
+    fn append_log(&self, actor: &Actor, group: &str, stream: &str, piece: &LogPiece<'_>) -> Result<u64, TransferError>;
+    /// The sources of a workload will not be read again.
+    fn forget_log(&self, source: &str) -> Result<(), TransferError>;
 }
 
 /// Lines of one source between two offsets.
 #[derive(Clone, Copy, Debug)]
 pub struct LogPiece<'a> {
+    /// Names the source; never used twice.
+    pub source: &'a str,
     /// Offset of the first line in its source.
     pub from: u64,
     /// Offset behind the last line.

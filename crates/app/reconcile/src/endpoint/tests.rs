@@ -248,7 +248,7 @@ fn a_dead_container_is_replaced_with_back_off_and_traffic_is_withdrawn_meanwhile
     assert!(lab.world.lock().removed.contains(&first));
     let streams = lab.world.lock().streams.clone();
     assert!(
-        streams.values().any(|(_, lines)| lines == &["last words"]),
+        streams.values().any(|lines| lines == &["last words"]),
         "its output is kept"
     );
 }

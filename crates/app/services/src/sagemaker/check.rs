@@ -15,7 +15,10 @@ const SERVICE: &str = "sagemaker.amazonaws.com";
 pub(super) fn pass_role(role_arn: &str, receiver: &Arn) -> Question {
     let question = match role_arn.parse::<Arn>() {
         Ok(arn) => crate::iam::pass_role_question(&arn, SERVICE),
-        Err(_) => Question { resource: role_arn.into(), ..Question::any("iam:PassRole") },
+        Err(_) => Question {
+            resource: role_arn.into(),
+            ..Question::any("iam:PassRole")
+        },
     };
     question.with("iam:AssociatedResourceArn", receiver.to_string())
 }

@@ -1,0 +1,364 @@
+//! The real thing: every access of the platform is asked for in the name of the execution role's session, with the
+//! policies of this moment, and then done through the same stores that callers use (NI-12..14, IAM-52, IAM-57).
+
+use super::{Actor, AsRole, PlatformError, PlatformSettings};
+use crate::ecr::{self, Registry, ResolveError, ResolvedImage};
+use crate::iam::credentials::{AssumeError, ExecutionRole, check_execution_role};
+use crate::s3::{S3Front, TransferError};
+use crate::{Caller, Session, Source};
+use isolarium_model::ecr::ImageReference;
+use isolarium_model::logs::{GroupName, LogEvent};
+use isolarium_model::s3::{BucketName, ObjectKey};
+use isolarium_model::sagemaker::S3Uri;
+use isolarium_model::time::{Clock, IdSource};
+use isolarium_model::{Arn, Sha256Digest};
+use isolarium_policy::evaluate::ResourceSide;
+use isolarium_policy::{Question, authorize};
+use isolarium_store::objects::ListingQuery;
+use isolarium_store::{LogError, LogStore, StateStore, logs};
+use std::fs::File;
+use std::io::Read;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Last part of the session's ARN (CC-81).
+const SESSION: &str = "SageMaker";
+
+/// How long a session is said to last; every access assumes the role anew.
+const LASTS: Duration = Duration::from_secs(3600);
+
+/// Objects per page of a listing.
+const PAGE: usize = 1000;
+
+/// Acts for execution roles. Cheap to share; all calls block.
+pub struct ExecutionRoles {
+    pub store: Arc<dyn StateStore>,
+    pub logs: Arc<dyn LogStore>,
+    pub s3: S3Front,
+    pub registry: Arc<Registry>,
+    pub clock: Arc<dyn Clock>,
+    pub ids: Arc<dyn IdSource>,
+    pub settings: PlatformSettings,
+    /// The address from which the platform's own requests count as coming (`aws:SourceIp`).
+    pub source: IpAddr,
+}
+
+/// Lines of a source between two offsets, for a log stream.
+#[derive(Clone, Copy, Debug)]
+pub struct LogPiece<'a> {
+    /// Names the source; never used twice.
+    pub source: &'a str,
+    /// Offset of the first line.
+    pub from: u64,
+    /// Offset behind the last line.
+    pub to: u64,
+    pub events: &'a [LogEvent],
+}
+
+impl ExecutionRoles {
+    /// The role's session, if the role exists and trusts the platform now.
+    fn session(&self, actor: &Actor) -> Result<Caller, PlatformError> {
+        let now = self.clock.now();
+        let wanted = ExecutionRole {
+            role_arn: &actor.role_arn,
+            scope: &actor.scope,
+            source_arn: &actor.owner_arn,
+            session_name: SESSION,
+            lasts: LASTS,
+        };
+        let role = check_execution_role(&*self.store, now, &wanted).map_err(|error| match error {
+            AssumeError::Role(arn) => PlatformError::Role(arn),
+            other @ AssumeError::Store(_) => PlatformError::Engine(other.into()),
+        })?;
+        Ok(Caller {
+            principal: role.session(SESSION),
+            scope: actor.scope.clone(),
+            source: Source::Public {
+                address: self.source,
+                secure: true,
+            },
+            session: Some(Session {
+                issued: now,
+                expires: now.after(LASTS),
+                policies: None,
+                tags: std::collections::BTreeMap::new(),
+            }),
+            request_id: self.ids.hex(16),
+            user_agent: "sagemaker.amazonaws.com".into(),
+        })
+    }
+
+    /// Asks IAM whether the session may; the owner of a resource is the account in its ARN unless `owner` says that
+    /// everybody's side decides alone.
+    fn allow(&self, caller: &Caller, questions: &[Question], open: bool) -> Result<(), PlatformError> {
+        let authority = crate::iam::authority_of(&*self.store, caller, self.clock.now())
+            .map_err(|error| PlatformError::Engine(error.into()))?;
+        let side = |question: &Question| ResourceSide {
+            owner: question
+                .resource
+                .parse::<Arn>()
+                .ok()
+                .and_then(|arn| arn.account())
+                .filter(|_| !open),
+            ..ResourceSide::default()
+        };
+        authorize((), &authority, questions, &side)
+            .map(|_| ())
+            .map_err(|denial| PlatformError::Denied(denial.to_string()))
+    }
+
+    /// What an image reference means now, if the role may pull it (CC-1, CC-11).
+    ///
+    /// # Errors
+    /// `Role`, `Denied`, `Unusable`.
+    pub fn resolve_image(&self, actor: &Actor, reference: &str) -> Result<ResolvedImage, PlatformError> {
+        let caller = self.session(actor)?;
+        let questions = ecr::resolve::pull_questions(reference).map_err(unresolved)?;
+        // Managed images are offered to every account, as AWS's own registries are.
+        let managed = reference.parse::<ImageReference>().is_ok_and(|parsed| {
+            self.settings
+                .managed_images
+                .accounts
+                .contains(parsed.scope.account.as_str())
+        });
+        self.allow(&caller, &questions, managed)?;
+        ecr::resolve_image(
+            &self.registry,
+            &*self.store,
+            reference,
+            ecr::resolve::host_architecture(),
+        )
+        .map_err(unresolved)
+    }
+
+    /// A layer's blob. Resolving the image was what needed permission.
+    ///
+    /// # Errors
+    /// `Unusable` when it is gone.
+    pub fn open_layer(&self, blob: &Sha256Digest) -> Result<File, PlatformError> {
+        match self.registry.blobs.get(blob) {
+            Ok(Some((file, _))) => Ok(file),
+            Ok(None) => Err(PlatformError::Unusable(format!(
+                "The layer {blob} is not in the registry."
+            ))),
+            Err(error) => Err(PlatformError::Engine(error.into())),
+        }
+    }
+
+    /// Key and size of every object whose key begins with the prefix, sorted by key (`s3:ListBucket`).
+    ///
+    /// # Errors
+    /// `Role`, `Denied`, `Unusable`.
+    pub fn list(&self, actor: &Actor, prefix: &S3Uri) -> Result<Vec<(String, u64)>, PlatformError> {
+        let caller = self.session(actor)?;
+        let bucket = bucket(prefix)?;
+        let mut found = Vec::new();
+        let mut query = ListingQuery {
+            prefix: prefix.key.clone(),
+            delimiter: None,
+            after: None,
+            limit: PAGE,
+        };
+        loop {
+            let page = self.s3.platform_list(&caller, &bucket, &query).map_err(transfer)?;
+            found.extend(
+                page.objects
+                    .into_iter()
+                    .map(|object| (object.key.as_str().to_owned(), object.size)),
+            );
+            match page.next {
+                Some(next) => query.after = Some(next),
+                None => return Ok(found),
+            }
+        }
+    }
+
+    /// An object as a file, and its size (`s3:GetObject`).
+    ///
+    /// # Errors
+    /// `Role`, `Denied`, `Unusable`.
+    pub fn open(&self, actor: &Actor, object: &S3Uri) -> Result<(File, u64), PlatformError> {
+        let caller = self.session(actor)?;
+        let reading = self
+            .s3
+            .platform_open(&caller, &bucket(object)?, &key(object)?)
+            .map_err(transfer)?;
+        Ok((reading.file, reading.object.size))
+    }
+
+    /// A small object's bytes.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; `Unusable` when it has more than `max` bytes.
+    pub fn read(&self, actor: &Actor, object: &S3Uri, max: usize) -> Result<Vec<u8>, PlatformError> {
+        let (file, size) = self.open(actor, object)?;
+        if usize::try_from(size).map_or(true, |size| size > max) {
+            return Err(PlatformError::Unusable(format!(
+                "The object \"{object}\" has more than {max} bytes."
+            )));
+        }
+        let mut bytes = Vec::new();
+        file.take(size)
+            .read_to_end(&mut bytes)
+            .map_err(|error| PlatformError::Engine(error.into()))?;
+        Ok(bytes)
+    }
+
+    /// Shows an object as `name` below `directory`, without copying a byte (`s3:GetObject`).
+    ///
+    /// # Errors
+    /// `Role`, `Denied`, `Unusable`.
+    pub fn link(&self, actor: &Actor, object: &S3Uri, directory: &Path, name: &str) -> Result<(), PlatformError> {
+        let caller = self.session(actor)?;
+        let (bucket, key) = (bucket(object)?, key(object)?);
+        self.s3
+            .platform_link_into(&caller, &bucket, &key, directory, name)
+            .map(|_| ())
+            .map_err(transfer)
+    }
+
+    /// Stores a file as an object (`s3:PutObject`).
+    ///
+    /// # Errors
+    /// `Role`, `Denied`, `Unusable`.
+    pub fn put(&self, actor: &Actor, object: &S3Uri, from: &Path) -> Result<(), PlatformError> {
+        let caller = self.session(actor)?;
+        let mut file = File::open(from).map_err(|error| PlatformError::Engine(error.into()))?;
+        let (bucket, key) = (bucket(object)?, key(object)?);
+        self.s3
+            .platform_put(&caller, &bucket, &key, None, &mut file)
+            .map(|_| ())
+            .map_err(transfer)
+    }
+
+    /// Deletes an object (`s3:DeleteObject`); one that is gone is no error.
+    ///
+    /// # Errors
+    /// `Role`, `Denied`, `Unusable`.
+    pub fn delete(&self, actor: &Actor, object: &S3Uri) -> Result<(), PlatformError> {
+        let caller = self.session(actor)?;
+        self.s3
+            .platform_delete(&caller, &bucket(object)?, &key(object)?)
+            .map_err(transfer)
+    }
+
+    /// Appends a piece of a workload's output exactly once, with the role's permission; makes group and stream where
+    /// they are missing, with its permission too (CC-90, CC-91). Returns the offset to read next from.
+    ///
+    /// # Errors
+    /// `Role`, `Denied`.
+    pub fn append_log(
+        &self,
+        actor: &Actor,
+        group: &str,
+        stream: &str,
+        piece: &LogPiece<'_>,
+    ) -> Result<u64, PlatformError> {
+        let caller = self.session(actor)?;
+        let (group, now) = (GroupName::new(&actor.scope, group), self.clock.now());
+        self.allow(
+            &caller,
+            &[Question::on("logs:PutLogEvents", &group.stream_arn(stream))],
+            false,
+        )?;
+        let source = logs::Source {
+            id: piece.source,
+            from: piece.from,
+            to: piece.to,
+        };
+        let append = || self.logs.append_from(&group, stream, &source, piece.events, now);
+        let first = append();
+        let questions = match &first {
+            Err(LogError::NoGroup) => vec![
+                Question::on("logs:CreateLogGroup", &group.stream_arn("")),
+                Question::on("logs:CreateLogStream", &group.stream_arn("")),
+            ],
+            Err(LogError::NoStream) => vec![Question::on("logs:CreateLogStream", &group.stream_arn(""))],
+            _ => return first.map_err(|error| PlatformError::Engine(error.into())),
+        };
+        self.allow(&caller, &questions, false)?;
+        self.logs
+            .ensure_stream(&group, stream, now)
+            .map_err(|error| PlatformError::Engine(error.into()))?;
+        append().map_err(|error| PlatformError::Engine(error.into()))
+    }
+
+    /// Forgets how far a source was read.
+    ///
+    /// # Errors
+    /// The log store's failure.
+    pub fn forget_log(&self, source: &str) -> Result<(), PlatformError> {
+        self.logs
+            .forget_source(source)
+            .map_err(|error| PlatformError::Engine(error.into()))
+    }
+}
+
+impl AsRole for ExecutionRoles {
+    fn settings(&self) -> &PlatformSettings {
+        &self.settings
+    }
+
+    fn assume(&self, actor: &Actor) -> Result<(), PlatformError> {
+        self.session(actor).map(|_| ())
+    }
+
+    fn check_image(&self, actor: &Actor, reference: &str) -> Result<(), PlatformError> {
+        self.resolve_image(actor, reference).map(|_| ())
+    }
+
+    fn any_object(&self, actor: &Actor, prefix: &S3Uri) -> Result<bool, PlatformError> {
+        let caller = self.session(actor)?;
+        let query = ListingQuery {
+            prefix: prefix.key.clone(),
+            delimiter: None,
+            after: None,
+            limit: 1,
+        };
+        let page = self
+            .s3
+            .platform_list(&caller, &bucket(prefix)?, &query)
+            .map_err(transfer)?;
+        Ok(!page.objects.is_empty())
+    }
+
+    fn check_object(&self, actor: &Actor, object: &S3Uri) -> Result<(), PlatformError> {
+        self.open(actor, object).map(|_| ())
+    }
+}
+
+fn bucket(uri: &S3Uri) -> Result<BucketName, PlatformError> {
+    uri.bucket
+        .parse()
+        .map_err(|_| PlatformError::Unusable(format!("\"{}\" cannot be the name of a bucket.", uri.bucket)))
+}
+
+fn key(uri: &S3Uri) -> Result<ObjectKey, PlatformError> {
+    uri.key
+        .parse()
+        .map_err(|_| PlatformError::Unusable(format!("\"{uri}\" names no object.")))
+}
+
+/// S3's answer in this module's words.
+fn transfer(error: TransferError) -> PlatformError {
+    match error.code.as_str() {
+        "AccessDenied" => PlatformError::Denied(error.message),
+        "InternalError" | "SlowDown" | "ServiceUnavailable" => PlatformError::Engine(error.into()),
+        _ => PlatformError::Unusable(error.message),
+    }
+}
+
+fn unresolved(error: ResolveError) -> PlatformError {
+    match error {
+        ResolveError::Registry(cause) => PlatformError::Engine(cause.into()),
+        ResolveError::NoRepository(_) | ResolveError::NoImage(_) => {
+            PlatformError::Unusable(format!("Requested image not found: {error}."))
+        }
+        readable => PlatformError::Unusable(format!("{readable}.")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

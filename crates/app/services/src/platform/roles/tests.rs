@@ -1,0 +1,306 @@
+use super::*;
+use crate::s3::{AccessLog, AccessRecord, S3Wiring};
+use isolarium_model::iam::{Attachments, Role};
+use isolarium_model::{Scope, Timestamp};
+use isolarium_store::objects::NewBucket;
+use isolarium_store::state::MemoryState;
+use isolarium_store::{Batch, BlobStore, Database, DiskLogs, Expect, ObjectStore, objects};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+const NOW: Timestamp = Timestamp(1_700_000_000_000);
+const TRUST: &str = r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow",
+    "Principal":{"Service":"sagemaker.amazonaws.com"},"Action":"sts:AssumeRole"}}"#;
+
+struct Still;
+
+impl Clock for Still {
+    fn now(&self) -> Timestamp {
+        NOW
+    }
+}
+
+struct Zero;
+
+impl IdSource for Zero {
+    fn hex(&self, digits: usize) -> String {
+        "0".repeat(digits)
+    }
+}
+
+#[derive(Default)]
+struct Recorder(Mutex<Vec<AccessRecord>>);
+
+impl AccessLog for Recorder {
+    fn record(&self, record: &AccessRecord) {
+        self.0.lock().unwrap().push(record.clone());
+    }
+}
+
+struct Lab {
+    roles: ExecutionRoles,
+    store: Arc<MemoryState>,
+    accesses: Arc<Recorder>,
+    directory: tempfile::TempDir,
+}
+
+fn scope() -> Scope {
+    Scope {
+        account: "123456789012".parse().unwrap(),
+        region: "us-east-1".parse().unwrap(),
+    }
+}
+
+fn actor() -> Actor {
+    Actor {
+        scope: scope(),
+        role_arn: "arn:aws:iam::123456789012:role/exec".parse().unwrap(),
+        owner_arn: "arn:aws:sagemaker:us-east-1:123456789012:training-job/j"
+            .parse()
+            .unwrap(),
+    }
+}
+
+impl Lab {
+    fn new(policy: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let schemas = [isolarium_store::logs::disk::SCHEMA, objects::SCHEMA];
+        let database = Arc::new(Database::open(&path.join("state.db"), &schemas).unwrap());
+        let objects = ObjectStore::open(path, database.clone()).unwrap();
+        for name in ["data", "other"] {
+            let new = NewBucket {
+                name: name.parse().unwrap_or_else(|_| panic!("a bucket name")),
+                owner: scope().account,
+                region: scope().region,
+                now: NOW,
+            };
+            objects.create_bucket(new).unwrap();
+        }
+        let store = Arc::new(MemoryState::new());
+        let policies = store.clone();
+        let accesses = Arc::new(Recorder::default());
+        let s3 = S3Front::new(S3Wiring {
+            objects,
+            clock: Arc::new(Still),
+            authorities: Arc::new(move |caller: &Caller| {
+                crate::iam::authority_of(&*policies, caller, NOW).map_err(isolarium_wire::ApiError::internal)
+            }),
+            access_log: accesses.clone(),
+            base_hosts: vec![],
+        });
+        let roles = ExecutionRoles {
+            store: store.clone(),
+            logs: Arc::new(DiskLogs::open(database, &path.join("logs")).unwrap()),
+            s3,
+            registry: Arc::new(Registry {
+                blobs: BlobStore::open(&path.join("registry")).unwrap(),
+                key: crate::ecr::TokenKey::derive(&[7; 32]),
+                endpoint: "http://127.0.0.1:4599".into(),
+            }),
+            clock: Arc::new(Still),
+            ids: Arc::new(Zero),
+            settings: PlatformSettings::default(),
+            source: [127, 0, 0, 1].into(),
+        };
+        let lab = Self {
+            roles,
+            store,
+            accesses,
+            directory,
+        };
+        lab.role(TRUST, policy);
+        lab
+    }
+
+    fn role(&self, trust: &str, policy: &str) {
+        let role = Role {
+            account: scope().account,
+            path: "/".into(),
+            name: "exec".into(),
+            id: "AROAEXAMPLEEXAMPLE123".into(),
+            created: NOW,
+            trust: trust.into(),
+            description: None,
+            max_session: 3600,
+            attachments: Attachments {
+                policies: BTreeMap::from([("p".to_string(), policy.to_string())]),
+                tags: BTreeMap::new(),
+            },
+        };
+        let key = Role::key(&role.account, &role.name);
+        let store: &dyn StateStore = &*self.store;
+        store
+            .commit(Batch::default().put(&key, Expect::Any, &role).unwrap())
+            .unwrap();
+    }
+
+    fn file(&self, text: &str) -> std::path::PathBuf {
+        let path = self.directory.path().join("out.bin");
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+fn policy(statements: &str) -> String {
+    format!(r#"{{"Version":"2012-10-17","Statement":[{statements}]}}"#)
+}
+
+fn uri(text: &str) -> S3Uri {
+    text.parse().unwrap()
+}
+
+const WRITE: &str =
+    r#"{"Effect":"Allow","Action":["s3:PutObject","s3:DeleteObject"],"Resource":"arn:aws:s3:::data/*"}"#;
+const READ: &str = r#"{"Effect":"Allow","Action":"s3:GetObject","Resource":"arn:aws:s3:::data/in/*"}"#;
+const LIST: &str = r#"{"Effect":"Allow","Action":"s3:ListBucket","Resource":"arn:aws:s3:::data"}"#;
+
+fn denied<T: std::fmt::Debug>(outcome: Result<T, PlatformError>, action: &str) {
+    match outcome {
+        Err(PlatformError::Denied(text)) => {
+            assert!(text.contains(action), "{text}");
+            assert!(text.contains("assumed-role/exec/SageMaker"), "{text}");
+        }
+        other => panic!("expected a denial of {action}, got {other:?}"),
+    }
+}
+
+/// Proves: NI-12, NI-14
+#[test]
+fn every_access_needs_the_roles_own_permission_and_is_logged_as_its_session() {
+    let lab = Lab::new(&policy(WRITE));
+    let from = lab.file("weights");
+    lab.roles.put(&actor(), &uri("s3://data/in/a"), &from).unwrap();
+    denied(lab.roles.open(&actor(), &uri("s3://data/in/a")), "s3:GetObject");
+    denied(lab.roles.list(&actor(), &uri("s3://data/in/")), "s3:ListBucket");
+    let staging = lab.directory.path().join("work");
+    std::fs::create_dir(&staging).unwrap();
+    denied(
+        lab.roles.link(&actor(), &uri("s3://data/in/a"), &staging, "a"),
+        "s3:GetObject",
+    );
+    assert!(!staging.join("a").exists(), "nothing was staged");
+
+    lab.role(TRUST, &policy(&[WRITE, READ, LIST].join(",")));
+    assert_eq!(
+        lab.roles.read(&actor(), &uri("s3://data/in/a"), 100).unwrap(),
+        b"weights"
+    );
+    assert_eq!(
+        lab.roles.list(&actor(), &uri("s3://data/in/")).unwrap(),
+        [("in/a".to_string(), 7)]
+    );
+    lab.roles
+        .link(&actor(), &uri("s3://data/in/a"), &staging, "sub/a")
+        .unwrap();
+    assert_eq!(std::fs::read(staging.join("sub/a")).unwrap(), b"weights");
+    denied(
+        lab.roles.put(&actor(), &uri("s3://other/x"), &lab.file("x")),
+        "s3:PutObject",
+    );
+    lab.roles.delete(&actor(), &uri("s3://data/in/a")).unwrap();
+    lab.roles.delete(&actor(), &uri("s3://data/in/a")).unwrap();
+    assert!(matches!(
+        lab.roles.open(&actor(), &uri("s3://data/in/a")),
+        Err(PlatformError::Unusable(_))
+    ));
+
+    let log = lab.accesses.0.lock().unwrap();
+    let session = "arn:aws:sts::123456789012:assumed-role/exec/SageMaker";
+    assert!(
+        log.iter()
+            .all(|one| one.platform && one.principal.as_deref() == Some(session))
+    );
+    assert!(
+        log.iter()
+            .any(|one| one.operation.as_deref() == Some("GetObject") && one.status == 200)
+    );
+    assert!(log.iter().any(|one| one.error.as_deref() == Some("AccessDenied")));
+}
+
+/// Proves: IAM-50, IAM-52
+#[test]
+fn a_role_that_is_gone_or_trusts_somebody_else_can_do_nothing() {
+    let lab = Lab::new(&policy(&[WRITE, READ, LIST].join(",")));
+    assert!(lab.roles.assume(&actor()).is_ok(), "control");
+    lab.role(&TRUST.replace("sagemaker", "ec2"), &policy(LIST));
+    let refused = lab.roles.assume(&actor());
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        "Could not assume role arn:aws:iam::123456789012:role/exec. Please ensure that the role exists and allows \
+         principal 'sagemaker.amazonaws.com' to assume the role."
+    );
+    assert!(matches!(
+        lab.roles.list(&actor(), &uri("s3://data/")),
+        Err(PlatformError::Role(_))
+    ));
+    let elsewhere = Actor {
+        role_arn: "arn:aws:iam::123456789012:role/none".parse().unwrap(),
+        ..actor()
+    };
+    assert!(matches!(lab.roles.assume(&elsewhere), Err(PlatformError::Role(_))));
+}
+
+/// Proves: CC-91
+#[test]
+fn groups_and_streams_are_made_and_filled_once_with_the_roles_permission() {
+    let may = |actions: &str| policy(&format!(r#"{{"Effect":"Allow","Action":[{actions}],"Resource":"*"}}"#));
+    let lab = Lab::new(&may(r#""logs:PutLogEvents""#));
+    let event = |text: &str| LogEvent {
+        timestamp: NOW,
+        message: text.into(),
+    };
+    let events = [event("one"), event("two")];
+    let append = |from, to| {
+        let piece = LogPiece {
+            source: "w-1",
+            from,
+            to,
+            events: &events,
+        };
+        lab.roles
+            .append_log(&actor(), "/aws/sagemaker/TrainingJobs", "j/algo-1-1", &piece)
+    };
+    denied(append(0, 8), "logs:CreateLogGroup");
+    lab.role(TRUST, &may(r#""logs:CreateLogGroup","logs:CreateLogStream""#));
+    denied(append(0, 8), "logs:PutLogEvents");
+    lab.role(
+        TRUST,
+        &may(r#""logs:CreateLogGroup","logs:CreateLogStream","logs:PutLogEvents""#),
+    );
+    assert_eq!(append(0, 8).unwrap(), 8);
+    assert_eq!(append(0, 8).unwrap(), 8, "a repeated piece adds nothing");
+    assert_eq!(append(8, 16).unwrap(), 16);
+    let group = GroupName::new(&scope(), "/aws/sagemaker/TrainingJobs");
+    let all = logs::TimeRange { start: None, end: None };
+    let page = lab
+        .roles
+        .logs
+        .read(&group, "j/algo-1-1", &logs::ReadFrom::Head, all, 100, NOW)
+        .unwrap();
+    assert_eq!(page.events.len(), 4);
+}
+
+/// Proves: CC-11
+#[test]
+fn an_image_needs_the_pull_permissions_before_it_is_looked_for() {
+    let lab = Lab::new(&policy(LIST));
+    let image = "123456789012.dkr.ecr.us-east-1.amazonaws.com/app:1";
+    denied(lab.roles.check_image(&actor(), image), "ecr:GetAuthorizationToken");
+    lab.role(TRUST, &policy(r#"{"Effect":"Allow","Action":"ecr:*","Resource":"*"}"#));
+    let missing = lab.roles.check_image(&actor(), image);
+    assert!(
+        matches!(&missing, Err(PlatformError::Unusable(text)) if text.contains("not found")),
+        "{missing:?}"
+    );
+    let foreign = "999999999999.dkr.ecr.us-east-1.amazonaws.com/app:1";
+    denied(
+        lab.roles.check_image(&actor(), foreign),
+        "ecr:BatchCheckLayerAvailability",
+    );
+    let managed = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2";
+    assert!(matches!(
+        lab.roles.check_image(&actor(), managed),
+        Err(PlatformError::Unusable(_))
+    ));
+}
