@@ -43,8 +43,9 @@ pub struct ProcessSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "mount", rename_all = "snake_case")]
 pub enum Mount {
-    /// A directory of the service below the workload's work directory (`DIR/work/<workload>/<source>`): bound
-    /// read-only, id-mapped so that the service's uid appears as container root.
+    /// A directory or file of the service below the workload's work directory (`DIR/work/<workload>/<source>`): bound
+    /// read-only, id-mapped so that the service's uid appears as container root. Modes are shown as they are on disk:
+    /// an image whose user is not root needs files 0444 and directories 0555. No link on the way is followed.
     Input { source: String, target: String },
     /// A writable directory owned by container root, mode 0777, kept as `DIR/work/<workload>/scratch/<name>` until
     /// [`Executor::remove`]. `read_only` shows it read-only (an unpacked model).
@@ -156,9 +157,11 @@ pub trait Executor: Send + Sync {
     /// Blocks until some workload changed state or wrote output, or `timeout` passed; level-triggered: a wake-up
     /// carries no data (style rule 7).
     fn changed(&self, timeout: Duration) -> Result<(), ExecutorError>;
-    /// Output from `offset` on, at most about `max_bytes`.
+    /// Output from `offset` on, at most about `max_bytes`. Asking from an offset says that the lines before it are kept
+    /// by the caller: some 16 MiB behind it they may be dropped, and a container that is 256 MiB ahead of it waits.
     fn read_log(&self, workload: &WorkloadId, offset: u64, max_bytes: usize) -> Result<LogChunk, ExecutorError>;
-    /// Makes the (empty) work directory `DIR/work/<workload>` owned by the service, before inputs are staged into it.
+    /// Makes the (empty) work directory `DIR/work/<workload>`, in which the service may make entries of any name but
+    /// `log` and `scratch`, before inputs are staged into it.
     fn prepare(&self, workload: &WorkloadId) -> Result<(), ExecutorError>;
 }
 

@@ -416,3 +416,66 @@ fn the_same_layer_unpacked_by_many_at_once_appears_once_and_whole() {
     });
     assert_eq!(layers(&lab), before + 1);
 }
+
+/// Proves: NI-13
+#[test]
+fn the_process_that_reads_strangers_archives_can_do_nothing_else() {
+    let lab = Lab::new();
+    let workload = prepared(&lab);
+    let noise: Vec<u8> = (0..2_000_000_u32)
+        .flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes())
+        .collect();
+    let model = tar(&[Entry::File("weights", 0o644, &noise)]);
+    lab.runtime.unpack_archive(blob(&model), &workload, "model").unwrap();
+    let (read, write) = std::io::pipe().unwrap();
+    std::thread::scope(|scope| {
+        let packing = scope.spawn(|| lab.runtime.pack(&workload, "model", PackFormat::Tar, write.into()));
+        // It blocks on the full pipe: time to look at it. Other tests have such processes too.
+        let root = |pid: u32| std::fs::read_link(format!("/proc/{pid}/root")).unwrap_or_default();
+        let is_ours = |pid: &u32| root(*pid).ends_with(format!("{workload}/scratch/model"));
+        let pid = loop {
+            let confined = |pid: &u32| is_ours(pid) && status_of(*pid, "Seccomp").as_deref() == Some("2");
+            if let Some(pid) = children().into_iter().find(confined) {
+                break pid;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        };
+        assert_eq!(status_of(pid, "NoNewPrivs").unwrap(), "1");
+        assert!(
+            status_of(pid, "Uid").unwrap().starts_with(&DISK_IDS.to_string()),
+            "an id that nobody else has"
+        );
+        // CHOWN, DAC_OVERRIDE, FOWNER and FSETID, inside its own user namespace.
+        assert_eq!(status_of(pid, "CapEff").unwrap(), "000000000000001b");
+        let link = |pid: &str, name: &str| std::fs::read_link(format!("/proc/{pid}/{name}")).unwrap();
+        let own = pid.to_string();
+        for namespace in ["ns/net", "ns/user", "ns/mnt", "ns/ipc", "ns/uts"] {
+            assert_ne!(link(&own, namespace), link("self", namespace), "{namespace}");
+        }
+        let mut bytes = Vec::new();
+        let mut read = read;
+        read.read_to_end(&mut bytes).unwrap();
+        assert_eq!(
+            packing.join().unwrap().unwrap().bytes,
+            noise.len() as u64,
+            "control: meanwhile it did its work"
+        );
+    });
+    lab.runtime.remove(&workload).unwrap();
+}
+
+fn status_of(pid: u32, key: &str) -> Option<String> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status
+        .lines()
+        .find_map(|line| Some(line.strip_prefix(key)?.strip_prefix(':')?.trim().to_owned()))
+}
+
+fn children() -> Vec<u32> {
+    let mut found = Vec::new();
+    for task in std::fs::read_dir("/proc/self/task").unwrap() {
+        let text = std::fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default();
+        found.extend(text.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+    }
+    found
+}

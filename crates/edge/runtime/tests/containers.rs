@@ -10,7 +10,7 @@ mod common;
 
 use common::{Lab, SERVICE, netns};
 use isolarium_runtime::executor::{ExecutorError, LaunchSpec, Mount, WorkloadState};
-use isolarium_runtime::local::{LocalRuntime, RANGE};
+use isolarium_runtime::local::{LocalRuntime, OciChoice, RANGE};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -552,6 +552,44 @@ fn the_host_check_builds_a_container_and_leaves_nothing() {
             >= 2,
         "{broken:?}"
     );
+}
+
+#[test]
+fn the_other_oci_runtime_builds_the_same_container() {
+    let mut lab = Lab::new();
+    lab.config.oci = OciChoice::Path("/usr/sbin/runc".into());
+    lab.runtime = LocalRuntime::open(lab.config.clone()).unwrap();
+    let mut spec = lab.spec(
+        "id -u; grep -E '^(CapEff|NoNewPrivs|Seccomp:)' /proc/self/status; ls /proc/sys/net/ipv4/conf; cat /proc/self/uid_map; touch /opt/ml/model/x && echo wrote; exit 9",
+    );
+    spec.mounts = vec![Lab::scratch("model", "/opt/ml/model")];
+    let (status, lines) = lab.run_spec(&spec);
+    assert_eq!(status.code, 9);
+    let start = [
+        "0",
+        "CapEff:\t00000000000000fb",
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+        "all",
+        "default",
+        "lo",
+    ];
+    assert_eq!(&lines[..start.len()], start);
+    assert!(
+        lines[start.len()].contains("6000") && lines.last().unwrap() == "wrote",
+        "{lines:?}"
+    );
+    let error = lab.launch(&lab.spec_of(&["/no/such/program"])).unwrap_err();
+    assert!(matches!(error, ExecutorError::Unstartable(_)), "{error:?}");
+    assert_eq!(groups_of(spec.workload.as_str()), Vec::<String>::new());
+}
+
+#[test]
+fn a_working_directory_that_the_image_lacks_is_made() {
+    let lab = Lab::new();
+    let mut spec = lab.spec("pwd; touch here && echo wrote");
+    spec.process.cwd = "/srv/deep/er".into();
+    assert_eq!(lab.run_spec(&spec).1, ["/srv/deep/er", "wrote"]);
 }
 
 fn parent_of(pid: u32) -> u32 {

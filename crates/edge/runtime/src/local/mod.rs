@@ -2,7 +2,7 @@
 
 mod archives;
 pub(crate) mod bundle;
-pub mod cgroup;
+pub(crate) mod cgroup;
 mod doctor;
 mod launch;
 pub(crate) mod mounts;

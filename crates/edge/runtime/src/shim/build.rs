@@ -9,7 +9,7 @@ use crate::local::place::{DISK_IDS, FIRST_WORKLOAD_ID, Place, RANGE};
 use crate::local::user::{self, User};
 use crate::sys::{MountTraits, open_beneath, open_in_root};
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, mkdirat};
-use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Resource, getrlimit, pidfd_open};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -219,7 +219,6 @@ fn write_bundle(job: &Job, user: &User, passed: &Passed, binds: &[BindMount]) ->
         binds,
         open_files: limit.maximum.map_or(OPEN_FILES, |most| most.min(OPEN_FILES)),
     };
-    let _unlimited: Rlimit = limit;
     fs::write(
         Path::new(BUNDLE).join("config.json"),
         serde_json::to_vec(&bundle.document())?,
