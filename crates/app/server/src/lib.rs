@@ -8,6 +8,7 @@ pub mod invoke;
 pub mod layout;
 pub mod names;
 pub mod operator;
+pub mod registry;
 pub mod resolver;
 pub mod serve;
 pub mod supervise;

@@ -1,26 +1,444 @@
 //! The wiring: the only place where concrete types meet.
 
+mod acting;
+mod housekeeping;
 mod no_node;
 pub mod platform;
+mod stores;
+
+#[cfg(test)]
+mod tests;
 
 pub use no_node::NoNode;
 
-use crate::cli::config::Config;
+use crate::cli::config::{Config, UnknownKeys};
+use crate::clock::{SystemClock, SystemIds};
+use crate::credentials::{Assume, Credentials, Lifetimes, Session, SessionError};
+use crate::http::authenticate::{Acceptance, StoredIdentities};
+use crate::http::door::{BodyLimits, Door, Engine};
+use crate::http::listen::{ConnectionLimits, Handler, Listener};
+use crate::http::registry::{ByPolicy, RegistryPart};
+use crate::http::s3::S3Part;
+use crate::invoke::{InvokeSettings, Proxy};
+use crate::layout::{self, Layout, LayoutError};
+use crate::operator::answer::Operator;
+use crate::operator::server::OperatorSocket;
+use crate::registry::Distribution;
+use crate::tls::{Authority, Certificates, TlsError, server_config};
+use acting::AsTransfer;
+use isolarium_model::Scope;
+use isolarium_model::time::{Clock, IdSource};
 use isolarium_node::NodeHost;
+use isolarium_reconcile::driver::StartError as DriverError;
+use isolarium_reconcile::{Deps, Driver, Fleets, ReconcileSettings, WorkDir};
+use isolarium_runtime::executor::ExecutorError;
+use isolarium_services::Dispatch;
+use isolarium_services::iam::credentials::{AssumeError, ExecutionRole, assume_execution_role};
+use isolarium_services::iam::operator::KeyError;
+use isolarium_services::platform::PlatformSettings;
+use isolarium_services::platform::managed_images::ManagedImages;
+use isolarium_services::platform::roles::ExecutionRoles;
+use isolarium_services::s3::{FileAccessLog, S3Front, S3Wiring};
+use platform::{PlatformError, Sockets};
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
+use stores::{Stores, StoresError};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// Why the server did not start. Every text says what the operator should do, or names the place.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    #[error(transparent)]
+    Stores(#[from] StoresError),
+    #[error("the certificate authority is not usable")]
+    Tls(#[from] TlsError),
+    #[error("cannot listen on {address}; another server may be running, or the address is not this host's")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the root key could not be made")]
+    RootKey(#[source] KeyError),
+    #[error("the credentials file could not be written")]
+    Credentials(#[source] ExecutorError),
+    #[error("the platform network is not usable")]
+    Platform(#[from] PlatformError),
+    #[error("the loops of jobs and endpoints did not start")]
+    Driver(#[from] DriverError),
+    #[error("cannot write {path}")]
+    File {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
 
 /// A running server.
-pub struct Server {}
+pub struct Server {
+    address: SocketAddr,
+    tls_address: Option<SocketAddr>,
+    stop: watch::Sender<bool>,
+    listening: Vec<JoinHandle<()>>,
+    background: Vec<JoinHandle<()>>,
+    driver: Driver,
+    drain: std::time::Duration,
+    layout: Layout,
+}
 
 impl Server {
-    /// Starts
-    pub async fn start(_config: Config, _host: Arc<dyn NodeHost>) -> anyhow::Result<Self> {
-        anyhow::bail!("x")
+    /// Starts everything; it answers when this returns. `host` is the machine, `None` where nothing privileged helps:
+    /// then jobs and endpoints are accepted and fail.
+    ///
+    /// # Errors
+    /// The first step that failed; nothing is left running.
+    pub async fn start(config: Config, host: Option<Arc<dyn NodeHost>>) -> Result<Self, StartError> {
+        let layout = Layout::open(&config.data_dir)?;
+        let file = |path: PathBuf| move |source| StartError::File { path, source };
+        let (clock, ids): (Arc<dyn Clock>, Arc<dyn IdSource>) = (Arc::new(SystemClock), Arc::new(SystemIds));
+        let (socket, address) = bind(config.listen).await?;
+        let url = format!("http://{address}");
+        let stores = Stores::open(&layout, &url)?;
+        let home = Scope {
+            account: config.account.clone(),
+            region: config.default_region().clone(),
+        };
+        let has_node = host.is_some();
+        let host: Arc<dyn NodeHost> = host.unwrap_or_else(|| Arc::new(NoNode::new(layout.root())));
+        ensure_root_key(&stores, &config, &layout, host.as_ref(), clock.as_ref(), ids.as_ref())?;
+        let s3 = s3_front(&stores, &layout, &clock).map_err(file(layout.at("logs/s3-access.log")))?;
+        let roles = Arc::new(ExecutionRoles {
+            store: stores.state.clone(),
+            logs: stores.logs.clone(),
+            s3: s3.clone(),
+            registry: stores.registry.clone(),
+            clock: clock.clone(),
+            ids: ids.clone(),
+            settings: platform_settings(&config),
+            source: address.ip(),
+        });
+        let engine = Arc::new(Engine {
+            dispatch: Dispatch::default(),
+            store: stores.state.clone(),
+            logs: stores.logs.clone(),
+            registry: stores.registry.clone(),
+            platform: roles.clone(),
+            clock: clock.clone(),
+            ids: ids.clone(),
+            master: stores.master.clone(),
+        });
+        let authority = Arc::new(Authority::open(&layout.at("ca"), clock.now())?);
+        let fleets = Arc::new(Fleets::default());
+        let door = Arc::new(door(&config, &engine, &stores, s3, &fleets, &host, &home));
+        let limits = ConnectionLimits {
+            head: usize::try_from(config.limits.request_head).unwrap_or(usize::MAX),
+            head_timeout: config.limits.head_timeout.duration(),
+            connections: config.limits.connections,
+        };
+        let handler: Arc<dyn Handler> = door;
+        let plain = |socket| Listener {
+            socket,
+            tls: None,
+            handler: handler.clone(),
+            limits,
+        };
+        let mut listeners = vec![plain(socket)];
+        let certificates = |addresses: &[std::net::IpAddr]| {
+            Arc::new(Certificates::new(
+                authority.clone(),
+                clock.clone(),
+                &config.regions,
+                addresses,
+            ))
+        };
+        let mut tls_address = None;
+        if let Some(wanted) = config.tls_listen {
+            let (socket, bound) = bind(wanted).await?;
+            tls_address = Some(bound);
+            let tls = Some(server_config(certificates(&[bound.ip()]))?);
+            listeners.push(Listener {
+                socket,
+                tls,
+                handler: handler.clone(),
+                limits,
+            });
+        }
+        if has_node {
+            let network = config.host_network();
+            let sockets = Sockets::open(host.as_ref(), &network)?;
+            let credentials = Arc::new(credentials(&config, &stores, &clock, &ids));
+            let tls = server_config(certificates(&[]))?;
+            let resolver = platform::resolver(&config, &host);
+            listeners.extend(sockets.listeners(&handler, credentials, &tls, limits, resolver));
+        }
+        let driver = Driver::start(Deps {
+            store: stores.state.clone(),
+            executor: host.clone(),
+            archives: host.clone(),
+            dial: host.clone(),
+            egress: host.clone(),
+            transfer: Arc::new(AsTransfer(roles)),
+            clock: clock.clone(),
+            ids,
+            work: WorkDir::new(layout.at("work")),
+            settings: reconcile_settings(&config, &authority),
+            fleets,
+            seen: Default::default(),
+            unpacked: Default::default(),
+        })?;
+        let (stop, _) = watch::channel(false);
+        let listening = listeners
+            .into_iter()
+            .map(|listener| tokio::spawn(listener.run(stop.subscribe())))
+            .collect();
+        let operator = Arc::new(Operator {
+            engine,
+            egress: host.clone(),
+            home,
+        });
+        let operator_path = layout.at("run/operator.sock");
+        let operator_socket = OperatorSocket::bind(&operator_path).map_err(file(operator_path))?;
+        let background = vec![
+            tokio::spawn(operator_socket.run(Arc::new(move |ask| operator.answer(ask)))),
+            tokio::spawn(housekeeping::keep(stores, clock)),
+        ];
+        let url_path = layout.at("run/url");
+        layout::write_whole(&url_path, format!("{url}\n").as_bytes(), 0o644).map_err(file(url_path))?;
+        Ok(Self {
+            address,
+            tls_address,
+            stop,
+            listening,
+            background,
+            driver,
+            drain: config.serve.drain.duration(),
+            layout,
+        })
     }
-    /// url
+
+    /// Where the services answer.
     pub fn url(&self) -> String {
-        String::new()
+        format!("http://{}", self.address)
     }
-    /// stop
-    pub async fn stop(self) {}
+
+    /// Where the services answer over TLS, if they do.
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls_address
+    }
+
+    /// Takes no new requests, lets the running ones end within the drain limit, then stops the loops. Containers live
+    /// on.
+    pub async fn stop(self) {
+        // Nobody listens to it any more when every listener has ended already.
+        let _ = self.stop.send(true);
+        let drained = async {
+            for listener in self.listening {
+                let _ = listener.await;
+            }
+        };
+        if tokio::time::timeout(self.drain, drained).await.is_err() {
+            tracing::warn!("requests were still running at the end of serve.drain; they are broken off");
+        }
+        for task in self.background {
+            task.abort();
+        }
+        let _ = std::fs::remove_file(self.layout.at("run/url"));
+        let _ = std::fs::remove_file(self.layout.at("run/operator.sock"));
+        let driver = self.driver;
+        // Joining its threads blocks until the current steps are done.
+        let _ = tokio::task::spawn_blocking(move || drop(driver)).await;
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Listen { address, source };
+    let socket = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = socket.local_addr().map_err(failed)?;
+    Ok((socket, bound))
+}
+
+/// The root key of the default account, and the file that tells it to whoever started the engine. A file that is gone is
+/// written again.
+fn ensure_root_key(
+    stores: &Stores,
+    config: &Config,
+    layout: &Layout,
+    host: &dyn NodeHost,
+    clock: &dyn Clock,
+    ids: &dyn IdSource,
+) -> Result<(), StartError> {
+    let store = stores.state.as_ref();
+    let made = stores::first_root_key(store, &config.account)?;
+    let key = match made {
+        Some(key) if layout.at("credentials").exists() => {
+            tracing::debug!(access_key_id = %key.id, "the root key exists");
+            return Ok(());
+        }
+        Some(key) => key,
+        None => isolarium_services::iam::operator::create_root_key(store, clock, ids, &config.account)
+            .map_err(StartError::RootKey)?,
+    };
+    host.write_credentials(&layout::credentials_text(&key.id, key.secret.expose()))
+        .map_err(StartError::Credentials)
+}
+
+fn s3_front(stores: &Stores, layout: &Layout, clock: &Arc<dyn Clock>) -> io::Result<S3Front> {
+    let (store, now) = (stores.state.clone(), clock.clone());
+    Ok(S3Front::new(S3Wiring {
+        objects: stores.objects.clone(),
+        clock: clock.clone(),
+        authorities: Arc::new(move |caller: &isolarium_services::Caller| {
+            isolarium_services::iam::authority_of(store.as_ref(), caller, now.now())
+                .map_err(isolarium_wire::ApiError::internal)
+        }),
+        access_log: Arc::new(FileAccessLog::open(&layout.at("logs/s3-access.log"))?),
+        base_hosts: Vec::new(),
+    }))
+}
+
+fn door(
+    config: &Config,
+    engine: &Arc<Engine>,
+    stores: &Stores,
+    s3: S3Front,
+    fleets: &Arc<Fleets>,
+    host: &Arc<dyn NodeHost>,
+    home: &Scope,
+) -> Door {
+    let identities = Arc::new(StoredIdentities {
+        store: stores.state.clone(),
+        master: stores.master.clone(),
+    });
+    let acceptance = Acceptance {
+        regions: config.regions.clone(),
+        skew: i64::try_from(config.auth.clock_skew.duration().as_secs()).unwrap_or(i64::MAX),
+        unknown_keys_are_root_of: (config.auth.unknown_keys == UnknownKeys::Root).then(|| config.account.clone()),
+        sigv2_query: config.auth.s3_presigned_v2,
+    };
+    let pause = config.limits.body_idle_timeout.duration();
+    let invoke = InvokeSettings {
+        timeout: config.invoke.timeout.duration(),
+        stream_timeout: config.invoke.stream_timeout.duration(),
+        connect_timeout: config.invoke.connect_timeout.duration(),
+        body_limit: usize::try_from(config.limits.invoke_body).unwrap_or(usize::MAX),
+        idle_connections: config.invoke.idle_connections,
+    };
+    Door {
+        engine: engine.clone(),
+        identities: identities.clone(),
+        acceptance: acceptance.clone(),
+        account: home.account.clone(),
+        limits: BodyLimits {
+            request: config.limits.request_body,
+            invoke: config.limits.invoke_body,
+            pause,
+        },
+        proxy: Arc::new(Proxy::new(fleets.clone(), stores.state.clone(), host.clone(), invoke)),
+        s3: Arc::new(S3Part {
+            front: s3,
+            identities,
+            acceptance,
+            clock: engine.clock.clone(),
+            home: home.clone(),
+            pause,
+        }),
+        registry: Arc::new(RegistryPart {
+            distribution: Arc::new(Distribution {
+                registry: stores.registry.clone(),
+                store: stores.state.clone(),
+                clock: engine.clock.clone(),
+                ids: engine.ids.clone(),
+                permit: Arc::new(ByPolicy {
+                    store: stores.state.clone(),
+                    clock: engine.clock.clone(),
+                }),
+            }),
+            home: home.clone(),
+            pause,
+        }),
+    }
+}
+
+/// The name of execution roles' sessions (CC-81).
+const SESSION_NAME: &str = "SageMaker";
+
+fn credentials(config: &Config, stores: &Stores, clock: &Arc<dyn Clock>, ids: &Arc<dyn IdSource>) -> Credentials {
+    let (store, master) = (stores.state.clone(), stores.master.clone());
+    let (now, chance) = (clock.clone(), ids.clone());
+    let assume: Assume = Arc::new(move |scope, role_arn, owner_arn, lasts| {
+        let wanted = ExecutionRole {
+            role_arn,
+            scope,
+            source_arn: owner_arn,
+            session_name: SESSION_NAME,
+            lasts,
+        };
+        match assume_execution_role(store.as_ref(), &master, now.as_ref(), chance.as_ref(), &wanted) {
+            Ok(made) => Ok(Session {
+                access_key_id: made.access_key_id,
+                secret_access_key: made.secret,
+                token: made.token,
+                expires: made.expires,
+            }),
+            Err(error @ AssumeError::Role(_)) => Err(SessionError::Role(error.to_string())),
+            Err(error @ AssumeError::Store(_)) => Err(SessionError::Engine(error.into())),
+        }
+    });
+    let lifetimes = Lifetimes {
+        lifetime: config.credentials.lifetime.duration(),
+        refresh_before: config.credentials.refresh_before.duration(),
+    };
+    Credentials::new(stores.state.clone(), clock.clone(), assume, lifetimes)
+}
+
+fn platform_settings(config: &Config) -> PlatformSettings {
+    let mut managed_images = ManagedImages::default();
+    managed_images
+        .accounts
+        .extend(config.images.managed_accounts.iter().map(ToString::to_string));
+    PlatformSettings {
+        managed_images,
+        platform_network: config.network.platform,
+        training_instances: config.limits.training_instances,
+    }
+}
+
+fn reconcile_settings(config: &Config, authority: &Authority) -> ReconcileSettings {
+    let bundle = authority.bundle().to_string_lossy();
+    let ca = ["AWS_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"];
+    ReconcileSettings {
+        training_grace: config.jobs.stop_grace.duration(),
+        hosting_grace: config.endpoints.stop_grace.duration(),
+        drain_limit: config.endpoints.drain.duration(),
+        ping_timeout: config.endpoints.ping_timeout.duration(),
+        ping_interval: config.endpoints.ping_interval.duration(),
+        ping_failures: config.endpoints.ping_failures,
+        startup_deadline: config.endpoints.startup_timeout.duration(),
+        restart_backoff: config.endpoints.restart_backoff.duration(),
+        restart_backoff_max: config.endpoints.restart_backoff_max.duration(),
+        checkpoint_interval: config.jobs.checkpoint_interval.duration(),
+        log_interval: config.reconcile.log_interval.duration(),
+        retry: config.reconcile.retry.duration(),
+        gc_interval: config.reconcile.gc_interval.duration(),
+        workers: config.reconcile.workers,
+        pids: config.runtime.pids,
+        overlay_bytes: config.runtime.overlay_bytes,
+        shm_percent: config.runtime.shm_percent,
+        platform_network: config.network.platform,
+        resolver: Some(config.host_network().resolver().into()),
+        open_environment: if config.tls.inject_ca {
+            ca.iter()
+                .map(|name| ((*name).to_owned(), bundle.clone().into_owned()))
+                .collect()
+        } else {
+            Vec::new()
+        },
+        ..ReconcileSettings::default()
+    }
 }

@@ -13,7 +13,6 @@ use ipnet::Ipv4Net;
 use isolarium_model::{AccountId, Region};
 use isolarium_netplan::intent::{HostNetwork, Uplink};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -42,7 +41,6 @@ pub struct Config {
     pub serve: Serve,
     pub runtime: Runtime,
     pub images: Images,
-    pub instances: BTreeMap<String, Instance>,
     pub reconcile: Reconcile,
     pub log: Log,
 }
@@ -114,6 +112,8 @@ pub struct Limits {
     pub head_timeout: Span,
     pub body_idle_timeout: Span,
     pub connections: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub training_instances: Option<u32>,
 }
 
 /// Invocation of endpoints.
@@ -190,19 +190,7 @@ pub struct Runtime {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Images {
-    pub managed: Vec<String>,
-}
-
-/// Size of an instance type, in place of the built-in one.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Instance {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cpu_millis: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory_bytes: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub gpus: Option<u32>,
+    pub managed_accounts: Vec<AccountId>,
 }
 
 /// The loops that bring jobs and endpoints to what was asked for.
@@ -253,7 +241,6 @@ impl Default for Config {
             serve: Serve::default(),
             runtime: Runtime::default(),
             images: Images::default(),
-            instances: BTreeMap::new(),
             reconcile: Reconcile::default(),
             log: Log::default(),
         }
@@ -301,6 +288,7 @@ impl Default for Limits {
             head_timeout: Span::seconds(15),
             body_idle_timeout: Span::seconds(30),
             connections: 10_000,
+            training_instances: None,
         }
     }
 }
@@ -581,7 +569,6 @@ impl Config {
 pub fn from_environment(look: impl Fn(&str) -> Option<String>) -> Vec<Override> {
     keys::KEYS
         .iter()
-        .filter(|key| !key.name.contains('<'))
         .filter_map(|key| {
             let variable = key.variable();
             let value = look(&variable)?;
@@ -601,11 +588,11 @@ fn toml_value(text: &str) -> Option<toml::Value> {
 }
 
 fn set(table: &mut toml::Table, key: &str, value: toml::Value) {
-    match split(key) {
-        (last, None) => {
-            table.insert(last, value);
+    match key.split_once('.') {
+        None => {
+            table.insert(key.to_owned(), value);
         }
-        (first, Some(rest)) => {
+        Some((first, rest)) => {
             let inner = table
                 .entry(first)
                 .or_insert_with(|| toml::Value::Table(toml::Table::new()));
@@ -613,18 +600,5 @@ fn set(table: &mut toml::Table, key: &str, value: toml::Value) {
                 set(inner, rest, value);
             }
         }
-    }
-}
-
-/// First part of a dotted key. The name of an instance type keeps its own dots: `instances.ml.m5.large.cpu_millis`.
-fn split(key: &str) -> (String, Option<&str>) {
-    if key.starts_with("ml.")
-        && let Some((name, leaf)) = key.rsplit_once('.')
-    {
-        return (name.into(), Some(leaf));
-    }
-    match key.split_once('.') {
-        None => (key.into(), None),
-        Some((first, rest)) => (first.into(), Some(rest)),
     }
 }

@@ -1,139 +1,152 @@
 //! Can this host run sealed workloads?
 
 use super::{Exit, config::Config, run::print};
+use isolarium_dataplane::{Host, HostOptions, Reporter};
+use isolarium_netplan::intent::{Reach, WorkloadNetwork};
+use isolarium_runtime::local::{CheckOutcome, LocalConfig, probe_host};
 use serde::Serialize;
+use std::error::Error;
+use std::path::Path;
+use std::process::Command;
 
 /// How one check went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Outcome {
+enum Outcome {
     Ok,
-    /// Works, with less than everything.
-    Warn,
+    /// Workloads run, with less than the full promise.
+    Reduced,
     /// No workload could run.
-    Fail,
+    Missing,
 }
 
 /// One line of `doctor`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Check {
-    pub name: String,
-    pub outcome: Outcome,
-    /// What was found.
-    pub found: String,
-    /// What to do about it; empty when nothing needs doing.
-    pub remedy: String,
+struct Check {
+    name: String,
+    outcome: Outcome,
+    /// What was found, and where it is not good, what to do.
+    text: String,
 }
 
 impl Check {
-    fn new(name: &str, outcome: Outcome, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+    fn new(name: &str, outcome: CheckOutcome) -> Self {
+        let (outcome, text) = match outcome {
+            CheckOutcome::Good(text) => (Outcome::Ok, text),
+            CheckOutcome::Reduced(text) => (Outcome::Reduced, text),
+            CheckOutcome::Missing(text) => (Outcome::Missing, text),
+        };
         Self {
             name: name.into(),
             outcome,
-            found: found.into(),
-            remedy: remedy.into(),
+            text,
         }
+    }
+
+    fn line(&self) -> String {
+        let mark = match self.outcome {
+            Outcome::Ok => "ok",
+            Outcome::Reduced => "reduced",
+            Outcome::Missing => "MISSING",
+        };
+        format!("{mark:<8}{:<22}{}\n", self.name, self.text)
     }
 }
 
-pub(super) fn doctor(config: &Config, json: bool) -> anyhow::Result<Exit> {
-    let checks = checks(config);
+pub(super) fn doctor(config: &Config, local: LocalConfig, json: bool) -> anyhow::Result<Exit> {
+    let checks = checks(config, local);
     if json {
         print(&format!("{}\n", serde_json::to_string_pretty(&checks)?))?;
     } else {
-        print(&checks.iter().map(line).collect::<String>())?;
+        print(&checks.iter().map(Check::line).collect::<String>())?;
     }
-    let failed = checks.iter().any(|check| check.outcome == Outcome::Fail);
-    Ok(if failed { Exit::Failure } else { Exit::Success })
+    let runs = checks.iter().all(|check| check.outcome != Outcome::Missing);
+    Ok(if runs { Exit::Success } else { Exit::Failure })
 }
 
-fn line(check: &Check) -> String {
-    let mark = match check.outcome {
-        Outcome::Ok => "ok  ",
-        Outcome::Warn => "warn",
-        Outcome::Fail => "FAIL",
-    };
-    let remedy = if check.remedy.is_empty() {
-        String::new()
-    } else {
-        format!(" -> {}", check.remedy)
-    };
-    format!("{mark}  {:<18} {}{remedy}\n", check.name, check.found)
-}
-
-/// Every check, in the order an operator would mend things.
-fn checks(config: &Config) -> Vec<Check> {
-    vec![
-        privilege(rustix::process::geteuid().is_root()),
-        disk(config),
-        port(config),
-    ]
-}
-
-fn privilege(root: bool) -> Check {
-    if root {
-        Check::new("privilege", Outcome::Ok, "running as root", "")
-    } else {
-        Check::new(
-            "privilege",
-            Outcome::Fail,
-            "not root: namespaces, mounts and cgroups cannot be made",
-            "run as root",
-        )
-    }
-}
-
-const GIB: u64 = 1 << 30;
-
-fn disk(config: &Config) -> Check {
-    let existing = config
+/// Every check, in the order an operator would mend things. Leaves nothing behind.
+fn checks(config: &Config, mut local: LocalConfig) -> Vec<Check> {
+    // A data directory that does not exist yet is looked at where it would be.
+    let place = config
         .data_dir
         .ancestors()
-        .find(|path| path.exists())
-        .unwrap_or(std::path::Path::new("/"));
-    let place = existing.display();
-    match rustix::fs::statvfs(existing) {
-        Err(error) => Check::new(
-            "disk",
-            Outcome::Fail,
-            format!("{place}: {error}"),
-            "check the path of data_dir",
-        ),
-        Ok(found) => {
-            let free = found.f_bavail.saturating_mul(found.f_frsize);
-            let text = format!("{:.1} GiB free at {place}", free as f64 / GIB as f64);
-            if free < GIB / 4 {
-                Check::new("disk", Outcome::Fail, text, "free at least 256 MiB or move data_dir")
-            } else if free < 10 * GIB {
-                Check::new(
-                    "disk",
-                    Outcome::Warn,
-                    text,
-                    "images and models need room; 10 GiB is a start",
-                )
-            } else {
-                Check::new("disk", Outcome::Ok, text, "")
-            }
+        .find(|path| path.is_dir())
+        .unwrap_or(Path::new("/"));
+    local.data_dir = place.to_path_buf();
+    let mut checks: Vec<Check> = probe_host(&local)
+        .into_iter()
+        .map(|check| Check::new(check.name, check.outcome))
+        .collect();
+    let folder = place.join(format!(".doctor-net-{}", std::process::id()));
+    checks.push(Check::new("packet filter", packet_filter()));
+    checks.push(Check::new("sealed network", sealed_network(&folder)));
+    checks.push(Check::new("isolation report", isolation_report(&folder)));
+    // Empty by now, or never made.
+    let _ = std::fs::remove_dir_all(&folder);
+    checks.push(Check::new("port", port(config)));
+    checks
+}
+
+fn packet_filter() -> CheckOutcome {
+    match Command::new("nft").arg("--version").output() {
+        Ok(output) if output.status.success() => {
+            CheckOutcome::Good(String::from_utf8_lossy(&output.stdout).trim().into())
         }
+        Ok(output) => CheckOutcome::Missing(format!("nft --version ends with {}", output.status)),
+        Err(error) => CheckOutcome::Missing(format!("nft cannot be run ({error}); install the package nftables")),
     }
 }
 
-fn port(config: &Config) -> Check {
+/// A namespace with loopback alone, proven as for a workload.
+fn sealed_network(folder: &Path) -> CheckOutcome {
+    let host = Host::new(HostOptions {
+        run_dir: folder.join("run"),
+        host_netns: None,
+    });
+    let Ok(workload) = format!("w-{:017x}", std::process::id()).parse() else {
+        return CheckOutcome::Missing("no workload id could be made".into());
+    };
+    let network = WorkloadNetwork {
+        workload,
+        reach: Reach::Nothing,
+    };
+    match host.seal(&network) {
+        Ok(_sealed) => CheckOutcome::Good("can be made and proven".into()),
+        Err(error) => CheckOutcome::Missing(chain(&error)),
+    }
+}
+
+fn isolation_report(folder: &Path) -> CheckOutcome {
+    let pins = folder.join("bpf");
+    let outcome = match Reporter::open(&pins) {
+        Ok(_reporter) => CheckOutcome::Good("eBPF programs can be loaded".into()),
+        Err(error) => CheckOutcome::Reduced(format!("{}; isolation itself is not affected", chain(&error))),
+    };
+    match Reporter::teardown(&pins) {
+        Ok(()) => outcome,
+        Err(error) => CheckOutcome::Reduced(format!("{} could not be removed: {error}", pins.display())),
+    }
+}
+
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
+fn port(config: &Config) -> CheckOutcome {
     let at = config.listen;
     match std::net::TcpListener::bind(at) {
-        Ok(_) => Check::new("port", Outcome::Ok, format!("{at} is free"), ""),
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Check::new(
-            "port",
-            Outcome::Warn,
-            format!("{at} is in use"),
-            "fine if a server is running; else set listen",
-        ),
-        Err(error) => Check::new(
-            "port",
-            Outcome::Fail,
-            format!("{at}: {error}"),
-            "set listen to an address of this host",
-        ),
+        Ok(_) => CheckOutcome::Good(format!("{at} is free")),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            CheckOutcome::Reduced(format!("{at} is in use: fine if a server is running, else set listen"))
+        }
+        Err(error) => CheckOutcome::Missing(format!("{at}: {error}; set listen to an address of this host")),
     }
 }
 
@@ -142,11 +155,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failed_check_says_what_to_do() {
-        let check = privilege(false);
-        assert_eq!(check.outcome, Outcome::Fail);
-        assert!(line(&check).starts_with("FAIL  privilege") && line(&check).contains("-> run as root"));
-        assert_eq!(privilege(true).outcome, Outcome::Ok, "control");
+    fn a_missing_thing_stands_out_and_says_what_to_do() {
+        let check = Check::new("root", CheckOutcome::Missing("run as root".into()));
+        assert_eq!(check.line(), "MISSING root                  run as root\n");
+        assert!(
+            Check::new("root", CheckOutcome::Good("yes".into()))
+                .line()
+                .starts_with("ok "),
+            "control"
+        );
     }
 
     #[test]
@@ -156,8 +173,8 @@ mod tests {
             listen: taken.local_addr().unwrap(),
             ..Config::default()
         };
-        assert_eq!(port(&config).outcome, Outcome::Warn);
+        assert!(matches!(port(&config), CheckOutcome::Reduced(_)));
         config.listen.set_port(0);
-        assert_eq!(port(&config).outcome, Outcome::Ok, "control");
+        assert!(matches!(port(&config), CheckOutcome::Good(_)), "control");
     }
 }

@@ -3,6 +3,7 @@
 pub mod config;
 mod doctor;
 pub mod image;
+mod image_command;
 mod operator;
 mod report;
 mod run;
@@ -109,6 +110,9 @@ enum Command {
         #[command(flatten)]
         settings: Settings,
     },
+    /// Bring container images into the registry of a running server
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// Make accounts
     #[command(subcommand)]
     Account(AccountCommand),
@@ -169,6 +173,57 @@ struct NodeArgs {
     /// Unix socket to listen on
     #[arg(long, value_name = "SOCKET")]
     socket: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum ImageCommand {
+    /// Import an OCI layout, an OCI archive or a docker archive, and print the image's URI
+    Import {
+        /// Folder or tar file
+        path: PathBuf,
+        /// Repository and tag; the repository is made where it is missing
+        #[arg(long, value_name = "REPO:TAG")]
+        name: String,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Pack a root file system into an image of one layer, and print its URI
+    ///
+    /// Owners, modes, times and links are kept; packing the same folder twice gives the same image. Sockets, pipes and
+    /// devices are left out.
+    Pack(PackArgs),
+}
+
+#[derive(Debug, Args)]
+struct PackArgs {
+    /// Folder with the root file system
+    rootfs: PathBuf,
+    /// Repository and tag; the repository is made where it is missing
+    #[arg(long, value_name = "REPO:TAG")]
+    name: String,
+    /// One word of the entry point; give it once for each word
+    #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
+    entrypoint: Vec<String>,
+    /// One word of the default command; give it once for each word
+    #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
+    cmd: Vec<String>,
+    /// Environment entry
+    #[arg(long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// Label
+    #[arg(long, value_name = "NAME=VALUE")]
+    label: Vec<String>,
+    /// Working directory
+    #[arg(long, value_name = "PATH")]
+    workdir: Option<String>,
+    /// User, as `name`, `uid` or `uid:gid`
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+    /// Folder for the layer while it is packed; needs as much room as the root file system
+    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
+    scratch: PathBuf,
+    #[command(flatten)]
+    settings: Settings,
 }
 
 #[derive(Debug, Subcommand)]

@@ -2,7 +2,7 @@
 
 use super::config::{Config, LogFormat};
 use super::{Command, Exit, NodeArgs, ServeArgs, Settings};
-use crate::serve::{NoNode, Server};
+use crate::serve::Server;
 use crate::supervise::NodeDir;
 use anyhow::Context;
 use isolarium_node::{LocalHost, NodeClient, NodeHost, confine};
@@ -31,9 +31,14 @@ pub(super) fn run(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Serve(args) => serve(args),
         Command::Node(args) => node(args),
-        Command::Doctor { settings, json } => super::doctor::doctor(&settings.load(&[])?, json),
+        Command::Doctor { settings, json } => {
+            let config = settings.load(&[])?;
+            let local = local_config(&config, &config.data_dir, service_user())?;
+            super::doctor::doctor(&config, local, json)
+        }
         Command::Env(settings) => env(&settings),
         Command::Report { target, json, settings } => super::report::report(&target, json, &settings),
+        Command::Image(command) => super::image_command::image(command),
         Command::Account(command) => super::operator::account(command),
         Command::User(command) => super::operator::user(command),
         Command::Ca { settings, pem } => ca(&settings, pem),
@@ -165,16 +170,15 @@ fn serve(args: ServeArgs) -> anyhow::Result<Exit> {
             }
             let client = Arc::new(NodeClient::new(&socket));
             let lifeline = client.clone();
-            serve_here(config, client, move || lifeline.wait_until_gone())
+            serve_here(config, Some(client), move || lifeline.wait_until_gone())
         }
         (None, false) => {
             complain(
                 "isolarium: not root and no node process (--node): the API, S3 and the registry work; training jobs and \
                  endpoints are accepted and fail",
             );
-            let host = Arc::new(NoNode::new(&config.data_dir));
             // Nobody else to outlive.
-            serve_here(config, host, || {
+            serve_here(config, None, || {
                 loop {
                     std::thread::park();
                 }
@@ -194,16 +198,20 @@ fn starter() -> (u32, u32) {
     number("SUDO_UID").zip(number("SUDO_GID")).unwrap_or(own)
 }
 
-fn local_host(config: &Config, dir: &NodeDir, (uid, gid): (u32, u32)) -> anyhow::Result<LocalHost> {
-    let local = LocalConfig {
-        data_dir: dir.root().into(),
+fn local_config(config: &Config, data_dir: &Path, (uid, gid): (u32, u32)) -> anyhow::Result<LocalConfig> {
+    Ok(LocalConfig {
+        data_dir: data_dir.into(),
         service_uid: uid,
         service_gid: gid,
         oci: config.runtime.oci.clone().map_or(OciChoice::Auto, OciChoice::Path),
         self_exe: std::env::current_exe().context("cannot find the program itself")?,
         walls: Walls::default(),
-    };
-    LocalHost::open(local, starter()).context("this host cannot run containers; `isolarium doctor` says what to do")
+    })
+}
+
+fn local_host(config: &Config, dir: &NodeDir, user: (u32, u32)) -> anyhow::Result<LocalHost> {
+    LocalHost::open(local_config(config, dir.root(), user)?, starter())
+        .context("this host cannot run containers; `isolarium doctor` says what to do")
 }
 
 /// The privileged half with its child.
@@ -259,7 +267,11 @@ async fn asked_to_stop() -> std::io::Result<()> {
 }
 
 /// Serves until a signal, or until `gone` returns: then the process that started this one is no more.
-fn serve_here(config: Config, host: Arc<dyn NodeHost>, gone: impl FnOnce() + Send + 'static) -> anyhow::Result<Exit> {
+fn serve_here(
+    config: Config,
+    host: Option<Arc<dyn NodeHost>>,
+    gone: impl FnOnce() + Send + 'static,
+) -> anyhow::Result<Exit> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if config.serve.threads > 0 {
         builder.worker_threads(config.serve.threads);

@@ -1,34 +1,31 @@
 //! Who asks: signatures are believed here, once for all services (IAM-42..47).
 
-use isolarium_model::{AccountId, Principal, Region, Secret, Timestamp};
+use isolarium_model::{AccountId, Principal, Region, Timestamp};
 use isolarium_services::context::Session;
-use isolarium_wire::sigv4::{AuthFault, Body, BodyCheck, Form, Head, Parsed};
-
-/// What belongs to an access key.
-#[derive(Clone, Debug)]
-pub struct Identity {
-    pub principal: Principal,
-    pub secret: Secret,
-    /// Present for temporary credentials.
-    pub session: Option<Session>,
-}
+use isolarium_services::iam::credentials::{self, Credential, MasterKey, ResolveError};
+use isolarium_store::StateStore;
+use isolarium_wire::sigv4::{AuthFault, Body, BodyCheck, Head, Parsed};
+use std::sync::Arc;
 
 /// Where access keys are looked up. Blocks for a store read.
 pub trait Identities: Send + Sync {
-    /// The identity behind a key; `token` is the request's session token (IAM-45).
+    /// Who an access key speaks for; `token` is the request's session token (IAM-45).
     ///
     /// # Errors
-    /// `UnknownKey`, `BadToken`, `ExpiredToken`; `Err(None)` when the store failed.
-    fn find(&self, access_key_id: &str, token: Option<&str>, now: Timestamp) -> Result<Identity, IdentityError>;
+    /// What is wrong with key or token, or the store's failure.
+    fn find(&self, access_key_id: &str, token: Option<&str>, now: Timestamp) -> Result<Credential, ResolveError>;
 }
 
-/// Why there is no identity.
-#[derive(Debug, thiserror::Error)]
-pub enum IdentityError {
-    #[error(transparent)]
-    Fault(#[from] AuthFault),
-    #[error("access keys cannot be read")]
-    Store(#[source] Box<dyn std::error::Error + Send + Sync>),
+/// The engine's own keys and sessions.
+pub struct StoredIdentities {
+    pub store: Arc<dyn StateStore>,
+    pub master: MasterKey,
+}
+
+impl Identities for StoredIdentities {
+    fn find(&self, access_key_id: &str, token: Option<&str>, now: Timestamp) -> Result<Credential, ResolveError> {
+        credentials::resolve(self.store.as_ref(), &self.master, access_key_id, token, now)
+    }
 }
 
 /// What is accepted.
@@ -47,7 +44,7 @@ pub struct Acceptance {
 #[derive(Debug)]
 pub struct Claimed {
     parsed: Parsed,
-    identity: Option<Identity>,
+    identity: Option<Credential>,
     root: Option<AccountId>,
 }
 
@@ -76,7 +73,7 @@ impl Acceptance {
         service: Option<&str>,
         host_region: Option<&Region>,
         now: Timestamp,
-    ) -> Result<Claimed, IdentityError> {
+    ) -> Result<Claimed, ResolveError> {
         if let Some(scope) = &parsed.scope {
             let regions: Vec<&str> = match host_region {
                 Some(region) => self
@@ -95,7 +92,7 @@ impl Acceptance {
                 identity: Some(identity),
                 root: None,
             }),
-            Err(IdentityError::Fault(AuthFault::UnknownKey | AuthFault::BadToken))
+            Err(ResolveError::Fault(AuthFault::UnknownKey | AuthFault::BadToken))
                 if self.unknown_keys_are_root_of.is_some() =>
             {
                 Ok(Claimed {
@@ -145,9 +142,4 @@ impl Acceptance {
             (None, None) => Err(AuthFault::UnknownKey),
         }
     }
-}
-
-/// Whether a claim came in a URL: such a request may have been given to somebody else.
-pub fn is_presigned(parsed: &Parsed) -> bool {
-    !matches!(parsed.form, Form::Header)
 }

@@ -1,7 +1,7 @@
 //! From a request to its answer: route, authenticate, decode, run, encode. Whatever goes wrong is answered in the
 //! language of the request; nothing in here can end the process.
 
-use super::authenticate::{Acceptance, Authentic, Identities, IdentityError};
+use super::authenticate::{Acceptance, Authentic, Identities};
 use super::body::{self, Body};
 use super::listen::{Answering, Handler, Peer};
 use super::receive::{self, ReceiveError};
@@ -17,7 +17,9 @@ use isolarium_model::sagemaker::Endpoint;
 use isolarium_model::time::{Clock, IdSource};
 use isolarium_model::{AccountId, Region, Scope};
 use isolarium_policy::{Question, ResourceSide, authorize};
-use isolarium_services::iam::credentials::MasterKey;
+use isolarium_services::ecr::Registry;
+use isolarium_services::iam::credentials::{MasterKey, ResolveError};
+use isolarium_services::platform::AsRole;
 use isolarium_services::{Caller, Ctx, Dispatch, Source};
 use isolarium_store::{LogStore, StateStore};
 use isolarium_wire::protocol::{Call, Dialect, Protocol, decode, encode, refuse};
@@ -36,6 +38,8 @@ pub struct Engine {
     pub dispatch: Dispatch,
     pub store: Arc<dyn StateStore>,
     pub logs: Arc<dyn LogStore>,
+    pub registry: Arc<Registry>,
+    pub platform: Arc<dyn AsRole>,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<dyn IdSource>,
     pub master: MasterKey,
@@ -187,7 +191,7 @@ impl Door {
         let now = self.engine.clock.now();
         let spoken = spoken(dialect);
         let claim = visit.claim.clone();
-        let claimed = claim.map_err(IdentityError::Fault).and_then(|parsed| {
+        let claimed = claim.map_err(ResolveError::Fault).and_then(|parsed| {
             let service = dialect.service.map(|entry| entry.signing_name);
             let host_region = host_region(parts);
             self.acceptance
@@ -198,8 +202,8 @@ impl Door {
             Err(error) => {
                 throw_away(parts, body).await;
                 return Err(match error {
-                    IdentityError::Fault(fault) => fault.api_error(spoken),
-                    IdentityError::Store(cause) => ApiError::internal(cause),
+                    ResolveError::Fault(fault) => fault.api_error(spoken),
+                    ResolveError::Store(cause) => ApiError::internal(cause),
                 });
             }
         };
@@ -328,12 +332,14 @@ impl Engine {
             ids: self.ids.as_ref(),
             store: self.store.as_ref(),
             logs: self.logs.as_ref(),
+            registry: self.registry.as_ref(),
+            platform: self.platform.as_ref(),
             master: &self.master,
         })
     }
 
     /// Runs an operation; `None` when it has no handler.
-    fn call(
+    pub fn call(
         &self,
         service: &str,
         operation: &str,

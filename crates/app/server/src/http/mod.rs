@@ -5,6 +5,8 @@ pub mod body;
 pub mod door;
 pub mod listen;
 pub mod receive;
+pub mod registry;
 pub mod route;
+pub mod s3;
 
 pub use body::{Body, BodyError};

@@ -13,6 +13,8 @@ pub const LONGEST: u64 = 8 << 20;
 pub enum Ask {
     /// The isolation report of a training job or endpoint, by name (default account and region) or ARN.
     Report { target: String },
+    /// Leave to push an image into a repository of the default account, which is made where it is missing.
+    Push { repository: String },
     /// A new account with a root key (IAM-68).
     CreateAccount { account: Option<AccountId> },
     /// A new IAM user with a key and perhaps an inline policy (IAM-68).
@@ -29,6 +31,12 @@ pub enum Ask {
 pub enum Answer {
     Report {
         report: Report,
+    },
+    /// Where and with which authorization token to push, and what images there are called.
+    Push {
+        endpoint: String,
+        authorization_token: String,
+        repository_uri: String,
     },
     /// A key, shown this once.
     Key {

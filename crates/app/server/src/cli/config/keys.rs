@@ -5,7 +5,7 @@ use super::Config;
 /// One configuration key.
 #[derive(Clone, Copy, Debug)]
 pub struct KeyDoc {
-    /// Dotted name; `<…>` stands for a name the operator chooses.
+    /// Dotted name.
     pub name: &'static str,
     /// What can be written there.
     pub values: &'static str,
@@ -127,6 +127,11 @@ pub const KEYS: &[KeyDoc] = &[
         "Client connections at one time; more wait.",
     ),
     key(
+        "limits.training_instances",
+        "number",
+        "Training instances of one type that an account may run at one time. Absent: no limit.",
+    ),
+    key(
         "invoke.timeout",
         "duration",
         "How long a container may take to answer an invocation.",
@@ -245,24 +250,9 @@ pub const KEYS: &[KeyDoc] = &[
         "Size of /dev/shm in percent of a container's memory.",
     ),
     key(
-        "images.managed",
-        "list of image references",
-        "Images that count as the platform's own where the API tells them from the customer's.",
-    ),
-    key(
-        "instances.<type>.cpu_millis",
-        "number",
-        "Thousandths of a CPU of an instance type, in place of the built-in value.",
-    ),
-    key(
-        "instances.<type>.memory_bytes",
-        "bytes",
-        "Memory of an instance type, in place of the built-in value.",
-    ),
-    key(
-        "instances.<type>.gpus",
-        "number",
-        "GPUs of an instance type. Absent: none.",
+        "images.managed_accounts",
+        "list of 12 digits",
+        "Accounts whose registries count as the platform's own, besides the built-in ones: some of their images cannot be isolated.",
     ),
     key(
         "reconcile.workers",
@@ -290,13 +280,7 @@ pub const KEYS: &[KeyDoc] = &[
 
 /// Whether the dotted `name` is a key.
 pub(super) fn is_known(name: &str) -> bool {
-    KEYS.iter().any(|key| match key.name.split_once("<type>") {
-        None => key.name == name,
-        Some((head, tail)) => name
-            .strip_prefix(head)
-            .and_then(|rest| rest.strip_suffix(tail))
-            .is_some_and(|kind| kind.starts_with("ml.")),
-    })
+    KEYS.iter().any(|key| key.name == name)
 }
 
 /// The default of a key as TOML; `None` when it has none.
@@ -315,8 +299,7 @@ pub fn reference() -> String {
          `ISOLARIUM_CONFIG`), environment variables, flags. A key's variable is `ISOLARIUM_` and its name in capitals, \
          with underscores for dots: `auth.unknown_keys` is `ISOLARIUM_AUTH_UNKNOWN_KEYS`. As a flag, every key is \
          `--set KEY=VALUE`; `--data-dir`, `--listen`, `--tls-listen` and `--node` are short for theirs. Values are TOML; \
-         quotes around plain text may be left out in variables and flags. Keys of instance types cannot be given by \
-         variable.\n\n\
+         quotes around plain text may be left out in variables and flags.\n\n\
          A key that is not listed here is an error that names its line. Durations are written `250ms`, `5s`, `2m`, `1h`, or \
          as a number of seconds.\n\n\
          | key | value | default | meaning |\n|---|---|---|---|\n",
@@ -328,7 +311,7 @@ pub fn reference() -> String {
     }
     page.push_str(
         "\nExample:\n\n```toml\ndata_dir = \"/var/lib/isolarium\"\nlisten = \"127.0.0.1:4599\"\nuplink = \"none\"\n\n\
-         [endpoints]\nping_interval = \"5s\"\n\n[instances.\"ml.m5.large\"]\ncpu_millis = 1000\nmemory_bytes = 4294967296\n```\n",
+         [endpoints]\nping_interval = \"5s\"\n```\n",
     );
     page
 }

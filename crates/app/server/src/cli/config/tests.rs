@@ -35,14 +35,7 @@ fn every_key_of_the_structs_is_documented_and_nothing_else() {
     };
     config.serve.node = Some("/run/node".into());
     config.runtime.oci = Some("/usr/bin/crun".into());
-    config.instances.insert(
-        "<type>".into(),
-        Instance {
-            cpu_millis: Some(1),
-            memory_bytes: Some(1),
-            gpus: Some(0),
-        },
-    );
+    config.limits.training_instances = Some(1);
     let mut found = BTreeSet::new();
     leaves("", &toml::Value::try_from(&config).unwrap(), &mut found);
     let documented: BTreeSet<String> = keys::KEYS.iter().map(|key| key.name.to_owned()).collect();
@@ -94,11 +87,9 @@ fn overrides_take_toml_and_bare_words() {
             over("account", "000000000001"),
             over("tls.inject_ca", "true"),
             over("endpoints.ping_interval", "250ms"),
-            over("instances.ml.m5.large.cpu_millis", "500"),
         ],
     )
     .unwrap();
-    assert_eq!(config.instances["ml.m5.large"].cpu_millis, Some(500));
     assert_eq!(config.default_region().as_str(), "eu-west-1");
     assert_eq!(config.account.as_str(), "000000000001");
     assert!(config.tls.inject_ca);

@@ -1,6 +1,5 @@
 //! The front door over real connections: raw requests, signed with the engine's own signer.
 
-use super::super::authenticate::Identity;
 use super::super::listen::{ConnectionLimits, Listener};
 use super::*;
 use crate::clock::{SystemClock, SystemIds};
@@ -10,10 +9,14 @@ use http::{Method, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
+use isolarium_model::sagemaker::S3Uri;
 use isolarium_model::{Principal, Secret, Timestamp};
+use isolarium_services::ecr::TokenKey;
+use isolarium_services::iam::credentials::Credential;
+use isolarium_services::platform::{Actor, PlatformError, PlatformSettings};
 use isolarium_store::logs::DiskLogs;
 use isolarium_store::state::memory::MemoryState;
-use isolarium_store::{Database, logs};
+use isolarium_store::{BlobStore, Database, StoreError, logs};
 use isolarium_wire::catalog;
 use isolarium_wire::sigv4::Signer;
 use std::net::SocketAddr;
@@ -26,27 +29,23 @@ const SECRET: &str = "root-secret";
 
 struct Keys;
 impl Identities for Keys {
-    fn find(&self, access_key_id: &str, token: Option<&str>, _: Timestamp) -> Result<Identity, IdentityError> {
-        let session = |expires: i64| {
-            Some(isolarium_services::context::Session {
-                issued: Timestamp(0),
-                expires: Timestamp(expires),
-                policies: None,
-                tags: Default::default(),
-            })
-        };
-        let account = account();
-        let root = |session| Identity {
-            principal: Principal::Root { account },
+    fn find(&self, access_key_id: &str, token: Option<&str>, _: Timestamp) -> Result<Credential, ResolveError> {
+        let root = |session| Credential {
+            principal: Principal::Root { account: account() },
             secret: Secret::new(SECRET),
             session,
         };
         match (access_key_id, token) {
             (KEY, None) => Ok(root(None)),
-            ("ASIATEMP", Some("token")) => Ok(root(session(i64::MAX))),
+            ("ASIATEMP", Some("token")) => Ok(root(Some(isolarium_services::context::Session {
+                issued: Timestamp(0),
+                expires: Timestamp(i64::MAX),
+                policies: None,
+                tags: Default::default(),
+            }))),
             ("ASIATEMP", Some("old")) => Err(AuthFault::ExpiredToken.into()),
             ("ASIATEMP", _) => Err(AuthFault::BadToken.into()),
-            ("AKIABROKEN", _) => Err(IdentityError::Store("the disk is gone".into())),
+            ("AKIABROKEN", _) => Err(ResolveError::Store(StoreError::DiskFull)),
             _ => Err(AuthFault::UnknownKey.into()),
         }
     }
@@ -54,6 +53,26 @@ impl Identities for Keys {
 
 fn account() -> AccountId {
     "123456789012".parse().unwrap()
+}
+
+/// A platform that can do nothing: no test of the door gets that far.
+struct Refusing(PlatformSettings);
+impl AsRole for Refusing {
+    fn settings(&self) -> &PlatformSettings {
+        &self.0
+    }
+    fn assume(&self, _: &Actor) -> Result<(), PlatformError> {
+        Err(PlatformError::Unusable("refused".into()))
+    }
+    fn check_image(&self, _: &Actor, _: &str) -> Result<(), PlatformError> {
+        Err(PlatformError::Unusable("refused".into()))
+    }
+    fn any_object(&self, _: &Actor, _: &S3Uri) -> Result<bool, PlatformError> {
+        Err(PlatformError::Unusable("refused".into()))
+    }
+    fn check_object(&self, _: &Actor, _: &S3Uri) -> Result<(), PlatformError> {
+        Err(PlatformError::Unusable("refused".into()))
+    }
 }
 
 /// Answers with its name; `/panic` panics, `/slow` takes its time.
@@ -99,6 +118,12 @@ async fn bench_with(change: impl FnOnce(&mut Door)) -> Bench {
             dispatch: Dispatch::default(),
             store: store.clone(),
             logs: Arc::new(DiskLogs::open(database, dir.path()).unwrap()),
+            registry: Arc::new(Registry {
+                blobs: BlobStore::open(dir.path()).unwrap(),
+                key: TokenKey::derive(&[7; 32]),
+                endpoint: "http://localhost".into(),
+            }),
+            platform: Arc::new(Refusing(PlatformSettings::default())),
             clock: Arc::new(SystemClock),
             ids: Arc::new(SystemIds),
             master: MasterKey::new([7; 32]),

@@ -1,0 +1,72 @@
+//! The way to the image registry, which authenticates by its own tokens.
+
+use super::body::Body;
+use super::door::{Part, Visit};
+use super::listen::Answering;
+use super::receive::Unstalled;
+use super::route;
+use crate::names::{self, HostMeaning};
+use crate::registry::{Denied, Distribution, Permit, serve};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use isolarium_model::Scope;
+use isolarium_model::time::Clock;
+use isolarium_policy::{Question, ResourceSide, authorize};
+use isolarium_services::iam;
+use isolarium_services::{Caller, Source};
+use isolarium_store::StateStore;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The registry behind the front door.
+pub struct RegistryPart {
+    pub distribution: Arc<Distribution>,
+    /// The registry of requests that came by address.
+    pub home: Scope,
+    /// Longest pause within a body.
+    pub pause: Duration,
+}
+
+impl Part for RegistryPart {
+    fn answer(self: Arc<Self>, visit: Visit, request: Request<Incoming>) -> Answering {
+        Box::pin(async move {
+            let (parts, body) = request.into_parts();
+            let scope = match route::host(&parts).and_then(names::meaning) {
+                Some(HostMeaning::Registry { account, region }) => Scope { account, region },
+                _ => self.home.clone(),
+            };
+            let source = Source::Public {
+                address: visit.peer.address,
+                secure: visit.peer.secure,
+            };
+            let request = Request::from_parts(parts, Unstalled::new(body, self.pause));
+            let response: Response<Body> = serve(request, scope, source, self.distribution.clone()).await;
+            response
+        })
+    }
+}
+
+/// IAM as the registry asks it.
+pub struct ByPolicy {
+    pub store: Arc<dyn StateStore>,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Permit for ByPolicy {
+    fn permit(&self, caller: &Caller, questions: &[Question]) -> Result<(), Denied> {
+        let authority = iam::authority_of(self.store.as_ref(), caller, self.clock.now())
+            .map_err(|error| Denied::Undecided(error.into()))?;
+        let owned = |question: &Question| ResourceSide {
+            owner: question
+                .resource
+                .parse::<isolarium_model::Arn>()
+                .ok()
+                .and_then(|arn| arn.account()),
+            ..ResourceSide::default()
+        };
+        match authorize((), &authority, questions, &owned) {
+            Ok(_) => Ok(()),
+            Err(denial) => Err(Denied::Policy(denial.to_string())),
+        }
+    }
+}

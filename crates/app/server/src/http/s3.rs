@@ -1,0 +1,148 @@
+//! The way to S3: authentication in front of the S3 service, whose bodies stream.
+
+use super::authenticate::{Acceptance, Identities};
+use super::body::{self, Body};
+use super::door::{Part, Visit};
+use super::listen::Answering;
+use super::receive::{self, Unstalled};
+use super::route;
+use crate::names::{self, HostMeaning};
+use http::header::{CONTENT_TYPE, EXPECT, USER_AGENT};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use isolarium_model::time::Clock;
+use isolarium_model::{Principal, Region, Scope};
+use isolarium_services::iam::credentials::ResolveError;
+use isolarium_services::s3::S3Front;
+use isolarium_services::{Caller, Source};
+use isolarium_wire::sigv4::{self, AuthFault, BodyCheck, Dialect, Head};
+use isolarium_wire::{ApiError, Document};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// S3 behind the front door.
+pub struct S3Part {
+    pub front: S3Front,
+    pub identities: Arc<dyn Identities>,
+    pub acceptance: Acceptance,
+    pub clock: Arc<dyn Clock>,
+    /// Owner and region of requests that name none.
+    pub home: Scope,
+    /// Longest pause within a body.
+    pub pause: Duration,
+}
+
+impl Part for S3Part {
+    fn answer(self: Arc<Self>, visit: Visit, request: Request<Incoming>) -> Answering {
+        Box::pin(async move {
+            let (parts, body) = request.into_parts();
+            match self.admit(&visit, &parts) {
+                Ok((caller, check)) => {
+                    let body = Unstalled::new(body, self.pause);
+                    self.front
+                        .call(Request::from_parts(parts, body), caller, check)
+                        .await
+                        .map(body::stream)
+                }
+                Err(error) => {
+                    if !parts.headers.contains_key(EXPECT) {
+                        receive::discard(body, receive::DISCARD, receive::DISCARD_PATIENCE).await;
+                    }
+                    refusal(&error, &parts, &visit.request_id)
+                }
+            }
+        })
+    }
+}
+
+impl S3Part {
+    /// Who asks, and what the body must still prove. A request without any signature is anonymous (IAM-47); bucket
+    /// policies decide about it.
+    fn admit(&self, visit: &Visit, parts: &Parts) -> Result<(Caller, BodyCheck), ApiError> {
+        let caller = |principal: Principal, region: Option<Region>, session| Caller {
+            scope: Scope {
+                account: principal.account().unwrap_or(&self.home.account).clone(),
+                region: region.unwrap_or_else(|| self.home.region.clone()),
+            },
+            principal,
+            source: Source::Public {
+                address: visit.peer.address,
+                secure: visit.peer.secure,
+            },
+            session,
+            request_id: visit.request_id.clone(),
+            user_agent: agent(parts).to_owned(),
+        };
+        let parsed = match &visit.claim {
+            Ok(parsed) => parsed.clone(),
+            Err(AuthFault::Missing) => return Ok((caller(Principal::Anonymous, None, None), BodyCheck::Done)),
+            Err(fault) => return Err(fault.api_error(Dialect::S3)),
+        };
+        let now = self.clock.now();
+        let host = route::host(parts);
+        let host_region = host.and_then(names::meaning).and_then(|meaning| match meaning {
+            HostMeaning::S3 { region } | HostMeaning::S3Bucket { region, .. } => region,
+            HostMeaning::Service { .. } | HostMeaning::Registry { .. } => None,
+        });
+        let service = parsed.scope.is_some().then_some("s3");
+        let claimed = self
+            .acceptance
+            .claim(self.identities.as_ref(), parsed, service, host_region.as_ref(), now);
+        let claimed = claimed.map_err(|error| match error {
+            ResolveError::Fault(fault) => fault.api_error(Dialect::S3),
+            ResolveError::Store(cause) => ApiError {
+                code: "InternalError".into(),
+                ..ApiError::internal(cause)
+            },
+        })?;
+        let bucket = host.and_then(|host| self.front.bucket_in_host(host));
+        let head = Head::from(parts);
+        let authentic = self
+            .acceptance
+            .verify(claimed, &head, sigv4::Body::Streamed, bucket, now)
+            .map_err(|fault| fault.api_error(Dialect::S3))?;
+        Ok((
+            caller(authentic.principal, authentic.region, authentic.session),
+            authentic.body,
+        ))
+    }
+}
+
+fn agent(parts: &Parts) -> &str {
+    parts
+        .headers
+        .get(USER_AGENT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+}
+
+/// IAM-48: S3's error body; HEAD has none.
+fn refusal(error: &ApiError, parts: &Parts, request_id: &str) -> Response<Body> {
+    if let Some(cause) = std::error::Error::source(error) {
+        tracing::error!(request_id, error = cause, "an S3 request failed");
+    }
+    let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let region = match error.members.get("Region") {
+        Some(Document::String(region)) => format!("<Region>{}</Region>", escaped(region)),
+        _ => String::new(),
+    };
+    let text = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{}</Code><Message>{}</Message>{region}<Resource>{}</Resource>\
+         <RequestId>{request_id}</RequestId><HostId>{request_id}</HostId></Error>",
+        escaped(&error.code),
+        escaped(&error.message),
+        escaped(parts.uri.path()),
+    );
+    let bytes = if parts.method == Method::HEAD {
+        String::new()
+    } else {
+        text
+    };
+    let mut response = Response::new(body::full(bytes));
+    *response.status_mut() = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
+    headers.extend(HeaderValue::from_str(request_id).map(|id| (http::HeaderName::from_static("x-amz-request-id"), id)));
+    response
+}

@@ -1,0 +1,122 @@
+//! The execution roles' transfers as the loops of jobs and endpoints ask for them.
+
+use isolarium_model::logs::LogEvent;
+use isolarium_model::sagemaker::S3Uri;
+use isolarium_reconcile::transfer::{Actor, Image, Layer, LogPiece, ObjectEntry, Transfer, TransferError};
+use isolarium_services::platform::roles::{self, ExecutionRoles};
+use isolarium_services::platform::{self, PlatformError};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+/// [`Transfer`] by [`ExecutionRoles`].
+pub struct AsTransfer(pub Arc<ExecutionRoles>);
+
+fn actor(of: &Actor) -> platform::Actor {
+    platform::Actor {
+        scope: of.scope.clone(),
+        role_arn: of.role_arn.clone(),
+        owner_arn: of.owner_arn.clone(),
+    }
+}
+
+fn failed(error: PlatformError) -> TransferError {
+    match error {
+        PlatformError::Role(_) => TransferError::Role(error.to_string()),
+        PlatformError::Denied(text) => TransferError::Denied(text),
+        PlatformError::Unusable(text) => TransferError::Unusable(text),
+        PlatformError::Engine(cause) => TransferError::Engine(cause),
+    }
+}
+
+/// `NAME=value`; a name alone has the empty value.
+fn environment(entry: &str) -> (String, String) {
+    let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+    (name.to_owned(), value.to_owned())
+}
+
+impl Transfer for AsTransfer {
+    fn resolve_image(&self, of: &Actor, reference: &str) -> Result<Image, TransferError> {
+        let image = self.0.resolve_image(&actor(of), reference).map_err(failed)?;
+        let layers = image.layers.into_iter().map(|layer| Layer {
+            diff_id: layer.diff_id,
+            blob: layer.blob,
+        });
+        let config = image.config.config.unwrap_or_default();
+        Ok(Image {
+            digest: image.digest,
+            layers: layers.collect(),
+            entrypoint: config.entrypoint.unwrap_or_default(),
+            cmd: config.cmd.unwrap_or_default(),
+            env: config
+                .env
+                .unwrap_or_default()
+                .iter()
+                .map(|entry| environment(entry))
+                .collect(),
+            workdir: config.working_dir.unwrap_or_default(),
+            user: config.user.unwrap_or_default(),
+            labels: config.labels.unwrap_or_default(),
+        })
+    }
+
+    fn open_layer(&self, layer: &Layer) -> Result<OwnedFd, TransferError> {
+        self.0.open_layer(&layer.blob).map(OwnedFd::from).map_err(failed)
+    }
+
+    fn list(&self, of: &Actor, prefix: &S3Uri) -> Result<Vec<ObjectEntry>, TransferError> {
+        let found = self.0.list(&actor(of), prefix).map_err(failed)?;
+        Ok(found
+            .into_iter()
+            .map(|(key, bytes)| ObjectEntry { key, bytes })
+            .collect())
+    }
+
+    fn read(&self, of: &Actor, object: &S3Uri, max: usize) -> Result<Vec<u8>, TransferError> {
+        self.0.read(&actor(of), object, max).map_err(failed)
+    }
+
+    fn open(&self, of: &Actor, object: &S3Uri) -> Result<OwnedFd, TransferError> {
+        self.0
+            .open(&actor(of), object)
+            .map(|(file, _)| file.into())
+            .map_err(failed)
+    }
+
+    fn link(&self, of: &Actor, object: &S3Uri, to: &Path) -> Result<(), TransferError> {
+        let place = to.parent().zip(to.file_name().and_then(|name| name.to_str()));
+        let (directory, name) =
+            place.ok_or_else(|| TransferError::Engine("the name of a staged object is no text".into()))?;
+        self.0.link(&actor(of), object, directory, name).map_err(failed)
+    }
+
+    fn put(&self, of: &Actor, object: &S3Uri, from: &Path) -> Result<(), TransferError> {
+        self.0.put(&actor(of), object, from).map_err(failed)
+    }
+
+    fn delete(&self, of: &Actor, object: &S3Uri) -> Result<(), TransferError> {
+        self.0.delete(&actor(of), object).map_err(failed)
+    }
+
+    fn append_log(&self, of: &Actor, group: &str, stream: &str, piece: &LogPiece<'_>) -> Result<u64, TransferError> {
+        let events: Vec<LogEvent> = piece
+            .lines
+            .iter()
+            .map(|line| LogEvent {
+                timestamp: line.time,
+                message: line.text.clone(),
+            })
+            .collect();
+        let piece = roles::LogPiece {
+            source: piece.source,
+            from: piece.from,
+            to: piece.next,
+            events: &events,
+        };
+        self.0.append_log(&actor(of), group, stream, &piece).map_err(failed)
+    }
+
+    fn forget_log(&self, source: &str) -> Result<(), TransferError> {
+        self.0.forget_log(source).map_err(failed)
+    }
+}

@@ -1,0 +1,47 @@
+//! What has to be done now and then: expired logs, abandoned uploads, blobs that no image has.
+
+use super::stores::Stores;
+use isolarium_model::time::Clock;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Time between rounds.
+const ROUND: Duration = Duration::from_secs(600);
+/// An upload that nobody went on with for this long is given up.
+const IDLE_UPLOAD: Duration = Duration::from_secs(3600);
+
+/// Goes round for ever.
+pub async fn keep(stores: Stores, clock: Arc<dyn Clock>) {
+    loop {
+        tokio::time::sleep(ROUND).await;
+        let (stores, clock) = (stores.clone(), clock.clone());
+        // A round that failed is tried again; a panic in one must not end the next.
+        if let Err(error) = tokio::task::spawn_blocking(move || round(&stores, clock.as_ref())).await {
+            tracing::error!(%error, "housekeeping failed");
+        }
+    }
+}
+
+fn round(stores: &Stores, clock: &dyn Clock) {
+    let now = clock.now();
+    match stores.logs.prune(now) {
+        Ok(0) => {}
+        Ok(bytes) => tracing::info!(bytes, "logs past their retention are gone"),
+        Err(error) => tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "old logs could not be removed"
+        ),
+    }
+    let abandoned = stores.registry.blobs.expire(now, IDLE_UPLOAD);
+    if abandoned > 0 {
+        tracing::info!(abandoned, "image uploads that nobody went on with are gone");
+    }
+    match stores.registry.collect_garbage(stores.state.as_ref(), now) {
+        Ok(0) => {}
+        Ok(blobs) => tracing::info!(blobs, "image blobs without an image are gone"),
+        Err(error) => tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "unused image blobs could not be removed"
+        ),
+    }
+}

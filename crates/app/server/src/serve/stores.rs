@@ -1,0 +1,101 @@
+//! Everything that survives: opened once, shared by all.
+
+use crate::layout::{self, Layout};
+use isolarium_model::AccountId;
+use isolarium_model::iam::{AccessKey, Account};
+use isolarium_services::ecr::{Registry, TokenKey};
+use isolarium_services::iam::credentials::MasterKey;
+use isolarium_store::logs::{DiskLogs, LogError};
+use isolarium_store::state::sqlite::SqliteState;
+use isolarium_store::{
+    BlobError, BlobStore, Database, LogStore, ObjectError, ObjectStore, StateStore, StoreError, logs, objects, state,
+};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Why a store did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum StoresError {
+    #[error("the state database cannot be used")]
+    State(#[from] StoreError),
+    #[error("the buckets cannot be used")]
+    Objects(#[from] ObjectError),
+    #[error("the logs cannot be used")]
+    Logs(#[from] LogError),
+    #[error("the image registry cannot be used")]
+    Blobs(#[from] BlobError),
+    #[error("the master key {path} cannot be used")]
+    Master {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// All stores of one data directory. Cheap to clone.
+#[derive(Clone)]
+pub struct Stores {
+    pub state: Arc<dyn StateStore>,
+    pub objects: ObjectStore,
+    pub logs: Arc<dyn LogStore>,
+    pub registry: Arc<Registry>,
+    pub master: MasterKey,
+}
+
+impl Stores {
+    /// Opens or makes everything, finishing what a crash interrupted. `url` is where clients reach the registry.
+    ///
+    /// # Errors
+    /// The first store that failed.
+    pub fn open(layout: &Layout, url: &str) -> Result<Self, StoresError> {
+        let schemas = [state::sqlite::SCHEMA, objects::SCHEMA, logs::disk::SCHEMA];
+        let database = Arc::new(Database::open(&layout.at("state.db"), &schemas)?);
+        let master = master_key(layout)?;
+        Ok(Self {
+            state: Arc::new(SqliteState::new(database.clone())),
+            objects: ObjectStore::open(layout.root(), database.clone())?,
+            logs: Arc::new(DiskLogs::open(database, &layout.at("logs/events"))?),
+            registry: Arc::new(Registry {
+                blobs: BlobStore::open(&layout.at("registry"))?,
+                key: TokenKey::derive(&master),
+                endpoint: url.to_owned(),
+            }),
+            master: MasterKey::new(master),
+        })
+    }
+}
+
+/// The 32 bytes that seal session tokens and registry tokens, made at the first start.
+fn master_key(layout: &Layout) -> Result<[u8; 32], StoresError> {
+    let path = layout.at("master.key");
+    let failed = |source| StoresError::Master {
+        path: path.clone(),
+        source,
+    };
+    match std::fs::read(&path) {
+        Ok(bytes) => bytes
+            .try_into()
+            .map_err(|_| failed(io::Error::new(io::ErrorKind::InvalidData, "not 32 bytes"))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let key: [u8; 32] = crate::clock::random();
+            layout::write_whole(&path, &key, 0o600).map_err(failed)?;
+            Ok(key)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// The oldest key of an account's root, if it has one.
+///
+/// # Errors
+/// When the records cannot be read.
+pub fn first_root_key(store: &dyn StateStore, account: &AccountId) -> Result<Option<AccessKey>, StoresError> {
+    let Some(account) = store.get::<Account>(&Account::key(account))? else {
+        return Ok(None);
+    };
+    let Some(id) = account.record.access_keys.first() else {
+        return Ok(None);
+    };
+    Ok(store.get::<AccessKey>(&AccessKey::key(id))?.map(|stored| stored.record))
+}
