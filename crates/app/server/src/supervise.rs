@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use isolarium_node::{NodeHost, NodeServer};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::{OpenOptionsExt, chown};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus, Stdio};
@@ -38,7 +38,11 @@ impl NodeDir {
         let run = root.join("run");
         for dir in [&root, &run] {
             std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-            chown(dir, Some(uid), Some(gid)).with_context(|| format!("cannot give {} to uid {uid}", dir.display()))?;
+            // Sticky and root's: the service makes its own files here but cannot rename or remove what belongs to the
+            // privileged half, whose records decide what it acts on.
+            chown(dir, Some(0), Some(gid)).with_context(|| format!("cannot own {}", dir.display()))?;
+            std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o1775))
+                .with_context(|| format!("cannot protect {}", dir.display()))?;
         }
         let path = run.join("node.lock");
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).with_context(|| path.display().to_string())?;

@@ -252,6 +252,8 @@ impl Reporter {
         let mut maps = self.maps();
         let gone = |outcome: Result<(), MapError>| match outcome {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            // A cgroup that was never watched; the loader library reports this call's ENOENT as it comes.
+            Err(MapError::SyscallError(call)) if call.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(io::Error::other(error)),
         };
         gone(maps.cgroups.remove(&cgroup_id.to_ne_bytes()))?;

@@ -71,6 +71,8 @@ pub fn become_service(data_dir: &Path, uid: u32, gid: u32) -> Result<PathBuf, Co
         &view,
     )
     .map_err(at("binding the data directory"))?;
+    // Records, keys and objects are the service's alone, whatever the starter's umask was.
+    rustix::process::umask(Mode::from(0o077));
     become_user(uid, gid).map_err(at("becoming the service user"))?;
     Ok(view)
 }

@@ -255,8 +255,27 @@ impl EgressReport for LocalHost {
         let raw = reporter
             .attempts(id)
             .map_err(|error| ExecutorError::Host(format!("the report of {workload} cannot be read: {error}")))?;
-        Ok(raw.into_iter().map(attempt).collect())
+        Ok(merged(raw.into_iter().map(attempt)))
     }
+}
+
+/// One row per name: a resolver asks for each address family by itself, which is the same attempt to the reader.
+fn merged(attempts: impl Iterator<Item = BlockedAttempt>) -> Vec<BlockedAttempt> {
+    let mut rows: Vec<BlockedAttempt> = Vec::new();
+    for attempt in attempts {
+        let same = |row: &&mut BlockedAttempt| {
+            (row.pid, &row.process, &row.protocol, row.address, row.port, &row.name)
+                == (attempt.pid, &attempt.process, &attempt.protocol, attempt.address, attempt.port, &attempt.name)
+        };
+        match rows.iter_mut().find(same) {
+            Some(row) => {
+                row.count = row.count.saturating_add(attempt.count);
+                row.last = row.last.max(attempt.last);
+            }
+            None => rows.push(attempt),
+        }
+    }
+    rows
 }
 
 fn attempt(raw: RawAttempt) -> BlockedAttempt {

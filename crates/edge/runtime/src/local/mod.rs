@@ -156,7 +156,7 @@ impl LocalRuntime {
         let place = Place::new(&config.data_dir);
         for (folder, mode) in [
             (place.layers(), 0o700),
-            (place.works(), 0o711),
+            (place.works(), 0o755),
             (place.shims(), 0o700),
             (place.slots(), 0o700),
         ] {
