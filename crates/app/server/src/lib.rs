@@ -13,4 +13,3 @@ pub mod resolver;
 pub mod serve;
 pub mod supervise;
 pub mod tls;
-

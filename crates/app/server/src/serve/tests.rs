@@ -7,9 +7,17 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
+use isolarium_model::{Sha256Digest, WorkloadId};
+use isolarium_netplan::intent::{HostNetwork, ListenerSpec, Transport};
+use isolarium_node::Network;
+use isolarium_runtime::executor::{
+    Archives, BlockedAttempt, Dial, EgressReport, Executor, LaunchSpec, LogChunk, Observed, PackFormat, Packed,
+};
 use isolarium_wire::sigv4::{self, Signer};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 fn config(dir: &Path) -> Config {
     Config {
@@ -274,4 +282,258 @@ async fn an_address_in_use_is_said_and_leaves_the_directory_free() {
         Err(StartError::Listen { .. })
     ));
     Server::start(config(dir.path()), None).await.unwrap().stop().await;
+}
+
+/// A machine whose platform network is loopback: every socket gets a free port, and is remembered.
+struct Loopback {
+    inner: NoNode,
+    opened: std::sync::Mutex<Vec<(ListenerSpec, SocketAddr)>>,
+}
+
+macro_rules! pass_on {
+    ($trait:path { $(fn $name:ident(&self $(, $arg:ident: $kind:ty)*) -> $out:ty;)* }) => {
+        impl $trait for Loopback {
+            $(fn $name(&self $(, $arg: $kind)*) -> $out { self.inner.$name($($arg),*) })*
+        }
+    };
+}
+
+type Done<T> = Result<T, ExecutorError>;
+pass_on!(Executor {
+    fn launch(&self, spec: &LaunchSpec) -> Done<()>;
+    fn observe(&self) -> Done<Vec<Observed>>;
+    fn observe_one(&self, workload: &WorkloadId) -> Done<Observed>;
+    fn terminate(&self, workload: &WorkloadId, kill: bool) -> Done<()>;
+    fn remove(&self, workload: &WorkloadId) -> Done<()>;
+    fn changed(&self, timeout: Duration) -> Done<()>;
+    fn read_log(&self, workload: &WorkloadId, offset: u64, max_bytes: usize) -> Done<LogChunk>;
+    fn prepare(&self, workload: &WorkloadId) -> Done<()>;
+});
+pass_on!(Archives {
+    fn unpack_layer(&self, blob: OwnedFd, diff_id: &Sha256Digest) -> Done<()>;
+    fn unpack_archive(&self, archive: OwnedFd, workload: &WorkloadId, scratch: &str) -> Done<()>;
+    fn pack(&self, workload: &WorkloadId, scratch: &str, format: PackFormat, out: OwnedFd) -> Done<Packed>;
+    fn read_file(&self, workload: &WorkloadId, scratch: &str, path: &str, max: usize) -> Done<Option<Vec<u8>>>;
+});
+pass_on!(Dial {
+    fn dial(&self, workload: &WorkloadId, port: u16, timeout: Duration) -> Done<OwnedFd>;
+});
+pass_on!(EgressReport {
+    fn attempts(&self, workload: &WorkloadId) -> Done<Vec<BlockedAttempt>>;
+});
+pass_on!(NodeHost {
+    fn write_credentials(&self, text: &str) -> Done<()>;
+});
+
+impl Network for Loopback {
+    fn ensure_network(&self, _: &HostNetwork) -> Done<()> {
+        Ok(())
+    }
+
+    fn listen(&self, listener: &ListenerSpec) -> Done<OwnedFd> {
+        let failed = |error: io::Error| ExecutorError::Host(error.to_string());
+        let (fd, at): (OwnedFd, SocketAddr) = match listener.transport {
+            Transport::Tcp => {
+                let socket = std::net::TcpListener::bind("127.0.0.1:0").map_err(failed)?;
+                let at = socket.local_addr().map_err(failed)?;
+                (socket.into(), at)
+            }
+            Transport::Udp => {
+                let socket = std::net::UdpSocket::bind("127.0.0.1:0").map_err(failed)?;
+                let at = socket.local_addr().map_err(failed)?;
+                (socket.into(), at)
+            }
+        };
+        self.opened.lock().unwrap().push((listener.clone(), at));
+        Ok(fd)
+    }
+}
+
+impl Loopback {
+    fn at(&self, address: &str, port: u16, transport: Transport) -> SocketAddr {
+        let address: std::net::IpAddr = address.parse().unwrap();
+        let opened = self.opened.lock().unwrap();
+        let found = opened
+            .iter()
+            .find(|(spec, _)| spec.address == address && spec.port == port && spec.transport == transport);
+        found.unwrap_or_else(|| panic!("nothing listens on {address}:{port}")).1
+    }
+}
+
+/// One request over TLS for `name`, trusting only what `roots` holds.
+async fn over_tls(
+    at: SocketAddr,
+    name: &str,
+    roots: &Path,
+    request: Request<Full<Bytes>>,
+) -> io::Result<(StatusCode, String)> {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, ServerName};
+    let mut store = rustls::RootCertStore::empty();
+    for der in CertificateDer::pem_file_iter(roots).unwrap() {
+        store.add(der.unwrap()).unwrap();
+    }
+    let client = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(store)
+        .with_no_client_auth();
+    let stream = tokio::net::TcpStream::connect(at).await?;
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let stream = tokio_rustls::TlsConnector::from(Arc::new(client))
+        .connect(name, stream)
+        .await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let response = sender.send_request(request).await.unwrap();
+    let status = response.status();
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    Ok((status, String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+fn to(host: &str, path: &str) -> Request<Full<Bytes>> {
+    Request::get(path).header("host", host).body(Full::default()).unwrap()
+}
+
+/// Proves: CC-82, CC-86
+#[tokio::test(flavor = "multi_thread")]
+async fn the_platform_network_has_credentials_names_and_the_services_under_their_public_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = Arc::new(Loopback {
+        inner: NoNode::new(dir.path()),
+        opened: Default::default(),
+    });
+    let server = Server::start(config(dir.path()), Some(host.clone())).await.unwrap();
+
+    let resolver = host.at("100.64.0.2", 53, Transport::Udp);
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let question = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03sts\x09amazonaws\x03com\0\0\x01\0\x01";
+    socket.send_to(question, resolver).await.unwrap();
+    let mut reply = [0; 512];
+    let length = tokio::time::timeout(Duration::from_secs(5), socket.recv(&mut reply))
+        .await
+        .unwrap()
+        .unwrap();
+    let sts = std::net::Ipv4Addr::new(
+        reply[length - 4],
+        reply[length - 3],
+        reply[length - 2],
+        reply[length - 1],
+    );
+    assert_eq!(reply[..2], [0x12, 0x34]);
+
+    let plain = Client {
+        address: host.at(&sts.to_string(), 80, Transport::Tcp),
+        key: Default::default(),
+    };
+    let (status, text) = plain
+        .send(to("sts.amazonaws.com", "/?Action=GetCallerIdentity&Version=2011-06-15"))
+        .await;
+    assert!(
+        status == StatusCode::FORBIDDEN && text.contains("MissingAuthenticationToken"),
+        "{text}"
+    );
+    let roots = dir.path().join("ca/ca.pem");
+    let tls = host.at(&sts.to_string(), 443, Transport::Tcp);
+    let request = to("sts.amazonaws.com", "/?Action=GetCallerIdentity&Version=2011-06-15");
+    let (status, _) = over_tls(tls, "sts.amazonaws.com", &roots, request).await.unwrap();
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    assert!(
+        over_tls(tls, "example.com", &roots, to("example.com", "/"))
+            .await
+            .is_err(),
+        "not ours to certify"
+    );
+    let s3 = host.at("198.18.128.1", 443, Transport::Tcp);
+    let name = "some-bucket.s3.us-east-1.amazonaws.com";
+    let (status, text) = over_tls(s3, name, &roots, to(name, "/key")).await.unwrap();
+    assert!(status.is_client_error() && text.contains("<Error>"), "{text}");
+
+    let credentials = Client {
+        address: host.at("169.254.170.2", 80, Transport::Tcp),
+        key: Default::default(),
+    };
+    let guess = format!("/v2/credentials/{}", "0".repeat(32));
+    for path in [guess.as_str(), "/", "/latest/meta-data/"] {
+        let (status, text) = credentials.send(to("169.254.170.2", path)).await;
+        assert!(
+            status == StatusCode::NOT_FOUND && !text.contains("AccessKeyId"),
+            "{path}: {text}"
+        );
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tls_listener_serves_what_the_plain_one_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config {
+        tls_listen: Some("127.0.0.1:0".parse().unwrap()),
+        ..config(dir.path())
+    };
+    let server = Server::start(config, None).await.unwrap();
+    let at = server.tls_address().unwrap();
+    let roots = dir.path().join("ca/ca.pem");
+    for name in ["localhost", "127.0.0.1"] {
+        let (status, text) = over_tls(at, name, &roots, to(name, "/bucket/key")).await.unwrap();
+        assert!(status.is_client_error() && text.contains("<Error>"), "{name}: {text}");
+    }
+    server.stop().await;
+}
+
+/// Proves: IAM-42, IAM-44, IAM-47
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_words_authentication_faults_its_own_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(config(dir.path()), None).await.unwrap();
+    let good = Client::of(&server, dir.path());
+    let stranger = Client {
+        address: good.address,
+        key: ("AKIANOBODY".into(), "x".into()),
+    };
+    let forger = Client {
+        address: good.address,
+        key: (good.key.0.clone(), "x".into()),
+    };
+    assert_eq!(
+        good.signed("s3", Method::GET, "/", &[], "").await.0,
+        StatusCode::OK,
+        "control"
+    );
+    for (client, code) in [(&stranger, "InvalidAccessKeyId"), (&forger, "SignatureDoesNotMatch")] {
+        let (status, text) = client.signed("s3", Method::GET, "/", &[], "").await;
+        assert!(
+            status == StatusCode::FORBIDDEN && text.contains(&format!("<Code>{code}</Code>")),
+            "{text}"
+        );
+    }
+    let (status, text) = forger.signed("s3", Method::HEAD, "/bucket-name", &[], "").await;
+    assert_eq!((status, text.as_str()), (StatusCode::FORBIDDEN, ""), "HEAD has no body");
+
+    let presigned = |expires: u32, ago: i64| {
+        let signer = Signer {
+            access_key_id: &good.key.0,
+            secret: &good.key.1,
+            token: None,
+            region: "us-east-1",
+            service: "s3",
+            now: SystemClock.now().0 / 1000 - ago,
+        };
+        let host = good.address.to_string();
+        let wanted = sigv4::Presign {
+            method: "GET",
+            host: &host,
+            path: "/",
+            query: "",
+            expires,
+        };
+        let query = sigv4::presign(&signer, &wanted).unwrap();
+        to(&host, &format!("/?{query}"))
+    };
+    assert_eq!(good.send(presigned(60, 0)).await.0, StatusCode::OK, "control");
+    let (status, text) = good.send(presigned(60, 120)).await;
+    assert!(status == StatusCode::FORBIDDEN && text.contains("expired"), "{text}");
+    server.stop().await;
 }
