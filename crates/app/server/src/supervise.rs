@@ -45,16 +45,29 @@ impl NodeDir {
                 .with_context(|| format!("cannot protect {}", dir.display()))?;
         }
         let path = run.join("node.lock");
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).with_context(|| path.display().to_string())?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .with_context(|| path.display().to_string())?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                anyhow::bail!("{} is in use by another isolarium process; stop it first", root.display())
+                anyhow::bail!(
+                    "{} is in use by another isolarium process; stop it first",
+                    root.display()
+                )
             }
             Err(TryLockError::Error(error)) => return Err(error).context(path.display().to_string()),
         }
-        crate::layout::write_whole(&run.join("node.pid"), format!("{}\n", std::process::id()).as_bytes(), 0o644)
-            .with_context(|| format!("cannot write {}/node.pid", run.display()))?;
+        crate::layout::write_whole(
+            &run.join("node.pid"),
+            format!("{}\n", std::process::id()).as_bytes(),
+            0o644,
+        )
+        .with_context(|| format!("cannot write {}/node.pid", run.display()))?;
         Ok(Self { root, uid, _lock: lock })
     }
 
@@ -73,7 +86,8 @@ impl NodeDir {
     /// # Errors
     /// When the socket cannot be made.
     pub fn answer(&self, socket: &Path, host: Arc<dyn NodeHost>) -> Result<()> {
-        let server = NodeServer::bind(socket, self.uid, host).with_context(|| format!("cannot listen on {}", socket.display()))?;
+        let server = NodeServer::bind(socket, self.uid, host)
+            .with_context(|| format!("cannot listen on {}", socket.display()))?;
         std::thread::Builder::new()
             .name("node-accept".into())
             .spawn(move || {
@@ -154,7 +168,9 @@ enum Ended {
 }
 
 fn pass_on(pid: Option<u32>, signal: rustix::process::Signal) {
-    let pid = pid.and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
+    let pid = pid
+        .and_then(|pid| i32::try_from(pid).ok())
+        .and_then(rustix::process::Pid::from_raw);
     if let Some(pid) = pid {
         // It may have ended in between; then there is nobody to tell.
         let _gone = rustix::process::kill_process(pid, signal);
@@ -162,6 +178,9 @@ fn pass_on(pid: Option<u32>, signal: rustix::process::Signal) {
 }
 
 fn code(status: ExitStatus) -> ExitCode {
-    let number = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    let number = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal))
+        .unwrap_or(1);
     ExitCode::from(u8::try_from(number).unwrap_or(1))
 }
