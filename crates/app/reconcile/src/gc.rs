@@ -21,6 +21,8 @@ pub(crate) fn sweep(deps: &Deps) -> Result<usize, StepError> {
         .collect();
     found.extend(deps.work.workloads().map_err(disk)?);
     let leases: Vec<Stored<AddressLease>> = deps.store.all()?;
+    // A workload that was launched after the look at the host is ended too before its address becomes free.
+    found.extend(leases.iter().map(|lease| lease.record.workload.clone()));
     let wanted = wanted(&*deps.store)?;
     let mut removed = 0;
     let mut stuck = BTreeSet::new();

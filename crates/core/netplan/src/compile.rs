@@ -8,6 +8,7 @@ mod workload;
 use crate::intent::{HostNetwork, Uplink, WorkloadNetwork};
 use crate::plan::{HostPlan, NamespacePlan, Place, Scope, WorkloadPlan};
 use ipnet::Ipv4Net;
+use isolarium_model::sagemaker::AddressLease;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -127,12 +128,9 @@ impl HostNetwork {
         Self::nth(self.uplink_links, 2)
     }
 
-    /// Whether a workload may have this address: inside the platform network, besides its first four addresses and its
-    /// last, which stay with the platform.
+    /// Whether a workload may have this address, see [`AddressLease::may_hold`].
     pub fn is_workload_address(&self, address: Ipv4Addr) -> bool {
-        self.platform.contains(&address)
-            && u32::from(address) >= u32::from(Self::nth(self.platform, 4))
-            && address != self.platform.broadcast()
+        AddressLease::may_hold(self.platform, address)
     }
 
     fn ranges(&self) -> [(&'static str, Ipv4Net); 4] {

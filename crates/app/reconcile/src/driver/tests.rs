@@ -123,7 +123,11 @@ fn left_overs_are_removed_and_what_is_wanted_stays() {
     gc::sweep(&deps).unwrap();
     assert_eq!(world.lock().containers.len(), 2, "control: nothing can be removed");
     world.mend("remove");
-    assert_eq!(gc::sweep(&deps).unwrap(), 2);
+    assert_eq!(
+        gc::sweep(&deps).unwrap(),
+        3,
+        "a container, a directory, the holder of an address"
+    );
     let left: Vec<_> = world.lock().containers.keys().cloned().collect();
     assert_eq!(left, std::slice::from_ref(&kept));
     assert_eq!(deps.work.workloads().unwrap(), [kept]);

@@ -990,7 +990,7 @@ fn the_operators_quota_is_off_by_default_and_named_when_it_is_reached() {
 #[test]
 fn only_open_jobs_hold_an_address_and_no_two_the_same() {
     let mut fixture = Fixture::new();
-    fixture.platform.settings.platform_network = "100.64.0.0/29".parse().unwrap();
+    fixture.platform.settings.platform_network = "100.64.0.0/28".parse().unwrap();
     create_job(
         &fixture,
         CreateTrainingJobRequest {
@@ -1000,11 +1000,16 @@ fn only_open_jobs_hold_an_address_and_no_two_the_same() {
     )
     .unwrap();
     assert_eq!(state(&fixture).all::<AddressLease>().unwrap().len(), 0);
-    for n in 0..5 {
+    for n in 0..11 {
         create_job(&fixture, job(&format!("open-{n}"))).unwrap();
     }
     let leases = state(&fixture).all::<AddressLease>().unwrap();
-    assert_eq!(leases.len(), 5, "all five usable addresses, each once");
+    assert_eq!(leases.len(), 11, "all usable addresses, each once");
+    let network = fixture.platform.settings.platform_network;
+    for lease in &leases {
+        let address = lease.key.name.parse().unwrap();
+        assert!(AddressLease::may_hold(network, address), "{address}");
+    }
     let (code, _) = refusal(create_job(&fixture, job("full")));
     assert_eq!(code, "ResourceLimitExceeded");
     assert!(

@@ -133,13 +133,23 @@ impl AddressLease {
         Ok(Key::exact(&platform_scope()?, &address.to_string()))
     }
 
-    /// The address that `chance` picks from `network`: never the network's own, its first (the router's) or its
-    /// broadcast address. `None` when the network has no room.
+    /// Addresses at the beginning of the platform network that stay with the platform: its own, the router's, the
+    /// resolver's and one in reserve.
+    pub const RESERVED: u32 = 4;
+
+    /// Whether a workload may hold `address`: inside `network`, behind its first [`Self::RESERVED`] addresses and
+    /// before its broadcast address. Whoever picks an address and whoever plans its network ask here.
+    pub fn may_hold(network: ipnet::Ipv4Net, address: Ipv4Addr) -> bool {
+        let offset = u32::from(address).checked_sub(u32::from(network.network()));
+        offset.is_some_and(|offset| offset >= Self::RESERVED) && address < network.broadcast()
+    }
+
+    /// The address that `chance` picks from those of `network` that workloads may hold. `None` when it has none.
     pub fn candidate(network: ipnet::Ipv4Net, chance: u64) -> Option<Ipv4Addr> {
-        let size = 1u64.checked_shl(u32::from(32 - network.prefix_len()))?;
-        let usable = size.checked_sub(3).filter(|usable| *usable > 0)?;
-        let offset = u32::try_from(chance % usable).ok()?.checked_add(2)?;
-        u32::from(network.network()).checked_add(offset).map(Ipv4Addr::from)
+        let first = u32::from(network.network()).checked_add(Self::RESERVED)?;
+        let usable = u32::from(network.broadcast()).checked_sub(first).filter(|n| *n > 0)?;
+        let offset = u32::try_from(chance % u64::from(usable)).ok()?;
+        first.checked_add(offset).map(Ipv4Addr::from)
     }
 }
 
@@ -212,17 +222,34 @@ mod tests {
     }
 
     #[test]
-    fn candidates_stay_inside_and_off_the_reserved_addresses() {
-        let network: ipnet::Ipv4Net = "100.64.0.0/29".parse().unwrap();
-        let mut seen: Vec<_> = (0..50)
+    fn exactly_the_addresses_that_workloads_may_hold_are_picked() {
+        let network: ipnet::Ipv4Net = "100.64.0.0/28".parse().unwrap();
+        let picked: std::collections::BTreeSet<_> = (0..50)
             .filter_map(|chance| AddressLease::candidate(network, chance))
             .collect();
-        seen.sort();
-        seen.dedup();
-        let want: Vec<Ipv4Addr> = (2..=6).map(|last| Ipv4Addr::new(100, 64, 0, last)).collect();
-        assert_eq!(seen, want);
-        assert_eq!(AddressLease::candidate("100.64.0.0/31".parse().unwrap(), 7), None);
-        assert!(AddressLease::candidate("100.64.0.0/16".parse().unwrap(), u64::MAX).is_some());
+        let all = (u32::from(network.network()) - 1..=u32::from(network.broadcast()) + 1).map(Ipv4Addr::from);
+        let want = all
+            .filter(|address| AddressLease::may_hold(network, *address))
+            .collect();
+        assert_eq!(picked, want);
+        assert_eq!(
+            picked.first(),
+            Some(&Ipv4Addr::new(100, 64, 0, 4)),
+            "the first four stay with the platform"
+        );
+        assert_eq!(
+            picked.last(),
+            Some(&Ipv4Addr::new(100, 64, 0, 14)),
+            "and the broadcast address"
+        );
+        for full in ["100.64.0.0/30", "100.64.0.0/31", "255.255.255.252/30"] {
+            assert_eq!(AddressLease::candidate(full.parse().unwrap(), 7), None, "{full}");
+        }
+        let odd = "255.255.255.0/24".parse().unwrap();
+        assert!(AddressLease::may_hold(
+            odd,
+            AddressLease::candidate(odd, u64::MAX).unwrap()
+        ));
     }
 
     /// Proves: CC-84
