@@ -4,7 +4,6 @@
 Started by `./x demo`. Ends with exit code 0 only when everything it claims was observed.
 """
 import argparse
-import json
 import signal
 import sys
 import time
@@ -131,8 +130,7 @@ def demo(binary, rootfs):
         for name in ("digits-isolated", "digits"):
             report = engine.run("report", name)
             console.print(report.stdout.rstrip(), soft_wrap=True)
-            attempts = json.loads(engine.run("report", name, "--json").stdout)
-            seen = {(entry["protocol"], entry["address"]) for entry in attempts["attempts"]}
+            seen = {(entry["protocol"], entry["address"]) for entry in engine.attempts(name)}
             claim(("tcp", WEB) in seen and any(protocol == "dns" for protocol, _ in seen), f"the report of {name} names the refused TCP and DNS attempts")
         sagemaker.delete_endpoint(EndpointName="digits")
         with console.status("cleaning up"):

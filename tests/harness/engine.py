@@ -198,6 +198,11 @@ class Engine:
         """Runs a subcommand of the binary, such as `report`."""
         return subprocess.run([self.binary, *arguments, "--data-dir", str(self.data)], check=check, text=True, capture_output=True, **options)
 
+    def attempts(self, name):
+        """The isolation report of a job or endpoint: attempts of all its containers."""
+        report = json.loads(self.run("report", name, "--json").stdout)
+        return [attempt for workload in report["workloads"] for attempt in workload["attempts"]]
+
     def pack_image(self, rootfs, name, *options):
         """`isolarium image pack`; returns the image URI."""
         done = self.run("image", "pack", str(rootfs), "--name", name, *options)

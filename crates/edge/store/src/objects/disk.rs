@@ -28,7 +28,16 @@ const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::CLOEXEC)
     .union(OFlags::NOFOLLOW);
 const PRIVATE_DIRECTORY: Mode = Mode::RWXU;
-const READ_ONLY: Mode = Mode::RUSR;
+/// A sealed object's file. A staged input is a link to it, and a container's user other than root must be able to read
+/// that: mounts can show other owners but no other mode. On the host nobody gains by it, because every way to the file
+/// leads through a directory of mode 0700, or through a workload's directory, which is its own.
+const SEALED: Mode = Mode::RUSR.union(Mode::RGRP).union(Mode::ROTH);
+/// A directory of staged inputs, readable for the same reason.
+const STAGED_DIRECTORY: Mode = Mode::RWXU
+    .union(Mode::RGRP)
+    .union(Mode::XGRP)
+    .union(Mode::ROTH)
+    .union(Mode::XOTH);
 
 /// Where a file is to end up.
 pub(super) enum Fate<'a> {
@@ -99,7 +108,7 @@ impl Disk {
     pub(super) fn create(&self) -> Result<(FileName, File), ObjectError> {
         let name = Self::fresh_name()?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let fd = rustix::fs::openat(&self.new, name.as_str(), flags, READ_ONLY | Mode::WUSR)
+        let fd = rustix::fs::openat(&self.new, name.as_str(), flags, Mode::RUSR | Mode::WUSR)
             .map_err(ObjectError::io("creating a file for an object"))?;
         Ok((name, File::from(fd)))
     }
@@ -122,7 +131,7 @@ impl Disk {
                     last_modification: time,
                 },
             )?;
-            rustix::fs::fchmod(file, READ_ONLY)?;
+            rustix::fs::fchmod(file, SEALED)?;
             rustix::fs::fsync(file)
         };
         seal().map_err(ObjectError::io("writing an object to disk"))
@@ -357,7 +366,8 @@ pub(super) fn link_at(file: &File, dir: BorrowedFd<'_>, name: &str) -> rustix::i
     rustix::fs::linkat(CWD, path.as_str(), dir, name, AtFlags::SYMLINK_FOLLOW)
 }
 
-/// Opens, and where needed makes, the directory of a relative path below `dir`; gives the last component too.
+/// Opens, and where needed makes (mode 0755), the directory of a relative path below the staging directory `dir`; gives
+/// the last component too.
 pub(super) fn parent_beneath<'p>(dir: &Path, relative: &'p str) -> rustix::io::Result<(OwnedFd, &'p str)> {
     let component = |c: &str| !c.is_empty() && c != "." && c != ".." && c.len() <= 255 && !c.contains('\0');
     if !relative.split('/').all(component) {
@@ -366,9 +376,22 @@ pub(super) fn parent_beneath<'p>(dir: &Path, relative: &'p str) -> rustix::io::R
     let mut at = rustix::fs::open(dir, DIRECTORY, Mode::empty())?;
     let (folders, last) = relative.rsplit_once('/').unwrap_or(("", relative));
     for folder in folders.split('/').filter(|folder| !folder.is_empty()) {
-        at = ensure_dir(&at, folder)?;
+        at = ensure_staged(&at, folder)?;
     }
     Ok((at, last))
+}
+
+fn ensure_staged(at: impl AsFd, name: &str) -> rustix::io::Result<OwnedFd> {
+    match rustix::fs::mkdirat(at.as_fd(), name, STAGED_DIRECTORY) {
+        Ok(()) => {
+            let made = open_dir(at, name)?;
+            // The service's umask had its say about the mode.
+            rustix::fs::fchmod(&made, STAGED_DIRECTORY)?;
+            Ok(made)
+        }
+        Err(Errno::EXIST) => open_dir(at, name),
+        Err(error) => Err(error),
+    }
 }
 
 fn names(dir: &OwnedFd) -> rustix::io::Result<Vec<String>> {

@@ -148,7 +148,7 @@ fn an_object_is_a_plain_read_only_file_at_its_key() {
     assert_eq!(object.etag, hex::encode(md5.finish().0));
     let path = lab.plain("train/part-0.csv");
     assert_eq!(std::fs::read(&path).unwrap(), b"a,b\n");
-    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o400);
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o444);
     assert!(lab.files("escape").is_empty(), "nothing stays on the move");
     lab.delete("train/part-0.csv", None);
     assert!(!path.exists());
@@ -548,6 +548,12 @@ fn inputs_are_linked_not_copied_and_keep_their_bytes() {
         .unwrap();
     let inode = |path: &Path| std::fs::metadata(path).unwrap().ino();
     assert_eq!(inode(&staging.join("deep/a.csv")), inode(&lab.plain("in/a.csv")));
+    // A container's user other than root reads it.
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(
+        (mode(&staging.join("deep")), mode(&staging.join("deep/a.csv"))),
+        (0o755, 0o444)
+    );
     lab.put("in/a.csv", b"v2 is longer");
     assert_eq!(std::fs::read(staging.join("deep/a.csv")).unwrap(), b"v1");
     assert_eq!(std::fs::read(staging.join("b")).unwrap(), b"awkward");
