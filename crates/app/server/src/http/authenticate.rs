@@ -131,15 +131,80 @@ impl Acceptance {
                 })
             }
             (None, Some(account)) => {
-                let principal = Principal::Root { account };
+                let check = parsed.body_without_secret(head, body)?;
                 Ok(Authentic {
-                    principal,
+                    principal: Principal::Root { account },
                     session: None,
                     region,
-                    body: BodyCheck::Done,
+                    body: check,
                 })
             }
             (None, None) => Err(AuthFault::UnknownKey),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderMap;
+    use isolarium_wire::sigv4::{self, Accept};
+
+    struct Nobody;
+
+    impl Identities for Nobody {
+        fn find(&self, _: &str, _: Option<&str>, _: Timestamp) -> Result<Credential, ResolveError> {
+            Err(AuthFault::UnknownKey.into())
+        }
+    }
+
+    /// The framing is no part of the object, whoever sends it.
+    #[test]
+    fn an_unknown_key_taken_for_root_still_has_the_framing_of_its_body_taken_off() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("host", "s3.us-east-1.amazonaws.com"),
+            ("x-amz-date", "20300101T000000Z"),
+            ("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"),
+            ("x-amz-decoded-content-length", "5"),
+        ] {
+            headers.insert(name, value.parse().unwrap());
+        }
+        let authorization = format!(
+            "AWS4-HMAC-SHA256 Credential=anything/20300101/us-east-1/s3/aws4_request, SignedHeaders=host;x-amz-date, \
+             Signature={}",
+            "0".repeat(64)
+        );
+        headers.insert("authorization", authorization.parse().unwrap());
+        let head = Head {
+            method: "PUT",
+            path: "/b/k",
+            query: "",
+            headers: &headers,
+            authority: None,
+        };
+        let accepted = |root: Option<AccountId>| {
+            let acceptance = Acceptance {
+                regions: vec!["us-east-1".parse().unwrap()],
+                skew: 900,
+                unknown_keys_are_root_of: root,
+                sigv2_query: false,
+            };
+            let parsed = sigv4::parse(&head, Accept { sigv2_query: false }).unwrap();
+            let claimed = acceptance.claim(&Nobody, parsed, Some("s3"), None, Timestamp(0))?;
+            Ok::<_, ResolveError>(acceptance.verify(claimed, &head, Body::Streamed, None, Timestamp(0))?)
+        };
+        assert!(accepted(None).is_err(), "control: by default a stranger is refused");
+        let authentic = accepted(Some("123456789012".parse().unwrap())).unwrap();
+        let BodyCheck::Chunked(mut decoder) = authentic.body else {
+            panic!("the body is in chunks");
+        };
+        let mut out = Vec::new();
+        let body = format!(
+            "5;chunk-signature={0}\r\nhello\r\n0;chunk-signature={0}\r\n\r\n",
+            "1".repeat(64)
+        );
+        decoder.push(body.as_bytes(), &mut out).unwrap();
+        assert_eq!((out.as_slice(), decoder.finish().unwrap().len()), (&b"hello"[..], 0));
     }
 }

@@ -105,7 +105,7 @@ enum State {
 #[derive(Debug)]
 pub struct ChunkDecoder {
     state: State,
-    /// `None` for STREAMING-UNSIGNED-PAYLOAD-TRAILER.
+    /// `None` for STREAMING-UNSIGNED-PAYLOAD-TRAILER, and where nobody's signature is asked for.
     seed: Option<Seed>,
     trailer: bool,
     promised: Vec<String>,

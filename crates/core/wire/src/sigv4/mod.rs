@@ -464,7 +464,16 @@ impl Parsed {
         if !matched {
             return Err(AuthFault::BadSignature);
         }
-        self.body_check(head, body, key, scope)
+        self.body_check(head, body, Some((key, scope)))
+    }
+
+    /// What the body is held to where no secret is asked for (`auth.unknown_keys = "root"`): framing is taken off and
+    /// digests are checked, signatures are not.
+    ///
+    /// # Errors
+    /// When the headers that describe the body cannot be read, or the body is not the one they describe.
+    pub fn body_without_secret(&self, head: &Head<'_>, body: Body<'_>) -> Result<BodyCheck, AuthFault> {
+        self.body_check(head, body, None)
     }
 
     fn check_time(&self, now: i64, skew: i64) -> Result<(), AuthFault> {
@@ -515,12 +524,12 @@ impl Parsed {
         }
     }
 
+    /// `signing` is what the chunks of a chunked body are signed with; without it they are not checked.
     fn body_check(
         &self,
         head: &Head<'_>,
         body: Body<'_>,
-        key: [u8; 32],
-        scope: &CredentialScope,
+        signing: Option<([u8; 32], &CredentialScope)>,
     ) -> Result<BodyCheck, AuthFault> {
         match (self.payload, body) {
             (PayloadClaim::Sha256(digest), Body::Bytes(bytes)) => {
@@ -536,7 +545,7 @@ impl Parsed {
                 let length = single(head.headers, "x-amz-decoded-content-length")?
                     .and_then(|text| text.parse::<u64>().ok())
                     .ok_or_else(|| AuthFault::malformed("x-amz-decoded-content-length is missing or no number"))?;
-                let seed = signed.then(|| chunked::Seed {
+                let seed = signing.filter(|_| signed).map(|(key, scope)| chunked::Seed {
                     key,
                     stamp: self.stamp.clone(),
                     scope: scope.text(),

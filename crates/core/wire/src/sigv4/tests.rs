@@ -805,6 +805,35 @@ mod chunks {
         );
     }
 
+    #[test]
+    fn without_a_secret_the_framing_is_still_taken_off_and_the_length_still_checked() {
+        let (request, mut body) = published();
+        let at = body.windows(4).position(|at| at == b"400;").unwrap();
+        body[at + 30] ^= 1;
+        assert_eq!(
+            decode(decoder(&request), &body, 4_096).unwrap_err(),
+            ChunkFault::BadSignature,
+            "control: with the secret the changed signature counts"
+        );
+        let unchecked = || {
+            let head = request.head();
+            match parse(&head, ACCEPT)
+                .unwrap()
+                .body_without_secret(&head, Body::Streamed)
+                .unwrap()
+            {
+                BodyCheck::Chunked(decoder) => *decoder,
+                other => panic!("{other:?}"),
+            }
+        };
+        let (out, _) = decode(unchecked(), &body, 4_096).unwrap();
+        assert_eq!(out, vec![b'a'; 66_560]);
+        assert_eq!(
+            decode(unchecked(), &body[..60_000], 4_096).unwrap_err(),
+            ChunkFault::WrongLength
+        );
+    }
+
     /// Proves: IAM-42
     #[test]
     fn unsigned_chunks_with_a_trailer_are_held_to_length_and_names() {
