@@ -72,7 +72,7 @@ def metrics(job):
 
 def demo(binary, rootfs):
     console.rule("[bold]Isolarium")
-    with Engine(binary) as engine:
+    with Engine(binary, {"tls.inject_ca": True}) as engine:
         console.print(f"engine at {engine.url}; the internet is namespace {engine.internet.name} with a web server on {WEB}")
         clients = {name: engine.client(name) for name in ("sagemaker", "sagemaker-runtime", "s3", "logs")}
         bucket = "demo-data"

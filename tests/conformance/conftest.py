@@ -12,6 +12,7 @@ from tests.harness.engine import Engine, digits_csv, execution_statements  # noq
 CACHE = Path(os.environ.get("ISOLARIUM_CACHE", Path.home() / ".cache/isolarium"))
 SETTINGS = {
     "jobs.stop_grace": "2s",
+    "tls.inject_ca": True,
     "endpoints.ping_interval": "200ms",
     "endpoints.startup_timeout": "60s",
     "endpoints.restart_backoff": "200ms",

@@ -12,6 +12,7 @@ use isolarium_runtime::executor::{LaunchSpec, Limits, Mount, ProcessSpec};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 
 /// The one host of a training job with one instance (CC-20).
 pub(crate) const FIRST_HOST: &str = "algo-1";
@@ -31,6 +32,14 @@ const CREDENTIAL_SOURCES: [&str; 4] = [
     "AWS_CONTAINER_AUTHORIZATION_TOKEN",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
 ];
+
+/// The operator's certificates in the work directory of a container with a way out, and inside it. The path is outside
+/// of `/opt/ml`, whose contents the container contract lists.
+pub(crate) const CA_BUNDLE: &str = "ca-bundle.pem";
+const CA_BUNDLE_INSIDE: &str = "/opt/isolarium/ca-bundle.pem";
+
+/// Variables by which AWS clients, OpenSSL (Python's own `ssl` too) and Python's requests find certificates.
+const CA_VARIABLES: [&str; 3] = ["AWS_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"];
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -72,6 +81,7 @@ pub(crate) fn training(
     if let Some(checkpoints) = &job.spec.checkpoints {
         mounts.push(scratch(CHECKPOINTS, &checkpoints.local_path));
     }
+    mounts.extend(ca_mount(&deps.settings, placement));
     Ok(LaunchSpec {
         hostname: FIRST_HOST.into(),
         process: process(
@@ -101,7 +111,7 @@ pub(crate) fn serving(
     let argv = image.entrypoint.iter().cloned().chain(["serve".to_string()]).collect();
     let platform = vec![("AWS_REGION".to_string(), region.to_string())];
     let at = "/opt/ml/model".to_string();
-    let mounts = vec![
+    let mut mounts = vec![
         Mount::Scratch {
             name: "ml".into(),
             target: "/opt/ml".into(),
@@ -119,6 +129,7 @@ pub(crate) fn serving(
             },
         },
     ];
+    mounts.extend(ca_mount(&deps.settings, placement));
     Ok(LaunchSpec {
         hostname: "model".into(),
         process: process(
@@ -131,6 +142,18 @@ pub(crate) fn serving(
         ),
         mounts,
         ..base(deps, endpoint_arn, placement, image, &variant.variant.instance_type)?
+    })
+}
+
+/// Whether a container is shown the operator's certificates; then they must be staged (see `stage::ca_bundle`).
+pub(crate) fn shown_bundle<'a>(settings: &'a ReconcileSettings, placement: &Placement) -> Option<&'a Path> {
+    settings.ca_bundle.as_deref().filter(|_| placement.address().is_some())
+}
+
+fn ca_mount(settings: &ReconcileSettings, placement: &Placement) -> Option<Mount> {
+    shown_bundle(settings, placement).map(|_| Mount::Input {
+        source: CA_BUNDLE.into(),
+        target: CA_BUNDLE_INSIDE.into(),
     })
 }
 
@@ -218,10 +241,13 @@ fn process(
         env.push(("PATH".into(), DEFAULT_PATH.into()));
     }
     env.extend(from_image.cloned());
+    if shown_bundle(settings, placement).is_some() {
+        // After the image, whose own bundle does not know our authority; before the request, whose word is deliberate.
+        env.extend(CA_VARIABLES.map(|name| (name.to_string(), CA_BUNDLE_INSIDE.to_string())));
+    }
     env.extend(from_request.map(|(name, value)| (name.clone(), value.clone())));
     env.extend(platform);
     if let Some(path) = credentials {
-        env.extend(settings.open_environment.iter().cloned());
         env.push(("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI".into(), path));
     }
     let cwd = if image.workdir.is_empty() {

@@ -166,6 +166,7 @@ impl Work<'_> {
     fn inputs(&self, job: &TrainingJob) -> Result<(), StageError> {
         let workload = &job.run.placement.workload;
         let config = self.deps.work.make(workload, "input/config")?;
+        stage::ca_bundle(self.deps, &job.run.placement)?;
         for (name, bytes) in container::config_files(job) {
             std::fs::write(config.join(name), bytes)?;
         }

@@ -1,6 +1,7 @@
 //! Grace periods, deadlines and intervals: the operator's to choose (design section 9).
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Everything the loops take from configuration.
@@ -49,8 +50,9 @@ pub struct ReconcileSettings {
     pub platform_network: ipnet::Ipv4Net,
     /// The resolver such containers use (CC-86); `None` leaves them without names.
     pub resolver: Option<IpAddr>,
-    /// Environment entries for containers with a way out, such as the CA bundle's path. Default none.
-    pub open_environment: Vec<(String, String)>,
+    /// Certificates to trust, PEM, on the data directory's file system: shown to containers with a way out. An isolated
+    /// container has nobody to trust and gets none. Default none.
+    pub ca_bundle: Option<PathBuf>,
 }
 
 impl Default for ReconcileSettings {
@@ -77,7 +79,7 @@ impl Default for ReconcileSettings {
             shm_percent: 50,
             platform_network: ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(100, 64, 0, 0), 16),
             resolver: None,
-            open_environment: Vec::new(),
+            ca_bundle: None,
         }
     }
 }

@@ -1,10 +1,13 @@
 //! Brings a workload's inputs into its work directory: images, channels, model data. Repeatable: what an interrupted
 //! attempt left is replaced.
 
+use crate::container;
 use crate::deps::Deps;
 use crate::transfer::{Actor, Image, TransferError};
 use crate::workdir::{make_parent, relative_path};
 use isolarium_model::WorkloadId;
+use isolarium_model::sagemaker::{Placement, S3Uri};
+use isolarium_model::{Timestamp, WorkloadId};
 use isolarium_model::sagemaker::S3Uri;
 use isolarium_model::sagemaker::training_job::{Channel, S3DataType};
 use isolarium_runtime::executor::ExecutorError;
@@ -52,6 +55,19 @@ pub(crate) fn layers(deps: &Deps, image: &Image) -> Result<(), StageError> {
     }
     Ok(())
 }
+/// Shows the operator's certificates to a container with a way out, if there are any: a link, no bytes are copied.
+pub(crate) fn ca_bundle(deps: &Deps, placement: &Placement) -> Result<(), StageError> {
+    let Some(bundle) = container::shown_bundle(&deps.settings, placement) else {
+        return Ok(());
+    };
+    let shown = deps.work.of(&placement.workload).join(container::CA_BUNDLE);
+    match std::fs::hard_link(bundle, shown) {
+        // An earlier attempt made it.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        done => Ok(done?),
+    }
+}
+
 
 /// Shows a channel's objects below `input/data/<channel>` (CC-23, CC-27). With one instance every distribution gives
 /// all objects (CC-28).

@@ -410,8 +410,6 @@ fn platform_settings(config: &Config) -> PlatformSettings {
 }
 
 fn reconcile_settings(config: &Config, authority: &Authority) -> ReconcileSettings {
-    let bundle = authority.bundle().to_string_lossy();
-    let ca = ["AWS_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"];
     ReconcileSettings {
         training_grace: config.jobs.stop_grace.duration(),
         hosting_grace: config.endpoints.stop_grace.duration(),
@@ -432,13 +430,7 @@ fn reconcile_settings(config: &Config, authority: &Authority) -> ReconcileSettin
         shm_percent: config.runtime.shm_percent,
         platform_network: config.network.platform,
         resolver: Some(config.host_network().resolver().into()),
-        open_environment: if config.tls.inject_ca {
-            ca.iter()
-                .map(|name| ((*name).to_owned(), bundle.clone().into_owned()))
-                .collect()
-        } else {
-            Vec::new()
-        },
+        ca_bundle: config.tls.inject_ca.then(|| authority.bundle().to_path_buf()),
         ..ReconcileSettings::default()
     }
 }

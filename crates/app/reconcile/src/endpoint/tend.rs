@@ -119,6 +119,8 @@ impl Tending<'_> {
         match &self.variant.model.data {
             None => Ok(ModelMount::Archive),
             Some(ModelData::Archive { uri }) => {
+        let limit = self.variant.variant.download_timeout.map(Duration::from_secs);
+        stage::ca_bundle(self.deps, &self.instance.placement)?;
                 let archive: OwnedFd = self.deps.transfer.open(actor, uri)?;
                 self.deps.archives.unpack_archive(archive, workload, MODEL)?;
                 Ok(ModelMount::Archive)

@@ -629,6 +629,51 @@ fn only_a_job_with_a_way_out_has_an_address_and_a_credentials_path() {
     assert_eq!(sealed.world.state().all::<AddressLease>().unwrap().len(), 0);
 }
 
+/// Only who can go out has somebody to trust; the request's own choice of certificates wins, the image's does not.
+#[test]
+fn the_operators_certificates_are_shown_to_containers_with_a_way_out_alone() {
+    let variables = |lab: &Lab, name: &str| {
+        let spec = lab.world.container(&lab.workload).spec;
+        let found = spec.process.env.iter().rev().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.clone())
+    };
+    for (isolated, configured) in [(false, true), (false, false), (true, true)] {
+        let mut lab = Lab::new(isolated, |job| {
+            job.spec
+                .container
+                .environment
+                .insert("AWS_CA_BUNDLE".into(), "/mine.pem".into());
+        });
+        let bundle = lab.deps.work.of(&lab.workload).parent().unwrap().join("bundle.pem");
+        std::fs::create_dir_all(bundle.parent().unwrap()).unwrap();
+        std::fs::write(&bundle, "certificates").unwrap();
+        lab.deps.settings.ca_bundle = configured.then_some(bundle);
+        lab.run();
+        let staged = lab.deps.work.of(&lab.workload).join("ca-bundle.pem");
+        let mounted = lab
+            .world
+            .container(&lab.workload)
+            .spec
+            .mounts
+            .into_iter()
+            .find(|mount| {
+                matches!(mount, isolarium_runtime::executor::Mount::Input { source, target }
+                if source == "ca-bundle.pem" && target == "/opt/isolarium/ca-bundle.pem")
+            });
+        let shown = configured && !isolated;
+        assert_eq!(staged.exists(), shown, "{isolated} {configured}");
+        assert_eq!(mounted.is_some(), shown, "{isolated} {configured}");
+        let inside = shown.then(|| "/opt/isolarium/ca-bundle.pem".to_string());
+        assert_eq!(variables(&lab, "SSL_CERT_FILE"), inside);
+        assert_eq!(variables(&lab, "REQUESTS_CA_BUNDLE"), inside);
+        assert_eq!(variables(&lab, "AWS_CA_BUNDLE").as_deref(), Some("/mine.pem"));
+        if shown {
+            assert_eq!(std::fs::read_to_string(&staged).unwrap(), "certificates");
+            stage::ca_bundle(&lab.deps, &lab.job().run.placement).unwrap();
+        }
+    }
+}
+
 /// Proves: CC-7, CC-14, CC-15, CC-16, CC-17, CC-18, CC-19, CC-20
 #[test]
 fn the_container_finds_the_promised_files_variables_and_limits() {

@@ -74,7 +74,7 @@ pub const KEYS: &[KeyDoc] = &[
     key(
         "tls.inject_ca",
         "boolean",
-        "Show the CA bundle to containers without network isolation by AWS_CA_BUNDLE, SSL_CERT_FILE and REQUESTS_CA_BUNDLE.",
+        "Show a CA bundle (the host's public roots and the engine's authority) to containers without network isolation, read-only at /opt/isolarium/ca-bundle.pem, and point AWS_CA_BUNDLE, SSL_CERT_FILE and REQUESTS_CA_BUNDLE to it unless the request sets them. Isolated containers get neither: they can reach nobody to trust.",
     ),
     key(
         "network.platform",
