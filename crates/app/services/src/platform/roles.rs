@@ -162,7 +162,10 @@ impl ExecutionRoles {
             limit: PAGE,
         };
         loop {
-            let page = self.s3.platform_list(&caller, &bucket, &query).map_err(transfer)?;
+            let page = self
+                .s3
+                .platform_list(&caller, &bucket, &query)
+                .map_err(transfer(prefix))?;
             found.extend(
                 page.objects
                     .into_iter()
@@ -184,7 +187,7 @@ impl ExecutionRoles {
         let reading = self
             .s3
             .platform_open(&caller, &bucket(object)?, &key(object)?)
-            .map_err(transfer)?;
+            .map_err(transfer(object))?;
         Ok((reading.file, reading.object.size))
     }
 
@@ -216,7 +219,7 @@ impl ExecutionRoles {
         self.s3
             .platform_link_into(&caller, &bucket, &key, directory, name)
             .map(|_| ())
-            .map_err(transfer)
+            .map_err(transfer(object))
     }
 
     /// Stores a file as an object (`s3:PutObject`).
@@ -230,7 +233,7 @@ impl ExecutionRoles {
         self.s3
             .platform_put(&caller, &bucket, &key, None, &mut file)
             .map(|_| ())
-            .map_err(transfer)
+            .map_err(transfer(object))
     }
 
     /// Deletes an object (`s3:DeleteObject`); one that is gone is no error.
@@ -241,7 +244,7 @@ impl ExecutionRoles {
         let caller = self.session(actor)?;
         self.s3
             .platform_delete(&caller, &bucket(object)?, &key(object)?)
-            .map_err(transfer)
+            .map_err(transfer(object))
     }
 
     /// Appends a piece of a workload's output exactly once, with the role's permission; makes group and stream where
@@ -320,7 +323,7 @@ impl AsRole for ExecutionRoles {
         let page = self
             .s3
             .platform_list(&caller, &bucket(prefix)?, &query)
-            .map_err(transfer)?;
+            .map_err(transfer(prefix))?;
         Ok(!page.objects.is_empty())
     }
 
@@ -341,12 +344,12 @@ fn key(uri: &S3Uri) -> Result<ObjectKey, PlatformError> {
         .map_err(|_| PlatformError::Unusable(format!("\"{uri}\" names no object.")))
 }
 
-/// S3's answer in this module's words.
-fn transfer(error: TransferError) -> PlatformError {
-    match error.code.as_str() {
+/// S3's answer about an address in this module's words.
+fn transfer(about: &S3Uri) -> impl Fn(TransferError) -> PlatformError {
+    move |error| match error.code.as_str() {
         "AccessDenied" => PlatformError::Denied(error.message),
         "InternalError" | "SlowDown" | "ServiceUnavailable" => PlatformError::Engine(error.into()),
-        _ => PlatformError::Unusable(error.message),
+        _ => PlatformError::Unusable(format!("\"{about}\": {}", error.message)),
     }
 }
 
