@@ -53,7 +53,7 @@ pub(crate) fn restore(deps: &Deps, actor: &Actor, job: &TrainingJob) -> Result<(
     }
     archive.into_inner()?.finish()?.sync_data()?;
     deps.archives
-        .unpack_archive(OwnedFd::from(File::open(path)?), workload, CHECKPOINTS)?;
+        .unpack_archive(OwnedFd::from(File::open(path)?), workload, CHECKPOINTS, None)?;
     Ok(())
 }
 

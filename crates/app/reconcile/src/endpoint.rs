@@ -49,6 +49,8 @@ pub(crate) struct Container {
     last_report: Option<Timestamp>,
     /// This process launched it.
     launched: bool,
+    /// When it did, which is after the model data was loaded.
+    started: Option<Timestamp>,
     image: Option<ResolvedImage>,
     /// SIGTERM was sent at this time.
     terminated: Option<Timestamp>,
@@ -66,6 +68,7 @@ impl Container {
             last_ping: None,
             last_report: None,
             launched: false,
+            started: None,
             image: None,
             terminated: None,
             ended_seen: None,
@@ -266,6 +269,7 @@ impl Work<'_> {
             }
             let now = self.deps.now();
             let before = endpoint.clone();
+            note_starts(endpoint, memory);
             note_health(endpoint, memory, verdicts);
             let mut batch = self.replace_dead(endpoint, verdicts, now, batch)?;
             batch = self.settle(endpoint, verdicts, now, batch)?;
@@ -559,6 +563,22 @@ fn retire_fleet(endpoint: &mut Endpoint, fleet: Fleet, now: Timestamp) {
         for instance in std::mem::take(&mut variant.instances) {
             let leaving = retiring(&variant, instance, now);
             endpoint.retiring.push(leaving);
+        }
+    }
+}
+
+/// The start-up deadline counts from the start of the first container (CC-49): pulling the image and loading the model
+/// take no time away from it. A container that is started again in the place of one that never answered gets no more.
+fn note_starts(endpoint: &mut Endpoint, memory: &EndpointMemory) {
+    for fleet in endpoint.active.iter_mut().chain(endpoint.pending.iter_mut()) {
+        for instance in fleet.variants.iter_mut().flat_map(|variant| &mut variant.instances) {
+            let container = memory.containers.get(&instance.placement.workload);
+            if let Some(started) = container.and_then(|one| one.started)
+                && !instance.healthy
+                && instance.restarts == 0
+            {
+                instance.since = started;
+            }
         }
     }
 }

@@ -49,6 +49,10 @@ pub(crate) struct Fake {
 pub(crate) struct Inner {
     pub containers: BTreeMap<WorkloadId, Fake>,
     pub launches: usize,
+    /// How long a model archive takes.
+    pub unpacking_takes: Duration,
+    /// How long a listing of objects takes.
+    pub listing_takes: Duration,
     /// Scratch files put there before the launch.
     staged: BTreeMap<WorkloadId, BTreeMap<(String, String), Vec<u8>>>,
     pub objects: BTreeMap<String, Vec<u8>>,
@@ -436,8 +440,19 @@ impl Archives for World {
         self.check("unpack_layer")
     }
 
-    fn unpack_archive(&self, archive: OwnedFd, workload: &WorkloadId, scratch: &str) -> Result<(), ExecutorError> {
+    fn unpack_archive(
+        &self,
+        archive: OwnedFd,
+        workload: &WorkloadId,
+        scratch: &str,
+        limit: Option<Duration>,
+    ) -> Result<(), ExecutorError> {
         self.check("unpack_archive")?;
+        let takes = self.lock().unpacking_takes;
+        if limit.is_some_and(|limit| takes > limit) {
+            return Err(ExecutorError::Refused("it took too long".into()));
+        }
+        self.clock.advance(takes);
         let files = untar(flate2::read::GzDecoder::new(File::from(archive)));
         let mut inner = self.lock();
         let staged = inner.staged.entry(workload.clone()).or_default();
@@ -562,6 +577,7 @@ impl Transfer for World {
         self.access(actor, "list", &prefix.to_string())?;
         let bucket = format!("s3://{}/", prefix.bucket);
         let inner = self.lock();
+        self.clock.advance(inner.listing_takes);
         let entries = inner.objects.iter().filter_map(|(uri, bytes)| {
             let key = uri.strip_prefix(&bucket)?.to_string();
             key.starts_with(&prefix.key).then_some(ObjectEntry {

@@ -10,6 +10,7 @@ use crate::logs::{self, Drained, LogCursor, Sink};
 use crate::metrics::MetricScanner;
 use crate::stage::{self, StageError};
 use crate::transfer::{Actor, Image};
+use crate::workdir;
 use isolarium_model::sagemaker::model::ResolvedImage;
 use isolarium_model::sagemaker::training_job::{JobEvent, SecondaryStatus, StopCause, TrainingJob};
 use isolarium_model::sagemaker::{BlockedDestination, FailureKind, FailureReason};
@@ -165,10 +166,10 @@ impl Work<'_> {
 
     fn inputs(&self, job: &TrainingJob) -> Result<(), StageError> {
         let workload = &job.run.placement.workload;
-        let config = self.deps.work.make(workload, "input/config")?;
         stage::ca_bundle(self.deps, &job.run.placement)?;
+        let config = self.deps.work.make(workload, "input/config")?;
         for (name, bytes) in container::config_files(job) {
-            std::fs::write(config.join(name), bytes)?;
+            workdir::write_readable(&config.join(name), &bytes)?;
         }
         if !job.spec.channels.is_empty() {
             self.deps.work.make(workload, "input/data")?;

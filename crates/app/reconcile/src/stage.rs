@@ -4,17 +4,16 @@
 use crate::container;
 use crate::deps::Deps;
 use crate::transfer::{Actor, Image, TransferError};
-use crate::workdir::{make_parent, relative_path};
-use isolarium_model::WorkloadId;
+use crate::workdir::{make_directory, relative_path};
+use isolarium_model::sagemaker::training_job::{Channel, S3DataType};
 use isolarium_model::sagemaker::{Placement, S3Uri};
 use isolarium_model::{Timestamp, WorkloadId};
-use isolarium_model::sagemaker::S3Uri;
-use isolarium_model::sagemaker::training_job::{Channel, S3DataType};
 use isolarium_runtime::executor::ExecutorError;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::sync::PoisonError;
+use std::time::Duration;
 
 /// Largest manifest that is read, bytes.
 const MAX_MANIFEST: usize = 64 << 20;
@@ -55,6 +54,7 @@ pub(crate) fn layers(deps: &Deps, image: &Image) -> Result<(), StageError> {
     }
     Ok(())
 }
+
 /// Shows the operator's certificates to a container with a way out, if there are any: a link, no bytes are copied.
 pub(crate) fn ca_bundle(deps: &Deps, placement: &Placement) -> Result<(), StageError> {
     let Some(bundle) = container::shown_bundle(&deps.settings, placement) else {
@@ -67,7 +67,6 @@ pub(crate) fn ca_bundle(deps: &Deps, placement: &Placement) -> Result<(), StageE
         done => Ok(done?),
     }
 }
-
 
 /// Shows a channel's objects below `input/data/<channel>` (CC-23, CC-27). With one instance every distribution gives
 /// all objects (CC-28).
@@ -85,23 +84,26 @@ pub(crate) fn channel(deps: &Deps, actor: &Actor, workload: &WorkloadId, channel
             channel.uri
         )));
     }
-    link_all(deps, actor, &objects, &directory)
+    link_all(deps, actor, &objects, &directory, None)
 }
 
-/// Shows every object below a prefix at `below` in the work directory, as it is (CC-47, ModelDataSource).
+/// Shows every object below a prefix at `below` in the work directory, as it is (CC-47, ModelDataSource), within `limit`
+/// (CC-55).
 pub(crate) fn objects(
     deps: &Deps,
     actor: &Actor,
     workload: &WorkloadId,
     uri: &S3Uri,
     below: &str,
+    limit: Option<Duration>,
 ) -> Result<(), StageError> {
+    let started = deps.now();
     let directory = deps.work.make_empty(workload, below)?;
     let objects = prefix_objects(deps, actor, uri)?;
     if objects.is_empty() {
         return Err(StageError::unusable(format!("No S3 objects found under \"{uri}\"")));
     }
-    link_all(deps, actor, &objects, &directory)
+    link_all(deps, actor, &objects, &directory, limit.map(|limit| (started, limit)))
 }
 
 /// One object and the path it gets, relative to its directory.
@@ -153,13 +155,27 @@ fn manifest_objects(deps: &Deps, actor: &Actor, uri: &S3Uri) -> Result<Vec<Place
     Ok(placed)
 }
 
-fn link_all(deps: &Deps, actor: &Actor, objects: &[Placed], directory: &Path) -> Result<(), StageError> {
+fn link_all(
+    deps: &Deps,
+    actor: &Actor,
+    objects: &[Placed],
+    directory: &Path,
+    limit: Option<(Timestamp, Duration)>,
+) -> Result<(), StageError> {
     let mut made = BTreeSet::new();
     for (object, below) in objects {
-        let to = directory.join(relative_path(below).map_err(StageError::unusable)?);
-        let parent = to.parent().map(Path::to_path_buf).unwrap_or_default();
-        if made.insert(parent) {
-            make_parent(&to).map_err(|error| clash(object, error))?;
+        if let Some((started, limit)) = limit
+            && deps.now().since(started) >= limit
+        {
+            let seconds = limit.as_secs();
+            return Err(StageError::unusable(format!("it took longer than {seconds} seconds")));
+        }
+        let below = relative_path(below).map_err(StageError::unusable)?;
+        let to = directory.join(&below);
+        let parent = below.parent().map(Path::to_path_buf).unwrap_or_default();
+        if !made.contains(&parent) {
+            make_directory(directory, &parent).map_err(|error| clash(object, error))?;
+            made.insert(parent);
         }
         if to.is_dir() {
             return Err(clash(object, io::ErrorKind::AlreadyExists.into()));

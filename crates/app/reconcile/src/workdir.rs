@@ -2,8 +2,15 @@
 
 use isolarium_model::WorkloadId;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+
+/// Modes of what a container sees of the directory. Its user may be another than root, mounts can show other owners but
+/// no other mode, and the service's umask takes everything from others. On the host only the service may enter the
+/// directory of a workload.
+const DIRECTORY: u32 = 0o755;
+const FILE: u32 = 0o444;
 
 /// `DIR/work`. Only the service writes below it; a container sees parts of it read-only.
 #[derive(Clone, Debug)]
@@ -27,9 +34,9 @@ impl WorkDir {
     /// # Errors
     /// When the file system refuses.
     pub fn make(&self, workload: &WorkloadId, below: &str) -> io::Result<PathBuf> {
-        let path = self.of(workload).join(below);
-        fs::create_dir_all(&path)?;
-        Ok(path)
+        let of = self.of(workload);
+        make_directory(&of, Path::new(below))?;
+        Ok(of.join(below))
     }
 
     /// Makes a directory afresh: what an earlier, interrupted attempt left in it is removed.
@@ -39,10 +46,9 @@ impl WorkDir {
     pub fn make_empty(&self, workload: &WorkloadId, below: &str) -> io::Result<PathBuf> {
         let path = self.of(workload).join(below);
         match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => fs::create_dir_all(&path)?,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => self.make(workload, below),
         }
-        Ok(path)
     }
 
     /// A new file for an archive, and its path; an older one of that name is replaced.
@@ -96,12 +102,40 @@ pub fn relative_path(key_below: &str) -> Result<PathBuf, String> {
     Ok(path)
 }
 
-/// Makes the parent directory of `path`.
+/// Makes the directory `below` the directory `top` and what is missing on the way, readable for every user of a
+/// container.
 ///
 /// # Errors
-/// When the file system refuses, for example because a file stands where a directory is needed.
-pub fn make_parent(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), fs::create_dir_all)
+/// When the file system refuses; `NotADirectory` when a file stands where a directory is needed.
+pub fn make_directory(top: &Path, below: &Path) -> io::Result<()> {
+    let mut path = top.to_path_buf();
+    for part in below {
+        path.push(part);
+        match fs::create_dir(&path) {
+            Ok(()) => fs::set_permissions(&path, fs::Permissions::from_mode(DIRECTORY))?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if !path.is_dir() {
+                    return Err(io::ErrorKind::NotADirectory.into());
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Writes a file that every user of a container may read; an older one is replaced.
+///
+/// # Errors
+/// When the file system refuses.
+pub fn write_readable(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = File::options().write(true).create_new(true).open(path)?;
+    file.write_all(bytes)?;
+    file.set_permissions(fs::Permissions::from_mode(FILE))
 }
 
 #[cfg(test)]
@@ -114,5 +148,32 @@ mod tests {
             assert!(relative_path(bad).is_err(), "{bad}");
         }
         assert_eq!(relative_path("a/b c.csv").unwrap(), Path::new("a/b c.csv"));
+    }
+
+    /// Proves: CC-3
+    #[test]
+    fn what_a_container_sees_is_readable_for_its_user_whatever_the_umask() {
+        let folder = tempfile::tempdir().unwrap();
+        let (work, workload) = (WorkDir::new(folder.path()), "w-0123456789abcdef0".parse().unwrap());
+        fs::create_dir(work.of(&workload)).unwrap();
+        let made = work.make(&workload, "input/config").unwrap();
+        // Twice: a repeated attempt replaces what is there, although it is read-only.
+        for text in ["first", "second"] {
+            write_readable(&made.join("a.json"), text.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(made.join("a.json")).unwrap(), text);
+        }
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&made), 0o755);
+        assert_eq!(mode(made.parent().unwrap()), 0o755);
+        assert_eq!(mode(&made.join("a.json")), 0o444);
+        fs::set_permissions(&made, fs::Permissions::from_mode(0o700)).unwrap();
+        work.make_empty(&workload, "input/config").unwrap();
+        assert_eq!(mode(&made), 0o755, "made afresh");
+        assert!(!made.join("a.json").exists());
+        let clash = make_directory(folder.path(), Path::new("file/below")).and_then(|()| {
+            fs::write(folder.path().join("file/below/x"), "")?;
+            make_directory(folder.path(), Path::new("file/below/x/y"))
+        });
+        assert_eq!(clash.unwrap_err().kind(), io::ErrorKind::NotADirectory);
     }
 }

@@ -212,10 +212,17 @@ impl Archives for NodeClient {
         )
     }
 
-    fn unpack_archive(&self, archive: OwnedFd, workload: &WorkloadId, scratch: &str) -> Result<(), ExecutorError> {
+    fn unpack_archive(
+        &self,
+        archive: OwnedFd,
+        workload: &WorkloadId,
+        scratch: &str,
+        limit: Option<Duration>,
+    ) -> Result<(), ExecutorError> {
         let request = Request::UnpackArchive {
             workload: workload.clone(),
             scratch: scratch.into(),
+            limit_ms: limit.map(millis),
         };
         self.done(&request, Some(archive.as_fd()))
     }

@@ -201,8 +201,14 @@ impl Archives for LocalHost {
         self.runtime.unpack_layer(blob, diff_id)
     }
 
-    fn unpack_archive(&self, archive: OwnedFd, workload: &WorkloadId, scratch: &str) -> Result<(), ExecutorError> {
-        self.runtime.unpack_archive(archive, workload, scratch)
+    fn unpack_archive(
+        &self,
+        archive: OwnedFd,
+        workload: &WorkloadId,
+        scratch: &str,
+        limit: Option<Duration>,
+    ) -> Result<(), ExecutorError> {
+        self.runtime.unpack_archive(archive, workload, scratch, limit)
     }
 
     fn pack(

@@ -63,6 +63,7 @@ pub enum Request {
     UnpackArchive {
         workload: WorkloadId,
         scratch: String,
+        limit_ms: Option<u64>,
     },
     /// +fd: where the archive goes.
     Pack {

@@ -148,9 +148,14 @@ fn answer(request: Request, descriptor: Option<OwnedFd>, host: &dyn NodeHost) ->
             .read_log(&workload, offset, max_bytes.min(1 << 20))
             .map(|chunk| (Answer::Log { chunk }, None)),
         Request::UnpackLayer { diff_id } => host.unpack_layer(carried()?, &diff_id).map(done),
-        Request::UnpackArchive { workload, scratch } => {
+        Request::UnpackArchive {
+            workload,
+            scratch,
+            limit_ms,
+        } => {
             check::component("scratch directory", &scratch).map_err(refused)?;
-            host.unpack_archive(carried()?, &workload, &scratch).map(done)
+            let limit = limit_ms.map(Duration::from_millis);
+            host.unpack_archive(carried()?, &workload, &scratch, limit).map(done)
         }
         Request::Pack {
             workload,

@@ -88,8 +88,14 @@ impl Archives for FakeHost {
         self.layers.lock().unwrap().push(bytes);
         Ok(())
     }
-    fn unpack_archive(&self, _archive: OwnedFd, _workload: &WorkloadId, _scratch: &str) -> Result<(), ExecutorError> {
-        Err(ExecutorError::Refused("a path leaves the archive".into()))
+    fn unpack_archive(
+        &self,
+        _archive: OwnedFd,
+        _workload: &WorkloadId,
+        _scratch: &str,
+        limit: Option<Duration>,
+    ) -> Result<(), ExecutorError> {
+        Err(ExecutorError::Refused(format!("not within {limit:?}")))
     }
     fn pack(&self, _w: &WorkloadId, _s: &str, _f: PackFormat, out: OwnedFd) -> Result<Packed, ExecutorError> {
         std::fs::File::from(out).write_all(b"packed").unwrap();
@@ -236,10 +242,12 @@ fn errors_keep_their_kind_across_the_socket() {
     let (client, _host, _dir) = pair(FakeHost::default());
     assert!(matches!(client.observe_one(&workload()), Err(ExecutorError::Unknown)));
     let archive = tempfile::tempfile().unwrap();
-    assert!(matches!(
-        client.unpack_archive(archive.into(), &workload(), "model"),
-        Err(ExecutorError::Refused(_))
-    ));
+    let Err(ExecutorError::Refused(why)) =
+        client.unpack_archive(archive.into(), &workload(), "model", Some(Duration::from_secs(60)))
+    else {
+        panic!("the refusal keeps its kind");
+    };
+    assert_eq!(why, "not within Some(60s)", "the limit travels too");
     let listener = ListenerSpec {
         address: "127.0.0.1".parse().unwrap(),
         port: 0,

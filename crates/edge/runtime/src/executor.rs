@@ -185,8 +185,15 @@ pub struct Packed {
 pub trait Archives: Send + Sync {
     /// Unpacks a layer blob (tar, tar+gzip, tar+zstd) once, checking its diff id; a known layer is a no-op.
     fn unpack_layer(&self, blob: OwnedFd, diff_id: &Sha256Digest) -> Result<(), ExecutorError>;
-    /// Unpacks a gzipped tar (a model) into a scratch directory of a prepared workload.
-    fn unpack_archive(&self, archive: OwnedFd, workload: &WorkloadId, scratch: &str) -> Result<(), ExecutorError>;
+    /// Unpacks a gzipped tar (a model) into a scratch directory of a prepared workload. `Refused` when that takes longer
+    /// than `limit` (CC-55); what was unpacked until then may stay.
+    fn unpack_archive(
+        &self,
+        archive: OwnedFd,
+        workload: &WorkloadId,
+        scratch: &str,
+        limit: Option<Duration>,
+    ) -> Result<(), ExecutorError>;
     /// Packs a scratch directory into `out`. Symbolic links that leave the directory are not followed (CC-37).
     fn pack(
         &self,

@@ -247,7 +247,7 @@ fn a_model_archive_is_unpacked_for_the_container_and_a_hostile_one_is_refused() 
         Entry::File("out/etc/evil", 0o644, b"x"),
     ]));
     assert!(matches!(
-        lab.runtime.unpack_archive(blob(&hostile), &spec.workload, "evil"),
+        lab.runtime.unpack_archive(blob(&hostile), &spec.workload, "evil", None),
         Err(ExecutorError::Refused(_))
     ));
     assert!(!PathBuf::from("/etc/evil").exists());
@@ -255,8 +255,18 @@ fn a_model_archive_is_unpacked_for_the_container_and_a_hostile_one_is_refused() 
         Entry::Owned("a/weights", 4_000_000_000, b"numbers\n"),
         Entry::Link("latest", "a/weights"),
     ]));
+    // An archive that does not end: nobody writes to the pipe. The control is the same call on one that does, below.
+    let (never_ends, _open) = rustix::pipe::pipe().unwrap();
+    let limit = Some(std::time::Duration::from_millis(300));
+    let late = lab.runtime.unpack_archive(never_ends, &spec.workload, "late", limit);
+    assert!(matches!(late, Err(ExecutorError::Refused(why)) if why == "it took longer than 0.3 seconds"));
     lab.runtime
-        .unpack_archive(blob(&good), &spec.workload, "model")
+        .unpack_archive(
+            blob(&good),
+            &spec.workload,
+            "model",
+            Some(std::time::Duration::from_secs(60)),
+        )
         .unwrap();
     spec.mounts = vec![Mount::Scratch {
         name: "model".into(),
@@ -354,13 +364,17 @@ fn what_was_packed_unpacks_to_the_same() {
     header.set_mode(0o644);
     builder.append_data(&mut header, &name, &b"inside"[..]).unwrap();
     let bytes = builder.into_inner().unwrap();
-    lab.runtime.unpack_archive(blob(&bytes), &workload, "model").unwrap();
+    lab.runtime
+        .unpack_archive(blob(&bytes), &workload, "model", None)
+        .unwrap();
     let mut file = tempfile::tempfile().unwrap();
     lab.runtime
         .pack(&workload, "model", PackFormat::TarGz, file.try_clone().unwrap().into())
         .unwrap();
     file.rewind().unwrap();
-    lab.runtime.unpack_archive(file.into(), &workload, "copy").unwrap();
+    lab.runtime
+        .unpack_archive(file.into(), &workload, "copy", None)
+        .unwrap();
     assert_eq!(
         lab.runtime.read_file(&workload, "copy", &name, 100).unwrap().unwrap(),
         b"inside"
@@ -426,7 +440,9 @@ fn the_process_that_reads_strangers_archives_can_do_nothing_else() {
         .flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes())
         .collect();
     let model = tar(&[Entry::File("weights", 0o644, &noise)]);
-    lab.runtime.unpack_archive(blob(&model), &workload, "model").unwrap();
+    lab.runtime
+        .unpack_archive(blob(&model), &workload, "model", None)
+        .unwrap();
     let (read, write) = std::io::pipe().unwrap();
     std::thread::scope(|scope| {
         let packing = scope.spawn(|| lab.runtime.pack(&workload, "model", PackFormat::Tar, write.into()));

@@ -14,6 +14,7 @@ use isolarium_model::sagemaker::{Attachment, Endpoint};
 use isolarium_model::{Key, Timestamp};
 use isolarium_runtime::executor::{ExecutorError, WorkloadState};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 /// What was found about one instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +75,7 @@ impl Tending<'_> {
         match self.start() {
             Ok(image) => {
                 self.container.launched = true;
+                self.container.started = Some(self.deps.now());
                 self.container.image = Some(image);
                 Ok((Verdict::Starting, now.after(self.deps.settings.startup_ping_interval)))
             }
@@ -114,19 +116,20 @@ impl Tending<'_> {
         })
     }
 
+    /// Brings the model data in, within `ModelDataDownloadTimeoutInSeconds` if that is given (CC-55).
     fn model(&self, actor: &Actor) -> Result<ModelMount, StageError> {
         let workload = &self.instance.placement.workload;
+        let limit = self.variant.variant.download_timeout.map(Duration::from_secs);
+        stage::ca_bundle(self.deps, &self.instance.placement)?;
         match &self.variant.model.data {
             None => Ok(ModelMount::Archive),
             Some(ModelData::Archive { uri }) => {
-        let limit = self.variant.variant.download_timeout.map(Duration::from_secs);
-        stage::ca_bundle(self.deps, &self.instance.placement)?;
                 let archive: OwnedFd = self.deps.transfer.open(actor, uri)?;
-                self.deps.archives.unpack_archive(archive, workload, MODEL)?;
+                self.deps.archives.unpack_archive(archive, workload, MODEL, limit)?;
                 Ok(ModelMount::Archive)
             }
             Some(ModelData::Prefix { uri } | ModelData::Object { uri }) => {
-                stage::objects(self.deps, actor, workload, uri, MODEL)?;
+                stage::objects(self.deps, actor, workload, uri, MODEL, limit)?;
                 Ok(ModelMount::Objects)
             }
         }

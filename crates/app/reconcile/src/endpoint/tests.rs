@@ -211,6 +211,41 @@ fn the_variants_own_start_up_limit_counts() {
     assert_eq!(lab.endpoint().status, EndpointStatus::Failed);
 }
 
+/// Proves: CC-55, CC-49
+#[test]
+fn model_data_has_its_own_limit_and_takes_nothing_from_the_start_up_deadline() {
+    let with_limit = || {
+        let mut limited = variant("v", 1);
+        limited.variant.download_timeout = Some(300);
+        limited
+    };
+    let mut lab = Lab::new(vec![with_limit()]);
+    lab.world.lock().unpacking_takes = Duration::from_secs(301);
+    lab.pass(2);
+    assert_eq!(lab.endpoint().status, EndpointStatus::Failed);
+    let reason = lab.endpoint().failure_reason.unwrap().to_string();
+    assert_eq!(reason, "The model data could not be loaded: it took too long");
+    // Control: within the limit, and although it took longer than a container may take to answer.
+    let mut lab = Lab::new(vec![with_limit()]);
+    lab.world.lock().unpacking_takes = Duration::from_secs(299);
+    lab.pass(2);
+    assert_eq!(lab.endpoint().status, EndpointStatus::InService);
+    // Linked objects keep to the limit too.
+    let mut prefix = with_limit();
+    prefix.model.data = Some(ModelData::Prefix {
+        uri: "s3://models/tree/".parse().unwrap(),
+    });
+    let mut lab = Lab::new(vec![prefix]);
+    lab.world.put_object("s3://models/tree/a", b"a");
+    lab.world.lock().listing_takes = Duration::from_secs(300);
+    lab.pass(2);
+    let reason = lab.endpoint().failure_reason.unwrap().to_string();
+    assert_eq!(
+        reason,
+        "The model data could not be loaded: it took longer than 300 seconds"
+    );
+}
+
 /// Proves: NI-14
 #[test]
 fn a_role_that_may_not_read_the_model_fails_the_endpoint() {

@@ -64,7 +64,7 @@ impl Archives for NoNode {
     fn unpack_layer(&self, _: OwnedFd, _: &Sha256Digest) -> Result<(), ExecutorError> {
         refused()
     }
-    fn unpack_archive(&self, _: OwnedFd, _: &WorkloadId, _: &str) -> Result<(), ExecutorError> {
+    fn unpack_archive(&self, _: OwnedFd, _: &WorkloadId, _: &str, _: Option<Duration>) -> Result<(), ExecutorError> {
         refused()
     }
     fn pack(&self, _: &WorkloadId, _: &str, _: PackFormat, _: OwnedFd) -> Result<Packed, ExecutorError> {

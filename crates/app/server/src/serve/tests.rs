@@ -311,7 +311,7 @@ pass_on!(Executor {
 });
 pass_on!(Archives {
     fn unpack_layer(&self, blob: OwnedFd, diff_id: &Sha256Digest) -> Done<()>;
-    fn unpack_archive(&self, archive: OwnedFd, workload: &WorkloadId, scratch: &str) -> Done<()>;
+    fn unpack_archive(&self, archive: OwnedFd, workload: &WorkloadId, scratch: &str, limit: Option<Duration>) -> Done<()>;
     fn pack(&self, workload: &WorkloadId, scratch: &str, format: PackFormat, out: OwnedFd) -> Done<Packed>;
     fn read_file(&self, workload: &WorkloadId, scratch: &str, path: &str, max: usize) -> Done<Option<Vec<u8>>>;
 });

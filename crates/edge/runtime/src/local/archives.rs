@@ -17,6 +17,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 /// Bounds on a layer or model: far above real ones, far below what fills a machine unseen.
 const UNPACK_LIMITS: Limits = Limits {
@@ -59,7 +60,7 @@ impl LocalRuntime {
             limits: UNPACK_LIMITS,
         };
         let unpacked = self
-            .archive(&task, blob.as_fd(), target.as_fd())
+            .archive(&task, blob.as_fd(), target.as_fd(), None)
             .and_then(|message| match message {
                 Message::Unpacked { opaque } => {
                     make_opaque(&target, &opaque).map_err(host(unpacking()))?;
@@ -86,13 +87,20 @@ impl LocalRuntime {
     /// See [`crate::Archives::unpack_archive`]. The directory is made if need be; on an error it may hold a part.
     ///
     /// # Errors
-    /// `Unknown` when the workload is not prepared, `Refused` when the archive breaks a rule.
-    pub fn unpack_archive(&self, archive: OwnedFd, workload: &WorkloadId, scratch: &str) -> Result<(), ExecutorError> {
+    /// `Unknown` when the workload is not prepared, `Refused` when the archive breaks a rule or takes longer than `limit`.
+    pub fn unpack_archive(
+        &self,
+        archive: OwnedFd,
+        workload: &WorkloadId,
+        scratch: &str,
+        limit: Option<Duration>,
+    ) -> Result<(), ExecutorError> {
         let target = self.scratch(workload, scratch, true)?.ok_or(ExecutorError::Unknown)?;
         match self.archive(
             &Task::Archive { limits: UNPACK_LIMITS },
             archive.as_fd(),
             target.as_fd(),
+            limit,
         )? {
             Message::Unpacked { .. } => Ok(()),
             other => Err(unexpected(other)),
@@ -118,6 +126,7 @@ impl LocalRuntime {
             },
             out.as_fd(),
             source.as_fd(),
+            None,
         )? {
             Message::Packed { packed } => Ok(packed),
             other => Err(unexpected(other)),
@@ -181,14 +190,17 @@ impl LocalRuntime {
         }
     }
 
-    /// Runs one task in a process of its own.
+    /// Runs one task in a process of its own, which is ended when its answer takes longer than `limit`.
     fn archive(
         &self,
         task: &Task,
         archive: BorrowedFd<'_>,
         directory: BorrowedFd<'_>,
+        limit: Option<Duration>,
     ) -> Result<Message, ExecutorError> {
         let (ours, theirs) = UnixStream::pair().map_err(host("making a socket"))?;
+        ours.set_read_timeout(limit)
+            .map_err(host("limiting an archive process"))?;
         let child = Command::new(&self.config.self_exe)
             .arg("unpack")
             .env_clear()
@@ -221,6 +233,10 @@ impl LocalRuntime {
                 "the archive process failed: {reason}; is the disk full?"
             ))),
             Ok(message) => Ok(message),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let seconds = limit.unwrap_or_default().as_secs_f64();
+                Err(ExecutorError::Refused(format!("it took longer than {seconds} seconds")))
+            }
             Err(error) => Err(ExecutorError::Host(format!(
                 "the archive process did not answer: {error}"
             ))),
