@@ -4,9 +4,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 #[cfg(test)]
 mod tests;
+
+/// How long a lock may still be held by a process that was killed or is on its way out: a supervisor starts the next one
+/// at once.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Version of the layout, in `DIR/VERSION`. A newer one is refused.
 const VERSION: u32 = 1;
@@ -71,10 +76,8 @@ impl Layout {
             .mode(0o600)
             .open(&lock_path)
             .map_err(failed(&lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => return Err(LayoutError::Locked(root.into())),
-            Err(fs::TryLockError::Error(source)) => return Err(failed(&lock_path)(source)),
+        if !take(&lock).map_err(failed(&lock_path))? {
+            return Err(LayoutError::Locked(root.into()));
         }
         let version_path = root.join("VERSION");
         match fs::read_to_string(&version_path) {
@@ -121,6 +124,24 @@ impl Drop for Layout {
     }
 }
 
+/// Locks a file for this process; `false` when another one has it and keeps it for longer than a moment.
+///
+/// # Errors
+/// What the file system answers.
+pub fn take(lock: &File) -> io::Result<bool> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(fs::TryLockError::WouldBlock) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Err(fs::TryLockError::WouldBlock) => return Ok(false),
+            Err(fs::TryLockError::Error(error)) => return Err(error),
+        }
+    }
+}
+
 fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
     match fs::DirBuilder::new().recursive(true).mode(mode).create(path) {
         Ok(()) => Ok(()),
@@ -129,7 +150,9 @@ fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
     }
 }
 
-/// Temporary file, fsync, rename, fsync of the folder: a reader sees the old file or the new one, also after a crash.
+/// Temporary file, fsync, rename, fsync of the folder: a reader sees the old file or the new one, also after a crash. The
+/// writer holds the directory's lock: the temporary file's name is always the same, so that what a crash leaves is
+/// replaced by the next writer.
 ///
 /// # Errors
 /// What the file system answers.
@@ -140,12 +163,17 @@ pub fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut temporary_name = std::ffi::OsString::from(".");
     temporary_name.push(name);
-    temporary_name.push(format!(".{}", std::process::id()));
+    temporary_name.push(".new");
     let temporary = folder.join(temporary_name);
     let written = (|| {
+        // Made anew, never opened: the service may write to `DIR` and `DIR/run`, and what it left under this name could
+        // be a link to a file of root's.
+        match fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .write(true)
             .mode(mode)
             .open(&temporary)?;
@@ -167,7 +195,8 @@ pub fn credentials_text(access_key_id: &str, secret_access_key: &str) -> String 
     format!("[default]\naws_access_key_id = {access_key_id}\naws_secret_access_key = {secret_access_key}\n")
 }
 
-/// Key id and secret of the profile `default` in a shared-credentials file.
+/// Key id and secret of the profile `default` in a shared-credentials file. Values that no engine makes count as absent:
+/// `isolarium env` prints them for a shell to evaluate.
 pub fn read_credentials(text: &str) -> Option<(String, String)> {
     let mut in_default = false;
     let (mut id, mut secret) = (None, None);
@@ -182,13 +211,18 @@ pub fn read_credentials(text: &str) -> Option<(String, String)> {
             }
         }
     }
-    Some((id?, secret?))
+    let plain =
+        |text: &String| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/+=_-".contains(&b));
+    Some((id.filter(plain)?, secret.filter(plain)?))
+}
+
+/// Where a server of the data directory answers, or answered until it was killed.
+pub fn left_address(data_dir: &Path) -> Option<std::net::SocketAddr> {
+    let text = fs::read_to_string(data_dir.join("run/url")).ok()?;
+    text.trim().strip_prefix("http://")?.parse().ok()
 }
 
 /// Where the server of a data directory answers: what a running one wrote down, else what it is configured to do.
 pub fn server_url(data_dir: &Path, listen: std::net::SocketAddr) -> String {
-    match fs::read_to_string(data_dir.join("run/url")) {
-        Ok(text) if text.starts_with("http://") => text.trim().to_owned(),
-        _ => format!("http://{listen}"),
-    }
+    format!("http://{}", left_address(data_dir).unwrap_or(listen))
 }

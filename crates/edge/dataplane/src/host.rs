@@ -239,7 +239,8 @@ impl Host {
     }
 
     fn record(&self) -> PathBuf {
-        self.options.run_dir.join("host-before.json")
+        // In a directory of its own, where nobody but root can put anything.
+        self.options.run_dir.join("host/before.json")
     }
 
     fn host_handle(&self) -> Result<Arc<Handle>, HostError> {

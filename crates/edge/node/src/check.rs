@@ -2,6 +2,8 @@
 //! path or a limit that the privileged half acts on.
 
 use isolarium_runtime::executor::{LaunchSpec, Mount};
+use rustix::fs::FileType;
+use std::os::fd::OwnedFd;
 
 /// Why a request was refused before anything privileged looked at it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +27,10 @@ pub enum BadRequest {
     TooLong(&'static str),
     #[error("the network is another workload's")]
     Network,
+    #[error("the descriptor is not a regular file")]
+    Descriptor,
+    #[error("the credentials file may hold one key of the profile default and nothing else")]
+    Credentials,
 }
 
 /// One path component: no slash, no dots alone, printable, at most 64 bytes.
@@ -88,6 +94,36 @@ fn text(what: &'static str, text: &str, longest: usize) -> Result<(), BadRequest
         Err(BadRequest::Text(what))
     } else {
         Ok(())
+    }
+}
+
+/// A passed descriptor that reads or writes a file: nothing else ends by itself, and the archive process that gets it
+/// would wait for ever.
+///
+/// # Errors
+/// `Descriptor` for pipes, sockets, devices, directories and what cannot be looked at.
+pub fn regular_file(descriptor: &OwnedFd) -> Result<(), BadRequest> {
+    match rustix::fs::fstat(descriptor) {
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => Ok(()),
+        _ => Err(BadRequest::Descriptor),
+    }
+}
+
+/// A credentials file as the engine writes it: one profile with a key id and a secret. Whoever started the engine gets
+/// this file, and such files can name programs to run (`credential_process`).
+///
+/// # Errors
+/// `Credentials` when there is anything else in it.
+pub fn credentials(text: &str) -> Result<(), BadRequest> {
+    let plain = |value: &str, also: &[u8]| {
+        (16..=128).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_alphanumeric() || also.contains(&b))
+    };
+    let parts = text
+        .strip_prefix("[default]\naws_access_key_id = ")
+        .and_then(|rest| rest.strip_suffix('\n')?.split_once("\naws_secret_access_key = "));
+    match parts {
+        Some((id, secret)) if plain(id, b"") && plain(secret, b"/+=") => Ok(()),
+        _ => Err(BadRequest::Credentials),
     }
 }
 

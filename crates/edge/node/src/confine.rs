@@ -73,6 +73,7 @@ pub fn become_service(data_dir: &Path, uid: u32, gid: u32) -> Result<PathBuf, Co
     .map_err(at("binding the data directory"))?;
     // Records, keys and objects are the service's alone, whatever the starter's umask was.
     rustix::process::umask(Mode::from(0o077));
+    give_up_terminal().map_err(at("giving up the terminal"))?;
     become_user(uid, gid).map_err(at("becoming the service user"))?;
     Ok(view)
 }
@@ -83,6 +84,21 @@ fn check(result: libc::c_int) -> io::Result<()> {
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// Detaches the process from the terminal of whoever started the engine. Its standard streams may lead there, and
+/// whoever holds a controlling terminal can type into it (TIOCSTI): into a root shell.
+#[expect(unsafe_code, reason = "this request has no safe wrapper")]
+fn give_up_terminal() -> io::Result<()> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let terminal = match rustix::fs::open("/dev/tty", flags, Mode::empty()) {
+        Ok(terminal) => terminal,
+        // There is none.
+        Err(rustix::io::Errno::NXIO | rustix::io::Errno::NOENT | rustix::io::Errno::NODEV) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    // SAFETY: the descriptor is open and the request takes no argument.
+    check(unsafe { libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&terminal), libc::TIOCNOTTY) })
 }
 
 #[expect(unsafe_code, reason = "unshare has no safe wrapper")]

@@ -8,7 +8,7 @@ use isolarium_runtime::executor::{
     Archives, BlockedAttempt, Dial, EgressReport, Executor, ExecutorError, LaunchSpec, LogChunk, Observed, PackFormat,
     Packed, WorkloadState,
 };
-use isolarium_runtime::local::{LocalConfig, LocalRuntime};
+use isolarium_runtime::local::{LocalConfig, LocalRuntime, make_folder};
 use std::error::Error;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,6 +25,8 @@ const LONGEST_END: Duration = Duration::from_secs(20);
 pub struct LocalHost {
     runtime: LocalRuntime,
     network: Host,
+    /// What the operator configured for this process: the only shared network it makes.
+    configured: HostNetwork,
     reporter: Arc<OnceLock<Option<Reporter>>>,
     bpf_dir: PathBuf,
     credentials: PathBuf,
@@ -33,12 +35,18 @@ pub struct LocalHost {
 
 impl LocalHost {
     /// Opens containers, shared network and report of one data directory. `starter` is the user who gets the
-    /// credentials file. A machine without eBPF runs containers all the same: the report is never the wall.
+    /// credentials file, `configured` the one shared network that may be asked for. A machine without eBPF runs containers all the same: the report is never the wall.
     ///
     /// # Errors
     /// What the operator must mend before any container can run.
-    pub fn open(config: LocalConfig, starter: (u32, u32)) -> Result<Self, ExecutorError> {
+    pub fn open(config: LocalConfig, starter: (u32, u32), configured: HostNetwork) -> Result<Self, ExecutorError> {
         let run_dir = config.data_dir.join("run");
+        // The service can make entries in `run`: what this process trusts there exists before the service does.
+        for name in ["netns", "bpf", "host"] {
+            let folder = run_dir.join(name);
+            make_folder(&folder, 0o700)
+                .map_err(|error| ExecutorError::Host(format!("cannot use {}: {error}", folder.display())))?;
+        }
         let credentials = config.data_dir.join("credentials");
         let bpf_dir = run_dir.join("bpf");
         let reporter = Arc::new(OnceLock::new());
@@ -58,6 +66,7 @@ impl LocalHost {
         Ok(Self {
             runtime,
             network,
+            configured,
             reporter,
             bpf_dir,
             credentials,
@@ -271,7 +280,14 @@ fn merged(attempts: impl Iterator<Item = BlockedAttempt>) -> Vec<BlockedAttempt>
     for attempt in attempts {
         let same = |row: &&mut BlockedAttempt| {
             (row.pid, &row.process, &row.protocol, row.address, row.port, &row.name)
-                == (attempt.pid, &attempt.process, &attempt.protocol, attempt.address, attempt.port, &attempt.name)
+                == (
+                    attempt.pid,
+                    &attempt.process,
+                    &attempt.protocol,
+                    attempt.address,
+                    attempt.port,
+                    &attempt.name,
+                )
         };
         match rows.iter_mut().find(same) {
             Some(row) => {
@@ -309,7 +325,16 @@ fn attempt(raw: RawAttempt) -> BlockedAttempt {
 
 impl Network for LocalHost {
     fn ensure_network(&self, network: &HostNetwork) -> Result<(), ExecutorError> {
-        self.network.ensure(network).map_err(|error| host_failed(&error))
+        if *network != self.configured {
+            return Err(ExecutorError::Host(
+                "the network asked for is not the one configured for the node process; start both halves with the same \
+                 configuration"
+                    .into(),
+            ));
+        }
+        self.network
+            .ensure(&self.configured)
+            .map_err(|error| host_failed(&error))
     }
 
     fn listen(&self, listener: &ListenerSpec) -> Result<OwnedFd, ExecutorError> {

@@ -11,16 +11,38 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Longest a request may block the connection it came on.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// Conversations at one time. Each is a thread, and the service needs one for each of its own threads that wait.
+const CONVERSATIONS: usize = 256;
 
 /// A listening node.
 pub struct NodeServer {
     listener: UnixListener,
     host: Arc<dyn NodeHost>,
     allowed_uid: u32,
+    /// Conversations that run. The sum of what a misbehaving service can make this process hold is bounded by it.
+    running: Arc<AtomicUsize>,
+}
+
+/// One of the conversations; gives its place back however it ends.
+struct Seat(Arc<AtomicUsize>);
+
+impl Seat {
+    fn take(running: &Arc<AtomicUsize>) -> Option<Self> {
+        let seat = Self(Arc::clone(running));
+        (running.fetch_add(1, Ordering::Relaxed) < CONVERSATIONS).then_some(seat)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl NodeServer {
@@ -40,6 +62,7 @@ impl NodeServer {
             listener,
             host,
             allowed_uid,
+            running: Arc::default(),
         })
     }
 
@@ -63,11 +86,18 @@ impl NodeServer {
                 tracing::warn!("refused a connection from a foreign user");
                 continue;
             }
+            let Some(seat) = Seat::take(&self.running) else {
+                tracing::warn!("refused a connection of the service, which has {CONVERSATIONS} already");
+                continue;
+            };
             let host = Arc::clone(&self.host);
             let spawned = std::thread::Builder::new()
                 .name("node-conn".into())
                 .stack_size(512 << 10)
-                .spawn(move || converse(&stream, host.as_ref()));
+                .spawn(move || {
+                    let _seat = seat;
+                    converse(&stream, host.as_ref());
+                });
             if let Err(error) = spawned {
                 tracing::warn!(%error, "no thread for a connection of the service");
             }
@@ -121,13 +151,21 @@ type Reply = Result<(Answer, Option<OwnedFd>), ExecutorError>;
 
 fn answer(request: Request, descriptor: Option<OwnedFd>, host: &dyn NodeHost) -> Reply {
     let done = |()| (Answer::Done, None);
-    let carried = || descriptor.ok_or_else(|| ExecutorError::Host("the request came without its descriptor".into()));
+    let carried = || -> Result<OwnedFd, ExecutorError> {
+        let descriptor =
+            descriptor.ok_or_else(|| ExecutorError::Host("the request came without its descriptor".into()))?;
+        check::regular_file(&descriptor).map_err(refused)?;
+        Ok(descriptor)
+    };
     let wait = |ms: u64| Duration::from_millis(ms).min(LONGEST_WAIT);
     match request {
         Request::Hello { .. } | Request::Lifeline => Err(ExecutorError::Host("out of order".into())),
         Request::EnsureNetwork { network } => host.ensure_network(&network).map(done),
         Request::Listen { listener } => host.listen(&listener).map(|fd| (Answer::Descriptor, Some(fd))),
-        Request::WriteCredentials { text } => host.write_credentials(&text).map(done),
+        Request::WriteCredentials { text } => {
+            check::credentials(&text).map_err(refused)?;
+            host.write_credentials(&text).map(done)
+        }
         Request::Prepare { workload } => host.prepare(&workload).map(done),
         Request::Launch { spec } => {
             check::launch(&spec).map_err(refused)?;

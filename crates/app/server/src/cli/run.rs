@@ -210,8 +210,15 @@ fn local_config(config: &Config, data_dir: &Path, (uid, gid): (u32, u32)) -> any
 }
 
 fn local_host(config: &Config, dir: &NodeDir, user: (u32, u32)) -> anyhow::Result<LocalHost> {
-    LocalHost::open(local_config(config, dir.root(), user)?, starter())
-        .context("this host cannot run containers; `isolarium doctor` says what to do")
+    // Folders of images and models keep the modes they say, for every user of a container; what nobody else on the host
+    // may see lies below folders that say so.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    LocalHost::open(
+        local_config(config, dir.root(), user)?,
+        starter(),
+        config.host_network(),
+    )
+    .context("this host cannot run containers; `isolarium doctor` says what to do")
 }
 
 /// The privileged half with its child.
@@ -288,14 +295,16 @@ fn serve_here(
         })?;
         let server = Server::start(config, host).await?;
         print(&format!("ready {}\n", server.url()))?;
-        let exit = tokio::select! {
-            asked = asked => { asked??; Exit::Success }
+        tokio::select! {
+            asked = asked => asked??,
             _ = orphaned => {
-                tracing::error!("the node process is gone; stopping");
-                Exit::Failure
+                tracing::error!("the node process is gone; stopping at once");
+                // No drain: nothing can be done for requests without a node, and the next pair waits for the data
+                // directory. Everything on disk stands an end at any moment.
+                std::process::exit(1);
             }
-        };
+        }
         server.stop().await;
-        Ok(exit)
+        Ok(Exit::Success)
     })
 }

@@ -42,6 +42,29 @@ fn files_are_written_whole_with_their_mode() {
     );
 }
 
+/// A link under the temporary file's name is replaced and not written through; the file that does appear is the control.
+///
+/// Proves: ISO-17
+#[test]
+fn a_planted_link_does_not_lead_the_writer_to_another_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, victim) = (dir.path().join("node.pid"), dir.path().join("victim"));
+    fs::write(&victim, "precious").unwrap();
+    std::os::unix::fs::symlink(&victim, dir.path().join(".node.pid.new")).unwrap();
+    write_whole(&path, b"1\n", 0o644).unwrap();
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+    assert_eq!(fs::read(&path).unwrap(), b"1\n");
+    assert!(fs::symlink_metadata(&path).unwrap().is_file());
+}
+
+#[test]
+fn credentials_that_a_shell_would_run_are_not_read() {
+    for bad in ["$(id)", "`id`", "a;b", "a b", "'"] {
+        assert_eq!(read_credentials(&credentials_text("AKIAEXAMPLE", bad)), None, "{bad}");
+        assert_eq!(read_credentials(&credentials_text(bad, "secret")), None, "{bad}");
+    }
+}
+
 #[test]
 fn credentials_are_read_as_written() {
     let text = credentials_text("AKIAEXAMPLE", "secret/+=");

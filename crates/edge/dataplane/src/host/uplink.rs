@@ -7,6 +7,7 @@ use isolarium_netplan::{Tag, ruleset};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 /// Settings that the host's plan changes.
@@ -31,6 +32,9 @@ pub(super) fn remember(record: &Path, host: &Handle) -> Result<(), HostError> {
         .map_err(failed())?;
     let new = record.with_extension("new");
     let write = || {
+        if let Some(folder) = record.parent() {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        }
         let mut file = fs::File::create(&new)?;
         file.write_all(&text)?;
         file.sync_all()?;

@@ -88,3 +88,25 @@ fn a_launch_spec_names_its_own_network_and_sane_limits() {
     spec.process.argv = vec!["a\0b".into()];
     assert_eq!(launch(&spec), Err(BadRequest::Text("argument")));
 }
+
+/// The file goes to whoever started the engine: the first text is the control.
+///
+/// Proves: ISO-17
+#[test]
+fn a_credentials_file_with_anything_but_one_key_is_refused() {
+    let secret = "abcdefghijABCDEFGHIJ0123456789/+=/+=abcd";
+    let good = format!("[default]\naws_access_key_id = AKIA0123456789ABCDEF\naws_secret_access_key = {secret}\n");
+    credentials(&good).unwrap();
+    for bad in [
+        String::new(),
+        format!("{good}credential_process = /tmp/evil\n"),
+        format!("[default]\ncredential_process = /tmp/evil\n{good}"),
+        good.replace("default", "other"),
+        good.replace(secret, "$(touch /tmp/evil)abcdef"),
+        good.replace(secret, &format!("{secret}\ncredential_process = /tmp/evil")),
+        good.replace("AKIA0123456789ABCDEF", "AKIA0123456789ABCDEF;id"),
+        good.replace("AKIA0123456789ABCDEF", ""),
+    ] {
+        assert_eq!(credentials(&bad), Err(BadRequest::Credentials), "{bad}");
+    }
+}

@@ -2,6 +2,7 @@
 
 use super::LocalRuntime;
 use super::place::{DISK_IDS, Place, RANGE, host};
+use super::remove::remove_tree;
 use crate::archive::{Limits, Mapped, Message, Task};
 use crate::executor::{ExecutorError, PackFormat, Packed};
 use crate::shim::scratch;
@@ -276,10 +277,6 @@ fn make_opaque(layer: &OwnedFd, directories: &[Vec<u8>]) -> io::Result<()> {
         rustix::fs::fsetxattr(&directory, "trusted.overlay.opaque", b"y", XattrFlags::empty())?;
     }
     Ok(())
-}
-
-fn remove_tree(path: &Path) -> io::Result<()> {
-    super::place::absent_is_fine(fs::remove_dir_all(path))
 }
 
 /// Removes what a crash left half-unpacked.

@@ -1,8 +1,8 @@
 //! Starting one container.
 
-use super::{LocalRuntime, lock, slots};
+use super::{LAUNCH_PATIENCE, LocalRuntime, lock, slots};
 use crate::executor::{ExecutorError, LaunchSpec};
-use crate::local::place::host;
+use crate::local::place::{absent_is_fine, host};
 use crate::local::record::{LaunchOutcome, Record, read_exit};
 use crate::shim::{Job, Reply};
 use crate::sys::{self, channel};
@@ -13,10 +13,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
-use std::time::Duration;
-
-/// Longest a shim may take to build and start a container.
-const LAUNCH_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Puts the report's programs on the container's cgroup v2 directory, given with the group's id.
 pub type Attach<'a> = dyn FnMut(BorrowedFd<'_>, u64) -> io::Result<()> + 'a;
@@ -51,13 +47,20 @@ impl LocalRuntime {
         let lock = options
             .open(&lock_path)
             .map_err(host(format!("cannot open {}", lock_path.display())))?;
-        if !sys::try_lock(lock.as_fd()).map_err(host("locking the workload"))? {
-            return Ok(());
+        while !sys::try_lock(lock.as_fd()).map_err(host("locking the workload"))? {
+            self.launch_settled(&spec.workload)
+                .map_err(host("waiting for an earlier launch"))?;
+            if self
+                .shim_lives(&spec.workload)
+                .map_err(host("looking at the workload's lock"))?
+            {
+                return Ok(());
+            }
         }
         if self.has_run(spec)? {
             return Ok(());
         }
-        self.prepare(&spec.workload)?;
+        self.make_work(&spec.workload)?;
         let outcome = self.start(spec, lock.into(), netns, attach);
         if let Err(error) = &outcome {
             self.undo(spec, error);
@@ -79,6 +82,10 @@ impl LocalRuntime {
                 ..
             })
         );
+        if !started {
+            // What is noted of a launch is its own outcome: a failed one's would be taken for this one's.
+            absent_is_fine(fs::remove_file(self.place.record(&spec.workload))).map_err(reading())?;
+        }
         self.settle(&spec.workload)
             .map_err(host(format!("ending what is left of {}", spec.workload)))?;
         Ok(started)

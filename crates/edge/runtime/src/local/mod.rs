@@ -9,12 +9,13 @@ pub(crate) mod mounts;
 pub(crate) mod oci;
 pub(crate) mod place;
 pub(crate) mod record;
+mod remove;
 pub(crate) mod seccomp;
 pub(crate) mod slots;
 pub(crate) mod user;
 
 pub use doctor::{CheckOutcome, HostCheck, probe_host};
-pub use place::{DISK_IDS, FIRST_WORKLOAD_ID, RANGE};
+pub use place::{DISK_IDS, FIRST_WORKLOAD_ID, RANGE, make_folder};
 
 use crate::executor::{ExecutorError, ExitStatus, LogChunk, Observed, WorkloadState};
 use crate::log;
@@ -22,7 +23,7 @@ use crate::sys;
 use cgroup::Cgroups;
 use isolarium_model::{Timestamp, WorkloadId};
 use oci::OciProgram;
-use place::{Place, absent_is_fine, host, make_folder};
+use place::{Place, absent_is_fine, host, unfinished};
 use record::{LaunchOutcome, Process, Record, read_exit, write_exit};
 use rustix::fs::inotify;
 use rustix::process::{Signal, pidfd_send_signal};
@@ -38,6 +39,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// How long killed processes and their shim may take to go.
 const END_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Longest a shim may take to build and start a container.
+const LAUNCH_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Which OCI runtime starts containers.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -345,11 +349,19 @@ impl LocalRuntime {
         let removing = || host(format!("removing {workload}"));
         self.cgroups.remove(workload).map_err(removing())?;
         slots::release_where(&self.place.slots(), |owner| owner == workload).map_err(removing())?;
-        absent_is_fine(fs::remove_dir_all(self.place.work(workload))).map_err(removing())?;
-        absent_is_fine(fs::remove_file(self.place.exit(workload))).map_err(removing())?;
-        absent_is_fine(fs::remove_file(self.place.lock(workload))).map_err(removing())?;
-        // Last: while the record is there, `observe` shows the workload and the removal is tried again.
-        absent_is_fine(fs::remove_file(self.place.record(workload))).map_err(removing())
+        remove::remove_tree(&self.place.work(workload)).map_err(removing())?;
+        let (record, exit) = (self.place.record(workload), self.place.exit(workload));
+        // Last the record: while it is there, `observe` shows the workload and the removal is tried again.
+        for path in [
+            unfinished(&record),
+            unfinished(&exit),
+            exit,
+            self.place.lock(workload),
+            record,
+        ] {
+            absent_is_fine(fs::remove_file(path)).map_err(removing())?;
+        }
+        Ok(())
     }
 
     /// See [`crate::Executor::changed`]. Meant for one waiting caller.
@@ -401,6 +413,26 @@ impl LocalRuntime {
     /// # Errors
     /// `Host` when the disk refuses.
     pub fn prepare(&self, workload: &WorkloadId) -> Result<(), ExecutorError> {
+        let _turn = self.busy.turn(workload.as_str());
+        self.launch_settled(workload)
+            .map_err(host(format!("waiting for an earlier launch of {workload}")))?;
+        self.make_work(workload)
+    }
+
+    /// Waits while a shim that another process started (a node that was killed meanwhile) is still building the
+    /// container: it ends or notes what it started. Inputs must not change under it.
+    fn launch_settled(&self, workload: &WorkloadId) -> io::Result<()> {
+        let deadline = Instant::now() + LAUNCH_PATIENCE;
+        while self.shim_lives(workload)? && Record::read(&self.place, workload)?.is_none() {
+            if Instant::now() > deadline {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    fn make_work(&self, workload: &WorkloadId) -> Result<(), ExecutorError> {
         let work = self.place.work(workload);
         let prepared = (|| {
             make_folder(&work, 0o700)?;

@@ -5,7 +5,7 @@ use isolarium_model::{Sha256Digest, WorkloadId};
 use std::fmt::Display;
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// First of the 65,536 ids that own unpacked layers and scratch directories on disk. Containers see them id-mapped to
@@ -86,12 +86,28 @@ pub fn host<E: Display>(doing: impl Display) -> impl FnOnce(E) -> ExecutorError 
     move |error| ExecutorError::Host(format!("{doing}: {error}"))
 }
 
-/// Makes a folder (and its parents) unless it exists.
+/// Makes a folder (and its parents) unless it exists. What is in the way must be a directory of the caller's own: in a
+/// folder that the service may write to, a link or a directory of its making would hand it what is kept there.
+///
+/// # Errors
+/// `PermissionDenied` when it belongs to somebody else or is a link; otherwise what the file system answers.
 pub fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
     match DirBuilder::new().recursive(true).mode(mode).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other,
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        // A recursive builder takes an existing directory, and a link to one, for success.
+        _ => {}
     }
+    let found = fs::symlink_metadata(path)?;
+    if found.is_dir() && found.uid() == rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::PermissionDenied,
+        format!(
+            "{} is not a directory of this user; look who made it, then remove it",
+            path.display()
+        ),
+    ))
 }
 
 /// Whether `error` says that the thing is not there: what deleting wants.
@@ -102,12 +118,19 @@ pub fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
+/// Where [`write_whole`] writes first. One writer at a time has a path: the shim while it lives, `node` otherwise.
+pub fn unfinished(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".tmp");
+    name.into()
+}
+
 /// Temporary file, then rename: a reader sees the old text or the new one. `durable` adds the fsyncs that make that
 /// hold across a power failure.
 pub fn write_whole(path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
-    let temporary = path.with_extension(format!("tmp{}", std::process::id()));
+    let temporary = unfinished(path);
     let written = (|| {
         let mut file = fs::OpenOptions::new()
             .create(true)
@@ -129,4 +152,36 @@ pub fn write_whole(path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
         let _half_written = fs::remove_file(&temporary);
     }
     written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first folder is the control.
+    ///
+    /// Proves: ISO-17
+    #[test]
+    fn a_folder_that_somebody_else_put_there_is_not_taken_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = folder.path().join("own");
+        make_folder(&own, 0o700).unwrap();
+        make_folder(&own, 0o700).unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&own, &link).unwrap();
+        assert_eq!(
+            make_folder(&link, 0o700).unwrap_err().kind(),
+            io::ErrorKind::PermissionDenied
+        );
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(make_folder(&file, 0o700).is_err());
+        let strange = folder.path().join("strange");
+        fs::create_dir(&strange).unwrap();
+        std::os::unix::fs::chown(&strange, Some(64_900), None).unwrap();
+        assert_eq!(
+            make_folder(&strange, 0o700).unwrap_err().kind(),
+            io::ErrorKind::PermissionDenied
+        );
+    }
 }
