@@ -15,7 +15,7 @@ use crate::cli::config::{Config, UnknownKeys};
 use crate::clock::{SystemClock, SystemIds};
 use crate::credentials::{Assume, Credentials, Lifetimes, Session, SessionError};
 use crate::http::authenticate::{Acceptance, StoredIdentities};
-use crate::http::door::{BodyLimits, Door, Engine};
+use crate::http::door::{Door, Engine, RequestLimits};
 use crate::http::listen::{ConnectionLimits, Handler, Listener};
 use crate::http::registry::{ByPolicy, RegistryPart};
 use crate::http::s3::S3Part;
@@ -334,7 +334,8 @@ fn door(
         identities: identities.clone(),
         acceptance: acceptance.clone(),
         account: home.account.clone(),
-        limits: BodyLimits {
+        limits: RequestLimits {
+            head: usize::try_from(config.limits.request_head).unwrap_or(usize::MAX),
             request: config.limits.request_body,
             invoke: config.limits.invoke_body,
             pause,

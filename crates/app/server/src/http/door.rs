@@ -45,9 +45,11 @@ pub struct Engine {
     pub master: MasterKey,
 }
 
-/// Limits of request bodies.
+/// Limits of requests, bytes.
 #[derive(Clone, Copy, Debug)]
-pub struct BodyLimits {
+pub struct RequestLimits {
+    /// Request line and headers.
+    pub head: usize,
     pub request: u64,
     pub invoke: u64,
     /// Longest pause within a body.
@@ -76,7 +78,7 @@ pub struct Door {
     pub acceptance: Acceptance,
     /// Owner of unsigned requests.
     pub account: AccountId,
-    pub limits: BodyLimits,
+    pub limits: RequestLimits,
     pub proxy: Arc<Proxy>,
     pub s3: Arc<dyn Part>,
     pub registry: Arc<dyn Part>,
@@ -104,8 +106,13 @@ impl Handler for Door {
                 Route::S3 | Route::Registry => Dialect::of(&parts, None),
             };
             let id = visit.request_id.clone();
+            let large = head_length(&parts) > self.limits.head;
             let answering = async {
                 match route {
+                    route if large => {
+                        throw_away(&parts, body).await;
+                        refuse_head(&route, &parts, &id)
+                    }
                     Route::Api(dialect) => self.api(&dialect, visit, parts, body).await,
                     Route::S3 => self.s3.clone().answer(visit, Request::from_parts(parts, body)).await,
                     Route::Registry => {
@@ -403,6 +410,29 @@ fn too_large(dialect: &Dialect, parts: &Parts, limit: u64) -> ApiError {
 async fn throw_away(parts: &Parts, body: Incoming) {
     if !parts.headers.contains_key(http::header::EXPECT) {
         receive::discard(body, receive::DISCARD, receive::DISCARD_PATIENCE).await;
+    }
+}
+
+/// Bytes of the request line and the headers, about.
+fn head_length(parts: &Parts) -> usize {
+    let line = parts.method.as_str().len() + parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let headers = parts
+        .headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4);
+    line + headers.sum::<usize>()
+}
+
+/// IAM-48: a head that is too long is refused in the language of its request too.
+fn refuse_head(route: &Route, parts: &Parts, id: &str) -> Response<Body> {
+    let error = ApiError::client(
+        "RequestHeaderSectionTooLarge",
+        "Your request header and query parameters used to make the request exceed the maximum allowed size.",
+    );
+    match route {
+        Route::S3 => super::s3::refusal(&error, parts, id),
+        Route::Api(dialect) => refuse(dialect, &error, id).map(body::full),
+        Route::Registry => refuse(&Dialect::of(parts, None), &error, id).map(body::full),
     }
 }
 

@@ -37,7 +37,8 @@ pub trait Handler: Send + Sync + 'static {
 /// Limits of one listener's connections.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionLimits {
-    /// Request line and headers, bytes.
+    /// Request line and headers, bytes. Heads up to twice as long are read, so that the handler can refuse them in the
+    /// language of the request; longer ones get a bare status.
     pub head: usize,
     pub head_timeout: Duration,
     /// Connections at one time.
@@ -133,7 +134,7 @@ impl Listener {
 
     fn protocol(&self) -> auto::Builder<TokioExecutor> {
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        let head = self.limits.head.max(LEAST_HEAD);
+        let head = self.limits.head.max(LEAST_HEAD).saturating_mul(2);
         builder
             .http1()
             .timer(TokioTimer::new())

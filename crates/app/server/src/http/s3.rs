@@ -118,7 +118,7 @@ fn agent(parts: &Parts) -> &str {
 }
 
 /// IAM-48: S3's error body; HEAD has none.
-fn refusal(error: &ApiError, parts: &Parts, request_id: &str) -> Response<Body> {
+pub(super) fn refusal(error: &ApiError, parts: &Parts, request_id: &str) -> Response<Body> {
     if let Some(cause) = std::error::Error::source(error) {
         tracing::error!(request_id, error = cause, "an S3 request failed");
     }

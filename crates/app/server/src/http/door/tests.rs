@@ -136,7 +136,8 @@ async fn bench_with(change: impl FnOnce(&mut Door)) -> Bench {
             sigv2_query: true,
         },
         account: account(),
-        limits: BodyLimits {
+        limits: RequestLimits {
+            head: 8192,
             request: 4096,
             invoke: 8192,
             pause: Duration::from_millis(300),
@@ -928,6 +929,44 @@ async fn bytes_that_are_no_http_are_refused_without_a_page() {
         200,
         "control"
     );
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_long_is_refused_in_the_language_of_its_request() {
+    let bench = bench().await;
+    let long = |ask: Ask, length: usize| {
+        let mut ask = ask;
+        ask.headers.push(("x-filler", "y".repeat(length)));
+        ask
+    };
+    let list = || json("SageMaker.ListModels", "{}");
+    let fine = send(bench.address, long(list(), 7_000).signed(&ROOT)).await;
+    assert_eq!(fine.status, 200, "control: it got as far as the operation");
+    let s3 = send(
+        bench.address,
+        long(ask("GET", "/bucket/key", &[], b""), 7_000).unsigned(),
+    )
+    .await;
+    assert_eq!(s3.status, 200, "control");
+    for (request, sign) in [
+        ("json", long(list(), 9_000).signed(&ROOT)),
+        (
+            "query",
+            long(form("Action=GetCallerIdentity&Version=2011-06-15"), 9_000).unsigned(),
+        ),
+        ("s3", long(ask("GET", "/bucket/key", &[], b""), 9_000).unsigned()),
+        (
+            "s3 with a body",
+            long(ask("PUT", "/bucket/key", &[], &[b'x'; 100_000]), 9_000).unsigned(),
+        ),
+    ] {
+        let answer = send(bench.address, sign).await;
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (400, "RequestHeaderSectionTooLarge"),
+            "{request}"
+        );
+    }
 }
 
 #[tokio::test]
