@@ -30,18 +30,36 @@ fn at<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> ConfineError 
     }
 }
 
-/// Uid and gid of the service user: those of `isolarium` in the passwd file, else [`FALLBACK_UID`].
-pub fn service_user(passwd: &str) -> (u32, u32) {
-    passwd
-        .lines()
-        .filter_map(|line| {
-            let mut fields = line.split(':');
-            let name = fields.next()?;
-            let ids = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
-            (name == "isolarium").then_some(ids)
-        })
-        .next()
-        .unwrap_or((FALLBACK_UID, FALLBACK_UID))
+/// Name of the service user unless the operator chose another.
+pub const SERVICE_USER: &str = "isolarium";
+
+/// The configured service user cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadServiceUser {
+    #[error("serve.user names {0:?}, which /etc/passwd does not have; make the user or leave the key out")]
+    Missing(String),
+    #[error("serve.user names {0:?}, whose uid or gid is 0; the service must have no privilege")]
+    Root(String),
+}
+
+/// Uid and gid of the service user: those of `name` in the passwd file. Where [`SERVICE_USER`] does not exist it is
+/// [`FALLBACK_UID`].
+///
+/// # Errors
+/// When another name does not exist, or it is root's.
+pub fn service_user(passwd: &str, name: &str) -> Result<(u32, u32), BadServiceUser> {
+    let found = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let known = fields.next()?;
+        let ids = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
+        (known == name).then_some(ids)
+    });
+    match found {
+        Some((0, _) | (_, 0)) => Err(BadServiceUser::Root(name.into())),
+        Some(ids) => Ok(ids),
+        None if name == SERVICE_USER => Ok((FALLBACK_UID, FALLBACK_UID)),
+        None => Err(BadServiceUser::Missing(name.into())),
+    }
 }
 
 /// Gives the calling process a private mount namespace in which the data directory is reachable by a path that needs
@@ -133,11 +151,22 @@ mod tests {
     #[test]
     fn the_service_user_is_the_packaged_one_or_the_fallback() {
         let with = "root:x:0:0::/root:/bin/sh\nisolarium:x:990:991::/nonexistent:/usr/sbin/nologin\n";
-        assert_eq!(service_user(with), (990, 991));
+        let fallback = Ok((FALLBACK_UID, FALLBACK_UID));
+        assert_eq!(service_user(with, SERVICE_USER), Ok((990, 991)));
+        assert_eq!(service_user("root:x:0:0::/root:/bin/sh\n", SERVICE_USER), fallback);
+        assert_eq!(service_user("isolarium:x:many\n", SERVICE_USER), fallback);
+    }
+
+    #[test]
+    fn a_configured_service_user_exists_and_has_no_privilege() {
+        let passwd = "root:x:0:0::/root:/bin/sh\ngroup:x:7:0::/:/bin/sh\nml:x:1001:1002::/home/ml:/bin/sh\n";
+        assert_eq!(service_user(passwd, "ml"), Ok((1001, 1002)));
         assert_eq!(
-            service_user("root:x:0:0::/root:/bin/sh\n"),
-            (FALLBACK_UID, FALLBACK_UID)
+            service_user(passwd, "nobody"),
+            Err(BadServiceUser::Missing("nobody".into()))
         );
-        assert_eq!(service_user("isolarium:x:many\n"), (FALLBACK_UID, FALLBACK_UID));
+        for name in ["root", "group"] {
+            assert_eq!(service_user(passwd, name), Err(BadServiceUser::Root(name.into())));
+        }
     }
 }

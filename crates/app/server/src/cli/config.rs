@@ -351,7 +351,7 @@ impl Default for Serve {
         Self {
             node: None,
             drain: Span::seconds(30),
-            user: "isolarium".into(),
+            user: isolarium_node::confine::SERVICE_USER.into(),
             threads: 0,
         }
     }

@@ -33,7 +33,7 @@ pub(super) fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Node(args) => node(args),
         Command::Doctor { settings, json } => {
             let config = settings.load(&[])?;
-            let local = local_config(&config, &config.data_dir, service_user())?;
+            let local = local_config(&config, &config.data_dir, service_user(&config)?)?;
             super::doctor::doctor(&config, local, json)
         }
         Command::Env(settings) => env(&settings),
@@ -161,7 +161,7 @@ fn serve(args: ServeArgs) -> anyhow::Result<Exit> {
                     .data_dir
                     .canonicalize()
                     .with_context(|| config.data_dir.display().to_string())?;
-                let (uid, gid) = service_user();
+                let (uid, gid) = service_user(&config)?;
                 let view = confine::become_service(&data_dir, uid, gid)?;
                 if let Ok(inside) = socket.strip_prefix(&data_dir) {
                     socket = view.join(inside);
@@ -187,8 +187,9 @@ fn serve(args: ServeArgs) -> anyhow::Result<Exit> {
     }
 }
 
-fn service_user() -> (u32, u32) {
-    confine::service_user(&std::fs::read_to_string("/etc/passwd").unwrap_or_default())
+fn service_user(config: &Config) -> anyhow::Result<(u32, u32)> {
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    Ok(confine::service_user(&passwd, &config.serve.user)?)
 }
 
 /// Who started the engine, also through sudo: the owner of `DIR/credentials`.
@@ -223,7 +224,7 @@ fn local_host(config: &Config, dir: &NodeDir, user: (u32, u32)) -> anyhow::Resul
 
 /// The privileged half with its child.
 fn supervise(args: &ServeArgs, config: &Config) -> anyhow::Result<Exit> {
-    let user = service_user();
+    let user = service_user(config)?;
     let dir = NodeDir::open(&config.data_dir, user.0, user.1)?;
     let socket = dir.socket();
     dir.answer(&socket, Arc::new(local_host(config, &dir, user)?))?;
@@ -241,7 +242,7 @@ fn node(args: NodeArgs) -> anyhow::Result<Exit> {
     if !rustix::process::geteuid().is_root() {
         anyhow::bail!("the node process makes namespaces, mounts and cgroups; run it as root");
     }
-    let user = service_user();
+    let user = service_user(&config)?;
     let dir = NodeDir::open(&config.data_dir, user.0, user.1)?;
     dir.answer(
         &std::path::absolute(&args.socket)?,
@@ -257,7 +258,7 @@ fn teardown(settings: &Settings) -> anyhow::Result<Exit> {
     if !config.data_dir.exists() {
         return Ok(Exit::Success);
     }
-    let user = service_user();
+    let user = service_user(&config)?;
     let dir = NodeDir::open(&config.data_dir, user.0, user.1)?;
     local_host(&config, &dir, user)?.teardown()?;
     Ok(Exit::Success)

@@ -230,7 +230,7 @@ pub const KEYS: &[KeyDoc] = &[
     key(
         "serve.user",
         "user name",
-        "The unprivileged user the serving process runs as; when there is none, uid 64900.",
+        "The unprivileged user the serving process runs as, by its name in /etc/passwd; uid 64900 where there is no user `isolarium`. A data directory belongs to the user it was made for.",
     ),
     key(
         "serve.threads",
