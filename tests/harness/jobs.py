@@ -24,6 +24,21 @@ def training_request(name, image, role, bucket, uri, isolated=True, **members):
     return request | members
 
 
+def with_program(engine, bucket, request, source, interpreter="/usr/bin/python3"):
+    """Has the container run `source`, which reaches it as the channel `code`: an entry point is too short for programs."""
+    key = f"programs/{request['TrainingJobName']}/main"
+    engine.client("s3").put_object(Bucket=bucket, Key=key, Body=source.encode())
+    code = {
+        "ChannelName": "code",
+        "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://{bucket}/{key}", "S3DataDistributionType": "FullyReplicated"}},
+    }
+    algorithm = {"ContainerEntrypoint": [interpreter, "/opt/ml/input/data/code/main"]}
+    return request | {
+        "InputDataConfig": request["InputDataConfig"] + [code],
+        "AlgorithmSpecification": request["AlgorithmSpecification"] | algorithm,
+    }
+
+
 def finished(sagemaker, name, timeout=120):
     """Waits for a training job's end without botocore's two-minute steps."""
     deadline = time.monotonic() + timeout
@@ -58,12 +73,12 @@ def gone(sagemaker, name, timeout=60):
     raise AssertionError(f"endpoint {name} still exists after {timeout} s")
 
 
-def eventually(probe, timeout=20):
+def eventually(probe, timeout=20, pause=0.1):
     """Polls until `probe()` is truthy and returns it."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         seen = probe()
         if seen:
             return seen
-        time.sleep(0.1)
+        time.sleep(pause)
     raise AssertionError("the expected state did not come")

@@ -4,12 +4,20 @@ import subprocess
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-TRAIN = """#!/bin/sh
-# Writes what it read to the model, so that a test can follow data through the job.
+TRAIN = r"""#!/bin/sh
+# Writes what it read to the model, so that a test can follow data through the job. Hyperparameters: `lines` to print,
+# `pause` after each, `seconds` to sleep.
 set -e
+value() { sed -n 's/.*"'"$1"'": *"\([0-9.]*\)".*/\1/p' /opt/ml/input/config/hyperparameters.json | grep . || echo 0; }
 echo "loss=0.5;"
 cat /opt/ml/input/data/*/* > /opt/ml/model/seen 2>/dev/null || true
-sleep "$(sed -n 's/.*"seconds": *"\\([0-9.]*\\)".*/\\1/p' /opt/ml/input/config/hyperparameters.json | grep . || echo 0)"
+lines=$(value lines) pause=$(value pause) line=0
+while [ "$line" -lt "$lines" ]; do
+  echo "line $line"
+  line=$((line + 1))
+  [ "$pause" = 0 ] || sleep "$pause"
+done
+sleep "$(value seconds)"
 echo done
 """
 

@@ -102,7 +102,7 @@ impl Server {
         let layout = Layout::open(&config.data_dir)?;
         let file = |path: PathBuf| move |source| StartError::File { path, source };
         let (clock, ids): (Arc<dyn Clock>, Arc<dyn IdSource>) = (Arc::new(SystemClock), Arc::new(SystemIds));
-        let (socket, address) = bind(config.listen).await?;
+        let (socket, address) = bind_again(config.listen, &layout).await?;
         let url = format!("http://{address}");
         let stores = Stores::open(&layout, &url)?;
         let home = Scope {
@@ -254,6 +254,19 @@ impl Server {
         // Joining its threads blocks until the current steps are done.
         let _ = tokio::task::spawn_blocking(move || drop(driver)).await;
     }
+}
+
+/// As [`bind`]. Where any free port will do, the one of a process that was killed is taken again, so that its clients
+/// find their server: a process that stops by itself removes `run/url`.
+async fn bind_again(address: SocketAddr, layout: &Layout) -> Result<(TcpListener, SocketAddr), StartError> {
+    let before = layout::left_address(layout.root()).filter(|before| before.ip() == address.ip());
+    if address.port() == 0
+        && let Some(before) = before
+        && let Ok(bound) = bind(before).await
+    {
+        return Ok(bound);
+    }
+    bind(address).await
 }
 
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {

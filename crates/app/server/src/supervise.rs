@@ -4,7 +4,7 @@
 use anyhow::{Context, Result};
 use isolarium_node::{NodeHost, NodeServer};
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -52,15 +52,11 @@ impl NodeDir {
             .mode(0o600)
             .open(&path)
             .with_context(|| path.display().to_string())?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                anyhow::bail!(
-                    "{} is in use by another isolarium process; stop it first",
-                    root.display()
-                )
-            }
-            Err(TryLockError::Error(error)) => return Err(error).context(path.display().to_string()),
+        if !crate::layout::take(&lock).with_context(|| path.display().to_string())? {
+            anyhow::bail!(
+                "{} is in use by another isolarium process; stop it first",
+                root.display()
+            );
         }
         crate::layout::write_whole(
             &run.join("node.pid"),

@@ -226,6 +226,40 @@ fn a_container_does_not_outlive_a_killed_shim() {
     assert_eq!(groups_of(spec.workload.as_str()), Vec::<String>::new());
 }
 
+/// A node that was started again may not touch the inputs of a container that is just being built, and must not take it
+/// for one that was never launched.
+///
+/// Proves: NET-72
+#[test]
+fn a_second_node_waits_for_a_launch_that_the_first_one_began() {
+    let lab = Lab::new();
+    let spec = lab.spec("echo up; sleep 1000");
+    let second = LocalRuntime::open(lab.config.clone()).unwrap();
+    let (going, went) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let mut second_node = None;
+        let mut attach = |_: std::os::fd::BorrowedFd<'_>, _| {
+            let (second, workload, going) = (&second, &spec.workload, going.clone());
+            second_node = Some(scope.spawn(move || {
+                going.send(()).unwrap();
+                second.prepare(workload).unwrap();
+                second.observe_one(workload).unwrap().state
+            }));
+            went.recv().unwrap();
+            Ok(())
+        };
+        lab.runtime.prepare(&spec.workload).unwrap();
+        lab.runtime.launch(&spec, netns(&spec.workload), &mut attach).unwrap();
+        let seen = second_node.unwrap().join().unwrap();
+        assert!(matches!(seen, WorkloadState::Running { .. }), "{seen:?}");
+    });
+    second.launch(&spec, netns(&spec.workload), &mut |_, _| Ok(())).unwrap();
+    lab.said(&spec.workload, "up");
+    second.terminate(&spec.workload, true).unwrap();
+    assert_eq!(lab.log(&spec.workload), ["up"], "started once");
+    second.remove(&spec.workload).unwrap();
+}
+
 #[test]
 fn removing_leaves_nothing() {
     let lab = Lab::new();

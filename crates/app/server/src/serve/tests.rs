@@ -170,6 +170,29 @@ async fn a_restart_keeps_everything_and_two_servers_cannot_share_a_directory() {
     third.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_was_killed_comes_back_at_its_address() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Server::start(config(dir.path()), None).await.unwrap();
+    let address = first.address;
+    first.stop().await;
+    // What a killed one leaves: the note of where it answered.
+    std::fs::write(dir.path().join("run/url"), format!("http://{address}\n")).unwrap();
+    let second = Server::start(config(dir.path()), None).await.unwrap();
+    assert_eq!(second.address, address);
+    let taken = second.address;
+    let other = tempfile::tempdir().unwrap();
+    std::fs::create_dir(other.path().join("run")).unwrap();
+    std::fs::write(other.path().join("run/url"), format!("http://{taken}\n")).unwrap();
+    let third = Server::start(config(other.path()), None).await.unwrap();
+    assert_ne!(
+        third.address, taken,
+        "an address that somebody else took meanwhile is let go"
+    );
+    second.stop().await;
+    third.stop().await;
+}
+
 /// Proves: IAM-68
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operator_makes_accounts_and_users_and_no_key_is_there_by_default() {
