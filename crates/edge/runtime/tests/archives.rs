@@ -239,7 +239,7 @@ fn prepared(lab: &Lab) -> WorkloadId {
 fn a_model_archive_is_unpacked_for_the_container_and_a_hostile_one_is_refused() {
     let lab = Lab::new();
     let mut spec = lab.spec(
-        "cat /opt/ml/model/a/weights; stat -c '%u %a' /opt/ml/model/a/weights; touch /opt/ml/model/x || echo refused",
+        "cat /opt/ml/model/a/weights; stat -c '%u %a' /opt/ml/model/a/weights /opt/ml/model/private; touch /opt/ml/model/x || echo refused",
     );
     lab.runtime.prepare(&spec.workload).unwrap();
     let hostile = gzip(&tar(&[
@@ -254,6 +254,7 @@ fn a_model_archive_is_unpacked_for_the_container_and_a_hostile_one_is_refused() 
     let good = gzip(&tar(&[
         Entry::Owned("a/weights", 4_000_000_000, b"numbers\n"),
         Entry::Link("latest", "a/weights"),
+        Entry::File("private", 0o4600, b""),
     ]));
     // An archive that does not end: nobody writes to the pipe. The control is the same call on one that does, below.
     let (never_ends, _open) = rustix::pipe::pipe().unwrap();
@@ -275,7 +276,7 @@ fn a_model_archive_is_unpacked_for_the_container_and_a_hostile_one_is_refused() 
     }];
     let (_, lines) = lab.run_spec(&spec);
     assert!(
-        lines.starts_with(&["numbers".into(), "0 644".into()]) && lines.contains(&"refused".into()),
+        lines.starts_with(&["numbers".into(), "0 644".into(), "0 644".into()]) && lines.contains(&"refused".into()),
         "{lines:?}"
     );
 }
@@ -336,6 +337,30 @@ fn packing_takes_what_is_inside_and_follows_no_link_out() {
         assert_eq!(found, expected);
         assert_eq!((entries, bytes), (4, 14));
     }
+}
+
+/// A hole costs its author nothing and would be written out as zeros. A small one, packed by the same call, is the control.
+///
+/// Proves: CC-37
+#[test]
+fn a_file_with_a_hole_larger_than_the_disk_is_refused_at_once() {
+    let lab = Lab::new();
+    let workload = prepared(&lab);
+    assert_eq!(packed(&lab, &workload, PackFormat::Tar), (0, 0, vec![]));
+    let path = lab.dir.path().join(format!("work/{workload}/scratch/model/hole"));
+    let file = std::fs::File::create(path).unwrap();
+    file.set_len(1 << 20).unwrap();
+    let (entries, bytes, _) = packed(&lab, &workload, PackFormat::Tar);
+    assert_eq!((entries, bytes), (1, 1 << 20));
+    let disk = rustix::fs::statvfs(lab.dir.path()).unwrap();
+    file.set_len((disk.f_bavail * disk.f_frsize).min((1 << 40) - 1))
+        .unwrap();
+    let out = tempfile::tempfile().unwrap();
+    let refused = lab
+        .runtime
+        .pack(&workload, "model", PackFormat::Tar, out.try_clone().unwrap().into());
+    assert!(matches!(refused, Err(ExecutorError::Refused(_))), "{refused:?}");
+    assert!(out.metadata().unwrap().len() < 1 << 20, "nothing was written for it");
 }
 
 #[test]

@@ -256,8 +256,10 @@ impl<'a> Unpacker<'a> {
             })
         };
         let mode = header.mode()? & 0o7777;
-        // A model has no use for set-user-id; in an image the bits do nothing under no_new_privs.
-        let mode = if self.is_layer { mode } else { (mode & 0o777) | 0o600 };
+        // A model has no use for set-user-id; in an image the bits do nothing under no_new_privs. Its owner changed, so
+        // that every user of the container must be able to read it: the one that packed it and the one that serves it
+        // may be the same.
+        let mode = if self.is_layer { mode } else { (mode & 0o777) | 0o644 };
         Ok(Traits {
             uid: Uid::from_raw(id(header.uid())?),
             gid: Gid::from_raw(id(header.gid())?),
@@ -340,7 +342,7 @@ impl<'a> Unpacker<'a> {
         let mode = if self.is_layer {
             traits.mode
         } else {
-            traits.mode | Mode::from(0o700)
+            traits.mode | Mode::from(0o755)
         };
         Ok(fchmod(directory, mode)?)
     }

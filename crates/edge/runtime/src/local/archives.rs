@@ -20,11 +20,23 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// Bounds on a layer or model: far above real ones, far below what fills a machine unseen.
-const UNPACK_LIMITS: Limits = Limits {
+/// Bounds on a layer, a model or what a container leaves: far above real ones. What is free on the disk bounds it
+/// further, see [`bounds`].
+const MOST: Limits = Limits {
     bytes: 1 << 40,
     entries: 4_000_000,
 };
+
+/// What one archive may make of the disk behind `place`: nine tenths of what is free. A few compressed bytes, or a hole
+/// in a file, stand for as many as their author likes; the records of everybody else are on the same disk.
+fn bounds(place: &Place) -> Result<Limits, ExecutorError> {
+    let disk = rustix::fs::statvfs(place.layers()).map_err(host("looking how full the disk is"))?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    Ok(Limits {
+        bytes: MOST.bytes.min(free / 10 * 9),
+        ..MOST
+    })
+}
 
 /// Layers being unpacked are named so.
 const UNFINISHED: &str = ".unfinished-";
@@ -58,7 +70,7 @@ impl LocalRuntime {
         let target = openat(&layers, &name, folder, Mode::empty()).map_err(host(unpacking()))?;
         let task = Task::Layer {
             diff_id: diff_id.hex().into(),
-            limits: UNPACK_LIMITS,
+            limits: bounds(&self.place)?,
         };
         let unpacked = self
             .archive(&task, blob.as_fd(), target.as_fd(), None)
@@ -98,7 +110,9 @@ impl LocalRuntime {
     ) -> Result<(), ExecutorError> {
         let target = self.scratch(workload, scratch, true)?.ok_or(ExecutorError::Unknown)?;
         match self.archive(
-            &Task::Archive { limits: UNPACK_LIMITS },
+            &Task::Archive {
+                limits: bounds(&self.place)?,
+            },
             archive.as_fd(),
             target.as_fd(),
             limit,
@@ -123,7 +137,7 @@ impl LocalRuntime {
         match self.archive(
             &Task::Pack {
                 format,
-                limits: UNPACK_LIMITS,
+                limits: bounds(&self.place)?,
             },
             out.as_fd(),
             source.as_fd(),
