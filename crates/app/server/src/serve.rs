@@ -135,13 +135,13 @@ impl Server {
         });
         let authority = Arc::new(Authority::open(&layout.at("ca"), clock.now())?);
         let fleets = Arc::new(Fleets::default());
-        let door = Arc::new(door(&config, &engine, &stores, s3, &fleets, &host, &home));
+        let door = |config: &Config| Arc::new(door(config, &engine, &stores, s3.clone(), &fleets, &host, &home));
         let limits = ConnectionLimits {
             head: usize::try_from(config.limits.request_head).unwrap_or(usize::MAX),
             head_timeout: config.limits.head_timeout.duration(),
             connections: config.limits.connections,
         };
-        let handler: Arc<dyn Handler> = door;
+        let handler: Arc<dyn Handler> = door(&config);
         let plain = |socket| Listener {
             socket,
             tls: None,
@@ -175,7 +175,11 @@ impl Server {
             let credentials = Arc::new(credentials(&config, &stores, &clock, &ids));
             let tls = server_config(certificates(&[]))?;
             let resolver = platform::resolver(&config, &host);
-            listeners.extend(sockets.listeners(&handler, credentials, &tls, limits, resolver));
+            // Containers are no callers from this machine: `auth.unknown_keys` is not meant for what they run.
+            let mut inside = config.clone();
+            inside.auth.unknown_keys = UnknownKeys::Reject;
+            let inside: Arc<dyn Handler> = door(&inside);
+            listeners.extend(sockets.listeners(&inside, credentials, &tls, limits, resolver));
         }
         let driver = Driver::start(Deps {
             store: stores.state.clone(),

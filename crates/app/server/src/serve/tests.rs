@@ -489,6 +489,36 @@ async fn the_platform_network_has_credentials_names_and_the_services_under_their
     server.stop().await;
 }
 
+/// On the listener of this machine an unknown key counts as root, which is the control; the same request from the platform
+/// network, where containers are, is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_keys_that_count_as_root_do_not_do_so_for_containers() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = Arc::new(Loopback {
+        inner: NoNode::new(dir.path()),
+        opened: Default::default(),
+    });
+    let mut config = config(dir.path());
+    config.auth.unknown_keys = UnknownKeys::Root;
+    let server = Server::start(config, Some(host.clone())).await.unwrap();
+    let asking = |address| Client {
+        address,
+        key: ("anything".into(), "at all".into()),
+    };
+    let (status, text) = asking(server.address).query("sts", WHO).await;
+    assert!(status.is_success() && text.contains(":root"), "{text}");
+    let addresses = crate::names::addresses("198.18.0.0/17".parse().unwrap(), "198.18.128.0/20".parse().unwrap());
+    assert!(!addresses.is_empty());
+    for address in addresses {
+        let inside = asking(host.at(&address.to_string(), 80, Transport::Tcp));
+        let (status, text) = inside.query("sts", WHO).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{address}: {text}");
+        let (status, text) = inside.signed("s3", Method::GET, "/", &[], "").await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{address}: {text}");
+    }
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_tls_listener_serves_what_the_plain_one_does() {
     let dir = tempfile::tempdir().unwrap();
