@@ -3,9 +3,9 @@
 use crate::deps::Deps;
 use crate::settings::ReconcileSettings;
 use crate::transfer::Image;
+use isolarium_model::sagemaker::Placement;
 use isolarium_model::sagemaker::endpoint::{Instance, VariantFleet};
 use isolarium_model::sagemaker::training_job::{Channel, TrainingJob};
-use isolarium_model::sagemaker::{InstanceShape, Placement};
 use isolarium_model::{Arn, Region};
 use isolarium_netplan::intent::{Reach, WorkloadNetwork};
 use isolarium_runtime::executor::{LaunchSpec, Limits, Mount, ProcessSpec};
@@ -173,7 +173,11 @@ fn base(
     image: &Image,
     instance_type: &str,
 ) -> Result<LaunchSpec, UnknownInstanceType> {
-    let shape = InstanceShape::of(instance_type).ok_or_else(|| UnknownInstanceType(instance_type.into()))?;
+    let shape = deps
+        .settings
+        .instances
+        .shape(instance_type)
+        .ok_or_else(|| UnknownInstanceType(instance_type.into()))?;
     let memory = shape.memory_mib << 20;
     let settings = &deps.settings;
     let (reach, own, resolver) = match placement.address() {

@@ -1,5 +1,6 @@
 //! Grace periods, deadlines and intervals: the operator's to choose (design section 9).
 
+use isolarium_model::sagemaker::InstanceTable;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -53,6 +54,8 @@ pub struct ReconcileSettings {
     /// Certificates to trust, PEM, on the data directory's file system: shown to containers with a way out. An isolated
     /// container has nobody to trust and gets none. Default none.
     pub ca_bundle: Option<PathBuf>,
+    /// What instance types stand for (CC-7). Default the public tables.
+    pub instances: InstanceTable,
 }
 
 impl Default for ReconcileSettings {
@@ -80,6 +83,7 @@ impl Default for ReconcileSettings {
             platform_network: ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(100, 64, 0, 0), 16),
             resolver: None,
             ca_bundle: None,
+            instances: InstanceTable::default(),
         }
     }
 }

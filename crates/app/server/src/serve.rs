@@ -429,6 +429,7 @@ fn platform_settings(config: &Config) -> PlatformSettings {
 
 fn reconcile_settings(config: &Config, authority: &Authority) -> ReconcileSettings {
     ReconcileSettings {
+        instances: config.instance_table(),
         training_grace: config.jobs.stop_grace.duration(),
         hosting_grace: config.endpoints.stop_grace.duration(),
         drain_limit: config.endpoints.drain.duration(),
@@ -452,3 +453,4 @@ fn reconcile_settings(config: &Config, authority: &Authority) -> ReconcileSettin
         ..ReconcileSettings::default()
     }
 }
+        instances: config.instance_table(),

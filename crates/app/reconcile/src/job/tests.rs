@@ -644,6 +644,22 @@ fn the_operators_certificates_are_shown_to_containers_with_a_way_out_alone() {
                 .environment
                 .insert("AWS_CA_BUNDLE".into(), "/mine.pem".into());
         });
+/// Proves: CC-7
+#[test]
+fn the_operators_own_instance_shapes_become_the_containers_limits() {
+    let mut lab = Lab::new(true, |_| {});
+    let shape = isolarium_model::sagemaker::InstanceShape {
+        vcpus: 1,
+        memory_mib: 512,
+        accelerators: 0,
+    };
+    let instance_type = lab.job().spec.instance_type;
+    lab.deps.settings.instances = isolarium_model::sagemaker::InstanceTable::new([(instance_type, shape)]);
+    lab.run();
+    let limits = lab.world.container(&lab.workload).spec.limits;
+    assert_eq!((limits.cpu_millis, limits.memory_bytes), (1000, 512 << 20));
+}
+
         let bundle = lab.deps.work.of(&lab.workload).parent().unwrap().join("bundle.pem");
         std::fs::create_dir_all(bundle.parent().unwrap()).unwrap();
         std::fs::write(&bundle, "certificates").unwrap();

@@ -10,6 +10,7 @@ mod span;
 mod tests;
 
 use ipnet::Ipv4Net;
+use isolarium_model::sagemaker::{InstanceShape, InstanceTable};
 use isolarium_model::{AccountId, Region};
 use isolarium_netplan::intent::{HostNetwork, Uplink};
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,7 @@ pub struct Config {
     pub account: AccountId,
     pub regions: Vec<Region>,
     pub uplink: UplinkSetting,
+    pub instances: Vec<OwnInstance>,
     pub auth: Auth,
     pub tls: Tls,
     pub network: Network,
@@ -43,6 +45,17 @@ pub struct Config {
     pub images: Images,
     pub reconcile: Reconcile,
     pub log: Log,
+}
+
+/// What one instance type stands for here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnInstance {
+    pub r#type: String,
+    pub vcpus: u64,
+    pub memory_mib: u64,
+    #[serde(default)]
+    pub accelerators: u64,
 }
 
 /// `"host"`, `"none"` or `{ netns = PATH }`.
@@ -229,6 +242,7 @@ impl Default for Config {
             account: "123456789012".parse().expect("twelve digits"),
             regions: vec!["us-east-1".parse().expect("a region")],
             uplink: UplinkSetting::Word(UplinkWord::Host),
+            instances: Vec::new(),
             auth: Auth::default(),
             tls: Tls::default(),
             network: Network::default(),
@@ -503,6 +517,18 @@ impl Config {
                     .into(),
             );
         }
+        for own in &self.instances {
+            let name = &own.r#type;
+            // The node refuses what lies outside.
+            if !(1..=4096).contains(&own.vcpus) || !(64..=1 << 26).contains(&own.memory_mib) {
+                return contradiction(format!(
+                    "instances: {name} needs 1 to 4096 vcpus and 64 MiB to 64 TiB of memory"
+                ));
+            }
+            if self.instances.iter().filter(|other| other.r#type == *name).count() > 1 {
+                return contradiction(format!("instances names {name} twice"));
+            }
+        }
         if self.regions.is_empty() {
             return contradiction("regions must name at least one region".into());
         }
@@ -545,6 +571,18 @@ impl Config {
     )]
     pub fn default_region(&self) -> &Region {
         self.regions.first().expect("at least one region")
+    }
+
+    /// What instance types stand for (CC-7).
+    pub fn instance_table(&self) -> InstanceTable {
+        InstanceTable::new(self.instances.iter().map(|own| {
+            let shape = InstanceShape {
+                vcpus: own.vcpus,
+                memory_mib: own.memory_mib,
+                accelerators: own.accelerators,
+            };
+            (own.r#type.clone(), shape)
+        }))
     }
 
     /// The shared part of the host's network, for `node`.

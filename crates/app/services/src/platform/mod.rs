@@ -6,7 +6,7 @@ pub mod roles;
 #[cfg(test)]
 pub(crate) mod fake;
 
-use isolarium_model::sagemaker::S3Uri;
+use isolarium_model::sagemaker::{InstanceTable, S3Uri};
 use isolarium_model::{Arn, Scope};
 use managed_images::ManagedImages;
 
@@ -49,6 +49,8 @@ pub struct PlatformSettings {
     pub platform_network: ipnet::Ipv4Net,
     /// Training instances an account may run at once per type; `None` means no limit (SM-60, quota).
     pub training_instances: Option<u32>,
+    /// What instance types stand for (CC-7).
+    pub instances: InstanceTable,
 }
 
 impl Default for PlatformSettings {
@@ -57,6 +59,7 @@ impl Default for PlatformSettings {
             managed_images: ManagedImages::default(),
             platform_network: ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(100, 64, 0, 0), 16),
             training_instances: None,
+            instances: InstanceTable::default(),
         }
     }
 }

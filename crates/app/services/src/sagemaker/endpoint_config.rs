@@ -6,7 +6,7 @@ use super::training_spec::instance_type;
 use super::{create, creating, find, keep, kept, model, must_keep, on, shapes, stored, tag};
 use crate::{Ctx, Operation};
 use isolarium_model::Arn;
-use isolarium_model::sagemaker::{Echo, EndpointConfig, Model, ProductionVariant};
+use isolarium_model::sagemaker::{Echo, EndpointConfig, InstanceTable, Model, ProductionVariant};
 use isolarium_policy::{Granted, Question};
 use isolarium_store::state::SortBy;
 use isolarium_store::{Batch, Expect};
@@ -97,7 +97,7 @@ impl Operation for shapes::CreateEndpointConfigInput {
         let variants = request
             .production_variants
             .iter()
-            .map(variant)
+            .map(|given| variant(given, &ctx.platform.settings().instances))
             .collect::<Result<Vec<_>, _>>()?;
         let names: BTreeSet<&str> = variants.iter().map(|variant| variant.name.as_str()).collect();
         if names.len() != variants.len() {
@@ -128,7 +128,7 @@ impl Operation for shapes::CreateEndpointConfigInput {
     }
 }
 
-fn variant(given: &shapes::ProductionVariant) -> Result<ProductionVariant, ApiError> {
+fn variant(given: &shapes::ProductionVariant, table: &InstanceTable) -> Result<ProductionVariant, ApiError> {
     refuse(&[
         (given.serverless_config.is_some(), "ServerlessConfig"),
         (given.accelerator_type.is_some(), "AcceleratorType"),
@@ -162,7 +162,7 @@ fn variant(given: &shapes::ProductionVariant) -> Result<ProductionVariant, ApiEr
     Ok(ProductionVariant {
         name: given.variant_name.clone(),
         model_name: given.model_name.clone().unwrap_or_default(),
-        instance_type: instance_type(given.instance_type.as_deref())?,
+        instance_type: instance_type(given.instance_type.as_deref(), table)?,
         instance_count: instances(count)?,
         weight: given.initial_variant_weight.unwrap_or(1.0),
         startup_timeout: seconds(given.container_startup_health_check_timeout_in_seconds),

@@ -986,6 +986,27 @@ fn the_operators_quota_is_off_by_default_and_named_when_it_is_reached() {
     );
 }
 
+/// Proves: CC-7
+#[test]
+fn a_type_with_accelerators_runs_where_the_operator_says_that_it_needs_none() {
+    let mut fixture = Fixture::new();
+    let gpu = |name: &str| {
+        let mut request = job(name);
+        request.resource_config.as_mut().unwrap().instance_type = Some("ml.p3.2xlarge".into());
+        request
+    };
+    let (_, text) = refusal(create_job(&fixture, gpu("refused")));
+    assert!(text.contains("accelerators"), "control: {text}");
+    let shape = isolarium_model::sagemaker::InstanceShape {
+        vcpus: 2,
+        memory_mib: 4096,
+        accelerators: 0,
+    };
+    fixture.platform.settings.instances =
+        isolarium_model::sagemaker::InstanceTable::new([("ml.p3.2xlarge".to_string(), shape)]);
+    create_job(&fixture, gpu("taken")).unwrap();
+}
+
 /// Proves: CC-84
 #[test]
 fn only_open_jobs_hold_an_address_and_no_two_the_same() {

@@ -91,7 +91,11 @@ impl Operation for shapes::CreateTrainingJobRequest {
         let arn = Job::arn(scope, &request.training_job_name);
         let key = Job::key(scope, &request.training_job_name);
         let tags = tag::of_request(request.tags.clone())?;
-        let spec = training_spec::spec(&request, role(ctx, &request.role_arn)?)?;
+        let spec = training_spec::spec(
+            &request,
+            role(ctx, &request.role_arn)?,
+            &ctx.platform.settings().instances,
+        )?;
         if find::<Job>(ctx, &key)?.is_some() {
             return Err(taken(&arn));
         }

@@ -6,7 +6,7 @@ use isolarium_model::Arn;
 use isolarium_model::sagemaker::training_job::{
     Channel, CheckpointConfig, Distribution, JobSpec, MetricDefinition, OutputCompression, OutputConfig, S3DataType,
 };
-use isolarium_model::sagemaker::{ContainerSpec, Echo, InstanceShape, JobNetwork};
+use isolarium_model::sagemaker::{ContainerSpec, Echo, InstanceTable, JobNetwork};
 use isolarium_wire::ApiError;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,10 +30,10 @@ const RESERVED: [&str; 7] = [
 ];
 
 /// The typed part of a request.
-pub(super) fn spec(request: &Request, role_arn: Arn) -> Result<JobSpec, ApiError> {
+pub(super) fn spec(request: &Request, role_arn: Arn, table: &InstanceTable) -> Result<JobSpec, ApiError> {
     refuse_unsupported(request)?;
     let algorithm = algorithm(request)?;
-    let resources = resources(request)?;
+    let resources = resources(request, table)?;
     let image = algorithm.training_image.clone().unwrap_or_default();
     let environment = request
         .environment
@@ -200,7 +200,7 @@ fn file_mode(mode: shapes::TrainingInputMode) -> Result<(), ApiError> {
 }
 
 /// The instance type.
-fn resources(request: &Request) -> Result<String, ApiError> {
+fn resources(request: &Request, table: &InstanceTable) -> Result<String, ApiError> {
     let resources = request
         .resource_config
         .as_ref()
@@ -234,13 +234,13 @@ fn resources(request: &Request) -> Result<String, ApiError> {
     if resources.instance_count == Some(0) {
         return Err(ApiError::validation("InstanceCount must be at least 1."));
     }
-    instance_type(resources.instance_type.as_deref())
+    instance_type(resources.instance_type.as_deref(), table)
 }
 
 /// An instance type that this engine can stand for (CC-7).
-pub(super) fn instance_type(given: Option<&str>) -> Result<String, ApiError> {
+pub(super) fn instance_type(given: Option<&str>, table: &InstanceTable) -> Result<String, ApiError> {
     let name = given.ok_or_else(|| ApiError::validation("InstanceType is required."))?;
-    match InstanceShape::of(name) {
+    match table.shape(name) {
         None => Err(unsupported(&format!("The instance type {name}"))),
         Some(shape) if shape.accelerators > 0 => Err(unsupported(&format!(
             "The instance type {name}, which needs accelerators,"

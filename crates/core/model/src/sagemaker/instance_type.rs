@@ -1,5 +1,7 @@
 //! What an instance type name promises: CPUs, memory, accelerators (CC-7). Data, from the public instance tables.
 
+use std::collections::BTreeMap;
+
 /// The resources behind `ml.<family>.<size>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InstanceShape {
@@ -7,6 +9,23 @@ pub struct InstanceShape {
     pub memory_mib: u64,
     /// GPUs or other accelerators the type needs on the host.
     pub accelerators: u64,
+}
+
+/// What every instance type stands for on this installation: the operator's own words, then the public tables (CC-7).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InstanceTable(BTreeMap<String, InstanceShape>);
+
+impl InstanceTable {
+    /// `own` replaces the public shape of the types it names.
+    pub fn new(own: impl IntoIterator<Item = (String, InstanceShape)>) -> Self {
+        Self(own.into_iter().collect())
+    }
+
+    /// The shape of an instance type; `None` for one that neither knows.
+    pub fn shape(&self, instance_type: &str) -> Option<InstanceShape> {
+        let own = self.0.get(instance_type).copied();
+        own.or_else(|| InstanceShape::of(instance_type))
+    }
 }
 
 /// Families whose memory follows from the CPU count: (family, MiB per vCPU).
@@ -101,8 +120,8 @@ const IRREGULAR: &[(&str, u64, u64, u64)] = &[
 ];
 
 impl InstanceShape {
-    /// The shape of an instance type; `None` for a type this table does not know.
-    pub fn of(instance_type: &str) -> Option<Self> {
+    /// The public shape of an instance type; `None` for a type the tables above do not know.
+    fn of(instance_type: &str) -> Option<Self> {
         let name = instance_type.strip_prefix("ml.")?;
         if let Some((_, vcpus, gib, accelerators)) = IRREGULAR.iter().find(|(known, ..)| *known == name) {
             return Some(Self {
@@ -125,6 +144,28 @@ impl InstanceShape {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Proves: CC-7
+    #[test]
+    fn the_operators_shape_replaces_the_public_one() {
+        let own = InstanceShape {
+            vcpus: 1,
+            memory_mib: 512,
+            accelerators: 0,
+        };
+        let table = InstanceTable::new([("ml.m5.large".to_string(), own)]);
+        assert_eq!(table.shape("ml.m5.large"), Some(own));
+        assert_eq!(
+            table.shape("ml.m5.xlarge").map(|shape| shape.vcpus),
+            Some(4),
+            "control: others stay"
+        );
+        assert_eq!(
+            InstanceTable::default().shape("ml.m5.large").map(|shape| shape.vcpus),
+            Some(2)
+        );
+        assert_eq!(table.shape("ml.z9.large"), None);
+    }
 
     /// Proves: CC-7
     #[test]

@@ -15,7 +15,7 @@ pub mod training_job;
 pub use endpoint::{Endpoint, EndpointEvent, EndpointStatus, Fleet, Instance, VariantFleet};
 pub use endpoint_config::{EndpointConfig, ProductionVariant};
 pub use failure::{FailureKind, FailureReason};
-pub use instance_type::InstanceShape;
+pub use instance_type::{InstanceShape, InstanceTable};
 pub use model::{ContainerSpec, Model, ModelData};
 pub use network::{AddressLease, Attachment, BlockedDestination, JobNetwork, Placement, Reach};
 pub use s3_uri::S3Uri;

@@ -57,6 +57,11 @@ pub const KEYS: &[KeyDoc] = &[
         "Where containers without network isolation find the internet: through the host's default route, nowhere, or in a network namespace.",
     ),
     key(
+        "instances",
+        "list of `{ type, vcpus, memory_mib, accelerators }`",
+        "What instance types stand for on this machine, where that differs from the public tables: limits of their containers. Accelerator types are refused unless given 0 accelerators here.",
+    ),
+    key(
         "auth.unknown_keys",
         "`\"reject\"` or `\"root\"`",
         "`root` takes every unknown access key for the default account's root, without checking the signature: for test suites alone, and refused unless every listener is loopback.",

@@ -42,6 +42,32 @@ fn every_key_of_the_structs_is_documented_and_nothing_else() {
     assert_eq!(found, documented);
 }
 
+/// Proves: CC-7
+#[test]
+fn the_operator_says_what_an_instance_type_stands_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("isolarium.toml");
+    let load = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        Config::load(Some(&path), &[])
+    };
+    let own = "[[instances]]\ntype = \"ml.m5.large\"\nvcpus = 1\nmemory_mib = 1024\n";
+    let shape = |config: &Config, name: &str| {
+        let shape = config.instance_table().shape(name).unwrap();
+        (shape.vcpus, shape.memory_mib, shape.accelerators)
+    };
+    assert_eq!(
+        shape(&Config::default(), "ml.m5.large"),
+        (2, 8192, 0),
+        "control: the public table"
+    );
+    assert_eq!(shape(&load(own).unwrap(), "ml.m5.large"), (1, 1024, 0));
+    let twice = load(&own.repeat(2)).unwrap_err().to_string();
+    assert!(twice.contains("ml.m5.large twice"), "{twice}");
+    let none = load(&own.replace("vcpus = 1", "vcpus = 0")).unwrap_err().to_string();
+    assert!(none.contains("1 to 4096 vcpus"), "{none}");
+}
+
 #[test]
 fn the_reference_page_is_up_to_date() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../docs/configuration.md");
