@@ -208,7 +208,9 @@ impl LocalRuntime {
     }
 
     fn shim_lives(&self, workload: &WorkloadId) -> io::Result<bool> {
-        match fs::OpenOptions::new().write(true).open(self.place.lock(workload)) {
+        // For reading: closing a file that was open for writing is a change that `changed` reports, and whoever looks
+        // because of a change would cause the next one.
+        match fs::File::open(self.place.lock(workload)) {
             Ok(file) => sys::is_locked(file.as_fd()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
