@@ -8,11 +8,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.harness.engine import Engine, digits_csv, execution_statements  # noqa: E402
+from tests.harness.small_image import small_rootfs  # noqa: E402
 
 CACHE = Path(os.environ.get("ISOLARIUM_CACHE", Path.home() / ".cache/isolarium"))
 SETTINGS = {
-    "jobs.stop_grace": "2s",
     "tls.inject_ca": True,
+    "jobs.stop_grace": "2s",
     "endpoints.ping_interval": "200ms",
     "endpoints.startup_timeout": "60s",
     "endpoints.restart_backoff": "200ms",
@@ -45,6 +46,23 @@ def role(engine, bucket):
 def image(engine, rootfs):
     """The demo's image: a real train/serve container."""
     return engine.pack_image(rootfs, "digits:1")
+
+
+@pytest.fixture(scope="session")
+def small_root(tmp_path_factory):
+    """A container root that starts in no time: busybox, and a server with one fixed answer."""
+    return small_rootfs(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="session")
+def small(engine, small_root):
+    return engine.pack_image(small_root, "small:1")
+
+
+@pytest.fixture(scope="session")
+def small_user(engine, small_root):
+    """The same, run by a user other than root."""
+    return engine.pack_image(small_root, "small:user", "--user", "nobody")
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,9 @@ import tarfile
 import time
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, WaiterError
 
-from tests.harness.jobs import eventually, finished, training_request
+from tests.harness.jobs import eventually, finished, training_request, with_program
 
 
 def member(engine, bucket, uri, name):
@@ -243,7 +243,7 @@ def test_the_container_sees_the_contract(engine, sagemaker, name, role, bucket, 
     for key in ("a.txt", "sub/b.txt", "sub/"):
         s3.put_object(Bucket=bucket, Key=f"tree/{name}/{key}", Body=b"" if key.endswith("/") else key.encode())
     request = training_request(name, image, role, bucket, f"s3://{bucket}/tree/{name}/", Environment={"MINE": "kept"}, HyperParameters={"json": '"quoted"'})
-    request["AlgorithmSpecification"] |= {"ContainerEntrypoint": ["/usr/bin/python3"], "ContainerArguments": ["-c", program]}
+    request = with_program(engine, bucket, request, program)
     sagemaker.create_training_job(**request)
     job = finished(sagemaker, name)
     assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
@@ -262,7 +262,7 @@ def test_the_container_sees_the_contract(engine, sagemaker, name, role, bucket, 
     assert seen["env"]["TRAINING_JOB_NAME"] == name and seen["env"]["MINE"] == "kept"
     assert seen["env"]["TRAINING_JOB_ARN"].endswith(name) and seen["env"]["AWS_REGION"] == "us-east-1"
     assert not [key for key in seen["env"] if "CREDENTIALS" in key or "ACCESS_KEY" in key or "SESSION_TOKEN" in key]
-    assert seen["data"] == ["train", "train/a.txt", "train/sub", "train/sub/b.txt"]
+    assert seen["data"] == ["code", "code/main", "train", "train/a.txt", "train/sub", "train/sub/b.txt"]
 
 
 def test_a_default_job_has_its_roles_credentials_and_the_public_side(engine, sagemaker, name, role, bucket, digits, image):
@@ -274,8 +274,7 @@ def test_a_default_job_has_its_roles_credentials_and_the_public_side(engine, sag
         "web=urllib.request.urlopen('http://203.0.113.10/',timeout=5).read().decode().strip(); "
         "print('SEEN '+json.dumps({'keys': sorted(c), 'id': c['AccessKeyId'][:4], 'role': c['RoleArn'], 'web': web}))"
     )
-    request = training_request(name, image, role, bucket, digits, isolated=False)
-    request["AlgorithmSpecification"] |= {"ContainerEntrypoint": ["/usr/bin/python3", "-c", program]}
+    request = with_program(engine, bucket, training_request(name, image, role, bucket, digits, isolated=False), program)
     sagemaker.create_training_job(**request)
     job = finished(sagemaker, name)
     assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
@@ -293,29 +292,334 @@ def test_a_default_job_has_its_roles_credentials_and_the_public_side(engine, sag
 def test_a_failed_isolated_job_names_the_first_blocked_destination(engine, sagemaker, name, role, bucket, digits, image):
     """Proves: NI-6, NI-7, NI-22
     """
-    program = (
-        "import socket,urllib.request\n"
-        "for attempt in (lambda: socket.create_connection(('203.0.113.10', 443), 2), lambda: socket.getaddrinfo('s3.us-east-1.amazonaws.com', 443), "
-        "lambda: urllib.request.urlopen('http://169.254.170.2/', timeout=2)):\n"
-        "    try:\n        attempt(); raise SystemExit('reached')\n    except OSError as error: print(error)\n"
-        "raise SystemExit(3)"
-    )
+    program = """
+import socket, urllib.request
+for attempt in (
+    lambda: socket.create_connection(("203.0.113.10", 443), 2),
+    lambda: socket.getaddrinfo("s3.us-east-1.amazonaws.com", 443),
+    lambda: urllib.request.urlopen("http://169.254.170.2/", timeout=2),
+):
+    try:
+        attempt()
+        raise SystemExit("reached")
+    except OSError as error:
+        print(error)
+raise SystemExit(3)
+"""
     before = len(engine.internet.arrivals())
-    request = training_request(name, image, role, bucket, digits)
-    request["AlgorithmSpecification"] |= {"ContainerEntrypoint": ["/usr/bin/python3", "-c", program]}
-    sagemaker.create_training_job(**request)
+    sagemaker.create_training_job(**with_program(engine, bucket, training_request(name, image, role, bucket, digits), program))
     job = finished(sagemaker, name)
     assert job["TrainingJobStatus"] == "Failed"
     assert "exit code: 3" in job["FailureReason"]
     assert job["FailureReason"].endswith("[network isolation blocked tcp 203.0.113.10:443 first]")
-    report = json.loads(engine.run("report", name, "--json").stdout)
-    kinds = {(entry["protocol"], entry["address"], entry["port"]) for entry in report["attempts"]}
+    attempts = engine.attempts(name)
+    kinds = {(entry["protocol"], entry["address"], entry["port"]) for entry in attempts}
     assert ("tcp", "203.0.113.10", 443) in kinds and ("tcp", "169.254.170.2", 80) in kinds
-    assert any(entry["name"] == "s3.us-east-1.amazonaws.com" for entry in report["attempts"])
+    assert any(entry["name"] == "s3.us-east-1.amazonaws.com" for entry in attempts)
     assert len(engine.internet.arrivals()) == before, "nothing arrived"
     # Control: the same program without isolation does reach the target.
-    open_request = training_request(f"{name}-open", image, role, bucket, digits, isolated=False)
-    open_request["AlgorithmSpecification"] |= {"ContainerEntrypoint": ["/usr/bin/python3", "-c", program]}
-    sagemaker.create_training_job(**open_request)
+    control = training_request(f"{name}-open", image, role, bucket, digits, isolated=False)
+    sagemaker.create_training_job(**with_program(engine, bucket, control, program))
     finished(sagemaker, f"{name}-open")
     assert len(engine.internet.arrivals()) > before, "control"
+
+
+# A shell program that runs until it is stopped.
+WAITS = "trap 'exit 0' TERM\nwhile :; do sleep 0.1; done"
+
+
+def channel(name, uri, kind="S3Prefix", distribution="FullyReplicated"):
+    return {"ChannelName": name, "DataSource": {"S3DataSource": {"S3DataType": kind, "S3Uri": uri, "S3DataDistributionType": distribution}}}
+
+
+@pytest.fixture
+def run_shell(engine, sagemaker, name, role, bucket, small):
+    """Starts a job of the small image that runs a shell program; more members go into the request."""
+
+    def start(program, image=small, job=name, channels=(), **members):
+        request = training_request(job, image, role, bucket, "unused", **members) | {"InputDataConfig": list(channels)}
+        sagemaker.create_training_job(**with_program(engine, bucket, request, program, "/bin/sh"))
+        return job
+
+    return start
+
+
+def keys(engine, bucket, prefix):
+    """Keys below a prefix, relative to it."""
+    listed = engine.client("s3").list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])
+    return {entry["Key"].removeprefix(prefix) for entry in listed}
+
+
+def refused(call, **arguments):
+    """The error of a call that must fail."""
+    with pytest.raises(ClientError) as caught:
+        call(**arguments)
+    return caught.value.response["Error"]
+
+
+def test_an_image_with_a_user_of_its_own_reads_its_inputs_and_leaves_a_model(engine, sagemaker, name, bucket, small_user, run_shell):
+    """Proves: CC-3, CC-16, CC-23, CC-35
+    """
+    s3 = engine.client("s3")
+    for key in ("a.txt", "deep/er/b.txt"):
+        s3.put_object(Bucket=bucket, Key=f"owned/{name}/{key}", Body=key.encode())
+    for key in ("step", "old/step"):
+        s3.put_object(Bucket=bucket, Key=f"owned-checkpoints/{name}/{key}", Body=b"resumed")
+    program = """
+set -e
+id -u > /opt/ml/model/who
+cat /opt/ml/input/data/train/a.txt /opt/ml/input/data/train/deep/er/b.txt /opt/ml/checkpoints/step > /opt/ml/model/seen
+cat /opt/ml/input/config/hyperparameters.json /opt/ml/input/config/inputdataconfig.json /opt/ml/input/config/resourceconfig.json > /dev/null
+if echo x > /opt/ml/input/data/train/a.txt; then exit 9; fi
+echo other > /opt/ml/output/data/other
+echo next > /opt/ml/checkpoints/step
+busybox rm -r /opt/ml/checkpoints/old
+"""
+    run_shell(
+        program, image=small_user, channels=[channel("train", f"s3://{bucket}/owned/{name}/")],
+        CheckpointConfig={"S3Uri": f"s3://{bucket}/owned-checkpoints/{name}"},
+    )
+    job = finished(sagemaker, name)
+    assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
+    uri = job["ModelArtifacts"]["S3ModelArtifacts"]
+    assert member(engine, bucket, uri, "who") == b"65534\n", "control: it was not root"
+    assert member(engine, bucket, uri, "seen") == b"a.txtdeep/er/b.txtresumed"
+    assert keys(engine, bucket, f"jobs/{name}/output/") == {"model.tar.gz", "output.tar.gz"}
+    assert keys(engine, bucket, f"owned-checkpoints/{name}/") == {"step"}
+    assert s3.get_object(Bucket=bucket, Key=f"owned-checkpoints/{name}/step")["Body"].read() == b"next\n"
+    assert s3.get_object(Bucket=bucket, Key=f"owned/{name}/a.txt")["Body"].read() == b"a.txt"
+
+
+def test_channels_of_every_kind_appear_side_by_side(engine, sagemaker, name, bucket, run_shell):
+    """Proves: CC-18, CC-21, CC-23, CC-27, CC-28
+    """
+    s3 = engine.client("s3")
+    base = f"kinds/{name}"
+    for key in ("set/part-1", "set/part-2", "set/more/part-3", "set-aside", "list/x/1", "list/x/2", "list/x/3"):
+        s3.put_object(Bucket=bucket, Key=f"{base}/{key}", Body=key.encode())
+    manifest = [{"prefix": f"s3://{bucket}/{base}/list/"}, "x/3", "x/1"]
+    s3.put_object(Bucket=bucket, Key=f"{base}/manifest.json", Body=json.dumps(manifest).encode())
+    channels = [
+        channel("folder", f"s3://{bucket}/{base}/set/"),
+        channel("prefix", f"s3://{bucket}/{base}/set"),
+        channel("single", f"s3://{bucket}/{base}/set/part-2"),
+        channel("listed", f"s3://{bucket}/{base}/manifest.json", "ManifestFile"),
+        channel("sharded", f"s3://{bucket}/{base}/set/", distribution="ShardedByS3Key"),
+    ]
+    program = """
+cd /opt/ml/input/data
+busybox find . -type f | busybox sort > /opt/ml/model/tree
+cat listed/x/3 single/part-2 > /opt/ml/model/text
+cat /opt/ml/input/config/inputdataconfig.json > /opt/ml/model/config
+"""
+    run_shell(program, channels=channels)
+    job = finished(sagemaker, name)
+    assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
+    uri = job["ModelArtifacts"]["S3ModelArtifacts"]
+    assert member(engine, bucket, uri, "tree").decode().split() == [
+        "./code/main",
+        "./folder/more/part-3", "./folder/part-1", "./folder/part-2",
+        "./listed/x/1", "./listed/x/3",
+        "./prefix/set-aside", "./prefix/set/more/part-3", "./prefix/set/part-1", "./prefix/set/part-2",
+        "./sharded/more/part-3", "./sharded/part-1", "./sharded/part-2",
+        "./single/part-2",
+    ]
+    assert member(engine, bucket, uri, "text") == b"list/x/3set/part-2"
+    config = json.loads(member(engine, bucket, uri, "config"))
+    assert {one: kind["S3DistributionType"] for one, kind in config.items()} == {
+        "folder": "FullyReplicated", "prefix": "FullyReplicated", "single": "FullyReplicated", "listed": "FullyReplicated",
+        "code": "FullyReplicated", "sharded": "ShardedByS3Key",
+    }
+
+
+def test_a_manifest_that_names_a_missing_object_fails_the_download(engine, sagemaker, name, bucket, run_shell):
+    """Proves: CC-27, CC-30, SM-41
+    """
+    manifest = [{"prefix": f"s3://{bucket}/nothing/"}, "here"]
+    engine.client("s3").put_object(Bucket=bucket, Key=f"manifests/{name}", Body=json.dumps(manifest).encode())
+    run_shell("true", channels=[channel("train", f"s3://{bucket}/manifests/{name}", "ManifestFile")])
+    job = finished(sagemaker, name)
+    assert job["TrainingJobStatus"] == "Failed"
+    assert job["FailureReason"].startswith("ClientError: Data download failed:")
+    assert f"s3://{bucket}/nothing/here" in job["FailureReason"]
+    assert "ModelArtifacts" in job and keys(engine, bucket, f"jobs/{name}/") == set()
+
+
+def test_other_output_is_kept_after_a_failure_and_the_model_is_not(engine, sagemaker, name, bucket, run_shell):
+    """Proves: CC-31, CC-32, CC-33, SM-31, SM-65
+    """
+    program = """
+echo weights > /opt/ml/model/weights
+echo half > /opt/ml/output/data/report
+ends=$(sed -n 's/.*"ends": *"\\([0-9]*\\)".*/\\1/p' /opt/ml/input/config/hyperparameters.json)
+[ "$ends" = 0 ] || printf 'line one\\nline two' > /opt/ml/output/failure
+exit "$ends"
+"""
+    run_shell(program, HyperParameters={"ends": "7"})
+    job = finished(sagemaker, name)
+    assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Failed", "Failed")
+    assert job["FailureReason"] == "AlgorithmError: line one\nline two, exit code: 7"
+    assert keys(engine, bucket, f"jobs/{name}/output/") == {"output.tar.gz"}
+    output = f"s3://{bucket}/jobs/{name}/output/output.tar.gz"
+    assert member(engine, bucket, output, "report") == b"half\n"
+    # Control: the same program, ending well.
+    control = run_shell(program, job=f"{name}-well", HyperParameters={"ends": "0"})
+    assert finished(sagemaker, control)["TrainingJobStatus"] == "Completed"
+    assert keys(engine, bucket, f"jobs/{control}/output/") == {"model.tar.gz", "output.tar.gz"}
+
+
+def test_artifacts_may_be_left_unpacked_and_links_out_of_the_model_are_not_followed(engine, sagemaker, name, bucket, run_shell):
+    """Proves: CC-32, CC-37
+    """
+    program = """
+mkdir() { busybox mkdir "$@"; }
+mkdir -p /opt/ml/model/sub /opt/ml/output/data
+echo weights > /opt/ml/model/sub/weights
+echo other > /opt/ml/output/data/other
+busybox ln -s /etc/passwd /opt/ml/model/stolen
+busybox ln -s sub/weights /opt/ml/model/latest
+"""
+    loose = run_shell(program, OutputDataConfig={"S3OutputPath": f"s3://{bucket}/loose", "CompressionType": "NONE"})
+    packed = run_shell(program, job=f"{name}-packed")
+    for job in (loose, packed):
+        assert finished(sagemaker, job)["TrainingJobStatus"] == "Completed"
+    assert keys(engine, bucket, f"loose/{name}/output/") == {"model/sub/weights", "data/other"}
+    body = engine.client("s3").get_object(Bucket=bucket, Key=f"jobs/{packed}/output/model.tar.gz")["Body"].read()
+    with tarfile.open(fileobj=io.BytesIO(body)) as archive:
+        assert b"root" not in b"".join(archive.extractfile(one).read() for one in archive if one.isfile())
+        assert archive.extractfile("sub/weights").read() == b"weights\n"
+
+
+def test_sigterm_reaches_the_container_which_saves_its_work(engine, sagemaker, name, bucket, run_shell):
+    """Proves: CC-4, CC-34, SM-28, SM-33
+    """
+    program = """
+trap 'echo saved > /opt/ml/model/weights; echo part > /opt/ml/output/data/report; echo caught; exit 0' TERM
+echo waiting
+while :; do sleep 0.05; done
+"""
+    run_shell(program)
+    eventually(lambda: "waiting" in messages(engine, name))
+    sagemaker.stop_training_job(TrainingJobName=name)
+    job = finished(sagemaker, name)
+    assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "Stopped")
+    assert "FailureReason" not in job
+    assert [step["Status"] for step in job["SecondaryStatusTransitions"]][-2:] == ["Stopping", "Stopped"]
+    assert member(engine, bucket, job["ModelArtifacts"]["S3ModelArtifacts"], "weights") == b"saved\n"
+    assert member(engine, bucket, f"s3://{bucket}/jobs/{name}/output/output.tar.gz", "report") == b"part\n"
+    assert "caught" in messages(engine, name)
+
+
+def test_a_container_that_ignores_sigterm_is_killed_and_its_artifacts_are_kept(engine, sagemaker, name, bucket, run_shell):
+    """Proves: CC-34
+    """
+    run_shell("trap 'echo ignored' TERM\necho early > /opt/ml/model/weights\necho waiting\nwhile :; do sleep 0.05; done\n")
+    eventually(lambda: "waiting" in messages(engine, name))
+    sagemaker.stop_training_job(TrainingJobName=name)
+    job = finished(sagemaker, name)
+    assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "Stopped")
+    assert "ignored" in messages(engine, name), "SIGTERM came first"
+    stopping, stopped = job["SecondaryStatusTransitions"][-2:]
+    grace = (stopped["StartTime"] - stopping["StartTime"]).total_seconds()
+    assert grace >= 2, "the grace time of this engine, jobs.stop_grace, was waited for"
+    assert member(engine, bucket, job["ModelArtifacts"]["S3ModelArtifacts"], "weights") == b"early\n"
+
+
+def test_the_time_limit_asks_the_container_to_save_its_work(engine, sagemaker, name, bucket, run_shell):
+    """Proves: SM-32, CC-34
+    """
+    program = "trap 'echo saved > /opt/ml/model/weights; exit 1' TERM\nwhile :; do sleep 0.05; done\n"
+    run_shell(program, StoppingCondition={"MaxRuntimeInSeconds": 1})
+    job = finished(sagemaker, name)
+    assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxRuntimeExceeded")
+    assert member(engine, bucket, job["ModelArtifacts"]["S3ModelArtifacts"], "weights") == b"saved\n"
+
+
+def messages(engine, job):
+    """Lines of a job's container so far."""
+    logs = engine.client("logs")
+    try:
+        events = logs.filter_log_events(logGroupName="/aws/sagemaker/TrainingJobs", logStreamNamePrefix=f"{job}/algo-1-")["events"]
+    except logs.exceptions.ResourceNotFoundException:
+        return []
+    return [event["message"] for event in events]
+
+
+def test_a_container_beyond_its_memory_says_so_in_the_failure_reason(engine, sagemaker, name, role, bucket, digits, image):
+    """Proves: CC-7, SM-41
+    """
+    # The control is every other job: an instance of this size runs them well.
+    resources = {"InstanceType": "ml.t3.medium", "InstanceCount": 1, "VolumeSizeInGB": 1}
+    request = training_request(name, image, role, bucket, digits, ResourceConfig=resources)
+    sagemaker.create_training_job(**with_program(engine, bucket, request, "keep = b'x' * (5 << 30)"))
+    job = finished(sagemaker, name)
+    assert job["TrainingJobStatus"] == "Failed"
+    assert job["FailureReason"] == "AlgorithmError: The container used more memory than ml.t3.medium has, exit code: 137"
+
+
+def test_training_jobs_are_found_by_status_name_and_time(sagemaker, name, run_shell):
+    """Proves: SM-10, SM-11, SM-12
+    """
+    stem = name[-6:]
+    ends = {f"{stem}-a-done": "exit 0", f"{stem}-b-failed": "exit 1", f"{stem}-c-runs": WAITS}
+    for job, program in ends.items():
+        run_shell(program, job=job)
+    done, failed, runs = ends
+    first, second = finished(sagemaker, done), finished(sagemaker, failed)
+
+    def found(**filters):
+        jobs = sagemaker.list_training_jobs(NameContains=stem.upper(), **filters)["TrainingJobSummaries"]
+        return [job["TrainingJobName"] for job in jobs]
+
+    try:
+        assert found() == [done, failed, runs], "oldest first unless asked otherwise"
+        assert found(StatusEquals="Completed") == [done]
+        assert found(StatusEquals="Failed") == [failed]
+        assert found(StatusEquals="InProgress") == [runs]
+        assert found(StatusEquals="Stopped") == []
+        assert found(SortBy="Name", SortOrder="Descending") == [runs, failed, done]
+        assert found(SortBy="Status") == [done, failed, runs]
+        assert found(CreationTimeAfter=first["CreationTime"]) == [failed, runs]
+        assert found(CreationTimeBefore=second["CreationTime"]) == [done]
+        assert found(LastModifiedTimeBefore=first["CreationTime"]) == []
+        pages = sagemaker.get_paginator("list_training_jobs").paginate(NameContains=stem, PaginationConfig={"PageSize": 1})
+        assert [[job["TrainingJobName"] for job in page["TrainingJobSummaries"]] for page in pages][:3] == [[done], [failed], [runs]]
+        summary = sagemaker.list_training_jobs(NameContains=failed)["TrainingJobSummaries"][0]
+        assert summary["TrainingJobStatus"] == "Failed" and summary["TrainingEndTime"] == second["TrainingEndTime"]
+        assert refused(sagemaker.list_training_jobs, NextToken="not-a-token")["Code"] == "ValidationException"
+    finally:
+        sagemaker.stop_training_job(TrainingJobName=runs)
+    assert finished(sagemaker, runs)["TrainingJobStatus"] == "Stopped"
+    assert found(StatusEquals="Stopped") == [runs]
+
+
+def test_a_finished_job_can_be_deleted_and_its_name_is_free_again(sagemaker, name, run_shell):
+    """Proves: SM-33
+    """
+    run_shell(WAITS)
+    error = refused(sagemaker.delete_training_job, TrainingJobName=name)
+    assert error["Code"] == "ValidationException" and "InProgress" in error["Message"]
+    sagemaker.stop_training_job(TrainingJobName=name)
+    finished(sagemaker, name)
+    sagemaker.delete_training_job(TrainingJobName=name)
+    assert refused(sagemaker.describe_training_job, TrainingJobName=name)["Message"] == "Requested resource not found."
+    run_shell("exit 0")
+    assert finished(sagemaker, name)["TrainingJobStatus"] == "Completed"
+
+
+def test_the_waiter_succeeds_for_stopped_jobs_and_fails_for_failed_and_missing_ones(sagemaker, name, run_shell):
+    """Proves: SM-66
+    """
+    quick = {"Delay": 1, "MaxAttempts": 60}
+    waiter = sagemaker.get_waiter("training_job_completed_or_stopped")
+    run_shell(WAITS)
+    failing = run_shell("exit 1", job=f"{name}-fails")
+    sagemaker.stop_training_job(TrainingJobName=name)
+    waiter.wait(TrainingJobName=name, WaiterConfig=quick)
+    assert sagemaker.describe_training_job(TrainingJobName=name)["TrainingJobStatus"] == "Stopped"
+    with pytest.raises(WaiterError) as failed:
+        waiter.wait(TrainingJobName=failing, WaiterConfig=quick)
+    assert failed.value.last_response["TrainingJobStatus"] == "Failed"
+    with pytest.raises(WaiterError) as missing:
+        waiter.wait(TrainingJobName="never-made", WaiterConfig=quick)
+    assert missing.value.last_response["Error"]["Code"] == "ValidationException"

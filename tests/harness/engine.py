@@ -117,6 +117,7 @@ class Engine:
         self.process = subprocess.Popen(
             [self.binary, "serve", "--data-dir", str(self.data), "--listen", listen, "--config", str(self.config)],
             stdout=subprocess.PIPE, stderr=self.stderr, start_new_session=True,
+            umask=0o077,  # A careful operator's; nothing may depend on a lax one.
         )
         deadline = time.monotonic() + timeout
         text, out = b"", self.process.stdout.fileno()

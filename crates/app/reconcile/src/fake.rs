@@ -297,6 +297,9 @@ fn untar(reader: impl Read) -> BTreeMap<String, String> {
     let mut files = BTreeMap::new();
     for entry in archive.entries().unwrap() {
         let mut entry = entry.unwrap();
+        if entry.header().entry_type().is_dir() {
+            continue;
+        }
         let mut text = String::new();
         entry.read_to_string(&mut text).unwrap();
         files.insert(entry.path().unwrap().to_str().unwrap().to_string(), text);

@@ -97,7 +97,7 @@ impl Work<'_> {
             let launched = with_slow(
                 self.deps.settings.slow_phase,
                 || self.show(JobEvent::InstanceReady, SecondaryStatus::Starting),
-                || self.launch(job),
+                || self.launch(job, &mut memory.checkpoints),
             );
             match launched {
                 Ok(resolved) => image = Some(resolved),
@@ -136,12 +136,12 @@ impl Work<'_> {
         }
     }
 
-    fn launch(&self, job: &TrainingJob) -> Result<ResolvedImage, LaunchFailure> {
+    fn launch(&self, job: &TrainingJob, checkpoints: &mut Checkpoints) -> Result<ResolvedImage, LaunchFailure> {
         let deps = self.deps;
         let workload = &job.run.placement.workload;
         deps.executor.prepare(workload).map_err(|error| host(job, error))?;
         let image = self.image(job)?;
-        self.inputs(job)
+        self.inputs(job, checkpoints)
             .map_err(|error| staged(job, error, "Data download failed:"))?;
         let spec = container::training(deps, job, &image, &self.key.scope.region)
             .map_err(|error| LaunchFailure::Final(FailureKind::Client, error.to_string()))?;
@@ -164,7 +164,7 @@ impl Work<'_> {
         Ok(image)
     }
 
-    fn inputs(&self, job: &TrainingJob) -> Result<(), StageError> {
+    fn inputs(&self, job: &TrainingJob, checkpoints: &mut Checkpoints) -> Result<(), StageError> {
         let workload = &job.run.placement.workload;
         stage::ca_bundle(self.deps, &job.run.placement)?;
         let config = self.deps.work.make(workload, "input/config")?;
@@ -177,7 +177,7 @@ impl Work<'_> {
         for channel in &job.spec.channels {
             stage::channel(self.deps, &self.actor, workload, channel)?;
         }
-        checkpoints::restore(self.deps, &self.actor, job)
+        checkpoints::restore(self.deps, &self.actor, job, checkpoints)
     }
 
     fn watch(&self, job: &TrainingJob, memory: &mut JobMemory) -> Result<Next, StepError> {

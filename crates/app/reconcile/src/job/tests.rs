@@ -474,6 +474,7 @@ fn checkpoints_come_in_go_out_while_running_and_mirror_deletions() {
         });
     });
     lab.world.put_object("s3://ckpt/run/old/step-1", b"one");
+    lab.world.put_object("s3://ckpt/run/older", b"zero");
     lab.world.put_object("s3://ckpt/runner", b"not below the prefix");
     lab.run();
     let one = lab.world.container(&lab.workload);
@@ -483,7 +484,7 @@ fn checkpoints_come_in_go_out_while_running_and_mirror_deletions() {
             .map(Vec::as_slice),
         Some(&b"one"[..])
     );
-    assert_eq!(one.files.len(), 1);
+    assert_eq!(one.files.len(), 2);
     assert!(one.spec.mounts.iter().any(|mount| matches!(
         mount,
         Mount::Scratch { target, read_only: false, .. } if target == "/opt/ml/checkpoints"
@@ -495,11 +496,25 @@ fn checkpoints_come_in_go_out_while_running_and_mirror_deletions() {
         Some(b"two".to_vec()),
         "uploaded while running"
     );
-    lab.world
-        .with(&lab.workload, |one| one.files.retain(|(_, name), _| name != "step-2"));
+    assert!(
+        !lab.world
+            .lock()
+            .accesses
+            .iter()
+            .any(|(_, call, what)| call == "put" && what.contains("older")),
+        "what did not change is not uploaded"
+    );
+    lab.world.with(&lab.workload, |one| {
+        one.files.retain(|(_, name), _| name != "step-2" && name != "older");
+    });
     lab.world.write(&lab.workload, "checkpoints", "old/step-1", "ONE");
     lab.after(61);
     assert_eq!(lab.world.object("s3://ckpt/run/step-2"), None, "deletion mirrored");
+    assert_eq!(
+        lab.world.object("s3://ckpt/run/older"),
+        None,
+        "also of what was there before"
+    );
     assert_eq!(
         lab.world.object("s3://ckpt/run/old/step-1"),
         Some(b"ONE".to_vec()),
