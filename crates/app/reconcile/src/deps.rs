@@ -50,6 +50,19 @@ pub enum StepError {
 }
 
 /// When to look again.
+/// What the caller reads about a container that this host could not start; the operator's part is in the log (NET-73).
+pub(crate) const NOT_STARTED: &str =
+    "The container could not be started. The operator finds the cause in the engine's log.";
+
+/// Tells the operator why a container was not started. The reasons of the host say what is missing.
+pub(crate) fn log_not_started(owner_arn: &Arn, reason: &dyn std::fmt::Display) {
+    tracing::error!(
+        %owner_arn,
+        %reason,
+        "a container could not be started; `isolarium doctor` checks what this host needs"
+    );
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// At this time, or when something changes; `Timestamp(i64::MAX)` waits for a change alone.

@@ -254,7 +254,11 @@ impl World {
         match self.lock().failing.get(call).map(String::as_str) {
             None => Ok(()),
             Some("away") => Err(ExecutorError::Unreachable("away".into())),
-            Some(text) => Err(ExecutorError::Unstartable(text.into())),
+            Some(text) => Err(match text.split_once(':') {
+                Some(("seal", why)) => ExecutorError::Seal(why.into()),
+                Some(("host", why)) => ExecutorError::Host(why.into()),
+                _ => ExecutorError::Unstartable(text.into()),
+            }),
         }
     }
 

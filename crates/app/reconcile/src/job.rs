@@ -4,7 +4,7 @@
 use crate::checkpoints::{self, Checkpoints};
 use crate::collect::{self, FailureText};
 use crate::container;
-use crate::deps::{Deps, Next, StepError};
+use crate::deps::{Deps, NOT_STARTED, Next, StepError, log_not_started};
 use crate::driver::with_slow;
 use crate::logs::{self, Drained, LogCursor, Sink};
 use crate::metrics::MetricScanner;
@@ -187,13 +187,8 @@ impl Work<'_> {
             Some(WorkloadState::Exited(status)) if status.code == 0 => self.finish(job, memory),
             Some(WorkloadState::Exited(status)) => self.crashed(job, memory, &status),
             Some(WorkloadState::NotStarted { reason }) => {
-                tracing::error!(job = %job.arn, reason, "the container did not start");
-                self.fail(
-                    job,
-                    memory,
-                    FailureKind::Internal,
-                    "The container could not be started.",
-                )
+                log_not_started(&job.arn, &reason);
+                self.fail(job, memory, FailureKind::Internal, NOT_STARTED)
             }
             None => self.fail(
                 job,
@@ -476,9 +471,8 @@ fn host(job: &TrainingJob, error: ExecutorError) -> LaunchFailure {
         ),
         ExecutorError::Refused(why) => LaunchFailure::Final(FailureKind::Client, why),
         ExecutorError::Seal(_) | ExecutorError::Unknown | ExecutorError::Host(_) => {
-            tracing::error!(job = %job.arn, %error, "the container could not be started");
-            let text = "The container could not be started. The operator finds the cause in the engine's log.";
-            LaunchFailure::Final(FailureKind::Internal, text.into())
+            log_not_started(&job.arn, &error);
+            LaunchFailure::Final(FailureKind::Internal, NOT_STARTED.into())
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::{Container, REPORT_INTERVAL, actor_of};
 use crate::collect::FailureText;
 use crate::container::{self, MODEL, ModelMount};
-use crate::deps::{Deps, StepError};
+use crate::deps::{Deps, NOT_STARTED, StepError, log_not_started};
 use crate::logs::{self, Drained, Sink};
 use crate::ping;
 use crate::stage::{self, StageError};
@@ -65,8 +65,8 @@ impl Tending<'_> {
                 Ok((verdict, now))
             }
             Some(WorkloadState::NotStarted { reason }) => {
-                tracing::error!(endpoint = %self.endpoint.arn, reason, "a container did not start");
-                Ok((Verdict::Broken(INTERNAL.into()), now))
+                log_not_started(&self.endpoint.arn, &reason);
+                Ok((Verdict::Broken(NOT_STARTED.into()), now))
             }
         }
     }
@@ -236,8 +236,8 @@ impl Tending<'_> {
             )),
             ExecutorError::Refused(why) => Start::Broken(why),
             ExecutorError::Seal(_) | ExecutorError::Unknown | ExecutorError::Host(_) => {
-                tracing::error!(endpoint = %self.endpoint.arn, %error, "a container could not be started");
-                Start::Broken(INTERNAL.into())
+                log_not_started(&self.endpoint.arn, &error);
+                Start::Broken(NOT_STARTED.into())
             }
         }
     }
@@ -250,13 +250,11 @@ impl Tending<'_> {
             FailureText::Client(text) => Start::Broken(format!("{what}{text}")),
             FailureText::Engine(cause) => {
                 tracing::error!(endpoint = %self.endpoint.arn, cause = crate::driver::chain(&*cause), "a transfer failed");
-                Start::Broken(INTERNAL.into())
+                Start::Broken(NOT_STARTED.into())
             }
         }
     }
 }
-
-const INTERNAL: &str = "The container could not be started. The operator finds the cause in the engine's log.";
 
 /// Why a container was not started.
 enum Start {

@@ -401,6 +401,83 @@ fn a_host_that_is_away_delays_the_job_and_an_image_that_cannot_start_fails_it() 
     assert!(bad.world.lock().removed.contains(&bad.workload));
 }
 
+/// Collects the text of every error that is logged.
+#[derive(Clone, Default)]
+struct ErrorLog(Arc<std::sync::Mutex<String>>);
+
+impl tracing::field::Visit for ErrorLog {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        self.0.lock().unwrap().push_str(&format!("{field}={value:?}\n"));
+    }
+}
+
+impl tracing::Subscriber for ErrorLog {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::ERROR
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        event.record(&mut self.clone());
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// Proves: NET-73
+#[test]
+fn a_host_that_cannot_seal_or_start_a_container_fails_the_job_and_tells_the_operator_why() {
+    for (call, given, why) in [
+        (
+            "launch",
+            "seal:nft cannot be run; install the package nftables",
+            "nft cannot be run",
+        ),
+        (
+            "launch",
+            "seal:the report's programs could not be attached",
+            "programs could not be attached",
+        ),
+        ("launch", "host:no OCI runtime was found; install crun", "install crun"),
+        ("launch", "host:no controller for memory", "no controller for memory"),
+        (
+            "prepare",
+            "host:no space left on the disk of the data directory",
+            "no space left",
+        ),
+    ] {
+        let log = ErrorLog::default();
+        let mut lab = Lab::new(true, |_| {});
+        lab.world.fail(call, given);
+        let failed = tracing::subscriber::with_default(log.clone(), || lab.run());
+        assert_eq!(failed.status(), TrainingJobStatus::Failed, "{given}");
+        let reason = failed.failure_reason.unwrap().as_str().to_owned();
+        assert!(
+            reason.starts_with("InternalServerError: The container could not be started."),
+            "{reason}"
+        );
+        assert!(
+            !reason.contains(why),
+            "the caller does not read about the host: {reason}"
+        );
+        let log = log.0.lock().unwrap().clone();
+        assert!(
+            log.contains(why) && log.contains("isolarium doctor") && log.contains(&NAME.to_ascii_lowercase()),
+            "{log}"
+        );
+        assert_eq!(lab.world.lock().launches, 0, "nothing was started");
+    }
+    let mut control = Lab::new(true, |_| {});
+    assert_eq!(
+        control.run().secondary,
+        SecondaryStatus::Training,
+        "control: on a whole host it runs"
+    );
+}
+
 /// Proves: CC-91
 #[test]
 fn a_role_that_may_not_write_logs_loses_lines_but_not_the_job() {
@@ -644,21 +721,6 @@ fn only_a_job_with_a_way_out_has_an_address_and_a_credentials_path() {
     assert_eq!(sealed.world.state().all::<AddressLease>().unwrap().len(), 0);
 }
 
-/// Only who can go out has somebody to trust; the request's own choice of certificates wins, the image's does not.
-#[test]
-fn the_operators_certificates_are_shown_to_containers_with_a_way_out_alone() {
-    let variables = |lab: &Lab, name: &str| {
-        let spec = lab.world.container(&lab.workload).spec;
-        let found = spec.process.env.iter().rev().find(|(known, _)| known == name);
-        found.map(|(_, value)| value.clone())
-    };
-    for (isolated, configured) in [(false, true), (false, false), (true, true)] {
-        let mut lab = Lab::new(isolated, |job| {
-            job.spec
-                .container
-                .environment
-                .insert("AWS_CA_BUNDLE".into(), "/mine.pem".into());
-        });
 /// Proves: CC-7
 #[test]
 fn the_operators_own_instance_shapes_become_the_containers_limits() {
@@ -675,6 +737,21 @@ fn the_operators_own_instance_shapes_become_the_containers_limits() {
     assert_eq!((limits.cpu_millis, limits.memory_bytes), (1000, 512 << 20));
 }
 
+/// Only who can go out has somebody to trust; the request's own choice of certificates wins, the image's does not.
+#[test]
+fn the_operators_certificates_are_shown_to_containers_with_a_way_out_alone() {
+    let variables = |lab: &Lab, name: &str| {
+        let spec = lab.world.container(&lab.workload).spec;
+        let found = spec.process.env.iter().rev().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.clone())
+    };
+    for (isolated, configured) in [(false, true), (false, false), (true, true)] {
+        let mut lab = Lab::new(isolated, |job| {
+            job.spec
+                .container
+                .environment
+                .insert("AWS_CA_BUNDLE".into(), "/mine.pem".into());
+        });
         let bundle = lab.deps.work.of(&lab.workload).parent().unwrap().join("bundle.pem");
         std::fs::create_dir_all(bundle.parent().unwrap()).unwrap();
         std::fs::write(&bundle, "certificates").unwrap();
