@@ -2,12 +2,12 @@
 
 use crate::fleets::Fleets;
 use crate::settings::ReconcileSettings;
-use crate::transfer::{Actor, Transfer};
+use crate::transfer::{Actor, Layer, Transfer};
 use crate::workdir::WorkDir;
 use isolarium_model::sagemaker::network::IsolationRecord;
 use isolarium_model::sagemaker::{AddressLease, Attachment, BlockedDestination, Placement, Reach};
 use isolarium_model::time::{Clock, IdSource};
-use isolarium_model::{Arn, Key, Record, Scope, Sha256Digest, Timestamp, WorkloadId};
+use isolarium_model::{Arn, Key, Record, Scope, Timestamp, WorkloadId};
 use isolarium_runtime::executor::{ExecutorError, WorkloadState};
 use isolarium_runtime::{Archives, Dial, EgressReport, Executor};
 use isolarium_store::{Batch, Expect, StateStore, StoreError, Stored};
@@ -30,8 +30,9 @@ pub struct Deps {
     pub fleets: Arc<Fleets>,
     /// What the host was last seen to run.
     pub seen: Seen,
-    /// Layers that are known to be unpacked.
-    pub unpacked: Mutex<HashSet<Sha256Digest>>,
+    /// Layers that are known to be unpacked, each with the blob that proved to be it: an image can name the layers of
+    /// other accounts, it cannot have their bytes.
+    pub unpacked: Mutex<HashSet<Layer>>,
 }
 
 /// Why a step could not be finished now. The driver logs it and repeats the step: nothing is recorded.

@@ -42,14 +42,14 @@ pub(crate) fn layers(deps: &Deps, image: &Image) -> Result<(), StageError> {
             .unpacked
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .contains(&layer.diff_id);
+            .contains(layer);
         if !known {
             deps.archives
                 .unpack_layer(deps.transfer.open_layer(layer)?, &layer.diff_id)?;
             deps.unpacked
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .insert(layer.diff_id.clone());
+                .insert(layer.clone());
         }
     }
     Ok(())

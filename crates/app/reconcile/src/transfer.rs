@@ -35,7 +35,7 @@ pub struct Image {
 }
 
 /// One layer of an image.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Layer {
     /// Digest of the unpacked tar: the name under which the layer is unpacked once.
     pub diff_id: Sha256Digest,

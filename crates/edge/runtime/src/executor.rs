@@ -183,7 +183,8 @@ pub struct Packed {
 
 /// Archives in and out, always by an unprivileged process in a user namespace of its own, never in `serve` or `node`.
 pub trait Archives: Send + Sync {
-    /// Unpacks a layer blob (tar, tar+gzip, tar+zstd) once, checking its diff id; a known layer is a no-op.
+    /// Unpacks a layer blob (tar, tar+gzip, tar+zstd) once, checking its diff id. Nothing is
+    /// written for a layer that is there, but the blob must be that layer.
     fn unpack_layer(&self, blob: OwnedFd, diff_id: &Sha256Digest) -> Result<(), ExecutorError>;
     /// Unpacks a gzipped tar (a model) into a scratch directory of a prepared workload. `Refused` when that takes longer
     /// than `limit` (CC-55); what was unpacked until then may stay.

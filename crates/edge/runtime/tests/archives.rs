@@ -155,9 +155,12 @@ fn broken_and_wrong_layers_are_refused() {
     }
     assert_eq!(layers(&lab), before);
     lab.runtime.unpack_layer(blob(&gzip(&bytes)), &digest(&bytes)).unwrap();
-    lab.runtime
-        .unpack_layer(blob(b"not looked at"), &digest(&bytes))
-        .unwrap();
+    lab.runtime.unpack_layer(blob(&bytes), &digest(&bytes)).unwrap();
+    let without_its_bytes = lab.runtime.unpack_layer(blob(b"another's layer"), &digest(&bytes));
+    assert!(
+        matches!(without_its_bytes, Err(ExecutorError::Refused(_))),
+        "knowing a layer's digest is not having it: {without_its_bytes:?}"
+    );
     assert_eq!(layers(&lab), before + 1, "control: the right digest unpacks, and once");
 }
 

@@ -26,6 +26,8 @@ use std::process::ExitCode;
 pub enum Task {
     /// An image layer, whose uncompressed bytes must have this SHA-256 (64 hexadecimal digits).
     Layer { diff_id: String, limits: Limits },
+    /// The same bytes, looked at alone: whether they are the layer that is unpacked already.
+    Check { diff_id: String, limits: Limits },
     /// A plain archive, such as a model.
     Archive { limits: Limits },
     /// The directory into the archive.
@@ -137,6 +139,9 @@ fn perform(task: &Task, archive: OwnedFd, directory: &OwnedFd) -> Message {
     let done = match task {
         Task::Layer { diff_id, limits } => {
             unpack::layer(archive, directory, diff_id, *limits).map(|opaque| Message::Unpacked { opaque })
+        }
+        Task::Check { diff_id, limits } => {
+            unpack::check(archive, diff_id, *limits).map(|()| Message::Unpacked { opaque: Vec::new() })
         }
         Task::Archive { limits } => {
             unpack::plain(archive, directory, *limits).map(|()| Message::Unpacked { opaque: Vec::new() })

@@ -68,10 +68,29 @@ fn decompress(archive: OwnedFd) -> io::Result<Box<dyn Read>> {
 pub fn layer(archive: OwnedFd, target: &OwnedFd, diff_id: &str, limits: Limits) -> Result<Vec<Vec<u8>>, ArchiveError> {
     let mut unpacker = Unpacker::new(target, limits, true);
     let found = unpacker.run(decompress(archive)?)?;
-    if found != diff_id {
-        return refuse(format!("the layer's digest is sha256:{found}, not sha256:{diff_id}"));
-    }
+    expect(&found, diff_id)?;
     Ok(unpacker.opaque.into_keys().collect())
+}
+
+/// Whether these bytes are, uncompressed, the layer with this digest.
+///
+/// # Errors
+/// `Refused` when they are another, or more than allowed.
+pub fn check(archive: OwnedFd, diff_id: &str, limits: Limits) -> Result<(), ArchiveError> {
+    let mut bytes = Measured {
+        inner: decompress(archive)?,
+        hash: Sha256::new(),
+        left: limits.bytes,
+    };
+    io::copy(&mut bytes, &mut io::sink())?;
+    expect(&hex::encode(bytes.hash.finalize()), diff_id)
+}
+
+fn expect(found: &str, diff_id: &str) -> Result<(), ArchiveError> {
+    if found == diff_id {
+        return Ok(());
+    }
+    refuse(format!("the layer's digest is sha256:{found}, not sha256:{diff_id}"))
 }
 
 /// Unpacks a plain archive; every file belongs to root.

@@ -42,17 +42,27 @@ fn bounds(place: &Place) -> Result<Limits, ExecutorError> {
 const UNFINISHED: &str = ".unfinished-";
 
 impl LocalRuntime {
-    /// See [`crate::Archives::unpack_layer`]. A layer appears whole or not at all, also across a power failure.
+    /// See [`crate::Archives::unpack_layer`]. A layer appears whole or not at all, also across a power failure. One that
+    /// is there already is only for who has its bytes: an image can name any digest, another account's included.
     ///
     /// # Errors
     /// `Refused` when the archive breaks a rule or its digest is another, `Host` for the machine.
     pub fn unpack_layer(&self, blob: OwnedFd, diff_id: &Sha256Digest) -> Result<(), ExecutorError> {
         let _turn = self.busy.turn(diff_id.as_str());
         let finished = self.place.layer(diff_id);
-        if finished.is_dir() {
-            return Ok(());
-        }
         let unpacking = || format!("cannot unpack layer {diff_id}; is the disk full?");
+        if finished.is_dir() {
+            let folder = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let finished = rustix::fs::open(&finished, folder, Mode::empty()).map_err(host(unpacking()))?;
+            let task = Task::Check {
+                diff_id: diff_id.hex().into(),
+                limits: MOST,
+            };
+            return match self.archive(&task, blob.as_fd(), finished.as_fd(), None)? {
+                Message::Unpacked { .. } => Ok(()),
+                other => Err(unexpected(other)),
+            };
+        }
         let unfinished = self.place.layers().join(format!("{UNFINISHED}{}", diff_id.hex()));
         remove_tree(&unfinished).map_err(host(unpacking()))?;
         let folder = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
