@@ -14,7 +14,7 @@ pub use no_node::NoNode;
 use crate::cli::config::{Config, UnknownKeys};
 use crate::clock::{SystemClock, SystemIds};
 use crate::credentials::{Assume, Credentials, Lifetimes, Session, SessionError};
-use crate::http::authenticate::{Acceptance, StoredIdentities};
+use crate::http::authenticate::Acceptance;
 use crate::http::door::{Door, Engine, RequestLimits};
 use crate::http::listen::{ConnectionLimits, Handler, Listener};
 use crate::http::registry::{ByPolicy, RegistryPart};
@@ -33,7 +33,7 @@ use isolarium_reconcile::driver::StartError as DriverError;
 use isolarium_reconcile::{Deps, Driver, Fleets, ReconcileSettings, WorkDir};
 use isolarium_runtime::executor::ExecutorError;
 use isolarium_services::Dispatch;
-use isolarium_services::iam::credentials::{AssumeError, ExecutionRole, assume_execution_role};
+use isolarium_services::iam::credentials::{AssumeError, ExecutionRole, StoredIdentities, assume_execution_role};
 use isolarium_services::iam::operator::KeyError;
 use isolarium_services::platform::PlatformSettings;
 use isolarium_services::platform::managed_images::ManagedImages;
@@ -305,6 +305,13 @@ fn ensure_root_key(
         .map_err(StartError::Credentials)
 }
 
+fn identities(stores: &Stores) -> Arc<StoredIdentities> {
+    Arc::new(StoredIdentities {
+        store: stores.state.clone(),
+        master: stores.master.clone(),
+    })
+}
+
 fn s3_front(stores: &Stores, layout: &Layout, clock: &Arc<dyn Clock>) -> io::Result<S3Front> {
     let (store, now) = (stores.state.clone(), clock.clone());
     Ok(S3Front::new(S3Wiring {
@@ -314,6 +321,7 @@ fn s3_front(stores: &Stores, layout: &Layout, clock: &Arc<dyn Clock>) -> io::Res
             isolarium_services::iam::authority_of(store.as_ref(), caller, now.now())
                 .map_err(isolarium_wire::ApiError::internal)
         }),
+        identities: identities(stores),
         access_log: Arc::new(FileAccessLog::open(&layout.at("logs/s3-access.log"))?),
         base_hosts: Vec::new(),
     }))
@@ -328,10 +336,7 @@ fn door(
     host: &Arc<dyn NodeHost>,
     home: &Scope,
 ) -> Door {
-    let identities = Arc::new(StoredIdentities {
-        store: stores.state.clone(),
-        master: stores.master.clone(),
-    });
+    let identities = identities(stores);
     let acceptance = Acceptance {
         regions: config.regions.clone(),
         skew: i64::try_from(config.auth.clock_skew.duration().as_secs()).unwrap_or(i64::MAX),

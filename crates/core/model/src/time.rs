@@ -39,3 +39,8 @@ pub trait IdSource: Send + Sync {
     /// `digits` lower-case hexadecimal digits that cannot be guessed.
     fn hex(&self, digits: usize) -> String;
 }
+
+/// An id of the form that ECR and the audit records of AWS use: hexadecimal digits in groups of 8, 4, 4, 4 and 12.
+pub fn uuid(ids: &dyn IdSource) -> String {
+    [8, 4, 4, 4, 12].map(|digits| ids.hex(digits)).join("-")
+}

@@ -2,31 +2,8 @@
 
 use isolarium_model::{AccountId, Principal, Region, Timestamp};
 use isolarium_services::context::Session;
-use isolarium_services::iam::credentials::{self, Credential, MasterKey, ResolveError};
-use isolarium_store::StateStore;
+use isolarium_services::iam::credentials::{Credential, Identities, ResolveError};
 use isolarium_wire::sigv4::{AuthFault, Body, BodyCheck, Head, Parsed};
-use std::sync::Arc;
-
-/// Where access keys are looked up. Blocks for a store read.
-pub trait Identities: Send + Sync {
-    /// Who an access key speaks for; `token` is the request's session token (IAM-45).
-    ///
-    /// # Errors
-    /// What is wrong with key or token, or the store's failure.
-    fn find(&self, access_key_id: &str, token: Option<&str>, now: Timestamp) -> Result<Credential, ResolveError>;
-}
-
-/// The engine's own keys and sessions.
-pub struct StoredIdentities {
-    pub store: Arc<dyn StateStore>,
-    pub master: MasterKey,
-}
-
-impl Identities for StoredIdentities {
-    fn find(&self, access_key_id: &str, token: Option<&str>, now: Timestamp) -> Result<Credential, ResolveError> {
-        credentials::resolve(self.store.as_ref(), &self.master, access_key_id, token, now)
-    }
-}
 
 /// What is accepted.
 #[derive(Clone, Debug)]

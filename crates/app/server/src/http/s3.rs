@@ -1,6 +1,6 @@
 //! The way to S3: authentication in front of the S3 service, whose bodies stream.
 
-use super::authenticate::{Acceptance, Identities};
+use super::authenticate::Acceptance;
 use super::body::{self, Body};
 use super::door::{Part, Visit};
 use super::listen::Answering;
@@ -13,7 +13,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use isolarium_model::time::Clock;
 use isolarium_model::{Principal, Region, Scope};
-use isolarium_services::iam::credentials::ResolveError;
+use isolarium_services::iam::credentials::{Identities, ResolveError};
 use isolarium_services::s3::S3Front;
 use isolarium_services::{Caller, Source};
 use isolarium_wire::sigv4::{self, AuthFault, BodyCheck, Dialect, Head};

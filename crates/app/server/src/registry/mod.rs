@@ -89,9 +89,9 @@ where
     B::Error: Into<BodyError>,
 {
     let (head, body) = request.into_parts();
-    let route = Route::parse(&head)?;
+    let route = Route::parse(&head);
     let now = distribution.clock.now();
-    if let (Route::Blob { repository, digest }, Method::Read, Some(link)) =
+    if let (Ok(Route::Blob { repository, digest }), Method::Read, Some(link)) =
         (&route, Method::of(&head), route::parameter(&head, "link"))
     {
         let followed = distribution.registry.key.follow(&link, repository, digest, now);
@@ -105,6 +105,8 @@ where
         return blob::read(&visit, repository, digest).await;
     }
     let caller = authenticate(&head, source, &distribution, now)?;
+    // Only after the question who asks: strangers are not told which paths exist.
+    let route = route?;
     let questions = route.questions(&scope, &head)?;
     let visit = Visit {
         distribution,

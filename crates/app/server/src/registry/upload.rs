@@ -27,7 +27,7 @@ where
     if let Some(answer) = mount(visit, repository).await? {
         return Ok(answer);
     }
-    let id = visit.distribution.ids.hex(32);
+    let id = isolarium_model::time::uuid(visit.distribution.ids.as_ref());
     let (owner, upload_id) = (upload_owner(&visit.scope, repository), id.clone());
     let upload = visit
         .registry(repository, move |shelf| {

@@ -73,7 +73,7 @@ impl Operation for shapes::InitiateLayerUploadRequest {
         shelf(ctx)
             .repository(repository)
             .map_err(|error| refuse(ctx, repository, error))?;
-        let id = ctx.ids.hex(32);
+        let id = isolarium_model::time::uuid(ctx.ids);
         let owner = upload_owner(&ctx.caller.scope, repository);
         ctx.registry
             .blobs

@@ -68,6 +68,27 @@ pub struct Credential {
     pub session: Option<Session>,
 }
 
+/// Where access keys are looked up. Blocks for a store read.
+pub trait Identities: Send + Sync {
+    /// Who an access key speaks for; `token` is the request's session token (IAM-45).
+    ///
+    /// # Errors
+    /// What is wrong with key or token, or the store's failure.
+    fn find(&self, access_key_id: &str, token: Option<&str>, now: Timestamp) -> Result<Credential, ResolveError>;
+}
+
+/// The engine's own keys and sessions.
+pub struct StoredIdentities {
+    pub store: Arc<dyn StateStore>,
+    pub master: MasterKey,
+}
+
+impl Identities for StoredIdentities {
+    fn find(&self, access_key_id: &str, token: Option<&str>, now: Timestamp) -> Result<Credential, ResolveError> {
+        resolve(self.store.as_ref(), &self.master, access_key_id, token, now)
+    }
+}
+
 /// Why an access key is not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {

@@ -2,13 +2,14 @@
 //! read up to its file, verified, and turned into a PUT whose body is the file as it streams in.
 
 use super::convert::encoded;
-use crate::{Caller, Session};
+use crate::Caller;
+use crate::iam::credentials::{Identities, ResolveError};
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::StreamExt;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, LOCATION};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame};
-use isolarium_model::{Principal, Secret, Timestamp};
+use isolarium_model::Timestamp;
 use isolarium_wire::sigv4::post::{self, Fields, FileLength};
 use isolarium_wire::sigv4::{AuthFault, Dialect};
 use s3s::{Body, S3Error, S3ErrorCode, S3Result, StdError, s3_error};
@@ -17,22 +18,6 @@ use std::task::{Context, Poll, ready};
 
 /// Most bytes of a form before its file.
 const LARGEST_HEAD: usize = 64 << 10;
-
-/// Who an access key speaks for.
-pub struct FormSigner {
-    pub secret: Secret,
-    pub principal: Principal,
-    pub session: Option<Session>,
-}
-
-/// Finds the signer of a form. The wiring passes the front door's own look-up.
-pub trait FormKeys: Send + Sync {
-    /// The signer, or what is wrong with key or token.
-    ///
-    /// # Errors
-    /// The fault the caller is answered with.
-    fn find(&self, access_key_id: &str, token: Option<&str>, now: Timestamp) -> Result<FormSigner, AuthFault>;
-}
 
 /// Whether a request is a form upload, and its boundary.
 pub(super) fn boundary(method: &Method, headers: &HeaderMap) -> Option<String> {
@@ -177,7 +162,7 @@ where
     /// Who signed the form and what it lets through. A form without a policy comes from nobody.
     pub(super) fn verify(
         &mut self,
-        keys: Option<&dyn FormKeys>,
+        identities: &dyn Identities,
         bucket: &str,
         caller: &mut Caller,
         now: Timestamp,
@@ -198,10 +183,18 @@ where
             }
             other => other.map_err(answer)?,
         };
-        let signer = keys
-            .ok_or(AuthFault::UnknownKey)
-            .and_then(|keys| keys.find(&claim.access_key_id, claim.token.as_deref(), now));
-        let signer = signer.map_err(answer)?;
+        let signer = identities
+            .find(&claim.access_key_id, claim.token.as_deref(), now)
+            .map_err(|error| match error {
+                ResolveError::Fault(fault) => answer(fault),
+                error @ ResolveError::Store(_) => {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "a form's signer was not looked up"
+                    );
+                    s3_error!(InternalError, "We encountered an internal error. Please try again.")
+                }
+            })?;
         let length = claim
             .verify(&self.fields, bucket, signer.secret.expose(), now.0.div_euclid(1000))
             .map_err(answer)?;

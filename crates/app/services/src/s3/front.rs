@@ -8,12 +8,13 @@
 
 use super::backend::Backend;
 use super::body::{CheckedBody, Trailers};
-use super::form::{self, Form, FormKeys, Success};
+use super::form::{self, Form, Success};
 use super::gate::{Authorities, Call, Gate};
 use super::host::{Hosts, bucket_of};
 use super::log::{AccessLog, AccessRecord, Trace};
 use super::query;
 use crate::Caller;
+use crate::iam::credentials::Identities;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, HeaderName};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
@@ -45,6 +46,8 @@ pub struct S3Wiring {
     pub objects: ObjectStore,
     pub clock: Arc<dyn Clock>,
     pub authorities: Arc<dyn Authorities>,
+    /// Signers of forms: their signature is in the body, so the front door cannot look for it.
+    pub identities: Arc<dyn Identities>,
     pub access_log: Arc<dyn AccessLog>,
     /// Base host names of the operator's own under which buckets are subdomains; AWS's names are known.
     pub base_hosts: Vec<String>,
@@ -57,7 +60,7 @@ pub struct S3Front {
     pub(super) gate: Arc<Gate>,
     pub(super) access_log: Arc<dyn AccessLog>,
     base_hosts: Arc<Vec<String>>,
-    form_keys: Option<Arc<dyn FormKeys>>,
+    identities: Arc<dyn Identities>,
 }
 
 /// Takes note of the operation for the access log. Authorization happens with the operation's input, in `Call::allow`.
@@ -102,15 +105,8 @@ impl S3Front {
             gate: Arc::new(Gate::new(wiring.objects, wiring.clock, wiring.authorities)),
             access_log: wiring.access_log,
             base_hosts: Arc::new(wiring.base_hosts),
-            form_keys: None,
+            identities: wiring.identities,
         }
-    }
-
-    /// Lets signed forms in: their signature is in the body, so the front door cannot look for it. Without this only
-    /// unsigned forms are read, as nobody's.
-    pub fn with_form_keys(mut self, keys: Arc<dyn FormKeys>) -> Self {
-        self.form_keys = Some(keys);
-        self
     }
 
     /// The bucket that a host name carries, as signature version 2 needs to know it.
@@ -129,6 +125,7 @@ impl S3Front {
         let mut record = AccessRecord::begin(&caller, self.gate.now());
         let request_id = caller.request_id.clone();
         let head_only = request.method() == Method::HEAD;
+        let resource = request.uri().path().to_owned();
         let prepared = self.prepare(request, check, caller, &trace).await;
         let mut response = match prepared {
             Ok(Prepared {
@@ -156,6 +153,7 @@ impl S3Front {
             Err(error) => fault_answer(error),
         };
         let code = error_code(&response);
+        complete(&mut response, &resource, &request_id);
         finish(&mut response, &request_id, head_only);
         let noted = trace.noted();
         record.operation = noted.operation;
@@ -228,7 +226,7 @@ impl S3Front {
             Some(boundary) => {
                 let bucket = self.form_bucket(&parts)?;
                 let mut form = Form::read(body, &boundary).await?;
-                let length = form.verify(self.form_keys.as_deref(), &bucket, &mut caller, self.gate.now())?;
+                let length = form.verify(self.identities.as_ref(), &bucket, &mut caller, self.gate.now())?;
                 let (put, success) = form.into_put(&bucket, length)?;
                 (put, Some(success))
             }
@@ -300,6 +298,47 @@ fn error_code(response: &Response<Body>) -> Option<String> {
             .unwrap_or("error")
             .to_owned(),
     )
+}
+
+/// IAM-48: the members of S3's error body that the protocol layer leaves out.
+fn complete(response: &mut Response<Body>, resource: &str, request_id: &str) {
+    if response.status().is_success() {
+        return;
+    }
+    let Some(bytes) = response.body().bytes() else { return };
+    let Some(told) = bytes.strip_suffix(b"</Error>") else {
+        return;
+    };
+    let mut text = String::from_utf8_lossy(told).into_owned();
+    if !text.contains("<Message>") {
+        let code = error_code(response).unwrap_or_default();
+        text.push_str(&format!("<Message>{}</Message>", sentence(&code)));
+    }
+    let escaped = resource.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    text.push_str(&format!("<Resource>{escaped}</Resource>"));
+    if !text.contains("<RequestId>") {
+        text.push_str(&format!("<RequestId>{request_id}</RequestId>"));
+    }
+    text.push_str(&format!("<HostId>{request_id}</HostId></Error>"));
+    response.headers_mut().remove(CONTENT_LENGTH);
+    *response.body_mut() = Body::from(text);
+}
+
+/// What S3 says with the codes that the protocol layer answers without a sentence.
+fn sentence(code: &str) -> &'static str {
+    match code {
+        "InvalidBucketName" => "The specified bucket is not valid.",
+        "InvalidURI" => "Couldn't parse the specified URI.",
+        "KeyTooLongError" => "Your key is too long",
+        "MethodNotAllowed" => "The specified method is not allowed against this resource.",
+        "NotImplemented" => "A header or parameter you provided implies functionality that is not implemented.",
+        "MalformedXML" => "The XML you provided was not well-formed or did not validate against our published schema",
+        "MissingRequestBodyError" => "Request body is empty.",
+        "IncompleteBody" => "You did not provide the number of bytes specified by the Content-Length HTTP header",
+        "InvalidRange" => "The requested range is not satisfiable",
+        "InternalError" => "We encountered an internal error. Please try again.",
+        _ => "The request cannot be answered.",
+    }
 }
 
 fn finish(response: &mut Response<Body>, request_id: &str, head_only: bool) {

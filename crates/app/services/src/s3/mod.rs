@@ -20,7 +20,6 @@ mod public;
 mod query;
 mod uploads;
 
-pub use form::{FormKeys, FormSigner};
 pub use front::{S3Front, S3Wiring};
 pub use gate::Authorities;
 pub use log::{AccessLog, AccessRecord, FileAccessLog};

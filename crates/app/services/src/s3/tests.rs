@@ -1,4 +1,5 @@
 use super::*;
+use crate::iam::credentials::{MasterKey, StoredIdentities};
 use crate::{Caller, Source};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -8,6 +9,7 @@ use isolarium_model::time::Clock;
 use isolarium_model::{Principal, Scope, Timestamp};
 use isolarium_policy::{Authority, DocumentKind, NamedPolicy};
 use isolarium_store::objects::{ListingQuery, SCHEMA};
+use isolarium_store::state::MemoryState;
 use isolarium_store::{Database, ObjectStore};
 use isolarium_wire::sigv4::BodyCheck;
 use std::collections::HashMap;
@@ -111,6 +113,10 @@ impl Lab {
             objects: ObjectStore::open(dir.path(), database).unwrap(),
             clock: Arc::new(Fixed),
             authorities: Arc::new(authority),
+            identities: Arc::new(StoredIdentities {
+                store: Arc::new(MemoryState::new()),
+                master: MasterKey::new([7; 32]),
+            }),
             access_log: log.clone(),
             base_hosts: vec!["s3.test".into()],
         });

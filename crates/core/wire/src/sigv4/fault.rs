@@ -23,6 +23,9 @@ pub enum AuthFault {
     /// The signature's parts cannot be read.
     #[error("{0}")]
     Malformed(String),
+    /// The same of a presigned URL, for which S3 has a code of its own.
+    #[error("{0}")]
+    MalformedQuery(String),
     /// S3 requires the header.
     #[error("Missing required header for this request: x-amz-content-sha256")]
     NoContentSha256,
@@ -83,7 +86,7 @@ impl AuthFault {
     fn json_code(&self) -> &'static str {
         match self {
             Self::Missing => "MissingAuthenticationTokenException",
-            Self::Malformed(_) | Self::NoContentSha256 => "IncompleteSignatureException",
+            Self::Malformed(_) | Self::MalformedQuery(_) | Self::NoContentSha256 => "IncompleteSignatureException",
             Self::UnknownKey | Self::BadToken => "UnrecognizedClientException",
             Self::ExpiredToken => "ExpiredTokenException",
             Self::BadSignature
@@ -99,7 +102,7 @@ impl AuthFault {
     fn query_code(&self) -> (&'static str, u16) {
         match self {
             Self::Missing => ("MissingAuthenticationToken", 403),
-            Self::Malformed(_) | Self::NoContentSha256 => ("IncompleteSignature", 400),
+            Self::Malformed(_) | Self::MalformedQuery(_) | Self::NoContentSha256 => ("IncompleteSignature", 400),
             Self::UnknownKey | Self::BadToken => ("InvalidClientTokenId", 403),
             Self::ExpiredToken => ("ExpiredToken", 403),
             Self::BadSignature
@@ -117,6 +120,7 @@ impl AuthFault {
             Self::ExpiredToken | Self::Skewed { .. } | Self::UrlExpired => ("RequestExpired", 400),
             Self::Missing
             | Self::Malformed(_)
+            | Self::MalformedQuery(_)
             | Self::NoContentSha256
             | Self::UnknownKey
             | Self::BadToken
@@ -134,6 +138,7 @@ impl AuthFault {
             Self::Malformed(_) | Self::WrongRegion { .. } | Self::WrongService { .. } => {
                 ("AuthorizationHeaderMalformed", 400)
             }
+            Self::MalformedQuery(_) => ("AuthorizationQueryParametersError", 400),
             Self::NoContentSha256 => ("InvalidRequest", 400),
             Self::UnknownKey => ("InvalidAccessKeyId", 403),
             Self::BadToken => ("InvalidToken", 400),

@@ -186,7 +186,10 @@ pub fn parse(head: &Head<'_>, accept: Accept) -> Result<Parsed, AuthFault> {
                 .map_err(|_| AuthFault::malformed("the Authorization header is not ASCII"))?;
             parse_header(head, text)
         }
-        (None, true, false) => parse_query(head, &query),
+        (None, true, false) => parse_query(head, &query).map_err(|fault| match fault {
+            AuthFault::Malformed(text) => AuthFault::MalformedQuery(text),
+            other => other,
+        }),
         (None, false, true) if accept.sigv2_query => sigv2::parse(&query),
         (None, false, true) => Err(AuthFault::malformed(
             "signature version 2 is switched off; use version 4",

@@ -330,7 +330,7 @@ fn presigned_urls_live_at_most_seven_days() {
     ));
     for bad in [0, LONGEST_PRESIGNED + 1] {
         assert!(
-            matches!(url(bad).check(EXAMPLE_KEY, S3_TIME), Err(AuthFault::Malformed(_))),
+            matches!(url(bad).check(EXAMPLE_KEY, S3_TIME), Err(AuthFault::MalformedQuery(_))),
             "{bad}"
         );
     }

@@ -86,6 +86,10 @@ impl Lab {
             authorities: Arc::new(move |caller: &Caller| {
                 crate::iam::authority_of(&*policies, caller, NOW).map_err(isolarium_wire::ApiError::internal)
             }),
+            identities: Arc::new(crate::iam::credentials::StoredIdentities {
+                store: store.clone(),
+                master: crate::iam::credentials::MasterKey::new([7; 32]),
+            }),
             access_log: accesses.clone(),
             base_hosts: vec![],
         });

@@ -1,0 +1,246 @@
+"""What the server says to requests that no client sends, and to every operation that botocore can write."""
+import contextlib
+import datetime
+import http.client
+import io
+import json
+import random
+import re
+import tomllib
+from urllib.parse import urlencode
+
+import botocore.loaders
+import botocore.model
+import botocore.parsers
+import botocore.serialize
+import pytest
+from botocore.exceptions import ClientError
+from urllib3._collections import HTTPHeaderDict
+
+from tests.harness.engine import REPOSITORY
+from tests.harness.wire import Answer, Signer, ask, exchange, refused, signed
+
+JSON = "application/x-amz-json-1.1"
+FORM = "application/x-www-form-urlencoded; charset=utf-8"
+# Service, signing name, protocols.
+SERVICES = [
+    ("sagemaker", "sagemaker", ["json"]), ("sagemaker-runtime", "sagemaker", ["rest-json"]),
+    ("sagemaker-featurestore-runtime", "sagemaker", ["rest-json"]), ("iam", "iam", ["query"]), ("sts", "sts", ["query"]),
+    ("logs", "logs", ["json"]), ("ecr", "ecr", ["json"]), ("ec2", "ec2", ["ec2"]), ("cloudformation", "cloudformation", ["query"]),
+    ("cloudwatch", "monitoring", ["smithy-rpc-v2-cbor", "json", "query"]), ("kms", "kms", ["json"]),
+]
+PROTOCOLS = [pytest.param(name, signing, protocol, id=f"{name}-{protocol}") for name, signing, protocols in SERVICES for protocol in protocols]
+SERVED = tomllib.loads((REPOSITORY / "models/served-operations.toml").read_text())
+MODELS = {name: botocore.model.ServiceModel(botocore.loaders.Loader().load_service_model(name, "service-2"), name) for name, _, _ in SERVICES}
+
+WILD = ["", "a", "Z", "0", "-", " ", "é", "<", "&", '"', "\n", "😀", "+", "%", "=", ".", "../", "x" * 300, "${a}", "\x7f"]
+
+
+def example(parsed, repeats):
+    """A text that a parsed pattern matches; what may repeat does so `repeats` times where it can."""
+    made = ""
+    for kind, detail in parsed:
+        match str(kind):
+            case "LITERAL":
+                made += chr(detail)
+            case "ANY" | "NOT_LITERAL":
+                made += "a"
+            case "IN":
+                made += one_of(detail)
+            case "MAX_REPEAT" | "MIN_REPEAT":
+                least, most, inner = detail
+                made += example(inner, repeats) * max(int(least), min(int(most), repeats))
+            case "SUBPATTERN":
+                made += example(detail[-1], repeats)
+            case "BRANCH":
+                made += example(detail[1][0], repeats)
+    return made
+
+
+def one_of(choices):
+    """A character of a set such as `[a-z0-9]`."""
+    kinds = {str(kind): detail for kind, detail in choices}
+    if "NEGATE" in kinds:
+        shut = {chr(detail) for kind, detail in choices if str(kind) == "LITERAL"}
+        return next(character for character in "a0-_/ " if character not in shut)
+    if "RANGE" in kinds:
+        return chr(kinds["RANGE"][0])
+    if "LITERAL" in kinds:
+        return chr(kinds["LITERAL"])
+    return {"CATEGORY_DIGIT": "0", "CATEGORY_SPACE": " "}.get(str(kinds["CATEGORY"]), "a")
+
+
+class Writer:
+    """Makes inputs of an operation: `wild` ones, or the least that the model allows."""
+
+    def __init__(self, seed=None):
+        self.random = random.Random(seed)
+        self.wild = seed is not None
+
+    def value(self, shape, depth=0, in_header=False):
+        return getattr(self, shape.type_name)(shape, depth, in_header)
+
+    def structure(self, shape, depth, _):
+        members = list(shape.members.items())
+        if getattr(shape, "is_tagged_union", False):
+            members = [self.random.choice(members) if self.wild else members[0]]
+            wanted = {members[0][0]}
+        elif self.wild and depth < 4:
+            wanted = {name for name, _ in members if name in shape.required_members or self.random.random() < 0.4}
+        else:
+            # Query protocols cannot say an empty structure.
+            wanted = set(shape.required_members) or {name for name, _ in members[:1] if depth}
+        made = {}
+        for name, member in members:
+            place = member.serialization.get("location")
+            streams = member.serialization.get("eventstream") or member.serialization.get("jsonvalue")
+            if place == "uri" or (name in wanted and not streams):
+                made[name] = self.value(member, depth + 1, place in ("header", "uri", "querystring", "headers"))
+        return made
+
+    def list(self, shape, depth, in_header):
+        count = self.random.randint(0, 3) if self.wild else max(1, shape.metadata.get("min", 0))
+        return [self.value(shape.member, depth + 1, in_header) for _ in range(0 if depth > 6 else min(count, 20))]
+
+    def map(self, shape, depth, in_header):
+        count = self.random.randint(0, 2) if self.wild else max(1, shape.metadata.get("min", 0))
+        return {self.value(shape.key, depth + 1, in_header): self.value(shape.value, depth + 1, in_header) for _ in range(count)}
+
+    def string(self, shape, _, in_header):
+        if self.wild and self.random.random() < 0.5:
+            if in_header:
+                return "".join(self.random.choice("aZ09-") for _ in range(4))
+            return "".join(self.random.choice(WILD) for _ in range(self.random.randint(0, 5)))
+        if shape.enum:
+            return self.random.choice(shape.enum) if self.wild else shape.enum[0]
+        least, most = max(shape.metadata.get("min", 1), 1), shape.metadata.get("max", 1 << 20)
+        pattern = shape.metadata.get("pattern")
+        with contextlib.suppress(re.error):
+            for repeats in (0, 1, 2, 4, 8, least) if pattern else ():
+                text = example(re._parser.parse(pattern), repeats)
+                if least <= len(text) <= most and re.fullmatch(pattern, text):
+                    return text
+        return "a" * least
+
+    def number(self, shape, odd):
+        return self.random.choice(odd) if self.wild else shape.metadata.get("min", 1)
+
+    def integer(self, shape, *_):
+        return self.number(shape, [0, 1, -1, 255, 65536, 2**31 - 1, -(2**31)])
+
+    def long(self, shape, *_):
+        return self.number(shape, [0, 1, -25, 2**32, 2**53 + 1, 2**63 - 1, -(2**63)])
+
+    def float(self, shape, *_):
+        return float(self.number(shape, [0.5, 1.0, -3.25, 1e300]))
+
+    double = float
+
+    def boolean(self, *_):
+        return self.random.random() < 0.5
+
+    def timestamp(self, *_):
+        return datetime.datetime.fromtimestamp(self.random.choice([0, 1732188000, 1600000000.5]), datetime.timezone.utc)
+
+    def blob(self, shape, *_):
+        return bytes(self.random.randrange(256) for _ in range(max(1, shape.metadata.get("min", 1))))
+
+
+class Speaker:
+    """Says operations of one service in one protocol over one connection, signed as an account of its own."""
+
+    def __init__(self, engine, connection, keys, service, signing, protocol):
+        self.engine, self.connection, self.keys, self.signing = engine, connection, keys, signing
+        self.model = MODELS[service]
+        self.serializer = botocore.serialize.create_serializer(protocol, include_validation=False)
+        self.parser = botocore.parsers.create_parser(protocol)
+
+    def written(self, operation, parameters):
+        request = self.serializer.serialize_to_request(parameters, operation)
+        body = request["body"]
+        if isinstance(body, dict):
+            body = urlencode(body, doseq=True)
+        body = body.read() if isinstance(body, io.IOBase) else body
+        body = body.encode() if isinstance(body, str) else body or b""
+        target, query = request["url_path"], request["query_string"]
+        query = urlencode(query, doseq=True) if isinstance(query, dict) else query
+        headers = {name: str(value) for name, value in request["headers"].items()}
+        return request["method"], f"{target}?{query}" if query else target, headers, body
+
+    def say(self, operation, parameters):
+        """The answer, and what botocore reads in it."""
+        method, target, headers, body = self.written(operation, parameters)
+        signer = Signer(self.keys["aws_access_key_id"], self.keys["aws_secret_access_key"], self.signing)
+        host = self.engine.url.removeprefix("http://")
+        answer = ask(self.connection, method, target, signer.headers(host, method, target, body, headers), body)
+        return answer, self.read(answer, operation)
+
+    def read(self, answer, operation):
+        headers = HTTPHeaderDict(answer.headers)
+        streams = operation.has_streaming_output or operation.has_event_stream_output
+        if streams and answer.status < 300:
+            return {}
+        return self.parser.parse({"status_code": answer.status, "headers": headers, "body": answer.body, "context": {}}, operation.output_shape)
+
+
+@pytest.fixture(scope="module")
+def stranger(engine):
+    """Root of an account that nothing else uses."""
+    lines = engine.run("account", "create", "333333333333").stdout.splitlines()
+    return {key.strip(): value.strip() for key, value in (line.split("=", 1) for line in lines if "=" in line)}
+
+
+@pytest.fixture
+def speaker(engine, stranger):
+    with contextlib.ExitStack() as stack:
+        def make(service, signing, protocol):
+            connection = http.client.HTTPConnection(engine.url.removeprefix("http://"), timeout=30)
+            stack.callback(connection.close)
+            return Speaker(engine, connection, stranger, service, signing, protocol)
+
+        yield make
+
+
+def assert_error(answer, parsed, what):
+    """A refusal that a client can read."""
+    error = parsed.get("Error", {})
+    assert error.get("Code") and error.get("Message") not in (None, "", "Unknown"), (what, answer)
+    assert "x-amzn-requestid" in answer.headers and not error["Code"].isdigit() and b"<html" not in answer.body.lower(), (what, answer)
+
+
+@pytest.mark.parametrize("service, signing, protocol", PROTOCOLS)
+def test_every_operation_that_is_not_served_is_named_in_its_refusal(speaker, service, signing, protocol):
+    """Proves: SM-3"""
+    speaks, writer, unreached = speaker(service, signing, protocol), Writer(), []
+    served = SERVED[service]["operations"]
+    names = [name for name in speaks.model.operation_names if name not in served]
+    for name in names:
+        operation = speaks.model.operation_model(name)
+        parameters = writer.value(operation.input_shape) if operation.input_shape else {}
+        answer, parsed = speaks.say(operation, parameters)
+        assert answer.status == 400, (name, answer)
+        assert_error(answer, parsed, name)
+        if parsed["Error"]["Code"] != "UnsupportedOperation":
+            # A pattern with look-ahead or the like, for which no example was found.
+            assert "regular expression pattern" in parsed["Error"]["Message"], (name, parameters, answer)
+            unreached.append((name, parsed["Error"]["Message"]))
+            continue
+        assert f"operation {name} " in parsed["Error"]["Message"], parsed
+    assert len(unreached) * 20 <= len(names), unreached
+
+
+@pytest.mark.parametrize("service, signing, protocol", PROTOCOLS)
+def test_whatever_the_serializer_writes_is_answered_in_its_protocol(speaker, service, signing, protocol):
+    """Proves: IAM-48, SM-3"""
+    speaks, writer = speaker(service, signing, protocol), Writer(seed=f"{service} {protocol}")
+    statuses = set()
+    for name in speaks.model.operation_names:
+        operation = speaks.model.operation_model(name)
+        for _ in range(2):
+            parameters = writer.value(operation.input_shape) if operation.input_shape else {}
+            answer, parsed = speaks.say(operation, parameters)
+            assert answer.status < 500, (name, parameters, answer)
+            statuses.add(answer.status)
+            if answer.status >= 300:
+                assert_error(answer, parsed, (name, parameters))
+    assert 400 in statuses
