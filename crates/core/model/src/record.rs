@@ -48,3 +48,15 @@ pub struct Facets {
     /// Status in AWS's spelling, empty where the noun has none.
     pub status: String,
 }
+
+impl Facets {
+    /// Of a record that never changes and has no status.
+    pub fn unchanging(display_name: String, created: Timestamp) -> Self {
+        Self {
+            display_name,
+            created,
+            modified: created,
+            status: String::new(),
+        }
+    }
+}

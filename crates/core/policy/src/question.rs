@@ -42,6 +42,21 @@ impl Question {
         self.context.entry(key.to_lowercase()).or_default().push(value.into());
         self
     }
+
+    /// Adds the condition keys of tags that the request sets: `aws:RequestTag/KEY` and `aws:TagKeys` (IAM-18).
+    pub fn with_request_tags<'t>(self, tags: impl IntoIterator<Item = (&'t String, &'t String)>) -> Self {
+        tags.into_iter().fold(self, |question, (key, value)| {
+            question
+                .with(&format!("aws:RequestTag/{key}"), value.clone())
+                .with("aws:TagKeys", key.clone())
+        })
+    }
+
+    /// Adds the condition key of tags that the request removes: `aws:TagKeys` (IAM-18).
+    pub fn with_tag_keys<'t>(self, keys: impl IntoIterator<Item = &'t String>) -> Self {
+        keys.into_iter()
+            .fold(self, |question, key| question.with("aws:TagKeys", key.clone()))
+    }
 }
 
 /// The policy of the VPC endpoint that a request came through (IAM-30).

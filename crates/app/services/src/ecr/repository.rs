@@ -191,14 +191,8 @@ impl Operation for shapes::GetAuthorizationTokenRequest {
     }
 }
 
-fn with_tags<'t>(mut question: Question, tags: impl Iterator<Item = &'t shapes::Tag>) -> Question {
-    for tag in tags {
-        let key = format!("aws:RequestTag/{}", tag.key);
-        question = question
-            .with(&key, tag.value.clone())
-            .with("aws:TagKeys", tag.key.clone());
-    }
-    question
+fn with_tags<'t>(question: Question, tags: impl Iterator<Item = &'t shapes::Tag>) -> Question {
+    question.with_request_tags(tags.map(|tag| (&tag.key, &tag.value)))
 }
 
 /// The repository an ARN names.
@@ -283,11 +277,7 @@ impl Operation for shapes::UntagResourceRequest {
 
     fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
         let question = ask_arn(ctx, "ecr:UntagResource", &self.resource_arn);
-        vec![
-            self.tag_keys
-                .iter()
-                .fold(question, |question, key| question.with("aws:TagKeys", key.clone())),
-        ]
+        vec![question.with_tag_keys(&self.tag_keys)]
     }
 
     fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {

@@ -76,13 +76,9 @@ pub(super) fn read_tags(tags: Option<Vec<shapes::Tag>>) -> Result<BTreeMap<Strin
 
 /// Questions of creating an entity, which with tags is also tagging it.
 pub(super) fn create_questions(kind: &str, arn: &Arn, tags: Option<&Vec<shapes::Tag>>) -> Vec<Question> {
-    let tagged = |mut question: Question| {
-        for tag in tags.into_iter().flatten() {
-            question = question
-                .with(&format!("aws:RequestTag/{}", tag.key), tag.value.clone())
-                .with("aws:TagKeys", tag.key.clone());
-        }
-        question
+    let tagged = |question: Question| {
+        let given = tags.into_iter().flatten();
+        question.with_request_tags(given.map(|tag| (&tag.key, &tag.value)))
     };
     let mut questions = vec![tagged(Question::on(&format!("iam:Create{kind}"), arn))];
     if tags.is_some_and(|tags| !tags.is_empty()) {

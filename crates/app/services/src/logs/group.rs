@@ -22,7 +22,7 @@ impl Operation for shapes::CreateLogGroupRequest {
         let group = || chosen_group(ctx, Some(&self.log_group_name), None);
         let mut questions = ask_group("logs:CreateLogGroup", group());
         for question in &mut questions {
-            *question = super::tag::with_tags(question.clone(), self.tags.iter().flatten());
+            *question = question.clone().with_request_tags(self.tags.iter().flatten());
         }
         questions
     }

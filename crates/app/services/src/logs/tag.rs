@@ -7,19 +7,6 @@ use isolarium_policy::{Granted, Question};
 use isolarium_wire::ApiError;
 use std::collections::BTreeMap;
 
-/// Adds the condition keys of the tags a request brings (IAM-18).
-pub(super) fn with_tags<'t>(
-    mut question: Question,
-    tags: impl IntoIterator<Item = (&'t String, &'t String)>,
-) -> Question {
-    for (key, value) in tags {
-        question = question
-            .with(&format!("aws:RequestTag/{key}"), value.clone())
-            .with("aws:TagKeys", key.clone());
-    }
-    question
-}
-
 fn ask_arn(action: &str, ctx: &Ctx<'_>, arn: &str) -> Question {
     match group_of_arn(ctx, arn) {
         Ok(group) => Question::on(action, &group.arn()),
@@ -76,10 +63,7 @@ impl Operation for shapes::TagResourceRequest {
     type Output = shapes::TagResourceOutput;
 
     fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
-        vec![with_tags(
-            ask_arn("logs:TagResource", ctx, &self.resource_arn),
-            &self.tags,
-        )]
+        vec![ask_arn("logs:TagResource", ctx, &self.resource_arn).with_request_tags(&self.tags)]
     }
 
     fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
@@ -100,11 +84,7 @@ impl Operation for shapes::UntagResourceRequest {
 
     fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
         let question = ask_arn("logs:UntagResource", ctx, &self.resource_arn);
-        vec![
-            self.tag_keys
-                .iter()
-                .fold(question, |question, key| question.with("aws:TagKeys", key.clone())),
-        ]
+        vec![question.with_tag_keys(&self.tag_keys)]
     }
 
     fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {

@@ -3,13 +3,12 @@
 use super::check::{refuse, unsupported, vpc};
 use super::listing::{Listing, descending, page};
 use super::training_spec::instance_type;
-use super::{create, creating, find, keep, kept, model, must_keep, on, shapes, stored, tag};
+use super::{create, creating, delete, find, keep, kept, model, must_keep, on, shapes, tag};
 use crate::{Ctx, Operation};
 use isolarium_model::Arn;
 use isolarium_model::sagemaker::{Echo, EndpointConfig, InstanceTable, Model, ProductionVariant};
 use isolarium_policy::{Granted, Question};
 use isolarium_store::state::SortBy;
-use isolarium_store::{Batch, Expect};
 use isolarium_wire::ApiError;
 use std::collections::BTreeSet;
 
@@ -292,12 +291,7 @@ impl Operation for shapes::DeleteEndpointConfigInput {
     fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
         let (scope, name) = (&ctx.caller.scope, &request.get().endpoint_config_name);
         let key = EndpointConfig::key(scope, name);
-        if find::<EndpointConfig>(ctx, &key)?.is_none() {
-            return Err(missing(&EndpointConfig::arn(scope, name)));
-        }
-        ctx.store
-            .commit(Batch::default().delete::<EndpointConfig>(&key, Expect::Any))
-            .map_err(stored)?;
+        delete::<EndpointConfig>(ctx, &key, || missing(&EndpointConfig::arn(scope, name)))?;
         Ok(shapes::DeleteEndpointConfigOutput {})
     }
 }

@@ -97,6 +97,15 @@ fn create<R: Record>(ctx: &Ctx<'_>, key: &Key, record: &R, taken: impl Fn() -> A
     }
 }
 
+/// Deletes a record that never changes, so that there is no revision to lose; `missing` is the error when there is none.
+fn delete<R: Record>(ctx: &Ctx<'_>, key: &Key, missing: impl FnOnce() -> ApiError) -> Result<(), ApiError> {
+    if find::<R>(ctx, key)?.is_none() {
+        return Err(missing());
+    }
+    let batch = Batch::default().delete::<R>(key, Expect::Any);
+    ctx.store.commit(batch).map(drop).map_err(stored)
+}
+
 /// Keeps a member of the request that Describe gives back; absent and empty ones stay absent.
 fn keep<T: Serialize>(echo: &mut Echo, member: &str, value: Option<&T>) -> Result<(), ApiError> {
     let Some(value) = value else { return Ok(()) };

@@ -2,7 +2,7 @@
 
 use super::check::{isolation, model_data, pass_role, refuse, refused, role, s3_uri, unsupported, vpc};
 use super::listing::{Listing, descending, page};
-use super::{create, creating, find, keep, kept, on, shapes, stored, tag};
+use super::{create, creating, delete, find, keep, kept, on, shapes, tag};
 use crate::platform::Actor;
 use crate::{Ctx, Operation};
 use isolarium_model::Arn;
@@ -10,7 +10,6 @@ use isolarium_model::sagemaker::model::ModelSpec;
 use isolarium_model::sagemaker::{ContainerSpec, Echo, JobNetwork, Model, ModelData};
 use isolarium_policy::{Granted, Question};
 use isolarium_store::state::SortBy;
-use isolarium_store::{Batch, Expect};
 use isolarium_wire::ApiError;
 
 /// SM-60.
@@ -296,14 +295,8 @@ impl Operation for shapes::DeleteModelInput {
 
     fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
         let (scope, name) = (&ctx.caller.scope, &request.get().model_name);
-        let key = Model::key(scope, name);
-        if find::<Model>(ctx, &key)?.is_none() {
-            return Err(missing(&Model::arn(scope, name)));
-        }
-        // Models never change, so there is no revision to lose; a model in use may go too (SM-19).
-        ctx.store
-            .commit(Batch::default().delete::<Model>(&key, Expect::Any))
-            .map_err(stored)?;
+        // A model in use may go too (SM-19).
+        delete::<Model>(ctx, &Model::key(scope, name), || missing(&Model::arn(scope, name)))?;
         Ok(shapes::DeleteModelOutput {})
     }
 }

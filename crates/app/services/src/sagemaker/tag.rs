@@ -9,11 +9,7 @@ use isolarium_wire::ApiError;
 
 /// Adds the condition keys of tags that a request sets.
 pub(super) fn requested(question: Question, tags: &[shapes::Tag]) -> Question {
-    tags.iter().fold(question, |question, tag| {
-        question
-            .with(&format!("aws:RequestTag/{}", tag.key), tag.value.clone())
-            .with("aws:TagKeys", tag.key.clone())
-    })
+    question.with_request_tags(tags.iter().map(|tag| (&tag.key, &tag.value)))
 }
 
 /// The tags of a creation.
@@ -180,11 +176,7 @@ impl Operation for shapes::DeleteTagsInput {
 
     fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
         let question = ask(ctx, "sagemaker:DeleteTags", &self.resource_arn);
-        vec![
-            self.tag_keys
-                .iter()
-                .fold(question, |question, key| question.with("aws:TagKeys", key.clone())),
-        ]
+        vec![question.with_tag_keys(&self.tag_keys)]
     }
 
     fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {

@@ -73,12 +73,8 @@ impl Operation for shapes::AssumeRoleRequest {
             if let Some(id) = &self.external_id {
                 question = question.with("sts:ExternalId", id.clone());
             }
-            for tag in self.tags.iter().flatten() {
-                question = question
-                    .with(&format!("aws:RequestTag/{}", tag.key), tag.value.clone())
-                    .with("aws:TagKeys", tag.key.clone());
-            }
-            question
+            let tags = self.tags.iter().flatten();
+            question.with_request_tags(tags.map(|tag| (&tag.key, &tag.value)))
         };
         let mut questions = vec![ask("sts:AssumeRole")];
         if self.tags.as_ref().is_some_and(|tags| !tags.is_empty()) {

@@ -47,12 +47,7 @@ impl Record for EndpointConfig {
     const KIND: &'static str = "sagemaker.endpoint_config";
 
     fn facets(&self) -> Facets {
-        Facets {
-            display_name: self.name.clone(),
-            created: self.created,
-            modified: self.created,
-            status: String::new(),
-        }
+        Facets::unchanging(self.name.clone(), self.created)
     }
 }
 

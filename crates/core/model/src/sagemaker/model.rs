@@ -75,12 +75,7 @@ impl Record for Model {
     const KIND: &'static str = "sagemaker.model";
 
     fn facets(&self) -> Facets {
-        Facets {
-            display_name: self.name.clone(),
-            created: self.created,
-            modified: self.created,
-            status: String::new(),
-        }
+        Facets::unchanging(self.name.clone(), self.created)
     }
 }
 

@@ -104,12 +104,7 @@ impl Record for AddressLease {
     const KIND: &'static str = "platform.address";
 
     fn facets(&self) -> Facets {
-        Facets {
-            display_name: self.workload.to_string(),
-            created: self.leased,
-            modified: self.leased,
-            status: String::new(),
-        }
+        Facets::unchanging(self.workload.to_string(), self.leased)
     }
 }
 
@@ -195,12 +190,7 @@ impl Record for IsolationRecord {
     const KIND: &'static str = "platform.isolation";
 
     fn facets(&self) -> Facets {
-        Facets {
-            display_name: self.owner_arn.clone(),
-            created: self.ended,
-            modified: self.ended,
-            status: String::new(),
-        }
+        Facets::unchanging(self.owner_arn.clone(), self.ended)
     }
 }
 
