@@ -14,7 +14,7 @@ TOP = {
     "VERSION", "state.db", "state.db-wal", "state.db-shm", "credentials", "master.key", "ca", "buckets", "escape", "registry", "layers", "logs",
     "audit", "work", "run",
 }
-RUN = {"bpf", "netns", "shims", "slots", "node.lock", "node.pid", "node.sock", "operator.sock", "serve.lock", "serve.pid", "url"}
+RUN = {"bpf", "netns", "host", "shims", "slots", "node.lock", "node.pid", "node.sock", "operator.sock", "serve.lock", "serve.pid", "url"}
 EMPTY = ("work", "run/shims", "run/slots", "escape/new", "registry/uploads")
 MOUNTS = ("run/bpf", "run/netns", "run/netns/platform")
 

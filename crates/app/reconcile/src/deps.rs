@@ -50,7 +50,6 @@ pub enum StepError {
     Identifier,
 }
 
-/// When to look again.
 /// What the caller reads about a container that this host could not start; the operator's part is in the log (NET-73).
 pub(crate) const NOT_STARTED: &str =
     "The container could not be started. The operator finds the cause in the engine's log.";
@@ -64,6 +63,7 @@ pub(crate) fn log_not_started(owner_arn: &Arn, reason: &dyn std::fmt::Display) {
     );
 }
 
+/// When to look again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// At this time, or when something changes; `Timestamp(i64::MAX)` waits for a change alone.
@@ -130,6 +130,18 @@ impl Deps {
             }
             Err(ExecutorError::Unknown) => Ok(None),
             Err(error) => Err(StepError::Executor(error)),
+        }
+    }
+
+    /// Asks the host, now that no launch of the workload is on its way, whether one worked.
+    pub(crate) fn is_launched(&self, workload: &WorkloadId) -> Result<bool, ExecutorError> {
+        match self.executor.observe_one(workload) {
+            Ok(observed) => {
+                self.seen.set(workload, observed.state);
+                Ok(true)
+            }
+            Err(ExecutorError::Unknown) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 

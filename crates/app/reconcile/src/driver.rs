@@ -182,7 +182,10 @@ impl Shared {
             }
         }
         for endpoint in store.all::<Endpoint>()? {
-            self.wake(&Subject::Endpoint(endpoint.key));
+            // Requests find what serves already before anybody has looked after it.
+            let memory = endpoint::adopt(&self.deps, &endpoint.key, &endpoint.record);
+            self.lock()
+                .adopt(Subject::Endpoint(endpoint.key), Memory::Endpoint(Box::new(memory)));
         }
         self.wake(&Subject::Sweep);
         Ok(())
@@ -343,6 +346,18 @@ impl Shared {
 }
 
 impl Queue {
+    /// As [`Self::wake`], with what is known already; a subject that a commit woke meanwhile keeps its own memory, which
+    /// the first step fills the same way.
+    fn adopt(&mut self, subject: Subject, memory: Memory) {
+        self.slots.entry(subject.clone()).or_insert(Slot {
+            memory: Some(memory),
+            queued: false,
+            again: false,
+            due: None,
+        });
+        self.wake(&subject);
+    }
+
     fn wake(&mut self, subject: &Subject) {
         let slot = self.slots.entry(subject.clone()).or_insert_with(|| Slot {
             memory: Some(Memory::of(subject)),

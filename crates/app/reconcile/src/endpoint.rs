@@ -105,6 +105,20 @@ pub(crate) fn step(deps: &Deps, key: &Key, memory: &mut EndpointMemory) -> Resul
     Ok(Next::At(next))
 }
 
+/// What the loop knows of an endpoint before its first step: the containers of its record. Shows those that served
+/// before a restart of the engine to the proxy, if they still run.
+pub(crate) fn adopt(deps: &Deps, key: &Key, endpoint: &Endpoint) -> EndpointMemory {
+    let mut memory = EndpointMemory::default();
+    for instance in instances(endpoint) {
+        let workload = &instance.placement.workload;
+        let mut container = Container::new(instance);
+        container.healthy &= matches!(deps.seen.get(workload), Some(WorkloadState::Running { .. }));
+        memory.containers.insert(workload.clone(), container);
+    }
+    Work { deps, key }.publish(endpoint, &memory);
+    memory
+}
+
 fn roll_back_done(
     endpoint: &mut Endpoint,
     now: Timestamp,

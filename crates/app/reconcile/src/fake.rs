@@ -649,6 +649,10 @@ impl Transfer for World {
         Ok(piece.next)
     }
 
+    fn log_sources(&self) -> Result<Vec<String>, TransferError> {
+        Ok(self.lock().sources.keys().cloned().collect())
+    }
+
     fn forget_log(&self, source: &str) -> Result<(), TransferError> {
         self.lock().sources.remove(source);
         Ok(())

@@ -2,6 +2,7 @@
 //! between a decision and its clean-up.
 
 use crate::deps::{Deps, StepError};
+use crate::logs;
 use isolarium_model::WorkloadId;
 use isolarium_model::sagemaker::{AddressLease, Endpoint, TrainingJob};
 use isolarium_runtime::executor::ExecutorError;
@@ -20,6 +21,10 @@ pub(crate) fn sweep(deps: &Deps) -> Result<usize, StepError> {
         .map(|seen| seen.workload)
         .collect();
     found.extend(deps.work.workloads().map_err(disk)?);
+    let sources = deps.transfer.log_sources().unwrap_or_else(|error| {
+        tracing::warn!(%error, "log positions cannot be listed");
+        Vec::new()
+    });
     let leases: Vec<Stored<AddressLease>> = deps.store.all()?;
     // A workload that was launched after the look at the host is ended too before its address becomes free.
     found.extend(leases.iter().map(|lease| lease.record.workload.clone()));
@@ -39,6 +44,7 @@ pub(crate) fn sweep(deps: &Deps) -> Result<usize, StepError> {
         tracing::info!(%workload, "removed a left-over workload");
     }
     let held = |workload: &WorkloadId| wanted.contains(workload) || stuck.contains(workload);
+    logs::sweep(deps, &sources, &held);
     for lease in leases.iter().filter(|lease| !held(&lease.record.workload)) {
         let batch = Batch::default().delete::<AddressLease>(&lease.key, Expect::At(lease.revision));
         match deps.store.commit(batch) {

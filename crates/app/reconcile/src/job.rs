@@ -100,7 +100,8 @@ impl Work<'_> {
                 || self.launch(job, &mut memory.checkpoints),
             );
             match launched {
-                Ok(resolved) => image = Some(resolved),
+                Ok(Some(resolved)) => image = Some(resolved),
+                Ok(None) => {}
                 Err(LaunchFailure::Retry(error)) => return Err(StepError::Executor(error)),
                 Err(LaunchFailure::Final(kind, text)) => return self.fail(job, memory, kind, &text),
             }
@@ -136,20 +137,24 @@ impl Work<'_> {
         }
     }
 
-    fn launch(&self, job: &TrainingJob, checkpoints: &mut Checkpoints) -> Result<ResolvedImage, LaunchFailure> {
+    /// `None` when a launch that an earlier process began turns out to have worked: its inputs are in use.
+    fn launch(&self, job: &TrainingJob, checkpoints: &mut Checkpoints) -> Result<Option<ResolvedImage>, LaunchFailure> {
         let deps = self.deps;
         let workload = &job.run.placement.workload;
         deps.executor.prepare(workload).map_err(|error| host(job, error))?;
+        if deps.is_launched(workload).map_err(|error| host(job, error))? {
+            return Ok(None);
+        }
         let image = self.image(job)?;
         self.inputs(job, checkpoints)
             .map_err(|error| staged(job, error, "Data download failed:"))?;
         let spec = container::training(deps, job, &image, &self.key.scope.region)
             .map_err(|error| LaunchFailure::Final(FailureKind::Client, error.to_string()))?;
         deps.executor.launch(&spec).map_err(|error| host(job, error))?;
-        Ok(ResolvedImage {
+        Ok(Some(ResolvedImage {
             specified: job.spec.container.image.clone(),
             digest: image.digest,
-        })
+        }))
     }
 
     fn image(&self, job: &TrainingJob) -> Result<Image, LaunchFailure> {

@@ -7,6 +7,7 @@ use isolarium_model::sagemaker::{BlockedDestination, Placement};
 use isolarium_model::{Timestamp, WorkloadId};
 use isolarium_runtime::executor::{ExecutorError, LogLine};
 use serde_json::json;
+use std::collections::BTreeSet;
 
 /// Bytes read at once.
 const PIECE: usize = 256 << 10;
@@ -195,6 +196,19 @@ pub(crate) fn report(
         cursor.reported = Some(from);
     }
     Ok(attempts)
+}
+
+/// Forgets the positions of workloads that `held` does not name: left-overs of a kill between a workload's removal and
+/// [`forget`]. `sources` were listed before the records that `held` goes by.
+pub(crate) fn sweep(deps: &Deps, sources: &[String], held: &dyn Fn(&WorkloadId) -> bool) {
+    let workloads = sources
+        .iter()
+        .filter_map(|source| source.split('/').next()?.parse().ok());
+    for workload in workloads.collect::<BTreeSet<WorkloadId>>() {
+        if !held(&workload) {
+            forget(deps, &workload);
+        }
+    }
 }
 
 fn report_source(workload: &WorkloadId) -> String {

@@ -90,6 +90,8 @@ pub trait Transfer: Send + Sync {
     /// nothing is appended. Either way the answer is the offset from which the source is to be read next. Group and
     /// stream are made where they are missing, with the role's permission (CC-90, CC-91).
     fn append_log(&self, actor: &Actor, group: &str, stream: &str, piece: &LogPiece<'_>) -> Result<u64, TransferError>;
+    /// Every source of which an offset is kept.
+    fn log_sources(&self) -> Result<Vec<String>, TransferError>;
     /// The sources of a workload will not be read again.
     fn forget_log(&self, source: &str) -> Result<(), TransferError>;
 }

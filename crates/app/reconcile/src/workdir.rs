@@ -51,18 +51,18 @@ impl WorkDir {
         }
     }
 
-    /// A new file for an archive, and its path; an older one of that name is replaced.
+    /// A new file for an archive, and its path; an older one of that name is replaced. It is another file, for a packer
+    /// that outlived its node may still write to the older one.
     ///
     /// # Errors
     /// When the file system refuses.
     pub fn archive(&self, workload: &WorkloadId, name: &str) -> io::Result<(File, PathBuf)> {
         let path = self.make(workload, "pack")?.join(name);
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&path)?;
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = File::options().read(true).write(true).create_new(true).open(&path)?;
         Ok((file, path))
     }
 

@@ -279,6 +279,30 @@ impl Reporter {
         Ok(())
     }
 
+    /// Drops what is kept of all cgroups but these: what a kill between a cgroup's end and [`Self::forget`] left.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub fn retain(&self, cgroups: &std::collections::HashSet<u64>) -> io::Result<()> {
+        let gone: Vec<u64> = {
+            let maps = self.maps();
+            let watched = maps.cgroups.keys().filter_map(Result::ok).map(u64::from_ne_bytes);
+            let tried = maps
+                .attempts
+                .keys()
+                .filter_map(Result::ok)
+                .map(|key| decode::cgroup_of(&key));
+            let asked = maps
+                .questions
+                .keys()
+                .filter_map(Result::ok)
+                .map(|key| decode::cgroup_of(&key));
+            let all: std::collections::HashSet<u64> = watched.chain(tried).chain(asked).collect();
+            all.difference(cgroups).copied().collect()
+        };
+        gone.into_iter().try_for_each(|cgroup| self.forget(cgroup))
+    }
+
     /// Unmounts the bpffs that [`Self::open`] mounted on `pin_dir`; what was recorded goes with the last attachment.
     ///
     /// # Errors

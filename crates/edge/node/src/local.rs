@@ -9,16 +9,26 @@ use isolarium_runtime::executor::{
     Packed, WorkloadState,
 };
 use isolarium_runtime::local::{LocalConfig, LocalRuntime, make_folder};
+use std::collections::HashSet;
 use std::error::Error;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, fchown};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// How long [`LocalHost::teardown`] waits for killed containers to be gone.
 const LONGEST_END: Duration = Duration::from_secs(20);
+
+/// The isolation report, loaded when it is first needed.
+#[derive(Debug)]
+struct ReportSource {
+    dir: PathBuf,
+    /// Control groups that there were before this process made any: all others in the report are left-overs.
+    known: HashSet<u64>,
+    reporter: OnceLock<Option<Reporter>>,
+}
 
 /// This machine. Used by the privileged process alone.
 #[derive(Debug)]
@@ -27,8 +37,7 @@ pub struct LocalHost {
     network: Host,
     /// What the operator configured for this process: the only shared network it makes.
     configured: HostNetwork,
-    reporter: Arc<OnceLock<Option<Reporter>>>,
-    bpf_dir: PathBuf,
+    source: Arc<ReportSource>,
     credentials: PathBuf,
     starter: (u32, u32),
 }
@@ -49,26 +58,29 @@ impl LocalHost {
         }
         let credentials = config.data_dir.join("credentials");
         let bpf_dir = run_dir.join("bpf");
-        let reporter = Arc::new(OnceLock::new());
-        // Loading takes the kernel's verifier tens of milliseconds: not on the way to `ready`. Who needs it first waits.
-        let (loading, dir) = (Arc::clone(&reporter), bpf_dir.clone());
-        std::thread::Builder::new()
-            .name("report-load".into())
-            .spawn(move || {
-                loading.get_or_init(|| load_reporter(&dir));
-            })
-            .map_err(|error| ExecutorError::Host(format!("no thread for the isolation report: {error}")))?;
         let network = Host::new(HostOptions {
             run_dir,
             host_netns: None,
         });
         let runtime = LocalRuntime::open(config)?;
+        let source = Arc::new(ReportSource {
+            dir: bpf_dir,
+            known: runtime.cgroup_ids()?,
+            reporter: OnceLock::new(),
+        });
+        // Loading takes the kernel's verifier tens of milliseconds: not on the way to `ready`. Who needs it first waits.
+        let loading = Arc::clone(&source);
+        std::thread::Builder::new()
+            .name("report-load".into())
+            .spawn(move || {
+                loading.reporter();
+            })
+            .map_err(|error| ExecutorError::Host(format!("no thread for the isolation report: {error}")))?;
         Ok(Self {
             runtime,
             network,
             configured,
-            reporter,
-            bpf_dir,
+            source,
             credentials,
             starter,
         })
@@ -105,25 +117,38 @@ impl LocalHost {
             std::thread::sleep(Duration::from_millis(20));
         }
         let network = self.network.teardown().map_err(|error| host_failed(&error));
-        let report = Reporter::teardown(&self.bpf_dir)
-            .map_err(|error| ExecutorError::Host(format!("{} stays mounted: {error}", self.bpf_dir.display())));
+        // Loading mounts what is unmounted now: it must be over.
+        let _loaded = self.reporter();
+        let report = Reporter::teardown(&self.source.dir)
+            .map_err(|error| ExecutorError::Host(format!("{} stays mounted: {error}", self.source.dir.display())));
         network.and(report)
     }
 
     fn reporter(&self) -> Option<&Reporter> {
-        self.reporter.get_or_init(|| load_reporter(&self.bpf_dir)).as_ref()
+        self.source.reporter()
     }
 }
 
-fn load_reporter(dir: &Path) -> Option<Reporter> {
-    match Reporter::open(dir) {
-        Ok(reporter) => Some(reporter),
-        Err(error) => {
-            tracing::warn!(
-                error = chain(&error),
-                "the isolation report has no source; isolation itself is not affected"
-            );
-            None
+impl ReportSource {
+    fn reporter(&self) -> Option<&Reporter> {
+        self.reporter.get_or_init(|| self.load()).as_ref()
+    }
+
+    fn load(&self) -> Option<Reporter> {
+        match Reporter::open(&self.dir) {
+            Ok(reporter) => {
+                if let Err(error) = reporter.retain(&self.known) {
+                    tracing::warn!(%error, "attempts of containers that are gone stay in the isolation report's maps");
+                }
+                Some(reporter)
+            }
+            Err(error) => {
+                tracing::warn!(
+                    error = chain(&error),
+                    "the isolation report has no source; isolation itself is not affected"
+                );
+                None
+            }
         }
     }
 }

@@ -130,7 +130,7 @@ fn left_overs_are_removed_and_what_is_wanted_stays() {
     );
     let left: Vec<_> = world.lock().containers.keys().cloned().collect();
     assert_eq!(left, std::slice::from_ref(&kept));
-    assert_eq!(deps.work.workloads().unwrap(), [kept]);
+    assert_eq!(deps.work.workloads().unwrap(), std::slice::from_ref(&kept));
     assert_eq!(
         world
             .state()
@@ -140,4 +140,15 @@ fn left_overs_are_removed_and_what_is_wanted_stays() {
         0
     );
     assert_eq!(gc::sweep(&deps).unwrap(), 0, "a second sweep finds nothing");
+    // Positions in output that nobody will read again: of a workload that a kill outlived, not of the wanted one.
+    for source in [
+        kept.to_string(),
+        orphan.to_string(),
+        format!("{orphan}/network-isolation"),
+    ] {
+        world.lock().sources.insert(source, 7);
+    }
+    gc::sweep(&deps).unwrap();
+    let sources: Vec<String> = world.lock().sources.keys().cloned().collect();
+    assert_eq!(sources, [kept.to_string()]);
 }

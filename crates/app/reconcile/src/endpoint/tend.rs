@@ -76,7 +76,9 @@ impl Tending<'_> {
             Ok(image) => {
                 self.container.launched = true;
                 self.container.started = Some(self.deps.now());
-                self.container.image = Some(image);
+                if image.is_some() {
+                    self.container.image = image;
+                }
                 Ok((Verdict::Starting, now.after(self.deps.settings.startup_ping_interval)))
             }
             Err(Start::Away(error)) => Err(StepError::Executor(error)),
@@ -84,12 +86,16 @@ impl Tending<'_> {
         }
     }
 
-    fn start(&self) -> Result<ResolvedImage, Start> {
+    /// `None` when a launch that an earlier process began turns out to have worked: its model data is in use.
+    fn start(&self) -> Result<Option<ResolvedImage>, Start> {
         let deps = self.deps;
         let actor = actor_of(self.key, self.endpoint, self.variant);
         let workload = &self.instance.placement.workload;
         let reference = &self.variant.model.container.image;
         deps.executor.prepare(workload).map_err(|error| self.host(error))?;
+        if deps.is_launched(workload).map_err(|error| self.host(error))? {
+            return Ok(None);
+        }
         let pull = |error| self.staged(error, &format!("The image {reference} could not be pulled: "));
         let image = deps
             .transfer
@@ -110,10 +116,10 @@ impl Tending<'_> {
         )
         .map_err(|error| Start::Broken(error.to_string()))?;
         deps.executor.launch(&spec).map_err(|error| self.host(error))?;
-        Ok(ResolvedImage {
+        Ok(Some(ResolvedImage {
             specified: reference.clone(),
             digest: image.digest,
-        })
+        }))
     }
 
     /// Brings the model data in, within `ModelDataDownloadTimeoutInSeconds` if that is given (CC-55).

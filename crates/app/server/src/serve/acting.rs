@@ -116,6 +116,10 @@ impl Transfer for AsTransfer {
         self.0.append_log(&actor(of), group, stream, &piece).map_err(failed)
     }
 
+    fn log_sources(&self) -> Result<Vec<String>, TransferError> {
+        self.0.log_sources().map_err(failed)
+    }
+
     fn forget_log(&self, source: &str) -> Result<(), TransferError> {
         self.0.forget_log(source).map_err(failed)
     }

@@ -288,6 +288,14 @@ impl ExecutionRoles {
         append().map_err(|error| PlatformError::Engine(error.into()))
     }
 
+    /// Every source of which it is known how far it was read.
+    ///
+    /// # Errors
+    /// The log store's failure.
+    pub fn log_sources(&self) -> Result<Vec<String>, PlatformError> {
+        self.logs.sources().map_err(|error| PlatformError::Engine(error.into()))
+    }
+
     /// Forgets how far a source was read.
     ///
     /// # Errors

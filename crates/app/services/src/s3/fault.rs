@@ -1,7 +1,7 @@
 //! The store's failures as S3's error codes and texts (IAM-48).
 
 use http::StatusCode;
-use isolarium_store::ObjectError;
+use isolarium_store::{ObjectError, StoreError};
 use s3s::{S3Error, S3ErrorCode, s3_error};
 
 /// An error with a code that the protocol layer does not know.
@@ -70,10 +70,11 @@ pub(super) fn of(error: ObjectError) -> S3Error {
             OperationAborted,
             "A conflicting conditional operation is currently in progress against this resource. Please try again."
         ),
-        error @ (ObjectError::BadStagingPath
-        | ObjectError::Store(_)
-        | ObjectError::DiskFull
-        | ObjectError::Io { .. }) => {
+        error @ (ObjectError::DiskFull | ObjectError::Store(StoreError::DiskFull)) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "the object store is full");
+            s3_error!(InternalError, "The disk of the object store is full. Nothing was stored.")
+        }
+        error @ (ObjectError::BadStagingPath | ObjectError::Store(_) | ObjectError::Io { .. }) => {
             tracing::error!(error = &error as &dyn std::error::Error, "the object store failed");
             s3_error!(InternalError, "We encountered an internal error. Please try again.")
         }

@@ -164,8 +164,17 @@ fn every_attempt_to_leave_is_recorded_and_the_process_sees_an_unreachable_networ
         assert!(attempt.first_unix_nanos <= attempt.last_unix_nanos);
     }
     assert_eq!(reporter.lost(ground.id()).unwrap(), 0);
-    reporter.forget(ground.id()).unwrap();
+    reporter
+        .retain(&std::collections::HashSet::from([ground.id()]))
+        .unwrap();
+    assert_eq!(
+        reporter.attempts(ground.id()).unwrap(),
+        found,
+        "a cgroup that is still there"
+    );
+    reporter.retain(&std::collections::HashSet::new()).unwrap();
     assert_eq!(reporter.attempts(ground.id()).unwrap(), []);
+    reporter.forget(ground.id()).unwrap();
 }
 
 fn unix_nanos() -> u64 {

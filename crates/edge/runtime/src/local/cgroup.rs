@@ -139,6 +139,17 @@ impl Cgroups {
         Ok(found)
     }
 
+    /// Ids of all workloads' groups, as [`Self::make`] gave them.
+    pub fn ids(&self) -> io::Result<Vec<u64>> {
+        let mut found = Vec::new();
+        for workload in self.workloads()? {
+            if let Some(group) = self.group(&workload)? {
+                found.push(rustix::fs::fstat(&group)?.st_ino);
+            }
+        }
+        Ok(found)
+    }
+
     /// Kills every process of the workload and waits until none is left, at most `patience`.
     pub fn kill(&self, workload: &WorkloadId, patience: Duration) -> io::Result<()> {
         let Some(group) = self.group(workload)? else {

@@ -457,6 +457,24 @@ impl LocalRuntime {
         u32::try_from(init.pid).map_err(|_| ExecutorError::Unknown)
     }
 
+    /// Every id that `attach` got for a workload that still has a group or a record.
+    ///
+    /// # Errors
+    /// `Host` when control groups or records cannot be read.
+    pub fn cgroup_ids(&self) -> Result<HashSet<u64>, ExecutorError> {
+        let reading = || host("reading the list of containers");
+        let mut found: HashSet<u64> = self.cgroups.ids().map_err(reading())?.into_iter().collect();
+        for entry in fs::read_dir(self.place.shims()).map_err(reading())? {
+            let name = entry.map_err(reading())?.file_name();
+            let workload = name.to_str().and_then(|name| name.strip_suffix(".json")?.parse().ok());
+            let record = workload.map_or(Ok(None), |workload| Record::read(&self.place, &workload));
+            if let Some(LaunchOutcome::Started { cgroup_id, .. }) = record.map_err(reading())?.map(|it| it.outcome) {
+                found.insert(cgroup_id);
+            }
+        }
+        Ok(found)
+    }
+
     /// The id `attach` got: the key of the workload's entries in the report's map. Known until `remove`.
     ///
     /// # Errors

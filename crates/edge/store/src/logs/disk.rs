@@ -525,6 +525,14 @@ impl LogStore for DiskLogs {
         })
     }
 
+    fn sources(&self) -> Result<Vec<String>, LogError> {
+        self.database.read(|c| {
+            let mut all = c.prepare_cached("SELECT id FROM logs_source")?;
+            let ids = all.query_map((), |row| row.get(0))?;
+            Ok(ids.collect::<Result<_, _>>()?)
+        })
+    }
+
     fn forget_source(&self, source_id: &str) -> Result<(), LogError> {
         let id = source_id.to_owned();
         self.database.write(move |c| {

@@ -189,6 +189,8 @@ pub trait LogStore: Send + Sync {
     ) -> Result<u64, LogError>;
     /// The offset from which a source is to be read next; 0 for one never heard of.
     fn source_offset(&self, source_id: &str) -> Result<u64, LogError>;
+    /// Every source of which an offset is kept.
+    fn sources(&self) -> Result<Vec<String>, LogError>;
     /// Forgets a source that will not be read again.
     fn forget_source(&self, source_id: &str) -> Result<(), LogError>;
     /// A page of one stream (GetLogEvents). `limit` is at most [`PAGE_EVENTS`]; a page ends at [`PAGE_BYTES`].
