@@ -3,6 +3,12 @@
  *   probe ATTEMPT...   one line each: {"attempt": "vsock", "outcome": "closed", "errno": 97}
  *   probe all          every attempt of the table
  *   probe list         their names
+ *   probe serve PORT   instead: takes connections, prints one line of what each of them sent, answers
+ *
+ * An attempt of the table, or one with its target:
+ *   tcp=ADDRESS,PORT,TEXT   udp=ADDRESS,PORT,TEXT   dns=SERVER,NAME   icmp=ADDRESS,TEXT   to carry TEXT or NAME out
+ *   abstract=NAME           sysv=KEY                signal=PID                            to touch what is not in here
+ *   sysv-make=KEY           sysv-drop=KEY           (run outside) the shared memory to touch
  *
  * Outcomes: "open" (it worked), "closed" (refused, with errno), "killed" (the process died, errno is the signal).
  * Every attempt is harmless where it succeeds: files are opened and not written, calls carry arguments that fail after
@@ -19,6 +25,7 @@
 #include <net/route.h>
 #include <sched.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,6 +35,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -72,6 +80,16 @@ static long tipc(void) { return sock(30, SOCK_STREAM, 0); }
 static long key_socket(void) { return sock(15, SOCK_RAW, 2); }
 static long nfc(void) { return sock(39, SOCK_RAW, 0); }
 static long smc(void) { return sock(43, SOCK_STREAM, 0); }
+/* A type that no family has: the kernel says EINVAL before it looks for the family, whether it has it or not. */
+static long malformed(long family) { return sock(family, 15, 0); }
+static long alg_malformed(void) { return malformed(38); }
+static long bluetooth_malformed(void) { return malformed(31); }
+static long can_malformed(void) { return malformed(29); }
+static long rds_malformed(void) { return malformed(21); }
+static long tipc_malformed(void) { return malformed(30); }
+static long key_malformed(void) { return malformed(15); }
+static long nfc_malformed(void) { return malformed(39); }
+static long smc_malformed(void) { return malformed(43); }
 static long netlink_generic(void) { return sock(AF_NETLINK, SOCK_RAW, NETLINK_GENERIC); }
 static long netlink_netfilter(void) { return sock(AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER); }
 static long netlink_audit(void) { return sock(AF_NETLINK, SOCK_RAW, NETLINK_AUDIT); }
@@ -380,14 +398,14 @@ static long make_disk(void) { unlink("/tmp/b"); return mknod("/tmp/b", S_IFBLK |
 
 /* ---- files ---- */
 static long writable(const char *path) { return open(path, O_WRONLY); }
-/* An empty answer is what a masked file gives. */
+/* A masked file is an empty device in its place. */
 static long readable(const char *path) {
     int fd = open(path, O_RDONLY | O_NONBLOCK);
+    struct stat found;
     char byte;
-    if (fd < 0) return -1;
-    long got = read(fd, &byte, 1);
-    if (got == 0) { errno = ENODATA; return -1; }
-    return got;
+    if (fd < 0 || fstat(fd, &found)) return -1;
+    if (S_ISCHR(found.st_mode)) { errno = ENODATA; return -1; }
+    return read(fd, &byte, 1);
 }
 
 static long core_pattern(void) { return writable("/proc/sys/kernel/core_pattern"); }
@@ -436,6 +454,9 @@ static const struct { const char *name; attempt_fn try; } attempts[] = {
     {"packet-truncated", packet_truncated}, {"packet-old", packet_old}, {"raw-icmp", raw_icmp}, {"raw-tcp", raw_tcp},
     {"raw-ipv6", raw_ipv6}, {"raw-truncated", raw_truncated}, {"ping-socket", ping_socket}, {"xdp", xdp}, {"alg", alg},
     {"bluetooth", bluetooth}, {"can", can}, {"rds", rds}, {"tipc", tipc}, {"key-socket", key_socket}, {"nfc", nfc}, {"smc", smc},
+    {"alg-malformed", alg_malformed}, {"bluetooth-malformed", bluetooth_malformed}, {"can-malformed", can_malformed},
+    {"rds-malformed", rds_malformed}, {"tipc-malformed", tipc_malformed}, {"key-socket-malformed", key_malformed},
+    {"nfc-malformed", nfc_malformed}, {"smc-malformed", smc_malformed},
     {"netlink-generic", netlink_generic}, {"netlink-netfilter", netlink_netfilter}, {"netlink-audit", netlink_audit},
     {"netlink-uevent", netlink_uevent}, {"netlink-sock-diag", netlink_sock_diag}, {"netlink-xfrm", netlink_xfrm},
     {"netlink-truncated", netlink_truncated},
@@ -473,8 +494,102 @@ static const struct { const char *name; attempt_fn try; } attempts[] = {
 };
 static const int count = sizeof attempts / sizeof *attempts;
 
+/* ---- with a target ---- */
+static char *fields[3];
+
+static int address_of(struct sockaddr_in *to, const char *port) {
+    *to = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(atoi(port))};
+    return inet_pton(AF_INET, fields[0], &to->sin_addr) == 1 ? 0 : -1;
+}
+
+static long tcp_text(void) {
+    struct sockaddr_in to;
+    int fd = sock(AF_INET, SOCK_STREAM, 0);
+    char request[512], answer[512];
+    int length = snprintf(request, sizeof request, "GET /%s HTTP/1.1\r\nHost: %s\r\n\r\n", fields[2], fields[0]);
+    if (address_of(&to, fields[1]) || fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof to)) return -1;
+    if (send(fd, request, length, MSG_NOSIGNAL) != length) return -1;
+    return read(fd, answer, sizeof answer) > 0 ? 0 : -1;
+}
+
+static long udp_text(void) {
+    struct sockaddr_in to;
+    return address_of(&to, fields[1]) ? -1 : sendto(sock(AF_INET, SOCK_DGRAM, 0), fields[2], strlen(fields[2]), 0, (struct sockaddr *)&to, sizeof to);
+}
+
+/* The name as labels of one question, answer not awaited. */
+static long dns_name(void) {
+    struct sockaddr_in to;
+    unsigned char message[300] = {0x12, 0x34, 1, 0, 0, 1}, *at = message + 12;
+    for (char *label = strtok(fields[1], "."); label; label = strtok(NULL, ".")) {
+        *at++ = strlen(label);
+        at = mempcpy(at, label, strlen(label));
+    }
+    at = mempcpy(at, "\0\0\1\0\1", 5);
+    return address_of(&to, "53") ? -1 : sendto(sock(AF_INET, SOCK_DGRAM, 0), message, at - message, 0, (struct sockaddr *)&to, sizeof to);
+}
+
+static long icmp_text(void) {
+    struct sockaddr_in to;
+    char echo[300] = {8};
+    int fd = sock(AF_INET, SOCK_DGRAM, 1);
+    strcpy(echo + 8, fields[1]);
+    if (address_of(&to, "0") || fd < 0) return -1;
+    return sendto(fd, echo, 8 + strlen(fields[1]), 0, (struct sockaddr *)&to, sizeof to);
+}
+
+static long abstract_socket(void) {
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    strcpy(to.sun_path + 1, fields[0]);
+    return connect(sock(AF_UNIX, SOCK_STREAM, 0), (struct sockaddr *)&to, offsetof(struct sockaddr_un, sun_path) + 1 + strlen(fields[0]));
+}
+
+static long shared_memory(void) { return shmget(atoi(fields[0]), 0, 0); }
+static long make_shared_memory(void) { return shmget(atoi(fields[0]), 4096, IPC_CREAT | 0666); }
+static long drop_shared_memory(void) { return shmctl(shmget(atoi(fields[0]), 0, 0), IPC_RMID, NULL); }
+static long signal_process(void) { return kill(atoi(fields[0]), 0); }
+
+static const struct { const char *name; int fields; attempt_fn try; } aimed[] = {
+    {"tcp=", 3, tcp_text}, {"udp=", 3, udp_text}, {"dns=", 2, dns_name}, {"icmp=", 2, icmp_text},
+    {"abstract=", 1, abstract_socket}, {"sysv=", 1, shared_memory}, {"sysv-make=", 1, make_shared_memory},
+    {"sysv-drop=", 1, drop_shared_memory}, {"signal=", 1, signal_process},
+};
+
+static attempt_fn attempt_of(const char *text) {
+    for (int number = 0; number < count; number++)
+        if (!strcmp(attempts[number].name, text)) return attempts[number].try;
+    for (unsigned kind = 0; kind < sizeof aimed / sizeof *aimed; kind++) {
+        size_t length = strlen(aimed[kind].name);
+        if (strncmp(aimed[kind].name, text, length)) continue;
+        char *rest = strdup(text + length);
+        int found = 0;
+        while (found < 3 && (fields[found] = strsep(&rest, ","))) found++;
+        return found == aimed[kind].fields ? aimed[kind].try : NULL;
+    }
+    return NULL;
+}
+
+static int serve(const char *port) {
+    int listener = sock(AF_INET, SOCK_STREAM, 0);
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(atoi(port))};
+    if (bind(listener, (struct sockaddr *)&at, sizeof at) || listen(listener, 16)) return 1;
+    puts("serving");
+    fflush(stdout);
+    for (;;) {
+        char text[512];
+        int fd = accept(listener, NULL, NULL);
+        long got = read(fd, text, sizeof text - 1);
+        text[got > 0 ? got : 0] = 0;
+        text[strcspn(text, "\r\n")] = 0;
+        puts(text);
+        fflush(stdout);
+        if (write(fd, "HTTP/1.1 200 OK\r\n\r\n", 19) < 0) perror("answer");
+        close(fd);
+    }
+}
+
 /* In a child: an attempt may kill the process, hang, or change it. */
-static void perform(int number) {
+static void perform(const char *name, attempt_fn try) {
     int pipe_ends[2];
     if (pipe(pipe_ends)) exit(2);
     fflush(stdout);
@@ -483,7 +598,7 @@ static void perform(int number) {
     if (child == 0) {
         alarm(5);
         errno = 0;
-        int32_t answer[2] = {attempts[number].try() >= 0};
+        int32_t answer[2] = {try() >= 0};
         answer[1] = answer[0] ? 0 : errno;
         _exit(write(pipe_ends[1], answer, sizeof answer) != sizeof answer);
     }
@@ -495,7 +610,7 @@ static void perform(int number) {
     waitpid(child, &status, 0);
     const char *outcome = got != sizeof answer ? "killed" : answer[0] ? "open" : "closed";
     int number_shown = got != sizeof answer ? WTERMSIG(status) : answer[1];
-    printf("{\"attempt\": \"%s\", \"outcome\": \"%s\", \"errno\": %d}\n", attempts[number].name, outcome, number_shown);
+    printf("{\"attempt\": \"%s\", \"outcome\": \"%s\", \"errno\": %d}\n", name, outcome, number_shown);
 }
 
 int main(int argc, char **argv) {
@@ -504,15 +619,15 @@ int main(int argc, char **argv) {
         for (int number = 0; number < count; number++) puts(attempts[number].name);
         return 0;
     }
-    for (int number = 0; all && number < count; number++) perform(number);
+    if (argc == 3 && !strcmp(argv[1], "serve")) return serve(argv[2]);
+    for (int number = 0; all && number < count; number++) perform(attempts[number].name, attempts[number].try);
     for (int at = 1; !all && at < argc; at++) {
-        int number = 0;
-        while (number < count && strcmp(attempts[number].name, argv[at])) number++;
-        if (number == count) {
+        attempt_fn try = attempt_of(argv[at]);
+        if (!try) {
             fprintf(stderr, "unknown attempt %s\n", argv[at]);
             return 2;
         }
-        perform(number);
+        perform(argv[at], try);
     }
     return 0;
 }
