@@ -1,0 +1,96 @@
+"""The SageMaker Python SDK, unmodified, from fit to delete. In an environment of its own: `./x test-sdk`."""
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+# The SDK brings a package of the name `tests`, which hides this folder.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from harness.engine import REGION, Engine, digits_csv, execution_statements  # noqa: E402
+
+SAMPLE = ",".join(["0"] * 64)
+# Without it each call is followed by one to a host of AWS.
+DEFAULTS = 'SchemaVersion: "1.0"\nSageMaker:\n  PythonSDK:\n    Modules:\n      TelemetryOptOut: true\n'
+
+
+@pytest.fixture(scope="module")
+def engine():
+    with Engine(os.environ["ISOLARIUM_BINARY"]) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def sdk(engine):
+    """The SDK with a session that knows nothing but the engine."""
+    defaults = engine.directory / "sdk.yaml"
+    defaults.write_text(DEFAULTS)
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(engine.environment() | {"SAGEMAKER_USER_CONFIG_OVERRIDE": str(defaults), "SAGEMAKER_SUPPRESS_V2_WARNING": "1"})
+    try:
+        import boto3
+        import sagemaker
+
+        sagemaker.isolarium_session = sagemaker.Session(boto_session=boto3.Session(region_name=REGION), default_bucket="sdk-data")
+        yield sagemaker
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@pytest.fixture(scope="module")
+def estimator(engine, sdk):
+    """Makes an isolated estimator of the digits image; its data lies in the session's bucket."""
+    rootfs = Path(os.environ.get("ISOLARIUM_CACHE", Path.home() / ".cache/isolarium")) / "demo-rootfs"
+    role = engine.create_role("sdk-execution", execution_statements("sdk-data"))
+    image = engine.pack_image(rootfs, "digits:1")
+    data = engine.directory / "digits.csv"
+    data.write_text("\n".join(digits_csv(rootfs)))
+    session = sdk.isolarium_session
+    uri = session.upload_data(str(data), key_prefix="digits")
+    assert uri == "s3://sdk-data/digits/digits.csv"
+
+    def make(**hyperparameters):
+        return sdk.estimator.Estimator(
+            image_uri=image, role=role, instance_count=1, instance_type="ml.m5.large", sagemaker_session=session, enable_network_isolation=True,
+            output_path="s3://sdk-data/jobs", hyperparameters=hyperparameters, metric_definitions=[{"Name": "accuracy", "Regex": "accuracy=(.*?);"}],
+        )
+
+    return make
+
+
+def test_the_sdk_fits_deploys_predicts_updates_and_deletes(engine, sdk, estimator, capsys):
+    """Proves: SM-67, SM-68, SM-69, SM-70, NI-4
+    """
+    fitted = estimator(trees="20")
+    fitted.fit({"train": "s3://sdk-data/digits/"})
+    shown = capsys.readouterr().out
+    assert "accuracy=0.9" in shown and "Training seconds:" in shown, shown
+    job = fitted.latest_training_job.describe()
+    assert job["EnableNetworkIsolation"] is True and fitted.model_data == job["ModelArtifacts"]["S3ModelArtifacts"]
+    predictor = fitted.deploy(
+        initial_instance_count=1, instance_type="ml.m5.large", serializer=sdk.serializers.CSVSerializer(), enable_network_isolation=True,
+    )
+    assert predictor.predict(SAMPLE).strip().isdigit()
+    sagemaker = engine.client("sagemaker")
+    (model,) = sagemaker.list_models()["Models"]
+    assert sagemaker.describe_model(ModelName=model["ModelName"])["EnableNetworkIsolation"] is True
+    predictor.update_endpoint(initial_instance_count=1, instance_type="ml.m5.xlarge")
+    config = sagemaker.describe_endpoint(EndpointName=predictor.endpoint_name)["EndpointConfigName"]
+    assert sagemaker.describe_endpoint_config(EndpointConfigName=config)["ProductionVariants"][0]["InstanceType"] == "ml.m5.xlarge"
+    assert predictor.predict(SAMPLE).strip().isdigit()
+    predictor.delete_model()
+    predictor.delete_endpoint(delete_endpoint_config=True)
+    sagemaker.get_waiter("endpoint_deleted").wait(EndpointName=predictor.endpoint_name, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+    assert sagemaker.list_models()["Models"] == [] and sagemaker.list_endpoints()["Endpoints"] == []
+    assert engine.internet.arrivals() == []
+
+
+def test_the_sdk_shows_why_a_job_failed(sdk, estimator):
+    """Proves: SM-65, SM-68
+    """
+    with pytest.raises(sdk.exceptions.UnexpectedStatusException) as failed:
+        estimator(trees="5", least_accuracy="1.5").fit({"train": "s3://sdk-data/digits/"})
+    assert failed.value.actual_status == "Failed"
+    assert "AlgorithmError: accuracy 0." in str(failed.value) and "exit code: 1" in str(failed.value)
