@@ -1,0 +1,61 @@
+"""Ctrl-C in the middle of the demo: everything it made is gone, wherever it was."""
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CACHE = Path(os.environ.get("ISOLARIUM_CACHE", Path.home() / ".cache/isolarium"))
+SEED = int(os.environ.get("SEED", "20260101"))
+# Seconds after the start: while the engine comes up, packs its image, trains, serves.
+POINTS = [random.Random(f"{SEED} {span}").uniform(*span) for span in ((0.2, 1), (1, 3), (3, 6), (6, 10))]
+
+
+def left(directory, binary, workloads, process):
+    """What belongs to the demo that `process` was."""
+    found = [str(path) for path in directory.iterdir()]
+    found += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(directory) in line]
+    found += [name for name in os.listdir("/run/netns") if name.startswith(f"isolarium-net-{process.pid}-")] if Path("/run/netns").exists() else []
+    for root in Path("/sys/fs/cgroup").iterdir():
+        found += [str(path) for path in root.glob("isolarium/w-*") if path.name in workloads]
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+            groups = Path(f"/proc/{pid}/cgroup").read_text()
+        except OSError:
+            continue
+        if command[0] == binary and str(directory) in " ".join(command) or any(workload in groups for workload in workloads):
+            found.append(f"process {pid} {command}")
+    return found
+
+
+@pytest.mark.parametrize("seconds", POINTS, ids=[f"{point:.1f}s" for point in POINTS])
+def test_ctrl_c_leaves_nothing_behind(tmp_path, seconds):
+    binary, workloads, over = str(Path(os.environ["ISOLARIUM_BINARY"]).resolve()), set(), threading.Event()
+
+    def learn():
+        while not over.wait(0.01):
+            workloads.update(path.name for path in tmp_path.glob("*/data/work/*"))
+
+    watcher = threading.Thread(target=learn)
+    watcher.start()
+    try:
+        command = [sys.executable, str(REPOSITORY / "demo/demo.py"), "--binary", binary, "--rootfs", str(CACHE / "demo-rootfs")]
+        process = subprocess.Popen(command, env=os.environ | {"ISOLARIUM_TMP": str(tmp_path)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+        time.sleep(seconds)
+        running = process.poll() is None
+        # As a terminal does: to the whole foreground group.
+        os.killpg(process.pid, signal.SIGINT) if running else None
+        output = process.communicate(timeout=90)[0].decode(errors="replace")
+    finally:
+        over.set()
+        watcher.join()
+    assert running, f"the demo was over after {seconds} s:\n{output}"
+    assert process.returncode != 0
+    assert left(tmp_path, binary, workloads, process) == [], output

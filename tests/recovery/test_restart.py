@@ -1,0 +1,227 @@
+"""Stopping and starting: what stays, what is adopted, what ends when the operator says so."""
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from botocore.exceptions import BotoCoreError, ClientError
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from tests.harness.engine import Engine, execution_statements  # noqa: E402
+from tests.harness.jobs import eventually, finished, gone, settled, training_request  # noqa: E402
+from tests.harness.small_image import small_rootfs  # noqa: E402
+from tests.harness.traces import Traces  # noqa: E402
+
+SETTINGS = {"jobs.stop_grace": "1s", "endpoints.ping_interval": "200ms", "endpoints.startup_timeout": "60s", "endpoints.restart_backoff": "100ms"}
+
+
+@pytest.fixture(scope="module")
+def engine():
+    with Engine(os.environ["ISOLARIUM_BINARY"], SETTINGS, internet=False) as running:
+        running.client("s3").create_bucket(Bucket="restart")
+        running.client("s3").put_object(Bucket="restart", Key="input/a", Body=b"input data")
+        yield running
+
+
+@pytest.fixture(scope="module")
+def role(engine):
+    return engine.create_role("restart", execution_statements("restart"))
+
+
+@pytest.fixture(scope="module")
+def image(engine, tmp_path_factory):
+    return engine.pack_image(small_rootfs(tmp_path_factory.mktemp("image")), "small:1")
+
+
+@pytest.fixture
+def traces(engine):
+    with Traces(engine) as traces:
+        yield traces
+
+
+@pytest.fixture
+def endpoint(engine, role, image, request):
+    """An endpoint in service with one sealed container; gone afterwards."""
+    sagemaker, name = engine.client("sagemaker"), request.node.name.replace("_", "-")[:40].strip("-")
+    sagemaker.create_model(ModelName=name, ExecutionRoleArn=role, EnableNetworkIsolation=True, PrimaryContainer={"Image": image})
+    variant = {"VariantName": "AllTraffic", "ModelName": name, "InstanceType": "ml.t2.medium", "InitialInstanceCount": 1}
+    sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+    sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
+    assert settled(sagemaker, name)["EndpointStatus"] == "InService"
+    yield name
+    sagemaker.delete_endpoint(EndpointName=name)
+    gone(sagemaker, name)
+
+
+def invoke(engine, endpoint):
+    return engine.client("sagemaker-runtime").invoke_endpoint(EndpointName=endpoint, Body=b"x")["Body"].read()
+
+
+def test_a_restart_keeps_records_and_adopts_running_containers(engine, role, image, endpoint, traces):
+    """Proves: NET-72
+    """
+    sagemaker, s3 = engine.client("sagemaker"), engine.client("s3")
+    serving, models = traces.containers(), sagemaker.list_models()["Models"]
+    sagemaker.create_training_job(**training_request("over-restart", image, role, "restart", "s3://restart/input/", HyperParameters={"seconds": "2"}))
+    eventually(lambda: sagemaker.describe_training_job(TrainingJobName="over-restart")["SecondaryStatus"] == "Training")
+    engine.stop()
+    assert serving and serving.items() <= traces.containers().items(), "containers live on without the server"
+    engine.start()
+    assert invoke(engine, endpoint) == b"fixed\n", "served by the first request after the start"
+    assert serving.items() <= traces.containers().items(), "adopted, not restarted"
+    assert sagemaker.list_models()["Models"] == models
+    assert s3.get_object(Bucket="restart", Key="input/a")["Body"].read() == b"input data"
+    assert finished(sagemaker, "over-restart")["TrainingJobStatus"] == "Completed"
+
+
+def test_a_container_whose_shim_is_killed_is_replaced_and_leaves_nothing(engine, endpoint, traces):
+    """Proves: NET-72
+    """
+    before = set(traces.containers())
+    for pid, name in traces.helpers().items():
+        assert name == "shim"
+        os.kill(pid, signal.SIGKILL)
+
+    def replaced():
+        now = set(traces.containers())
+        return now and not now & before
+
+    eventually(replaced, 30)
+    eventually(lambda: answer(engine, endpoint) == b"fixed\n", 30)
+    eventually(lambda: len(traces.helpers()) == 1 and len(list((engine.data / "work").iterdir())) == 1, 30)
+
+
+def answer(engine, endpoint):
+    try:
+        return invoke(engine, endpoint)
+    except (ClientError, BotoCoreError):
+        return None
+
+
+def test_teardown_ends_every_container_and_the_next_start_continues(engine, endpoint, traces):
+    """Proves: NET-72
+    """
+    assert traces.containers()
+    engine.stop()
+    engine.run("teardown")
+    assert not traces.containers() and not traces.helpers()
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    assert [point for point in points if point.startswith(str(engine.data))] == []
+    engine.start()
+    eventually(lambda: answer(engine, endpoint) == b"fixed\n", 30)
+    assert settled(engine.client("sagemaker"), endpoint)["EndpointStatus"] == "InService"
+
+
+def test_sigterm_lets_a_running_upload_end(engine):
+    """A request whose body is half sent when SIGTERM comes is answered, and what it stored is there after the start."""
+    s3, body = engine.client("s3"), bytes(range(256)) * 4096
+    half, go_on = threading.Event(), threading.Event()
+
+    class Slow:
+        """Stops in the middle until told to go on."""
+
+        def __init__(self):
+            self.at = 0
+
+        def read(self, size=-1):
+            if self.at >= len(body) // 2 and not go_on.is_set():
+                half.set()
+                go_on.wait(20)
+            end = len(body) if size < 0 else self.at + min(size, 16384)
+            piece = body[self.at:end]
+            self.at += len(piece)
+            return piece
+
+        def __len__(self):
+            return len(body)
+
+    import urllib.request
+
+    url = s3.generate_presigned_url("put_object", Params={"Bucket": "restart", "Key": "slow"})
+    statuses = []
+
+    def upload():
+        request = urllib.request.Request(url, data=Slow(), method="PUT", headers={"Content-Length": str(len(body)), "Content-Type": ""})
+        statuses.append(urllib.request.urlopen(request, timeout=30).status)
+
+    thread = threading.Thread(target=upload)
+    thread.start()
+    assert half.wait(20)
+    engine.process.send_signal(signal.SIGTERM)
+    # The listener closes first: a new connection is refused while the old one goes on.
+    eventually(lambda: answerless(engine), 20)
+    assert engine.process.poll() is None
+    go_on.set()
+    thread.join(30)
+    assert statuses == [200]
+    assert engine.process.wait(30) == 0
+    engine.stop()
+    engine.start()
+    assert engine.client("s3").get_object(Bucket="restart", Key="slow")["Body"].read() == body
+
+
+def answerless(engine):
+    import socket
+
+    host, port = engine.url.removeprefix("http://").split(":")
+    try:
+        socket.create_connection((host, int(port)), 1).close()
+        return False
+    except OSError:
+        return True
+
+
+def test_ctrl_c_in_the_foreground_stops_both_halves_and_leaves_containers(engine, endpoint, traces):
+    """SIGINT goes to the whole group of a terminal's foreground job; containers live on and are adopted."""
+    before, pids = traces.containers(), engine.pids()
+    os.killpg(engine.process.pid, signal.SIGINT)
+    assert engine.process.wait(30) == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids.values())
+    assert traces.containers() == before
+    engine.stop()
+    engine.start()
+    assert invoke(engine, endpoint) == b"fixed\n"
+    assert before.items() <= traces.containers().items()
+
+
+def test_a_full_disk_is_said_and_nothing_is_torn(tmp_path):
+    """Objects, records and jobs on a disk of 64 MiB that fills: clear errors, everything acknowledged is whole, and work
+    goes on when there is room again."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)], check=True)
+    try:
+        with Engine(os.environ["ISOLARIUM_BINARY"], SETTINGS, internet=False, directory=disk) as engine:
+            s3, sagemaker = engine.client("s3", config={"retries": {"max_attempts": 0}}), engine.client("sagemaker")
+            s3.create_bucket(Bucket="full")
+            s3.put_object(Bucket="full", Key="input/a", Body=b"input data")
+            role = engine.create_role("full", execution_statements("full"))
+            image = engine.pack_image(small_rootfs(tmp_path), "small:1")
+            stored, refused = [], None
+            while refused is None:
+                key = f"fill/{len(stored)}"
+                try:
+                    s3.put_object(Bucket="full", Key=key, Body=key.encode() * 200_000)
+                    stored.append(key)
+                    assert len(stored) < 64
+                except ClientError as error:
+                    refused = error.response["Error"]
+            assert refused["Code"] == "InternalError" and "disk" in refused["Message"] and "full" in refused["Message"], refused
+            for key in stored:
+                assert s3.get_object(Bucket="full", Key=key)["Body"].read() == key.encode() * 200_000
+            # A kill on the full disk: the next start reads everything, and deleting makes room.
+            os.kill(engine.pids()["node"], signal.SIGKILL)
+            engine.process.wait(20)
+            engine.start()
+            s3 = engine.client("s3")
+            for key in stored:
+                assert s3.get_object(Bucket="full", Key=key)["Body"].read() == key.encode() * 200_000
+                s3.delete_object(Bucket="full", Key=key)
+            sagemaker.create_training_job(**training_request("room", image, role, "full", "s3://full/input/"))
+            done = finished(sagemaker, "room")
+            assert done["TrainingJobStatus"] == "Completed", done.get("FailureReason")
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=False)
