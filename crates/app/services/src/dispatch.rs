@@ -109,11 +109,7 @@ impl Dispatch {
         input: Document,
         ctx: &Ctx<'_>,
     ) -> Option<Result<Document, ApiError>> {
-        let handler = self
-            .handlers
-            .iter()
-            .find(|((s, o), _)| *s == service && *o == operation)?
-            .1;
+        let handler = self.handlers.get(&(service, operation))?;
         Some((handler.run)(input, ctx))
     }
 }

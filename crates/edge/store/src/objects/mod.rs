@@ -26,7 +26,7 @@ pub use incoming::{Incoming, Staged};
 pub use listing::{Listing, ListingQuery, VersionListing};
 pub use multipart::{Completion, PartListing, PartRef, UploadListing};
 pub use put::{Attributes, CopySource, Put, WriteCondition};
-pub use read::Reading;
+pub use read::{Reading, read_in_memory};
 pub use rows::SCHEMA;
 
 use crate::Database;

@@ -5,7 +5,9 @@ use super::rows::{BucketRow, VersionRow};
 use super::{ObjectError, ObjectStore};
 use isolarium_model::s3::{BucketName, Object, ObjectKey, Version};
 use rusqlite::Connection;
+use rustix::io::{Errno, ReadWriteFlags};
 use std::fs::File;
+use std::io::IoSliceMut;
 
 /// How often to look again when an object is replaced between reading the index and opening its file.
 const ATTEMPTS: usize = 64;
@@ -34,6 +36,20 @@ pub(super) fn find(
         (None, _) => Ok(row),
         (Some(version), None) => Err(ObjectError::IsDeleted { version }),
         (Some(version), Some(_)) => Err(ObjectError::IsDeleteMarker { version }),
+    }
+}
+
+/// Reads what the machine has in memory of a file from `at` on, without waiting for the disk. The answer is shorter than
+/// `buffer` where memory ends; `None` says that the next byte has to be waited for (or cannot be told from it).
+///
+/// # Errors
+/// The host's failure.
+pub fn read_in_memory(file: &File, buffer: &mut [u8], at: u64) -> std::io::Result<Option<usize>> {
+    let mut slices = [IoSliceMut::new(buffer)];
+    match rustix::io::preadv2(file, &mut slices, at, ReadWriteFlags::NOWAIT) {
+        Ok(read) => Ok(Some(read)),
+        Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
