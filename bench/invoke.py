@@ -2,26 +2,14 @@
 
 The sealed container has only loopback, so the direct client and nginx run inside its network namespace.
 """
-import os
 import tempfile
-from pathlib import Path
 
 from bench import wrk
+from bench.processes import containers, favour
 from bench.s3 import Nginx
 from tests.harness.engine import Engine, execution_statements
 from tests.harness.jobs import settled
 from tests.harness.small_image import small_rootfs
-
-
-def container_pid(program):
-    """The host's pid of a container process that runs `program`."""
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            if os.stat(f"/proc/{pid}").st_uid >= 600_000_000 and program in Path(f"/proc/{pid}/cmdline").read_text():
-                return pid
-        except OSError:
-            continue
-    raise RuntimeError(f"no container runs {program}")
 
 
 def run(binary, cache, quick):
@@ -35,7 +23,9 @@ def run(binary, cache, quick):
         sagemaker.create_endpoint_config(EndpointConfigName="e", ProductionVariants=[variant])
         sagemaker.create_endpoint(EndpointName="e", EndpointConfigName="e")
         assert settled(sagemaker, "e")["EndpointStatus"] == "InService"
-        inside = ["nsenter", "-t", container_pid("serve"), "-n"]
+        ((container, _),) = containers(engine).values()
+        favour(*engine.pids().values(), container)
+        inside = ["nsenter", "-t", str(container), "-n"]
         url = engine.url + "/endpoints/e/invocations"
         headers = wrk.signed(url, body, "sagemaker", {"Content-Type": "text/plain"}, *engine.credentials())
         proxy = "upstream c { server 127.0.0.1:8080; keepalive 64; } server { listen 127.0.0.1:PORT; location / { proxy_pass http://c; proxy_http_version 1.1; proxy_set_header Connection ''; } }"

@@ -2,8 +2,10 @@
 and `podman run --network none` of the same image.
 
 Every starter and the container read the same monotonic clock. The engine's figure is taken from before the request is
-sent, so it includes signing, HTTP, authorization, the durable record, staging and sealing.
+sent, so it includes HTTP, authorization, the durable record, staging and sealing.
 """
+import http.client
+import json
 import os
 import re
 import shutil
@@ -12,8 +14,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
+from urllib.parse import urlsplit
 
+from bench import wrk
+from bench.processes import containers, favour
 from tests.harness.engine import Engine, execution_statements
 from tests.harness.jobs import eventually, finished, training_request
 from tests.harness.small_image import small_rootfs
@@ -43,18 +47,28 @@ for index in range(count):
 """
 
 
-def engine_latencies(engine, image, role, bucket, count):
+def engine_latencies(engine, image, role, bucket, count, uri=None, prefix="launch"):
+    """Request sent to first instruction, ns, of `count` jobs one after the other. The requests are signed beforehand and
+    sent on a kept connection, so that the time is the engine's and not the client library's."""
     sagemaker, logs = engine.client("sagemaker"), engine.client("logs")
+    connection = http.client.HTTPConnection(urlsplit(engine.url).netloc)
+    target = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": "SageMaker.CreateTrainingJob"}
     names, sent = [], {}
     for index in range(count):
-        name = f"launch-{index}"
-        request = training_request(name, image, role, bucket, f"s3://{bucket}/in/")
+        name = f"{prefix}-{index}"
+        request = training_request(name, image, role, bucket, uri or f"s3://{bucket}/in/")
         request["AlgorithmSpecification"] |= {"ContainerEntrypoint": ["/usr/bin/stamp"]}
+        body = json.dumps(request)
+        headers = wrk.signed(engine.url + "/", body, "sagemaker", target, *engine.credentials())
         sent[name] = time.monotonic_ns()
-        sagemaker.create_training_job(**request)
+        connection.request("POST", "/", body=body, headers=headers)
+        answer = connection.getresponse()
+        text = answer.read()
+        assert answer.status == 200, text
         job = finished(sagemaker, name)
         assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
         names.append(name)
+    connection.close()
 
     def first(name):
         found = logs.filter_log_events(logGroupName="/aws/sagemaker/TrainingJobs", logStreamNamePrefix=f"{name}/algo-1-", filterPattern="first")
@@ -63,57 +77,48 @@ def engine_latencies(engine, image, role, bucket, count):
     return [eventually(lambda name=name: first(name))[0] - sent[name] for name in names]
 
 
-def shim_pid(data):
-    """The shim of the one running workload of this data directory."""
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"shim" in words[:2] and Path(f"/proc/{pid}/root/mnt/bundle/config.json").exists():
-            return pid
-    raise RuntimeError(f"no shim runs for {data}")
-
-
 def runtime_latencies(engine, image, role, bucket, count):
     """crun on the bundle of a live sealed container, in that container's own mount namespace."""
     sagemaker = engine.client("sagemaker")
     request = training_request("holder", image, role, bucket, f"s3://{bucket}/in/")
-    request["AlgorithmSpecification"] |= {"ContainerEntrypoint": ["/bin/sleep", "600"]}
+    request["AlgorithmSpecification"] |= {"ContainerEntrypoint": ["/bin/sh", "-c", "trap 'exit 0' TERM; sleep 600 & wait"]}
     sagemaker.create_training_job(**request)
     eventually(lambda: sagemaker.describe_training_job(TrainingJobName="holder")["SecondaryStatus"] == "Training")
     time.sleep(0.5)
+    ((_, shim),) = containers(engine).values()
     netns = f"isolarium-bench-{os.getpid()}"
     # A descriptor, because the shim's mount namespace does not see names made after it.
     subprocess.run(["ip", "netns", "add", netns], check=True)
     try:
         handle = os.open(f"/run/netns/{netns}", os.O_RDONLY)
         done = subprocess.run(
-            ["nsenter", "-t", shim_pid(engine.data), "-m", sys.executable, "-c", RUNTIME_LOOP, "/mnt/bundle", str(count), f"/proc/{os.getpid()}/fd/{handle}"],
+            ["nsenter", "-t", str(shim), "-m", sys.executable, "-c", RUNTIME_LOOP, "/mnt/bundle", str(count), f"/proc/{os.getpid()}/fd/{handle}"],
             text=True, capture_output=True, check=False,
         )
         os.close(handle)
     finally:
         subprocess.run(["ip", "netns", "del", netns], check=False)
         sagemaker.stop_training_job(TrainingJobName="holder")
-        finished(sagemaker, "holder")
     if done.returncode:
         raise RuntimeError(f"crun on the same bundle failed: {done.stderr}")
+    finished(sagemaker, "holder")
     return [int(line) for line in done.stdout.split()]
 
 
 def podman_latencies(rootfs, directory, count):
-    """podman with its own storage below `directory`; None where podman cannot run here at all."""
+    """podman with its own storage below `directory`."""
     base = ["podman", "--root", f"{directory}/storage", "--runroot", f"{directory}/run", "--cgroup-manager=cgroupfs"]
     # crun refuses a hybrid cgroup layout; podman gets the same way round it as the engine's shim.
     wrap = ["unshare", "-m", "--propagation", "slave", "sh", "-c", 'umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"', "sh"]
     archive = f"{directory}/image.tar"
     subprocess.run(["tar", "-C", str(rootfs), "-cf", archive, "."], check=True)
     subprocess.run([*wrap, *base, "import", archive, "bench:1"], check=True, capture_output=True)
+    # podman asks for more than it may have where the machine's own limits are low.
+    limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
     times = []
     for _ in range(count):
         started = time.monotonic_ns()
-        done = subprocess.run([*wrap, *base, "run", "--rm", "--network", "none", "--ulimit", "nofile=1024:1024", "bench:1", "/usr/bin/stamp"], text=True, capture_output=True)
+        done = subprocess.run([*wrap, *base, "run", "--rm", "--network", "none", *limits, "bench:1", "/usr/bin/stamp"], text=True, capture_output=True)
         first = FIRST.search(done.stdout)
         if not first:
             raise RuntimeError(f"podman run failed: {done.stderr}")
@@ -124,6 +129,7 @@ def podman_latencies(rootfs, directory, count):
 def run(binary, cache, quick):
     count = 10 if quick else 40
     with tempfile.TemporaryDirectory(dir="/var/tmp") as directory, Engine(binary, internet=False) as engine:
+        favour(*engine.pids().values())
         bucket = "launch"
         engine.client("s3").create_bucket(Bucket=bucket)
         engine.client("s3").put_object(Bucket=bucket, Key="in/a", Body=b"x")

@@ -6,6 +6,7 @@ import time
 import urllib.request
 
 from bench import wrk
+from bench.processes import favour
 from tests.harness.engine import Engine
 from tests.harness.small_image import small_rootfs
 
@@ -47,6 +48,7 @@ class Moto:
 def run(binary, cache, quick):
     seconds = 3 if quick else 10
     with tempfile.TemporaryDirectory() as directory, Engine(binary, internet=False) as engine, Moto(cache) as moto:
+        favour(*engine.pids().values())
         role = engine.create_role("exec", [{"Effect": "Allow", "Action": "ecr:*", "Resource": "*"}])
         image = engine.pack_image(small_rootfs(directory), "small:1")
         engine.client("sagemaker").create_model(ModelName="m", ExecutionRoleArn=role, PrimaryContainer={"Image": image}, EnableNetworkIsolation=True)

@@ -3,20 +3,10 @@ import statistics
 import subprocess
 import time
 import urllib.request
-from pathlib import Path
 
+from bench.processes import memory_mib
 from bench.requests import Moto, free_port
 from tests.harness.engine import Engine
-
-
-def memory_mib(pids):
-    """Proportional set size of processes, MiB."""
-    total = 0
-    for pid in pids:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                total += int(line.split()[1])
-    return total / 1024
 
 
 def moto_start(cache):
