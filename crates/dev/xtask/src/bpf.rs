@@ -30,31 +30,62 @@ pub fn run(root: &Path, check: bool) -> Result<()> {
             return std::fs::rename(&built, dir.join(OBJECT)).context("the object cannot be replaced");
         }
         let (new, old) = (std::fs::read(&built)?, std::fs::read(dir.join(OBJECT)).context(OBJECT)?);
-        ensure!(new == old, "{CRATE}/{OBJECT} is not what {SOURCE} compiles to; run `cargo xtask bpf` and commit it");
+        ensure!(
+            new == old,
+            "{CRATE}/{OBJECT} is not what {SOURCE} compiles to; run `cargo xtask bpf` and commit it"
+        );
         Ok(())
     });
     match std::fs::remove_file(&built) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).context("bpf: the new object stays"),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).context("bpf: the new object stays");
+        }
         _ => {}
     }
     outcome
 }
 
 fn clang_is_the_one() -> Result<()> {
-    let output = Command::new("clang").arg("-dumpversion").output().context("clang is missing (package clang)")?;
+    let output = Command::new("clang")
+        .arg("-dumpversion")
+        .output()
+        .context("clang is missing (package clang)")?;
     let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    ensure!(version.split('.').next() == Some(CLANG_MAJOR), "clang {CLANG_MAJOR} is needed, this is {version}");
-    Command::new("llvm-strip").arg("--version").output().context("llvm-strip is missing (package llvm)")?;
-    ensure!(Path::new("/usr/include/bpf/bpf_helpers.h").exists(), "bpf_helpers.h is missing (package libbpf-dev)");
+    ensure!(
+        version.split('.').next() == Some(CLANG_MAJOR),
+        "clang {CLANG_MAJOR} is needed, this is {version}"
+    );
+    Command::new("llvm-strip")
+        .arg("--version")
+        .output()
+        .context("llvm-strip is missing (package llvm)")?;
+    ensure!(
+        Path::new("/usr/include/bpf/bpf_helpers.h").exists(),
+        "bpf_helpers.h is missing (package libbpf-dev)"
+    );
     Ok(())
 }
 
 fn build(dir: &Path, out: &Path) -> Result<()> {
     // Relative names and a fixed compilation directory: the object must not depend on where the tree lies.
     let headers = format!("-I/usr/include/{}-linux-gnu", std::env::consts::ARCH);
-    let flags = ["-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-mcpu=v3", "-fdebug-compilation-dir=."];
-    let compiled =
-        Command::new("clang").current_dir(dir).args(flags).arg(headers).args(["-c", SOURCE, "-o"]).arg(out).output()?;
+    let flags = [
+        "-O2",
+        "-g",
+        "-Wall",
+        "-Werror",
+        "-target",
+        "bpf",
+        "-mcpu=v3",
+        "-fdebug-compilation-dir=.",
+    ];
+    let compiled = Command::new("clang")
+        .current_dir(dir)
+        .args(flags)
+        .arg(headers)
+        .args(["-c", SOURCE, "-o"])
+        .arg(out)
+        .output()?;
     succeeded("clang", &compiled)?;
     succeeded("llvm-strip", &Command::new("llvm-strip").arg("-g").arg(out).output()?)
 }

@@ -33,12 +33,16 @@ pub fn run(root: &Path, json: bool) -> Result<()> {
     let mut tests: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut names = BTreeSet::new();
     let mut faults = Vec::new();
+    let mut known: BTreeSet<String> = requirements.ids.keys().cloned().collect();
+    let path = root.join("docs/isolation.md");
+    let document = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    known.extend(document.lines().filter_map(promise_of));
     for file in sources(root)? {
         let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
         let shown = file.strip_prefix(root).unwrap_or(&file).display().to_string();
-        scan(&shown, &text, &requirements.ids, &mut tests, &mut names, &mut faults);
+        scan(&shown, &text, &known, &mut tests, &mut names, &mut faults);
     }
-    promises(root, &names, &mut tests, &mut faults)?;
+    promises(&document, &names, &mut tests, &mut faults);
     for id in &requirements.claimed {
         if !requirements.ids.contains_key(id) {
             faults.push(format!("claimed id {id} is not a requirement"));
@@ -102,7 +106,7 @@ fn sources(root: &Path) -> Result<Vec<PathBuf>> {
 fn scan(
     file: &str,
     text: &str,
-    known: &BTreeMap<String, String>,
+    known: &BTreeSet<String>,
     tests: &mut BTreeMap<String, BTreeSet<String>>,
     names: &mut BTreeSet<String>,
     faults: &mut Vec<String>,
@@ -132,8 +136,10 @@ fn scan(
             .split([',', ' '])
             .filter(|id| !id.is_empty())
         {
-            if !known.contains_key(id) {
-                faults.push(format!("{file} claims {id}, which is not a requirement"));
+            if !known.contains(id) {
+                faults.push(format!(
+                    "{file} claims {id}, which is neither a requirement nor a promise"
+                ));
             } else if python {
                 if let Some(test) = &current {
                     tests.entry(id.into()).or_default().insert(test.clone());
@@ -162,20 +168,26 @@ fn function(line: &str, python: bool) -> Option<String> {
     (!name.is_empty()).then_some(name)
 }
 
+/// The promise that begins in a line.
+fn promise_of(line: &str) -> Option<String> {
+    let rest = line.trim_start().strip_prefix("- **ISO-")?;
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    Some(format!("ISO-{digits}"))
+}
+
 /// Promises of `docs/isolation.md`: lines such as `- **ISO-7** text. Test: \`name\`, \`name\`.`
 fn promises(
-    root: &Path,
+    text: &str,
     names: &BTreeSet<String>,
     tests: &mut BTreeMap<String, BTreeSet<String>>,
     faults: &mut Vec<String>,
-) -> Result<()> {
-    let path = root.join("docs/isolation.md");
-    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+) {
     let mut promise: Option<String> = None;
     for line in text.lines() {
-        if let Some(rest) = line.trim_start().strip_prefix("- **ISO-") {
-            let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-            promise = Some(format!("ISO-{digits}"));
+        if let Some(next) = promise_of(line)
+            && let Some(id) = promise.replace(next)
+        {
+            faults.push(format!("{id} names no test"));
         }
         let (Some(id), Some((_, list))) = (&promise, line.split_once("Test: ")) else {
             continue;
@@ -192,7 +204,6 @@ fn promises(
     if let Some(id) = promise {
         faults.push(format!("{id} names no test"));
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -200,7 +211,7 @@ mod tests {
     use super::*;
 
     fn scanned(file: &str, text: &str) -> (BTreeMap<String, BTreeSet<String>>, Vec<String>) {
-        let known = BTreeMap::from([("NI-6".to_owned(), String::new()), ("CC-34".to_owned(), String::new())]);
+        let known = ["NI-6", "CC-34"].map(str::to_owned).into();
         let (mut tests, mut names, mut faults) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
         scan(file, text, &known, &mut tests, &mut names, &mut faults);
         (tests, faults)
@@ -228,5 +239,27 @@ mod tests {
         let (tests, faults) = scanned("a.rs", "/// Proves: NI-999\nfn x() {}\n/// Proves: NI-6\n");
         assert!(tests.is_empty());
         assert_eq!(faults.len(), 2);
+    }
+
+    #[test]
+    fn a_promise_is_an_id_and_one_without_a_test_is_a_fault() {
+        assert_eq!(
+            promise_of("- **ISO-7** Data stays. Test: `x`.").as_deref(),
+            Some("ISO-7")
+        );
+        assert_eq!(promise_of("Text about ISO-7"), None);
+        let text =
+            "- **ISO-1** One. Test: `one`.\n- **ISO-2** Two.\n- **ISO-3** Three. Test: `three`.\n- **ISO-4** Four.\n";
+        let (mut tests, mut faults) = (BTreeMap::new(), Vec::new());
+        promises(text, &BTreeSet::from(["one".to_owned()]), &mut tests, &mut faults);
+        assert!(tests["ISO-1"].contains("one"));
+        assert_eq!(
+            faults,
+            [
+                "ISO-2 names no test",
+                "ISO-3 names test three, which does not exist",
+                "ISO-4 names no test"
+            ]
+        );
     }
 }
