@@ -429,12 +429,12 @@ fn platform_settings(config: &Config) -> PlatformSettings {
         managed_images,
         platform_network: config.network.platform,
         training_instances: config.limits.training_instances,
+        instances: config.instance_table(),
     }
 }
 
 fn reconcile_settings(config: &Config, authority: &Authority) -> ReconcileSettings {
     ReconcileSettings {
-        instances: config.instance_table(),
         training_grace: config.jobs.stop_grace.duration(),
         hosting_grace: config.endpoints.stop_grace.duration(),
         drain_limit: config.endpoints.drain.duration(),
@@ -454,8 +454,8 @@ fn reconcile_settings(config: &Config, authority: &Authority) -> ReconcileSettin
         shm_percent: config.runtime.shm_percent,
         platform_network: config.network.platform,
         resolver: Some(config.host_network().resolver().into()),
+        instances: config.instance_table(),
         ca_bundle: config.tls.inject_ca.then(|| authority.bundle().to_path_buf()),
         ..ReconcileSettings::default()
     }
 }
-        instances: config.instance_table(),
