@@ -139,7 +139,7 @@ impl Server {
         let limits = ConnectionLimits {
             head: usize::try_from(config.limits.request_head).unwrap_or(usize::MAX),
             head_timeout: config.limits.head_timeout.duration(),
-            connections: config.limits.connections,
+            connections: most_connections(config.limits.connections),
         };
         let handler: Arc<dyn Handler> = door(&config);
         let plain = |socket| Listener {
@@ -258,6 +258,24 @@ impl Server {
         // Joining its threads blocks until the current steps are done.
         let _ = tokio::task::spawn_blocking(move || drop(driver)).await;
     }
+}
+
+/// Connections a listener takes: half of the files this process may have open are left for everything else, so that
+/// idle clients cannot take what a request needs.
+fn most_connections(configured: usize) -> usize {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let half = files
+        .and_then(|files| usize::try_from(files).ok())
+        .unwrap_or(usize::MAX)
+        / 2;
+    if half < configured {
+        tracing::warn!(
+            configured,
+            taken = half,
+            "limits.connections is cut: raise the limit of open files (ulimit -n)"
+        );
+    }
+    configured.min(half)
 }
 
 /// As [`bind`]. Where any free port will do, the one of a process that was killed is taken again, so that its clients

@@ -7,6 +7,7 @@ use crate::supervise::NodeDir;
 use anyhow::Context;
 use isolarium_node::{LocalHost, NodeClient, NodeHost, confine};
 use isolarium_runtime::local::{LocalConfig, OciChoice, Walls};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
@@ -147,9 +148,21 @@ fn serve_config(args: &ServeArgs) -> anyhow::Result<Config> {
     Ok(args.settings.load(&flags)?)
 }
 
+/// Lets this process have as many files open as the host allows. Shells and service managers begin with some 1,000, which
+/// a thousand silent connections would use up; every request that opens a file failed then.
+fn open_as_many_files_as_allowed() -> anyhow::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    setrlimit(Resource::Nofile, most).context("cannot raise the number of open files")
+}
+
 fn serve(args: ServeArgs) -> anyhow::Result<Exit> {
     let mut config = serve_config(&args)?;
     log_to_stderr(&config)?;
+    open_as_many_files_as_allowed()?;
     let root = rustix::process::geteuid().is_root();
     match (config.serve.node.clone(), root) {
         (None, true) => supervise(&args, &config),
@@ -239,6 +252,7 @@ fn supervise(args: &ServeArgs, config: &Config) -> anyhow::Result<Exit> {
 fn node(args: NodeArgs) -> anyhow::Result<Exit> {
     let config = args.settings.load(&[])?;
     log_to_stderr(&config)?;
+    open_as_many_files_as_allowed()?;
     if !rustix::process::geteuid().is_root() {
         anyhow::bail!("the node process makes namespaces, mounts and cgroups; run it as root");
     }

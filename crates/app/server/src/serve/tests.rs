@@ -519,6 +519,17 @@ async fn unknown_keys_that_count_as_root_do_not_do_so_for_containers() {
     server.stop().await;
 }
 
+/// What is configured is taken where there are files for it, which is the control.
+#[test]
+fn connections_leave_half_of_the_open_files_to_requests() {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile)
+        .current
+        .and_then(|files| usize::try_from(files).ok())
+        .unwrap_or(usize::MAX);
+    assert_eq!(most_connections(1), 1);
+    assert_eq!(most_connections(usize::MAX), files / 2);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_tls_listener_serves_what_the_plain_one_does() {
     let dir = tempfile::tempdir().unwrap();
