@@ -413,6 +413,9 @@ mod tests {
         assert_eq!(sent(open(), 0, whole).await.unwrap(), bytes);
         assert_eq!(sent(open(), 7, whole - 9).await.unwrap(), bytes[7..bytes.len() - 2]);
         file.set_len(whole / 2).unwrap();
-        assert!(sent(open(), 0, whole).await.is_err(), "never an answer that looks whole");
+        assert!(
+            sent(open(), 0, whole).await.is_err(),
+            "never an answer that looks whole"
+        );
     }
 }
