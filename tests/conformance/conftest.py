@@ -17,6 +17,8 @@ SETTINGS = {
     "endpoints.ping_interval": "200ms",
     "endpoints.startup_timeout": "60s",
     "endpoints.restart_backoff": "200ms",
+    # Small enough to be filled in a moment on any machine.
+    "instances": [{"type": "ml.t3.medium", "vcpus": 1, "memory_mib": 256, "accelerators": 0}],
 }
 
 

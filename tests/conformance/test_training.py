@@ -548,10 +548,13 @@ def messages(engine, job):
 def test_a_container_beyond_its_memory_says_so_in_the_failure_reason(engine, sagemaker, name, role, bucket, digits, image):
     """Proves: CC-7, SM-41
     """
-    # The control is every other job: an instance of this size runs them well.
     resources = {"InstanceType": "ml.t3.medium", "InstanceCount": 1, "VolumeSizeInGB": 1}
-    request = training_request(name, image, role, bucket, digits, ResourceConfig=resources)
-    sagemaker.create_training_job(**with_program(engine, bucket, request, "keep = b'x' * (5 << 30)"))
+    program = "import json; keep = bytes([1]) * (int(json.load(open('/opt/ml/input/config/hyperparameters.json'))['mib']) << 20)"
+    jobs = {name: "320", f"{name}-control": "128"}
+    for job, mib in jobs.items():
+        request = training_request(job, image, role, bucket, digits, ResourceConfig=resources, HyperParameters={"mib": mib})
+        sagemaker.create_training_job(**with_program(engine, bucket, request, program))
+    assert finished(sagemaker, f"{name}-control")["TrainingJobStatus"] == "Completed", "control: half of it is fine"
     job = finished(sagemaker, name)
     assert job["TrainingJobStatus"] == "Failed"
     assert job["FailureReason"] == "AlgorithmError: The container used more memory than ml.t3.medium has, exit code: 137"

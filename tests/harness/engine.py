@@ -23,6 +23,15 @@ TRUST = {
 }
 
 
+def toml(value):
+    """A value as TOML: JSON, but for tables."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {toml(one)}" for key, one in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    return json.dumps(value)
+
+
 class EngineFailed(Exception):
     """The engine did not start or ended; the text holds the end of its log."""
 
@@ -101,7 +110,7 @@ class Engine:
         tables, plain = {}, {"uplink": uplink}
         for key, value in self.settings.items():
             table, _, name = key.rpartition(".")
-            (tables.setdefault(table, {}) if table else plain)[name] = json.dumps(value)
+            (tables.setdefault(table, {}) if table else plain)[name] = toml(value)
         if self.wants_internet:
             tables.setdefault("resolver", {}).setdefault("upstream", json.dumps([f"{DNS}:53"]))
         lines = [f"{name} = {value}" for name, value in plain.items()]
