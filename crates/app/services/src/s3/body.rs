@@ -307,7 +307,7 @@ impl Outgoing {
     }
 
     /// The read that is waited for, begun if it is not under way.
-    fn from_disk(&mut self) -> &mut JoinHandle<std::io::Result<Bytes>> {
+    fn reader(&mut self) -> &mut JoinHandle<std::io::Result<Bytes>> {
         let (file, at, wanted) = (&self.file, self.at, self.wanted(DISK_PIECE));
         self.waiting.get_or_insert_with(|| {
             let file = Arc::clone(file);
@@ -339,7 +339,7 @@ impl Stream for Outgoing {
         let read = match at_hand {
             Ok(Some(piece)) => Ok(piece),
             Ok(None) => {
-                let disk = this.from_disk();
+                let disk = this.reader();
                 let read = ready!(Pin::new(disk).poll(cx));
                 this.waiting = None;
                 read.unwrap_or_else(|lost| Err(std::io::Error::other(lost)))
