@@ -18,7 +18,7 @@ from botocore import UNSIGNED
 from botocore.exceptions import ClientError
 
 from tests.harness.engine import ACCOUNT
-from tests.harness.wire import Signer, exchange, refused, signed
+from tests.harness.wire import Signer, exchange, printed, refused, signed
 
 MB = 1 << 20
 OTHER_ACCOUNT = "210987654321"
@@ -35,12 +35,6 @@ def bucket(s3, name):
     """A bucket of the test's own."""
     s3.create_bucket(Bucket=name)
     return name
-
-
-def printed(output):
-    """What the operator's commands print: NAME=VALUE lines."""
-    pairs = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
-    return {key.strip(): value.strip() for key, value in pairs.items()}
 
 
 @pytest.fixture(scope="module")
@@ -552,6 +546,8 @@ def test_signature_faults_have_the_codes_of_s3(engine, s3, bucket):
     ]:
         answer = signed(engine, "s3", "GET", target, **mistake)
         assert (answer.status, answer.code) == (status, code), (mistake, answer.body)
+    answer = signed(engine, "s3", "GET", target, key="AKIAAAAAAAAAAAAAAAAA")
+    assert b"<Message>The AWS Access Key Id you provided does not exist in our records.</Message>" in answer.body
     answer = exchange(engine.url, "GET", target)
     assert (answer.status, answer.code) == (403, "AccessDenied")
 

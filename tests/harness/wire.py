@@ -142,6 +142,12 @@ def signed(engine, service, method, target, headers=(), body=b"", payload=None, 
     return exchange(engine.url, method, target, signer.headers(host, method, target, body, headers, payload), body)
 
 
+def printed(output):
+    """What the operator's commands print: NAME=VALUE lines."""
+    pairs = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
+    return {key.strip(): value.strip() for key, value in pairs.items()}
+
+
 def refused(code, call, *arguments, **members):
     """The call of a client must fail with this code; returns the error."""
     try:

@@ -74,7 +74,15 @@ impl AuthFault {
             Dialect::Ec2 => self.ec2_code(),
             Dialect::S3 => self.s3_code(),
         };
-        let error = ApiError::client(code, self.to_string()).with_status(status);
+        let text = match (self, dialect) {
+            (Self::UnknownKey, Dialect::S3) => {
+                "The AWS Access Key Id you provided does not exist in our records.".into()
+            }
+            (Self::BadToken, Dialect::S3) => "The provided token is malformed or otherwise invalid.".into(),
+            (Self::ExpiredToken, Dialect::S3) => "The provided token has expired.".into(),
+            _ => self.to_string(),
+        };
+        let error = ApiError::client(code, text).with_status(status);
         match (self, dialect) {
             (Self::WrongRegion { expected, .. }, Dialect::S3) => {
                 error.with_member("Region", Document::String(expected.clone()))
