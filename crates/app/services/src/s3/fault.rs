@@ -72,7 +72,10 @@ pub(super) fn of(error: ObjectError) -> S3Error {
         ),
         error @ (ObjectError::DiskFull | ObjectError::Store(StoreError::DiskFull)) => {
             tracing::error!(error = &error as &dyn std::error::Error, "the object store is full");
-            s3_error!(InternalError, "The disk of the object store is full. Nothing was stored.")
+            s3_error!(
+                InternalError,
+                "The disk of the object store is full. Nothing was stored."
+            )
         }
         error @ (ObjectError::BadStagingPath | ObjectError::Store(_) | ObjectError::Io { .. }) => {
             tracing::error!(error = &error as &dyn std::error::Error, "the object store failed");
