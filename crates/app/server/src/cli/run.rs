@@ -288,12 +288,6 @@ async fn asked_to_stop() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Half of the CPUs: what waits for the disk or hashes bodies has threads of its own, and request threads that outnumber
-/// the free CPUs only wake one another.
-fn default_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |cpus| cpus.get().div_ceil(2))
-}
-
 /// Serves until a signal, or until `gone` returns: then the process that started this one is no more.
 fn serve_here(
     config: Config,
@@ -301,10 +295,9 @@ fn serve_here(
     gone: impl FnOnce() + Send + 'static,
 ) -> anyhow::Result<Exit> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(match config.serve.threads {
-        0 => default_threads(),
-        threads => threads,
-    });
+    if config.serve.threads > 0 {
+        builder.worker_threads(config.serve.threads);
+    }
     let runtime = builder.enable_all().build()?;
     runtime.block_on(async move {
         // Watched from the first moment, or an early signal would end the process without a drain.

@@ -240,7 +240,7 @@ pub const KEYS: &[KeyDoc] = &[
     key(
         "serve.threads",
         "number",
-        "Threads that serve requests; 0 takes half the number of CPUs.",
+        "Threads that serve requests; 0 takes the number of CPUs.",
     ),
     key(
         "runtime.oci",
