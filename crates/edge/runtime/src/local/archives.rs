@@ -312,7 +312,10 @@ pub(super) fn sweep(place: &Place) -> io::Result<()> {
             .to_str()
             .is_some_and(|name| name.starts_with(UNFINISHED))
         {
-            remove_tree(&entry.path())?;
+            // A helper that outlived the last node may still be writing there: the next start finds what it left.
+            if let Err(error) = remove_tree(&entry.path()) {
+                tracing::warn!(%error, folder = %entry.path().display(), "a half-unpacked layer stays until the next start");
+            }
         }
     }
     Ok(())
