@@ -1,7 +1,7 @@
 """Isolation as a user of the API sees it: the same hosted code with and without EnableNetworkIsolation."""
 import json
 
-from tests.harness.jobs import eventually, gone, settled
+from tests.harness.jobs import eventually, finished, gone, settled, training_request, with_program
 
 SAMPLE = ",".join(["0"] * 64)
 
@@ -57,8 +57,6 @@ def test_a_hosted_container_reaches_the_internet_only_without_isolation(engine, 
 def test_an_isolated_and_a_default_job_side_by_side_do_not_influence_each_other(engine, sagemaker, name, image, role, bucket, digits):
     """Proves: NI-26
     """
-    from tests.harness.jobs import finished, training_request
-
     program = (
         "import socket,time\n"
         "for _ in range(10):\n"
@@ -69,8 +67,7 @@ def test_an_isolated_and_a_default_job_side_by_side_do_not_influence_each_other(
     names = {True: f"{name[:50]}-sealed", False: f"{name[:50]}-open"}
     for isolated, job in names.items():
         request = training_request(job, image, role, bucket, digits, isolated=isolated)
-        request["AlgorithmSpecification"] |= {"ContainerEntrypoint": ["/usr/bin/python3", "-c", program]}
-        sagemaker.create_training_job(**request)
+        sagemaker.create_training_job(**with_program(engine, bucket, request, program))
     logs, seen = engine.client("logs"), {}
     for isolated, job in names.items():
         assert finished(sagemaker, job)["TrainingJobStatus"] == "Completed"

@@ -30,6 +30,9 @@ def left(directory, binary, workloads, process):
             groups = Path(f"/proc/{pid}/cgroup").read_text()
         except OSError:
             continue
+        if command == [""]:
+            # Ended, and not yet fetched by its parent: it holds nothing any more.
+            continue
         if command[0] == binary and str(directory) in " ".join(command) or any(workload in groups for workload in workloads):
             found.append(f"process {pid} {command}")
     return found
