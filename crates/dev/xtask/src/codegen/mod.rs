@@ -1,6 +1,7 @@
 //! Code and tables made from AWS's service models: `models/*.json.gz`, `crates/core/wire/src/shapes/*.rs` and
-//! `docs/compatibility.md`.
+//! `docs/compatibility.md`; and `models/authorization.json.gz` from the Service Authorization Reference.
 
+mod authorization;
 mod compact;
 #[expect(
     clippy::indexing_slicing,
@@ -26,16 +27,28 @@ struct Served {
     operations: Vec<String>,
 }
 
-/// Writes everything that is generated, or with `check` compares it with what is there.
+/// Writes everything that is generated, or with `check` compares it with what is there. `iam_data` is the tarball of the
+/// authorization reference; without it that file stays as it is.
 ///
 /// # Errors
 /// With `check`: when a file differs. Otherwise when a model cannot be read or a file not be written.
-pub fn run(root: &Path, botocore: Option<&Path>, check: bool) -> Result<()> {
+pub fn run(root: &Path, botocore: Option<&Path>, iam_data: Option<&Path>, check: bool) -> Result<()> {
     let models = root.join("models");
     if let Some(data) = botocore {
         compact::write_all(data, &models)?;
     }
     let mut stale = Vec::new();
+    if let Some(tarball) = iam_data {
+        let path = models.join("authorization.json.gz");
+        let text = authorization::generate(tarball)?;
+        // Compared by content: two versions of the packer may pack alike texts differently.
+        let fresh = compact::unpack(&path).is_ok_and(|present| present == text);
+        if check && !fresh {
+            stale.push(path.strip_prefix(root).unwrap_or(&path).display().to_string());
+        } else if !fresh {
+            compact::pack(&path, text.as_bytes())?;
+        }
+    }
     for (path, text) in generated(root, &models)? {
         let present = std::fs::read_to_string(&path).unwrap_or_default();
         if present == text {
