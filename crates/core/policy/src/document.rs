@@ -3,6 +3,7 @@
 mod read;
 
 use crate::condition::{Lookup, Test, Truth};
+use crate::explain::Position;
 use crate::pattern::{Pattern, Subject, Token, matches};
 use crate::principal::PrincipalElement;
 use std::fmt;
@@ -46,6 +47,8 @@ pub(crate) enum Effect {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Statement {
+    /// Where its text begins and where it has ended.
+    pub(crate) span: Option<(Position, Position)>,
     pub(crate) sid: Option<String>,
     pub(crate) effect: Effect,
     pub(crate) principal: Option<PrincipalElement>,

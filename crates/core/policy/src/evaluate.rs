@@ -2,7 +2,7 @@
 
 use crate::condition::Lookup;
 use crate::document::{DocumentKind, Effect, NamedPolicy};
-use crate::explain::{Cited, Denial, Explanation, PolicyType, Reason};
+use crate::explain::{Cited, Denial, Explanation, Outcome, PolicyType, shown};
 use crate::pattern::Subject;
 use crate::principal::{AccountMeans, Named};
 use crate::question::{Authority, Question};
@@ -43,14 +43,14 @@ impl Asked<'_> {
     ) -> Said {
         let mut said = Said::default();
         for policy in policies {
-            let cite = |index, sid| Cited {
-                policy_type,
-                policy: policy.name.clone(),
-                index,
-                sid,
-            };
             let Ok(document) = &policy.policy.document else {
-                said.denied.get_or_insert_with(|| cite(None, None));
+                said.denied.get_or_insert_with(|| Cited {
+                    policy_type,
+                    policy: policy.name.clone(),
+                    index: None,
+                    sid: None,
+                    span: None,
+                });
                 continue;
             };
             for (index, statement) in document.statements.iter().enumerate() {
@@ -65,7 +65,13 @@ impl Asked<'_> {
                 if settled || !statement.applies(&self.action, &self.resource, self.lookup) {
                     continue;
                 }
-                let cited = cite(Some(index), statement.sid.clone());
+                let cited = Cited {
+                    policy_type,
+                    policy: policy.name.clone(),
+                    index: Some(index),
+                    sid: statement.sid.clone(),
+                    span: statement.span,
+                };
                 if denying {
                     said.denied = Some(cited);
                 } else {
@@ -82,6 +88,14 @@ impl Asked<'_> {
 /// # Errors
 /// The denial, with IAM-60's text and the statement or missing allow that decided.
 pub fn decide(authority: &Authority, question: &Question, side: &ResourceSide) -> Result<Explanation, Denial> {
+    match Denial::try_from(evaluate(authority, question, side)) {
+        Ok(denial) => Err(denial),
+        Err(allowed) => Ok(allowed),
+    }
+}
+
+/// Answers one question, whichever way: what was allowed and by what, what denied, and the first missing allow (IAM-27).
+pub fn evaluate(authority: &Authority, question: &Question, side: &ResourceSide) -> Explanation {
     let principal = &authority.principal;
     let lookup = |key: &str| {
         question
@@ -96,12 +110,11 @@ pub fn decide(authority: &Authority, question: &Question, side: &ResourceSide) -
         resource: Subject::resource(&question.resource),
         lookup: &lookup,
     };
-    let trust = side.trust
-        || side
-            .policy
-            .as_ref()
-            .is_some_and(|p| p.policy.kind == DocumentKind::Trust);
-    let resource_type = if trust { PolicyType::Trust } else { PolicyType::Resource };
+    let resource_type = if side.is_trust() {
+        PolicyType::Trust
+    } else {
+        PolicyType::Resource
+    };
     let gateway = authority.endpoint.as_ref().is_some_and(|endpoint| endpoint.gateway);
     let endpoint_account = if gateway {
         AccountMeans::RootAlone
@@ -109,68 +122,132 @@ pub fn decide(authority: &Authority, question: &Question, side: &ResourceSide) -
         AccountMeans::Everybody
     };
     let everybody = AccountMeans::Everybody;
-    let identity = asked.hear(PolicyType::Identity, everybody, &authority.identity);
-    let boundary = asked.hear(PolicyType::Boundary, everybody, &authority.boundary);
-    let session = asked.hear(PolicyType::Session, everybody, authority.session.iter().flatten());
-    let endpoint = asked.hear(
-        PolicyType::Endpoint,
-        endpoint_account,
-        authority.endpoint.as_ref().map(|endpoint| &endpoint.policy),
-    );
-    let resource = asked.hear(resource_type, everybody, &side.policy);
-    let deny = |reason| Err(Denial::new(principal, &question.action, &question.resource, reason));
-
-    // (1) Any matching Deny in any applicable policy.
-    let denied = [&identity, &boundary, &session, &endpoint, &resource]
-        .into_iter()
-        .find_map(|said| said.denied.clone());
-    if let Some(cited) = denied {
-        return deny(Reason::Explicit(Box::new(cited)));
-    }
-    let mut given = Explanation::default();
-    // (2) The endpoint's policy must allow, root included (IAM-20).
-    if authority.endpoint.is_some() {
-        match endpoint.allowed {
-            Some((_, cited)) => given.allowed_by.push(cited),
-            None => return deny(Reason::Implicit(PolicyType::Endpoint)),
-        }
-    }
-    let foreign = match (&side.owner, principal.account()) {
-        (Some(owner), Some(own)) => owner != own,
-        (None, Some(_)) => false,
-        // Services and the anonymous have no account and so no identity policy: the resource alone decides.
-        (_, None) => true,
+    let levels = authority.organization.iter();
+    let mut heard = Heard {
+        endpoint: asked.hear(
+            PolicyType::Endpoint,
+            endpoint_account,
+            authority.endpoint.as_ref().map(|endpoint| &endpoint.policy),
+        ),
+        organization: levels
+            .map(|level| asked.hear(PolicyType::Organization, everybody, level))
+            .collect(),
+        resource: asked.hear(resource_type, everybody, &side.policy),
+        identity: asked.hear(PolicyType::Identity, everybody, &authority.identity),
+        boundary: asked.hear(PolicyType::Boundary, everybody, &authority.boundary),
+        session: asked.hear(PolicyType::Session, everybody, authority.session.iter().flatten()),
     };
-    // (4) The resource's policy. Across accounts, and for a role's trust, it must allow.
-    let named = resource.allowed.as_ref().map(|(named, _)| *named);
-    if let Some((_, cited)) = resource.allowed {
-        given.allowed_by.push(cited);
-    } else if foreign || trust {
-        return deny(Reason::Implicit(resource_type));
+    let denied_by = heard.denials();
+    let mut allowed_by = Vec::new();
+    let missing = heard.first_missing(authority, side, resource_type, &mut allowed_by);
+    Explanation {
+        principal: shown(principal),
+        action: question.action.clone(),
+        resource: question.resource.clone(),
+        outcome: match (denied_by.is_empty(), missing) {
+            (false, _) => Outcome::ExplicitDeny,
+            (true, Some(_)) => Outcome::ImplicitDeny,
+            (true, None) => Outcome::Allowed,
+        },
+        allowed_by,
+        denied_by,
+        missing,
     }
-    if principal.account().is_none() || (!foreign && named == Some(Named::Direct)) {
-        return Ok(given);
+}
+
+impl ResourceSide {
+    fn is_trust(&self) -> bool {
+        let of_trust = |policy: &NamedPolicy| policy.policy.kind == DocumentKind::Trust;
+        self.trust || self.policy.as_ref().is_some_and(of_trust)
     }
-    // (5) Identity policies; root needs none, and a role named by the resource in its own account neither.
-    let root = matches!(principal, Principal::Root { .. });
-    let role_named = !foreign && named == Some(Named::Role);
-    match identity.allowed {
-        Some((_, cited)) => given.allowed_by.push(cited),
-        None if root || role_named => {}
-        None => return deny(Reason::Implicit(PolicyType::Identity)),
+}
+
+/// What the documents of every type say.
+struct Heard {
+    endpoint: Said,
+    /// By level, from the organisation's root to the account.
+    organization: Vec<Said>,
+    resource: Said,
+    identity: Said,
+    boundary: Said,
+    session: Said,
+}
+
+impl Heard {
+    /// (1) of IAM-21: any matching Deny in any applicable policy.
+    fn denials(&mut self) -> Vec<Cited> {
+        let own = [&mut self.identity, &mut self.boundary, &mut self.session];
+        own.into_iter()
+            .chain(&mut self.organization)
+            .chain([&mut self.endpoint, &mut self.resource])
+            .filter_map(|said| said.denied.take())
+            .collect()
     }
-    // (6) and (7): the boundary and the session can only take away.
-    for (present, said, kind) in [
-        (authority.boundary.is_some(), boundary, PolicyType::Boundary),
-        (authority.session.is_some(), session, PolicyType::Session),
-    ] {
-        match said.allowed {
-            Some((_, cited)) => given.allowed_by.push(cited),
-            None if present => return deny(Reason::Implicit(kind)),
-            None => {}
+
+    /// (2) to (7) of IAM-21: the first policy type that had to allow and did not. Statements that did allow are collected.
+    fn first_missing(
+        self,
+        authority: &Authority,
+        side: &ResourceSide,
+        resource_type: PolicyType,
+        allowed_by: &mut Vec<Cited>,
+    ) -> Option<PolicyType> {
+        let principal = &authority.principal;
+        let mut need = |said: Said, kind| match said.allowed {
+            Some((_, cited)) => {
+                allowed_by.push(cited);
+                None
+            }
+            None => Some(kind),
+        };
+        // (2) The endpoint's policy must allow, root included (IAM-20).
+        if authority.endpoint.is_some()
+            && let Some(missing) = need(self.endpoint, PolicyType::Endpoint)
+        {
+            return Some(missing);
         }
+        // (3) Every level of the organisation must allow, root included. Services stand outside of it.
+        if principal.account().is_some() {
+            for level in self.organization {
+                if let Some(missing) = need(level, PolicyType::Organization) {
+                    return Some(missing);
+                }
+            }
+        }
+        let foreign = match (&side.owner, principal.account()) {
+            (Some(owner), Some(own)) => owner != own,
+            (None, Some(_)) => false,
+            // Services and the anonymous have no account and so no identity policy: the resource alone decides.
+            (_, None) => true,
+        };
+        // (4) The resource's policy. Across accounts, and for a role's trust, it must allow.
+        let named = self.resource.allowed.as_ref().map(|(named, _)| *named);
+        let silent = need(self.resource, resource_type);
+        if silent.is_some() && (foreign || side.is_trust()) {
+            return silent;
+        }
+        if principal.account().is_none() || (!foreign && named == Some(Named::Direct)) {
+            return None;
+        }
+        // (5) Identity policies; root needs none, and a role named by the resource in its own account neither.
+        let root = matches!(principal, Principal::Root { .. });
+        let role_named = !foreign && named == Some(Named::Role);
+        let silent = need(self.identity, PolicyType::Identity);
+        if silent.is_some() && !root && !role_named {
+            return silent;
+        }
+        // (6) and (7): the boundary and the session can only take away.
+        for (present, said, kind) in [
+            (authority.boundary.is_some(), self.boundary, PolicyType::Boundary),
+            (authority.session.is_some(), self.session, PolicyType::Session),
+        ] {
+            let silent = need(said, kind);
+            if present && silent.is_some() {
+                return silent;
+            }
+        }
+        None
     }
-    Ok(given)
 }
 
 #[cfg(test)]

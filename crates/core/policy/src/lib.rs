@@ -13,7 +13,7 @@ mod principal;
 pub mod question;
 
 pub use document::{Compiled, Document, DocumentKind, MalformedPolicy, NamedPolicy};
-pub use evaluate::ResourceSide;
-pub use explain::{Cited, Denial, Explanation, PolicyType, Reason};
+pub use evaluate::{ResourceSide, decide, evaluate};
+pub use explain::{Cited, Denial, Explanation, Outcome, PolicyType, Position, Reason};
 pub use granted::{Granted, authorize, explained};
 pub use question::{Authority, EndpointPolicy, Question};

@@ -77,6 +77,9 @@ pub struct Authority {
     pub boundary: Option<NamedPolicy>,
     /// Session policies: together they allow what any of them allows (IAM-24).
     pub session: Option<Vec<NamedPolicy>>,
+    /// Guard rails of the organisation, by level from its root to the account: at each level one of its documents must
+    /// allow, root of the account included. Empty where accounts stand alone.
+    pub organization: Vec<Vec<NamedPolicy>>,
     /// Present when the request came through a VPC endpoint (IAM-30).
     pub endpoint: Option<EndpointPolicy>,
     /// Condition keys of the request: source address, time, user agent (IAM-16), lower-cased.
@@ -91,6 +94,7 @@ impl Authority {
             identity: Vec::new(),
             boundary: None,
             session: None,
+            organization: Vec::new(),
             endpoint: None,
             context,
         }

@@ -133,6 +133,7 @@ fn said(case: &Case, ask: &Ask) -> String {
                 Reason::Implicit(kind) => ("implicit", kind),
             };
             let kind = match kind {
+                PolicyType::Organization => "organization",
                 PolicyType::Identity => "identity",
                 PolicyType::Resource => "resource",
                 PolicyType::Endpoint => "endpoint",

@@ -14,7 +14,8 @@ pub(super) fn document(text: &str, kind: DocumentKind) -> Result<Document, Malfo
         .deserialize(&mut reader)
         .and_then(|document| reader.end().map(|()| document));
     raw.map_err(|error| {
-        let (line, column) = (error.line(), error.column());
+        // At the very beginning serde_json counts from nought.
+        let (line, column) = (error.line().max(1), error.column().max(1));
         let message = error.to_string();
         // serde_json repeats the place behind the text.
         let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
@@ -310,6 +311,7 @@ impl Raw {
             Test::parse(operator, key, values, variables).map_err(|error| error.to_string())
         });
         Ok(Statement {
+            span: None,
             sid: self.sid,
             effect: self.effect.unwrap_or(Effect::Deny),
             principal: self.principal,

@@ -155,3 +155,11 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn places_are_counted_from_one() {
+    for (text, place) in [("", (1, 1)), ("{\n \"Version\": 1}", (2, 13))] {
+        let fault = identity(text).unwrap_err();
+        assert_eq!((fault.line, fault.column), place, "{text:?}: {fault}");
+    }
+}

@@ -1,4 +1,5 @@
 use super::*;
+use crate::explain::Reason;
 use crate::question::Context;
 
 fn authority(principal: Principal) -> Authority {
@@ -57,9 +58,14 @@ fn denials_name_caller_action_resource_and_policy_type() {
         (PolicyType::Boundary, "no permissions boundary allows"),
         (PolicyType::Session, "no session policy allows"),
         (PolicyType::Trust, "no role trust policy allows"),
+        (PolicyType::Organization, "no service control policy allows"),
     ];
+    let told = |reason| Denial {
+        reason,
+        explanation: silent.explanation.clone(),
+    };
     for (kind, text) in words {
-        let denial = Denial::new(&session(), "s3:GetObject", "*", Reason::Implicit(kind));
+        let denial = told(Reason::Implicit(kind));
         assert!(
             denial
                 .to_string()
@@ -71,13 +77,15 @@ fn denials_name_caller_action_resource_and_policy_type() {
             policy: "p".into(),
             index: Some(0),
             sid: None,
+            span: None,
         };
-        let denial = Denial::new(&session(), "s3:GetObject", "*", Reason::Explicit(Box::new(cited))).to_string();
+        let denial = told(Reason::Explicit(Box::new(cited))).to_string();
         let place = match kind {
             PolicyType::Trust => "in the role trust policy",
             PolicyType::Endpoint => "in a VPC endpoint policy",
             PolicyType::Boundary => "in a permissions boundary",
             PolicyType::Session => "in a session policy",
+            PolicyType::Organization => "in a service control policy",
             _ => "in a resource-based policy",
         };
         assert!(denial.ends_with(&format!("with an explicit deny {place}")), "{denial}");
@@ -96,13 +104,16 @@ fn explanations_cite_the_statement_that_decided() {
     };
     let side = ResourceSide::default();
     let allowed = decide(&authority, &Question::any("s3:GetObject"), &side).unwrap();
-    let cited = Cited {
-        policy_type: PolicyType::Identity,
-        policy: "mine".into(),
-        index: Some(0),
-        sid: None,
+    let [cited] = allowed.allowed_by.as_slice() else {
+        panic!("{allowed:?}")
     };
-    assert_eq!(allowed.allowed_by, [cited]);
+    assert_eq!(
+        (cited.policy_type, cited.policy.as_str(), cited.index, &cited.sid),
+        (PolicyType::Identity, "mine", Some(0), &None)
+    );
+    assert_eq!((allowed.outcome, allowed.missing), (Outcome::Allowed, None));
+    let text = serde_json::to_string(&allowed).unwrap();
+    assert_eq!(serde_json::from_str::<Explanation>(&text).unwrap(), allowed);
     let denied = decide(&authority, &Question::any("s3:GetObjectAcl"), &side).unwrap_err();
     let Reason::Explicit(cited) = denied.reason else {
         panic!("{denied}")
