@@ -30,7 +30,7 @@ impl Key {
 }
 
 /// A noun the store can keep. Bodies are JSON; fields added later need `#[serde(default)]`.
-pub trait Record: Serialize + DeserializeOwned + Send + Sync + 'static {
+pub trait Record: Clone + Serialize + DeserializeOwned + Send + Sync + 'static {
     /// Stable name of the kind, such as `sagemaker.model`. Never reused.
     const KIND: &'static str;
 

@@ -1,7 +1,7 @@
 //! Records in memory, with the semantics of the disk: for tests of whatever takes a [`StateStore`].
 
 use super::token::{self, Position, Value};
-use super::{Batch, Change, Listener, Query, RawPage, Revision, SortBy, StateStore, StoreError};
+use super::{Batch, Change, Listener, Query, RawPage, Recent, Revision, SortBy, StateStore, StoreError};
 use isolarium_model::record::Facets;
 use isolarium_model::{Key, Timestamp};
 use std::collections::BTreeMap;
@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 #[derive(Default)]
 pub struct MemoryState {
     shelves: Mutex<Shelves>,
+    recent: Recent,
     listeners: RwLock<Vec<Listener>>,
 }
 
@@ -116,6 +117,7 @@ impl StateStore for MemoryState {
             *shelves = Shelves { revision: next, rows };
             next
         };
+        self.recent.forget(&changed);
         for listener in self.listeners.read().unwrap_or_else(PoisonError::into_inner).iter() {
             listener(&changed);
         }
@@ -127,6 +129,10 @@ impl StateStore for MemoryState {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .push(listener);
+    }
+
+    fn recent(&self) -> &Recent {
+        &self.recent
     }
 }
 

@@ -2,12 +2,15 @@
 //! read, so a batch is a value that can be retried, logged and tested.
 
 pub mod memory;
+mod recent;
 pub mod sqlite;
 pub(crate) mod token;
 
 use isolarium_model::{Key, Record, Scope, Timestamp};
+use std::sync::Arc;
 
 pub use memory::MemoryState;
+pub use recent::Recent;
 pub use sqlite::SqliteState;
 
 /// Grows with every commit of the whole store. A record carries the revision of its last change.
@@ -215,6 +218,8 @@ pub trait StateStore: Send + Sync {
     fn commit(&self, batch: Batch) -> Result<Revision, StoreError>;
     /// Registers a listener for commits.
     fn subscribe(&self, listener: Listener);
+    /// The records of this store that were read lately.
+    fn recent(&self) -> &Recent;
 }
 
 fn typed<R: Record>(key: Key, revision: Revision, body: &[u8]) -> Result<Stored<R>, StoreError> {
@@ -229,11 +234,23 @@ fn typed<R: Record>(key: Key, revision: Revision, body: &[u8]) -> Result<Stored<
 }
 
 impl dyn StateStore + '_ {
-    /// Reads one record.
+    /// Reads one record as it is now, after every commit that has returned.
     pub fn get<R: Record>(&self, key: &Key) -> Result<Option<Stored<R>>, StoreError> {
-        self.get_raw(R::KIND, key)?
-            .map(|(revision, body)| typed(key.clone(), revision, &body))
-            .transpose()
+        Ok(self.shared(key)?.map(Arc::unwrap_or_clone))
+    }
+
+    /// As [`get`](Self::get), for readers that need no copy of their own.
+    pub fn shared<R: Record>(&self, key: &Key) -> Result<Option<Arc<Stored<R>>>, StoreError> {
+        let begun = match self.recent().find(key) {
+            Ok(record) => return Ok(Some(record)),
+            Err(begun) => begun,
+        };
+        let Some((revision, body)) = self.get_raw(R::KIND, key)? else {
+            return Ok(None);
+        };
+        let record = Arc::new(typed(key.clone(), revision, &body)?);
+        self.recent().keep(begun, &record, body.len());
+        Ok(Some(record))
     }
 
     /// Reads a page of records.

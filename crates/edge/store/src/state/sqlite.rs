@@ -2,7 +2,7 @@
 //! the filter columns, so a page of a listing reads as many bodies as it returns, whatever the number of records.
 
 use super::token::{self, Position, Value};
-use super::{Batch, Change, Listener, Query, RawPage, Revision, SortBy, StateStore, StoreError};
+use super::{Batch, Change, Listener, Query, RawPage, Recent, Revision, SortBy, StateStore, StoreError};
 use crate::database::{Database, Schema};
 use isolarium_model::{Key, Scope};
 use rusqlite::types::Value as Sql;
@@ -41,6 +41,7 @@ pub const SCHEMA: Schema = Schema {
 /// The [`StateStore`] of a data directory.
 pub struct SqliteState {
     database: Arc<Database>,
+    recent: Recent,
     listeners: RwLock<Vec<Listener>>,
 }
 
@@ -49,6 +50,7 @@ impl SqliteState {
     pub fn new(database: Arc<Database>) -> Self {
         Self {
             database,
+            recent: Recent::default(),
             listeners: RwLock::default(),
         }
     }
@@ -117,7 +119,10 @@ impl StateStore for SqliteState {
 
     fn commit(&self, batch: Batch) -> Result<Revision, StoreError> {
         let changed: Vec<_> = batch.changes.iter().map(Change::place).collect();
-        let revision = self.database.write(move |c| apply(c, &batch))?;
+        let committed = self.database.write(move |c| apply(c, &batch));
+        // Also after a failure: one that came late in the commit may have left the changes on the disk.
+        self.recent.forget(&changed);
+        let revision = committed?;
         for listener in self.listeners.read().unwrap_or_else(PoisonError::into_inner).iter() {
             listener(&changed);
         }
@@ -129,6 +134,10 @@ impl StateStore for SqliteState {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .push(listener);
+    }
+
+    fn recent(&self) -> &Recent {
+        &self.recent
     }
 }
 

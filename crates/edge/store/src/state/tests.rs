@@ -15,6 +15,12 @@ pub(crate) struct Thing {
     status: String,
 }
 
+impl Thing {
+    pub(crate) fn created(&self) -> i64 {
+        self.created
+    }
+}
+
 impl Record for Thing {
     const KIND: &'static str = "test.thing";
     fn facets(&self) -> Facets {
@@ -27,7 +33,7 @@ impl Record for Thing {
     }
 }
 
-fn thing(name: &str, created: i64, status: &str) -> Thing {
+pub(crate) fn thing(name: &str, created: i64, status: &str) -> Thing {
     Thing {
         name: name.into(),
         created,
@@ -43,7 +49,7 @@ fn scope(account: &str) -> Scope {
     }
 }
 
-fn home() -> Scope {
+pub(crate) fn home() -> Scope {
     scope("123456789012")
 }
 
@@ -108,6 +114,30 @@ fn a_write_that_names_an_old_revision_conflicts_and_changes_nothing() {
             second + 1,
             "a conflict uses no revision"
         );
+    });
+}
+
+/// Proves: IAM-26
+#[test]
+fn a_read_sees_the_last_commit_however_often_the_record_was_read_before() {
+    on_both(|store| {
+        let key = Key::folded(&home(), "a");
+        let read = || store.get::<Thing>(&key).unwrap().map(|found| found.record.created);
+        for round in 0..3 {
+            assert_eq!(read(), None);
+            let first = put(store, &thing("a", round, "x"), Expect::Absent).unwrap();
+            assert_eq!((read(), read()), (Some(round), Some(round)));
+            put(store, &thing("a", round + 10, "x"), Expect::At(first)).unwrap();
+            assert_eq!((read(), read()), (Some(round + 10), Some(round + 10)));
+            let one = store.shared::<Thing>(&key).unwrap().unwrap();
+            let other = store.shared::<Thing>(&key).unwrap().unwrap();
+            assert!(Arc::ptr_eq(&one, &other), "control: the second read is of memory");
+            assert!(put(store, &thing("a", 99, "x"), Expect::Absent).is_err());
+            assert_eq!(read(), Some(round + 10), "a refused commit changes nothing");
+            store
+                .commit(Batch::default().delete::<Thing>(&key, Expect::Any))
+                .unwrap();
+        }
     });
 }
 
