@@ -7,7 +7,7 @@ pub mod logs;
 pub mod objects;
 pub mod state;
 
-pub use audit::{AuditError, AuditEvent, AuditTrail};
+pub use audit::{AuditDown, AuditError, AuditEvent, AuditSettings, AuditTrail, Keep};
 pub use blobs::{BlobError, BlobStore};
 pub use database::{Database, Schema};
 pub use logs::{DiskLogs, LogError, LogStore};

@@ -1,39 +1,62 @@
 //! The audit trail: append-only JSON lines, each carrying the hash of the one before it.
 //!
-//! A line is `{"n":17,"at":…,"previous":"…","event":{…},"hash":"…"}`, where the hash covers everything before it, the
-//! previous hash included. Changing, removing or reordering a line breaks the chain at that place. Files are rotated by
-//! size and the chain goes on across them. Cutting lines off the end leaves a shorter chain that is whole in itself:
+//! A line is `{"n":17,"at":…,"previous":"…","event":{…},"engine":{…},"hash":"…"}`: a CloudTrail record, and beside it
+//! what the engine decided, for the operator alone (IAM-27). The hash covers everything before it, the previous hash
+//! included: changing, removing or reordering a line breaks the chain at that place. Files are rotated by size and the
+//! chain goes on across them. Cutting lines off the end leaves a shorter chain that is whole in itself:
 //! [`AuditTrail::head`] is what to keep elsewhere to notice that.
+//!
+//! One thread writes. A request hands its event to a queue of bounded size; the answer to a change and to a refusal
+//! waits until the kernel has the line, so that killing the process loses nothing that was acknowledged. A second thread
+//! brings the file to the disk in intervals ([`AuditSettings::sync_interval`]). While nothing can be written
+//! [`AuditTrail::ready`] says so, and changes are refused before they are made.
 
+mod chain;
+mod event;
+mod index;
+mod receipt;
+mod writer;
+
+pub use chain::{Head, Verified, verify};
+pub use event::{
+    AuditEvent, Decision, EventResource, SessionAttributes, SessionContext, SessionIssuer, TlsDetails, UserIdentity,
+};
+pub use index::{Attribute, Lookup, Recorded};
+pub use receipt::{AuditDown, Receipt};
+pub use writer::Keep;
+
+use crate::state::StoreError;
+use chain::{PRUNED, Pruned, Tail, Walk, append_to, failed, file_path, files, first_event, first_of, last_of, sync};
+use index::Index;
 use isolarium_model::Timestamp;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
-use sha2::{Digest as _, Sha256};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use isolarium_model::time::Clock;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use writer::{Medium, Shared, Writer, keep_synced};
 
-/// Size at which the next file begins.
-const FILE_BYTES: u64 = 64 << 20;
+/// How the trail is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct AuditSettings {
+    /// Size at which the next file begins.
+    pub file_bytes: u64,
+    /// Memory for events that wait to be written, bytes, about.
+    pub queue_bytes: usize,
+    /// How often what the kernel holds is brought to the disk; zero: before every answer that waits.
+    pub sync_interval: Duration,
+}
 
-/// What is recorded: who did what to what, and how it ended. Members that mean nothing for an event are absent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AuditEvent {
-    /// The principal's ARN, or the service or `anonymous`.
-    pub principal: String,
-    /// `service:Operation`.
-    pub action: String,
-    /// ARNs of what it was about.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub resources: Vec<String>,
-    /// The AWS error code; absent when the operation succeeded.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-    pub request_id: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source_address: Option<String>,
+impl Default for AuditSettings {
+    fn default() -> Self {
+        Self {
+            file_bytes: 64 << 20,
+            queue_bytes: 16 << 20,
+            sync_interval: Duration::from_secs(1),
+        }
+    }
 }
 
 /// What can go wrong.
@@ -51,273 +74,217 @@ pub enum AuditError {
         line: u64,
         fault: &'static str,
     },
+    #[error("the trail does not hold the event with hash {hash}: its end was cut off, or it is another trail")]
+    Unknown { hash: String },
     #[error("an audit event could not be written as JSON")]
     Encode(#[source] serde_json::Error),
+    #[error("the index of the audit trail failed; remove audit/index.db* and start again, it is made anew")]
+    Index(#[from] StoreError),
+    #[error("{0}")]
+    Down(#[from] AuditDown),
 }
 
-/// The end of the chain: how many events there are, and the hash of the last.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Head {
-    pub events: u64,
-    /// 64 hexadecimal digits; zeros before the first event.
-    pub hash: String,
-}
-
-impl Head {
-    fn origin() -> Self {
-        Self {
-            events: 0,
-            hash: "0".repeat(64),
-        }
-    }
-}
-
-/// An open trail.
+/// An open trail. Dropping it writes what waits.
 pub struct AuditTrail {
     folder: PathBuf,
-    file_bytes: u64,
-    state: Mutex<Open>,
-}
-
-struct Open {
-    file: File,
-    path: PathBuf,
-    size: u64,
-    head: Head,
-    /// A write failed half-way; the torn line is cut off before the next one.
-    torn: bool,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Line<'a> {
-    n: u64,
-    at: Timestamp,
-    previous: String,
-    #[serde(borrow)]
-    event: &'a RawValue,
-    hash: String,
-}
-
-fn hash(n: u64, at: Timestamp, previous: &str, event: &str) -> String {
-    // Numbers and the hash have no quotes in them, so the parts cannot run into each other.
-    hex::encode(Sha256::digest(format!("{n} {} {previous} {event}", at.0)))
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    clock: Arc<dyn Clock>,
+    index: Mutex<Option<Arc<Index>>>,
 }
 
 impl AuditTrail {
-    /// Opens the trail in a folder, going on behind its last whole line; what follows that line came from a crash in the
-    /// middle of a write and is cut off.
+    /// Opens the trail in a folder, going on behind its last whole line. What follows that line came from a crash in the
+    /// middle of a write: nobody was told that it was kept; it is cut off, and a record in the chain says so.
     ///
     /// # Errors
-    /// When the folder cannot be used, or its last file is broken.
-    pub fn open(folder: &Path) -> Result<Self, AuditError> {
-        Self::with_file_size(folder, FILE_BYTES)
-    }
-
-    fn with_file_size(folder: &Path, file_bytes: u64) -> Result<Self, AuditError> {
+    /// When the folder cannot be used, or its last file is broken: the engine does not go on behind a line that somebody
+    /// changed.
+    pub fn open(folder: &Path, settings: AuditSettings, clock: Arc<dyn Clock>) -> Result<Self, AuditError> {
         fs::create_dir_all(folder).map_err(failed(folder))?;
         let files = files(folder)?;
         let (path, head, size) = match files.last() {
             Some(path) => {
                 let start = match files.len().checked_sub(2).and_then(|before| files.get(before)) {
                     Some(before) => last_of(before)?,
-                    None => Head::origin(),
+                    // The first file that the retention left says itself what it follows; `verify` checks that.
+                    None => match (first_event(path), first_of(path)?) {
+                        (Some(events), Some((_, hash))) => Head { events, hash },
+                        _ => Head::origin(),
+                    },
                 };
-                let (head, size) = walk(path, start, Tail::MayBeTorn)?;
+                let (head, size) = Walk::default().file(path, start, Tail::MayBeTorn, None)?;
                 (path.clone(), head, size)
             }
             None => (file_path(folder, 0), Head::origin(), 0),
         };
         let file = append_to(&path)?;
+        let torn = file.metadata().map_err(failed(&path))?.len().saturating_sub(size);
         file.set_len(size)
             .and_then(|()| file.sync_all())
             .map_err(failed(&path))?;
         sync(folder)?;
-        let state = Mutex::new(Open {
+        let file: Arc<dyn Medium> = Arc::new(file);
+        let shared = Arc::new(Shared::new(Arc::clone(&file), head.clone(), settings));
+        let mut writer = Writer {
+            shared: Arc::clone(&shared),
+            folder: folder.into(),
+            clock: Arc::clone(&clock),
             file,
-            path,
+            path: path.clone(),
             size,
             head,
             torn: false,
-        });
+        };
+        if torn > 0 {
+            tracing::warn!(bytes = torn, path = %path.display(), "a line of the audit trail that a crash cut short is gone");
+            let details = serde_json::value::to_raw_value(&serde_json::json!({ "bytesCutOff": torn }));
+            let event = AuditEvent::of_trail(
+                "TrailRecovered",
+                clock.now(),
+                Some(details.map_err(AuditError::Encode)?),
+            );
+            writer.write(std::iter::once(&event)).1?;
+        }
+        shared.at_head(writer.head.clone());
+        let thread = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new()
+                .name(name.into())
+                .spawn(run)
+                .map_err(failed(folder))
+        };
+        let mut threads = vec![thread("audit-writer", Box::new(move || writer.run()))?];
+        if !settings.sync_interval.is_zero() {
+            let shared = Arc::clone(&shared);
+            threads.push(thread("audit-sync", Box::new(move || keep_synced(&shared)))?);
+        }
         Ok(Self {
             folder: folder.into(),
-            file_bytes,
-            state,
+            shared,
+            threads,
+            clock,
+            index: Mutex::default(),
         })
     }
 
-    /// Appends one event; durable when it returns.
+    /// Takes an event. Wait for the receipt before the answer leaves.
+    pub fn submit(&self, event: AuditEvent, keep: Keep) -> Receipt {
+        self.shared.submit(event, keep)
+    }
+
+    /// Whether events can be kept now. Ask before something is changed.
     ///
     /// # Errors
-    /// When the disk fails; the chain is then as it was before.
-    pub fn append(&self, event: &AuditEvent, at: Timestamp) -> Result<Head, AuditError> {
-        let event = serde_json::value::to_raw_value(event).map_err(AuditError::Encode)?;
-        let mut open = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.torn {
-            open.file.set_len(open.size).map_err(failed(&open.path))?;
-            open.torn = false;
-        }
-        if open.size >= self.file_bytes {
-            let path = file_path(&self.folder, open.head.events);
-            let file = append_to(&path)?;
-            sync(&self.folder)?;
-            (open.file, open.path, open.size) = (file, path, 0);
-        }
-        let (n, previous) = (open.head.events, open.head.hash.clone());
-        let hash = hash(n, at, &previous, event.get());
-        let line = Line {
-            n,
-            at,
-            previous,
-            event: &event,
-            hash: hash.clone(),
-        };
-        let mut text = serde_json::to_vec(&line).map_err(AuditError::Encode)?;
-        text.push(b'\n');
-        let written = open.file.write_all(&text).and_then(|()| open.file.sync_data());
-        if let Err(source) = written {
-            open.torn = true;
-            return Err(failed(&open.path)(source));
-        }
-        open.size = open.size.saturating_add(u64::try_from(text.len()).unwrap_or(u64::MAX));
-        open.head = Head {
-            events: n.saturating_add(1),
-            hash,
-        };
-        Ok(open.head.clone())
+    /// When the last write failed and none has succeeded since.
+    pub fn ready(&self) -> Result<(), AuditDown> {
+        self.shared.ready()
     }
 
     /// The end of the chain.
     pub fn head(&self) -> Head {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).head.clone()
+        self.shared.head()
     }
-}
 
-/// Checks a whole trail from its first line to its last.
-///
-/// # Errors
-/// `Broken` at the first line that is not the one that was written, or when a file cannot be read.
-pub fn verify(folder: &Path) -> Result<Head, AuditError> {
-    let files = files(folder)?;
-    let mut head = Head::origin();
-    for (index, path) in files.iter().enumerate() {
-        if *path != file_path(folder, head.events) {
-            return Err(AuditError::Broken {
-                path: path.clone(),
-                line: 0,
-                fault: "a file before it is missing or incomplete",
-            });
+    /// Removes the files whose last event is older than `keep`, after a record that says so. Returns how many. The file
+    /// that is written stays.
+    ///
+    /// # Errors
+    /// When the trail cannot be read or written.
+    pub fn prune(&self, keep: Duration) -> Result<u64, AuditError> {
+        let now = self.clock.now();
+        self.index()?.forget_old(now)?;
+        let files = files(&self.folder)?;
+        let mut kept = None;
+        let mut gone = Vec::new();
+        for pair in files.windows(2) {
+            let [path, next] = pair else { continue };
+            // A file is as old as the event after its last one.
+            match first_of(next)? {
+                Some((at, previous)) if now.since(at) > keep => {
+                    gone.push(path.clone());
+                    kept = first_event(next).map(|first| (first, previous));
+                }
+                _ => break,
+            }
         }
-        let tail = if index + 1 == files.len() {
-            Tail::MayBeTorn
-        } else {
-            Tail::Whole
+        let Some((first_kept, previous)) = kept else {
+            return Ok(0);
         };
-        head = walk(path, head, tail)?.0;
-    }
-    Ok(head)
-}
-
-/// Whether a file may end in a line that a crash cut short.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Tail {
-    Whole,
-    MayBeTorn,
-}
-
-/// Checks one file against the end of the chain before it; the new end, and the bytes of whole lines.
-fn walk(path: &Path, mut head: Head, tail: Tail) -> Result<(Head, u64), AuditError> {
-    let mut reader = BufReader::new(File::open(path).map_err(failed(path))?);
-    let (mut size, mut number) = (0_u64, 0_u64);
-    let mut text = Vec::new();
-    loop {
-        text.clear();
-        number += 1;
-        let count = reader.read_until(b'\n', &mut text).map_err(failed(path))?;
-        if count == 0 {
-            return Ok((head, size));
+        let count = u64::try_from(gone.len()).unwrap_or(u64::MAX);
+        let details = Pruned {
+            first_kept,
+            previous,
+            files: count,
+        };
+        let details = serde_json::value::to_raw_value(&details).map_err(AuditError::Encode)?;
+        let event = AuditEvent::of_trail(PRUNED, now, Some(details));
+        self.submit(event, Keep::Change).wait()?;
+        for path in gone {
+            fs::remove_file(&path).map_err(failed(&path))?;
         }
-        let broken = |fault| AuditError::Broken {
-            path: path.into(),
-            line: number,
-            fault,
-        };
-        let Some(whole) = text.strip_suffix(b"\n") else {
-            return if tail == Tail::MayBeTorn {
-                Ok((head, size))
-            } else {
-                Err(broken("the line is cut short"))
-            };
-        };
-        let line: Line<'_> = serde_json::from_slice(whole).map_err(|_| broken("the line cannot be read"))?;
-        if line.n != head.events || line.previous != head.hash {
-            return Err(broken("it does not follow the line before it"));
+        sync(&self.folder)?;
+        self.index()?.forget(first_kept)?;
+        Ok(count)
+    }
+
+    /// Brings the index up to date with what is written. Called now and then, so that a question finds little to do.
+    ///
+    /// # Errors
+    /// When trail or index cannot be read or written.
+    pub fn index_new(&self) -> Result<(), AuditError> {
+        self.index()?.catch_up()
+    }
+
+    /// Management events by CloudTrail's questions, newest first.
+    ///
+    /// # Errors
+    /// As [`Self::index_new`].
+    pub fn lookup(&self, lookup: &Lookup) -> Result<Vec<Recorded>, AuditError> {
+        let index = self.index()?;
+        index.catch_up()?;
+        index.lookup(lookup)
+    }
+
+    /// Every indexed event of a request: management events, and denials of every kind.
+    ///
+    /// # Errors
+    /// As [`Self::index_new`].
+    pub fn request(&self, request_id: &str) -> Result<Vec<Recorded>, AuditError> {
+        let index = self.index()?;
+        index.catch_up()?;
+        index.request(request_id)
+    }
+
+    fn index(&self) -> Result<Arc<Index>, AuditError> {
+        let mut open = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*open {
+            Some(index) => Ok(Arc::clone(index)),
+            None => {
+                let index = Arc::new(Index::open(&self.folder)?);
+                *open = Some(Arc::clone(&index));
+                Ok(index)
+            }
         }
-        if line.hash != hash(line.n, line.at, &line.previous, line.event.get()) {
-            return Err(broken("it is not what its hash says"));
+    }
+}
+
+impl Drop for AuditTrail {
+    fn drop(&mut self) {
+        self.shared.close();
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has said so.
+            let _ = thread.join();
         }
-        head = Head {
-            events: line.n.saturating_add(1),
-            hash: line.hash,
-        };
-        size = size.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
     }
 }
 
-/// The end of the chain that a file says it ends with. The next file is checked against it.
-fn last_of(path: &Path) -> Result<Head, AuditError> {
-    let mut last = None;
-    for text in BufReader::new(File::open(path).map_err(failed(path))?).split(b'\n') {
-        last = Some(text.map_err(failed(path))?);
-    }
-    let broken = || AuditError::Broken {
-        path: path.into(),
-        line: 0,
-        fault: "its last line cannot be read",
-    };
-    let text = last.ok_or_else(broken)?;
-    let line: Line<'_> = serde_json::from_slice(&text).map_err(|_| broken())?;
-    Ok(Head {
-        events: line.n.saturating_add(1),
-        hash: line.hash,
-    })
-}
+/// How far back CloudTrail's lookup tells.
+pub const LOOKUP_DAYS: u64 = 90;
 
-/// The file that begins with a given event.
-fn file_path(folder: &Path, first: u64) -> PathBuf {
-    folder.join(format!("{first:020}.jsonl"))
-}
-
-fn files(folder: &Path) -> Result<Vec<PathBuf>, AuditError> {
-    let entries =
-        fs::read_dir(folder).and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect());
-    let mut files: Vec<PathBuf> = entries.map_err(failed(folder))?;
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
-    files.sort();
-    Ok(files)
-}
-
-fn append_to(path: &Path) -> Result<File, AuditError> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(failed(path))
-}
-
-fn sync(folder: &Path) -> Result<(), AuditError> {
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(failed(folder))
-}
-
-fn failed(path: &Path) -> impl Fn(io::Error) -> AuditError {
-    let path = path.to_path_buf();
-    move |source| AuditError::File {
-        path: path.clone(),
-        source,
-    }
+/// The earliest time that a lookup tells of.
+pub fn lookup_horizon(now: Timestamp) -> Timestamp {
+    let millis = i64::try_from(LOOKUP_DAYS.saturating_mul(86_400_000)).unwrap_or(i64::MAX);
+    Timestamp(now.0.saturating_sub(millis))
 }
 
 #[cfg(test)]

@@ -1,0 +1,386 @@
+//! The thread that writes: takes what waits, chains it, hands it to the kernel in one write, and tells who waits.
+
+use super::chain::{self, Head, append_to, failed, file_path, sync};
+use super::event::AuditEvent;
+use super::receipt::{AuditDown, Receipt, Slot};
+use super::{AuditError, AuditSettings};
+use isolarium_model::time::Clock;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Events of one write at most, so that nobody waits for ever behind a busy queue.
+const GROUP: usize = 512;
+/// Pause after a failed write.
+pub(super) const RETRY: Duration = Duration::from_millis(500);
+
+/// What a request's answer owes to its event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// The answer may leave first: something was only read.
+    Later,
+    /// The answer waits: somebody was refused.
+    Refusal,
+    /// The answer waits, and the event is never dropped: something changed.
+    Change,
+}
+
+/// The file as the two threads use it.
+pub(super) trait Medium: Send + Sync {
+    /// Hands bytes to the kernel, behind what is there.
+    fn append(&self, bytes: &[u8]) -> io::Result<()>;
+    /// Cuts everything off behind `size` bytes.
+    fn cut(&self, size: u64) -> io::Result<()>;
+    /// Brings everything to the disk.
+    fn sync(&self) -> io::Result<()>;
+}
+
+impl Medium for File {
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut file = self;
+        file.write_all(bytes)
+    }
+
+    fn cut(&self, size: u64) -> io::Result<()> {
+        self.set_len(size)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+}
+
+struct Item {
+    event: Box<AuditEvent>,
+    weight: usize,
+    slot: Option<Arc<Slot>>,
+}
+
+/// Events that could not be kept while the disk refused, told by the next record that could.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+struct Lost {
+    reads: u64,
+    refusals: u64,
+}
+
+struct State {
+    queue: VecDeque<Item>,
+    /// Bytes of memory that queue and backlog hold, about.
+    weight: usize,
+    lost: Lost,
+    down: Option<AuditDown>,
+    closing: bool,
+    head: Head,
+}
+
+/// What requests and the two threads share.
+pub(super) struct Shared {
+    state: Mutex<State>,
+    wake: Condvar,
+    /// The trail is being closed.
+    closed: Condvar,
+    /// The file that is written, for the thread that syncs it.
+    file: Mutex<Arc<dyn Medium>>,
+    dirty: AtomicBool,
+    settings: AuditSettings,
+}
+
+impl Shared {
+    pub(super) fn new(file: Arc<dyn Medium>, head: Head, settings: AuditSettings) -> Self {
+        let state = State {
+            queue: VecDeque::new(),
+            weight: 0,
+            lost: Lost::default(),
+            down: None,
+            closing: false,
+            head,
+        };
+        Self {
+            state: Mutex::new(state),
+            wake: Condvar::new(),
+            closed: Condvar::new(),
+            file: Mutex::new(file),
+            dirty: AtomicBool::new(false),
+            settings,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn head(&self) -> Head {
+        self.lock().head.clone()
+    }
+
+    pub(super) fn at_head(&self, head: Head) {
+        self.lock().head = head;
+    }
+
+    pub(super) fn ready(&self) -> Result<(), AuditDown> {
+        self.lock().down.clone().map_or(Ok(()), Err)
+    }
+
+    pub(super) fn close(&self) {
+        self.lock().closing = true;
+        self.wake.notify_all();
+        self.closed.notify_all();
+    }
+
+    /// Takes an event. Memory is bounded: beyond [`AuditSettings::queue_bytes`] the answer of a read waits as that of a
+    /// change does, so that requests alone hold what is above, and while nothing can be written it is dropped and counted.
+    pub(super) fn submit(&self, event: AuditEvent, keep: Keep) -> Receipt {
+        let weight = event.weight();
+        let mut state = self.lock();
+        let full = state.weight.saturating_add(weight) > self.settings.queue_bytes;
+        let down = state.down.clone();
+        if let (true, Some(down)) = (full, &down) {
+            match keep {
+                Keep::Later => state.lost.reads = state.lost.reads.saturating_add(1),
+                Keep::Refusal => state.lost.refusals = state.lost.refusals.saturating_add(1),
+                Keep::Change => {}
+            }
+            if keep != Keep::Change {
+                return Receipt::known(if keep == Keep::Later { Ok(()) } else { Err(down.clone()) });
+            }
+        }
+        let slot = (down.is_none() && (keep != Keep::Later || full)).then(Arc::<Slot>::default);
+        state.weight = state.weight.saturating_add(weight);
+        state.queue.push_back(Item {
+            event: Box::new(event),
+            weight,
+            slot: slot.clone(),
+        });
+        let first = state.queue.len() == 1;
+        drop(state);
+        if first {
+            self.wake.notify_all();
+        }
+        match (slot, down) {
+            (Some(slot), _) => Receipt::coming(slot),
+            (None, Some(down)) if keep != Keep::Later => Receipt::known(Err(down)),
+            (None, _) => Receipt::known(Ok(())),
+        }
+    }
+
+    /// What to write next; `None` when everything is written and the trail is being closed.
+    fn next(&self, backlog: &mut VecDeque<Item>) -> Option<Lost> {
+        let mut state = self.lock();
+        let retry_at = Instant::now() + RETRY;
+        loop {
+            let waiting = state.down.is_some() && !state.closing;
+            if !waiting && (!state.queue.is_empty() || !backlog.is_empty() || state.lost != Lost::default()) {
+                break;
+            }
+            if state.closing {
+                return None;
+            }
+            let left = retry_at.saturating_duration_since(Instant::now());
+            if !waiting {
+                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            } else if left.is_zero() {
+                break;
+            } else {
+                state = self
+                    .wake
+                    .wait_timeout(state, left)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0;
+            }
+        }
+        let room = GROUP.saturating_sub(backlog.len()).min(state.queue.len());
+        backlog.extend(state.queue.drain(..room));
+        Some(state.lost)
+    }
+}
+
+/// The writing end.
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) folder: PathBuf,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) file: Arc<dyn Medium>,
+    pub(super) path: PathBuf,
+    /// Bytes of whole lines in the file.
+    pub(super) size: u64,
+    pub(super) head: Head,
+    /// A write failed half-way and what it left could not be cut off yet.
+    pub(super) torn: bool,
+}
+
+impl Writer {
+    /// Writes until the trail is closed and nothing waits.
+    pub(super) fn run(mut self) {
+        let mut backlog = VecDeque::new();
+        while let Some(lost) = self.shared.next(&mut backlog) {
+            let told = self.tell_lost(lost);
+            let lost_told = told.is_ok();
+            let (written, outcome) = match told {
+                Ok(()) => self.write(backlog.iter().map(|item| item.event.as_ref())),
+                Err(error) => (0, Err(error)),
+            };
+            let shared = Arc::clone(&self.shared);
+            let mut state = shared.lock();
+            for item in backlog.drain(..written) {
+                state.weight = state.weight.saturating_sub(item.weight);
+                if let Some(slot) = item.slot {
+                    slot.tell(Ok(()));
+                }
+            }
+            state.head = self.head.clone();
+            if lost_told {
+                state.lost.reads = state.lost.reads.saturating_sub(lost.reads);
+                state.lost.refusals = state.lost.refusals.saturating_sub(lost.refusals);
+            }
+            let Err(error) = outcome else {
+                if state.down.take().is_some() {
+                    tracing::info!("the audit trail is written again");
+                }
+                continue;
+            };
+            let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            let down = AuditDown { cause: cause.into() };
+            if state.down.is_none() {
+                tracing::error!(error = %down, "changes are refused");
+            }
+            // What failed is tried again; who waited is told now.
+            let state = &mut *state;
+            for item in backlog.iter_mut().chain(&mut state.queue) {
+                if let Some(slot) = item.slot.take() {
+                    slot.tell(Err(down.clone()));
+                }
+            }
+            state.down = Some(down);
+            if state.closing {
+                return;
+            }
+        }
+    }
+
+    /// The record of what had to be dropped.
+    fn tell_lost(&mut self, lost: Lost) -> Result<(), AuditError> {
+        if lost == Lost::default() {
+            return Ok(());
+        }
+        let details = serde_json::value::to_raw_value(&lost).map_err(AuditError::Encode)?;
+        let event = AuditEvent::of_trail("EventsLost", self.clock.now(), Some(details));
+        self.write(std::iter::once(&event)).1
+    }
+
+    /// Writes events; how many of them the kernel has.
+    pub(super) fn write<'e>(
+        &mut self,
+        events: impl Iterator<Item = &'e AuditEvent>,
+    ) -> (usize, Result<(), AuditError>) {
+        let mut buffer = Vec::with_capacity(4096);
+        let (mut head, mut kept, mut waiting) = (self.head.clone(), 0, 0);
+        for event in events {
+            if self.size.saturating_add(length(&buffer)) >= self.shared.settings.file_bytes {
+                if let Err(error) = self.flush(&mut buffer, &head) {
+                    return (kept, Err(error));
+                }
+                kept += std::mem::take(&mut waiting);
+                if let Err(error) = self.rotate() {
+                    return (kept, Err(error));
+                }
+            }
+            match serialised(event) {
+                Ok((text, engine)) => {
+                    let hash = chain::write_line(&mut buffer, &head, event.at, &text, engine);
+                    head = Head {
+                        events: head.events.saturating_add(1),
+                        hash,
+                    };
+                }
+                // Every type in an event has a JSON form; one event without it must not stop all others.
+                Err(error) => {
+                    tracing::error!(%error, request_id = %event.request_id, "an audit event has no JSON form")
+                }
+            }
+            waiting += 1;
+        }
+        match self.flush(&mut buffer, &head) {
+            Ok(()) => (kept + waiting, Ok(())),
+            Err(error) => (kept, Err(error)),
+        }
+    }
+
+    /// Hands lines to the kernel. After a failure the file is as it was before.
+    fn flush(&mut self, buffer: &mut Vec<u8>, head: &Head) -> Result<(), AuditError> {
+        if buffer.is_empty() {
+            return Ok(());
+        }
+        if self.torn {
+            // A line that was cut short must not stay in front of the next one.
+            self.file.cut(self.size).map_err(failed(&self.path))?;
+            self.torn = false;
+        }
+        let each = self.shared.settings.sync_interval.is_zero();
+        let written = self.file.append(buffer).and_then(|()| {
+            self.shared.dirty.store(true, Ordering::Release);
+            if each { self.file.sync() } else { Ok(()) }
+        });
+        if let Err(source) = written {
+            self.torn = self.file.cut(self.size).is_err();
+            return Err(failed(&self.path)(source));
+        }
+        self.size = self.size.saturating_add(length(buffer));
+        self.head = head.clone();
+        buffer.clear();
+        Ok(())
+    }
+
+    fn rotate(&mut self) -> Result<(), AuditError> {
+        if self.size == 0 {
+            return Ok(());
+        }
+        self.file.sync().map_err(failed(&self.path))?;
+        let path = file_path(&self.folder, self.head.events);
+        let file: Arc<dyn Medium> = Arc::new(append_to(&path)?);
+        sync(&self.folder)?;
+        *self.shared.file.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&file);
+        (self.file, self.path, self.size) = (file, path, 0);
+        Ok(())
+    }
+}
+
+/// The JSON of an event and of the engine's part.
+fn serialised(event: &AuditEvent) -> Result<(Vec<u8>, Option<&[u8]>), serde_json::Error> {
+    Ok((
+        serde_json::to_vec(event)?,
+        event.engine.as_ref().map(|engine| engine.get().as_bytes()),
+    ))
+}
+
+fn length(buffer: &[u8]) -> u64 {
+    u64::try_from(buffer.len()).unwrap_or(u64::MAX)
+}
+
+/// Brings to the disk what the kernel holds, once in every interval: what a power failure can take is no older.
+pub(super) fn keep_synced(shared: &Shared) {
+    let interval = shared.settings.sync_interval;
+    loop {
+        let state = shared.lock();
+        let waited = shared
+            .closed
+            .wait_timeout_while(state, interval, |state| !state.closing);
+        let closing = waited.unwrap_or_else(PoisonError::into_inner).0.closing;
+        if shared.dirty.swap(false, Ordering::AcqRel) {
+            let file = Arc::clone(&shared.file.lock().unwrap_or_else(PoisonError::into_inner));
+            if let Err(error) = file.sync() {
+                shared.dirty.store(true, Ordering::Release);
+                tracing::error!(%error, "the audit trail cannot be brought to the disk; check the disk that holds it");
+            }
+        }
+        if closing {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
