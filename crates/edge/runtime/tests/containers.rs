@@ -10,7 +10,7 @@ mod common;
 
 use common::{Lab, SERVICE, netns};
 use isolarium_runtime::executor::{ExecutorError, Mount, WorkloadState};
-use isolarium_runtime::local::{LocalRuntime, OciChoice, RANGE};
+use isolarium_runtime::local::{LocalConfig, LocalRuntime, OciChoice, RANGE, Walls};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -715,4 +715,90 @@ fn groups_of(id: &str) -> Vec<String> {
         .filter(|path| path.exists())
         .map(|path| path.display().to_string())
         .collect()
+}
+
+/// The first container of an engine starts in a shim of its own with a filter that is compiled for it; the next ones in
+/// a shim that was started ahead, with the filter of the first.
+///
+/// Proves: NI-23, CC-3
+#[test]
+fn what_an_earlier_launch_left_for_the_next_takes_no_wall_away() {
+    let lab = Lab::new();
+    let script = "grep -E '^(Cap|NoNewPrivs|Seccomp)' /proc/self/status; ls /proc/self/fd; while read inside outside count; do echo $inside $count; done < /proc/self/uid_map; \
+                  busybox unshare -U true 2>&1; busybox unshare -n true 2>&1; busybox mount -t tmpfs x /tmp 2>&1; \
+                  busybox chroot / true 2>&1; busybox hostname other 2>&1; busybox ping -c 1 127.0.0.1 2>&1; \
+                  busybox arping -c 1 127.0.0.1 2>&1; echo done";
+    let (_, first) = lab.run(script);
+    assert!(
+        first.contains(&"Seccomp:\t2".into()) && first.contains(&"Seccomp_filters:\t1".into()),
+        "{first:?}"
+    );
+    assert!(
+        first.contains(&"unshare: unshare(0x10000000): Function not implemented".into()),
+        "{first:?}"
+    );
+    assert_eq!(first.last().unwrap(), "done");
+    for _ in 0..3 {
+        assert_eq!(lab.run(script).1, first);
+    }
+    // Control: without the filter the same script is answered otherwise.
+    let open = Lab::with(Walls {
+        seccomp: false,
+        ..Walls::default()
+    });
+    for _ in 0..2 {
+        let (_, lines) = open.run(script);
+        assert!(lines.contains(&"Seccomp:\t0".into()), "{lines:?}");
+        assert!(
+            !lines.contains(&"unshare: unshare(0x10000000): Function not implemented".into()),
+            "{lines:?}"
+        );
+    }
+}
+
+#[test]
+fn a_shim_that_died_before_its_launch_is_replaced() {
+    let lab = Lab::new();
+    let folder = lab.dir.path().join("starts");
+    std::fs::create_dir(&folder).unwrap();
+    // The second shim that is started, which is the one started ahead, ends at once.
+    let program = lab.dir.path().join("program");
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = shim ] || exec {helper} \"$@\"\nif mkdir {folder}/first 2>/dev/null; then exec {helper} \"$@\"; fi\n\
+         if mkdir {folder}/second 2>/dev/null; then echo $$ > {folder}/pid.new; mv {folder}/pid.new {folder}/pid; exit 1; fi\n\
+         echo again > {folder}/third\nexec {helper} \"$@\"\n",
+        helper = common::helper().display(),
+        folder = folder.display(),
+    );
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let runtime = LocalRuntime::open(LocalConfig {
+        self_exe: program,
+        ..lab.config.clone()
+    })
+    .unwrap();
+    let launch = |text: &str| {
+        let spec = lab.spec(text);
+        runtime
+            .launch(&spec, netns(&spec.workload), &mut |_, _| Ok(()))
+            .unwrap();
+        assert_eq!(lab.ended(&spec.workload).code, 5);
+        runtime.remove(&spec.workload).unwrap();
+    };
+    launch("exit 5");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let dead = || {
+        let pid = std::fs::read_to_string(folder.join("pid")).ok()?;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).ok()?;
+        stat.contains(") Z ").then_some(())
+    };
+    while dead().is_none() {
+        assert!(Instant::now() < deadline, "the shim that was started ahead did not end");
+        std::thread::yield_now();
+    }
+    launch("exit 5");
+    assert!(
+        folder.join("third").exists(),
+        "a third shim was started for the second launch"
+    );
 }

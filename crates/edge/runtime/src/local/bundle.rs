@@ -85,6 +85,8 @@ pub struct Bundle<'a> {
     pub binds: &'a [BindMount],
     /// The runtime's own limit of open files: the container cannot get more.
     pub open_files: u64,
+    /// An annotation of the runtime's own, with its value.
+    pub annotation: Option<(&'a str, &'a str)>,
 }
 
 impl Bundle<'_> {
@@ -109,8 +111,14 @@ impl Bundle<'_> {
                 linux.insert("seccomp".into(), seccomp::profile());
             }
         }
+        let annotations: serde_json::Map<String, Value> = self
+            .annotation
+            .map(|(name, value)| (name.into(), value.into()))
+            .into_iter()
+            .collect();
         json!({
             "ociVersion": "1.0.2",
+            "annotations": annotations,
             "process": self.process(),
             "root": {"path": self.root, "readonly": false},
             "hostname": self.spec.hostname,

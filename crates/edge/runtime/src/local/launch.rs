@@ -1,5 +1,6 @@
 //! Starting one container.
 
+use super::spare::Idle;
 use super::{LAUNCH_PATIENCE, LocalRuntime, lock, slots};
 use crate::executor::{ExecutorError, LaunchSpec};
 use crate::local::place::{absent_is_fine, host};
@@ -12,7 +13,6 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
 
 /// Puts the report's programs on the container's cgroup v2 directory, given with the group's id.
 pub type Attach<'a> = dyn FnMut(BorrowedFd<'_>, u64) -> io::Result<()> + 'a;
@@ -116,33 +116,46 @@ impl LocalRuntime {
             cgroups: self.cgroups.layout.clone(),
             cgroup_id,
             slot,
+            filter: self.filter.get().cloned(),
         };
-        let (ours, theirs) = UnixStream::pair().map_err(host("making a socket"))?;
-        // Spawned by exec alone: this process has threads.
-        let child = Command::new(&self.config.self_exe)
-            .arg("shim")
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
+        let program = self.program.current(&self.oci);
+        let mut descriptors = vec![lock_file.as_fd(), netns, group.as_fd()];
+        descriptors.extend(program.as_deref().map(AsFd::as_fd));
+        let control = self
+            .give(&job, &descriptors)
             .map_err(host(format!("starting {}", self.config.self_exe.display())))?;
-        lock(&self.children).push(child);
-        let talk = || -> io::Result<Reply> {
-            channel::send(&ours, &job, &[lock_file.as_fd(), netns, group.as_fd()])?;
-            drop(lock_file);
-            ours.set_read_timeout(Some(LAUNCH_PATIENCE))?;
-            Ok(channel::receive(&ours)?.0)
-        };
-        match talk() {
-            Ok(Reply::Started) => Ok(()),
-            Ok(Reply::Unstartable { reason }) => Err(ExecutorError::Unstartable(reason)),
-            Ok(Reply::Host { reason }) => Err(ExecutorError::Host(reason)),
+        drop(lock_file);
+        let answer = control
+            .set_read_timeout(Some(LAUNCH_PATIENCE))
+            .and_then(|()| channel::receive(&control));
+        match answer {
+            Ok((Reply::Started { filter }, _)) => {
+                if let Some(filter) = filter {
+                    let _known_already = self.filter.set(filter);
+                }
+                self.spare.refill(&self.config.self_exe);
+                Ok(())
+            }
+            Ok((Reply::Unstartable { reason }, _)) => Err(ExecutorError::Unstartable(reason)),
+            Ok((Reply::Host { reason }, _)) => Err(ExecutorError::Host(reason)),
             Err(error) => Err(ExecutorError::Host(format!(
                 "the container's shim did not answer: {error}"
             ))),
         }
+    }
+
+    /// Gives the job to the shim that waits, or to a new one; returns the socket on which it answers.
+    fn give(&self, job: &Job, descriptors: &[BorrowedFd<'_>]) -> io::Result<UnixStream> {
+        let give = |idle: Idle| {
+            let given = channel::send(&idle.control, job, descriptors);
+            lock(&self.children).push(idle.child);
+            given.map(|()| idle.control)
+        };
+        // Somebody may have killed the one that waited: a job that could not be given started nothing.
+        if let Some(given) = self.spare.take().and_then(|idle| give(idle).ok()) {
+            return Ok(given);
+        }
+        give(Idle::start(&self.config.self_exe)?)
     }
 
     /// Leaves nothing of a failed launch but a record of why.

@@ -12,6 +12,7 @@ pub(crate) mod record;
 mod remove;
 pub(crate) mod seccomp;
 pub(crate) mod slots;
+mod spare;
 pub(crate) mod user;
 
 pub use doctor::{CheckOutcome, HostCheck, probe_host};
@@ -22,11 +23,12 @@ use crate::log;
 use crate::sys;
 use cgroup::Cgroups;
 use isolarium_model::{Timestamp, WorkloadId};
-use oci::OciProgram;
+use oci::{OciProgram, SealedProgram};
 use place::{Place, absent_is_fine, host, unfinished};
 use record::{LaunchOutcome, Process, Record, read_exit, write_exit};
 use rustix::fs::inotify;
 use rustix::process::{Signal, pidfd_send_signal};
+use spare::Spare;
 use std::collections::HashSet;
 use std::fs;
 use std::io;
@@ -34,7 +36,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 use std::process::Child;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// How long killed processes and their shim may take to go.
@@ -100,6 +102,10 @@ pub struct LocalRuntime {
     config: LocalConfig,
     place: Place,
     oci: OciProgram,
+    program: SealedProgram,
+    /// The compiled system call filter, once a container was started with it.
+    filter: OnceLock<String>,
+    spare: Spare,
     cgroups: Cgroups,
     watch: OwnedFd,
     /// Shims of this process, to be reaped when they end.
@@ -182,6 +188,9 @@ impl LocalRuntime {
             config,
             place,
             oci,
+            program: SealedProgram::default(),
+            filter: OnceLock::new(),
+            spare: Spare::default(),
             cgroups,
             watch,
             children: Mutex::default(),

@@ -1,10 +1,18 @@
 //! The OCI runtime: a program with runc's command line.
 
 use crate::executor::ExecutorError;
-use crate::local::OciChoice;
+use crate::local::{OciChoice, lock};
+use crate::sys::proc_path;
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 
 /// Where runtimes are looked for: distributions differ, and the privileged process trusts no PATH.
 const FOLDERS: [&str; 4] = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"];
@@ -12,8 +20,8 @@ const FOLDERS: [&str; 4] = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/loc
 /// Starts a container from a bundle and leaves it running. One value per dialect of the common command line.
 pub trait OciRuntime {
     /// A command that runs the bundle detached, keeps its state in `state`, writes errors to `log` and the first
-    /// process's pid to `pid_file`.
-    fn run(&self, call: &RunCall<'_>) -> Command;
+    /// process's pid to `pid_file`. `program` is the runtime's own program as [`SealedProgram`] gave it.
+    fn run(&self, call: &RunCall<'_>, program: Option<BorrowedFd<'_>>) -> Command;
 }
 
 /// What a run needs.
@@ -65,6 +73,12 @@ impl OciProgram {
         }
     }
 
+    /// Where the runtime leaves the system call filter it compiled for container `id`, and the annotation by which it
+    /// takes one that is compiled already, in base64.
+    pub fn compiled_filter(&self, state: &Path, id: &str) -> Option<(PathBuf, &'static str)> {
+        (self.dialect == Dialect::Crun).then(|| (state.join(id).join("seccomp.bpf"), "run.oci.seccomp_bpf_data"))
+    }
+
     fn at(path: &Path) -> Self {
         let crun = path.file_name().is_some_and(|name| name == "crun");
         Self {
@@ -74,9 +88,66 @@ impl OciProgram {
     }
 }
 
+/// The runtime's program as a sealed copy in memory. `crun` runs from such a copy so that no container can change the
+/// program that started it; handed one, it needs not make one and load itself a second time.
+#[derive(Debug, Default)]
+pub struct SealedProgram(Mutex<Option<(Identity, Arc<OwnedFd>)>>);
+
+/// What tells one version of a file from the next: device, inode, length, and when content or attributes last changed.
+type Identity = (u64, u64, u64, i64, i64);
+
+impl SealedProgram {
+    /// A copy of the program as it is on disk now; `None` where the runtime has no use for one or the kernel makes
+    /// none, which only takes longer.
+    pub fn current(&self, oci: &OciProgram) -> Option<Arc<OwnedFd>> {
+        if oci.dialect != Dialect::Crun {
+            return None;
+        }
+        let mut kept = lock(&self.0);
+        let made = (|| {
+            let mut file = fs::File::open(&oci.path)?;
+            let found = file.metadata()?;
+            let identity = (found.dev(), found.ino(), found.len(), found.ctime(), found.ctime_nsec());
+            if let Some((known, copy)) = kept.as_ref()
+                && *known == identity
+            {
+                return Ok(Arc::clone(copy));
+            }
+            let copy = Arc::new(sealed_copy(&mut file)?);
+            *kept = Some((identity, Arc::clone(&copy)));
+            Ok(copy)
+        })();
+        made.map_err(|error: io::Error| {
+            tracing::debug!(%error, program = %oci.path.display(), "no sealed copy of the runtime; it makes its own");
+        })
+        .ok()
+    }
+}
+
+fn sealed_copy(file: &mut fs::File) -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let memory = match memfd_create("crun", flags | MemfdFlags::EXEC) {
+        // Kernels before 6.3 do not know the flag; every such file is executable there.
+        Err(rustix::io::Errno::INVAL) => memfd_create("crun", flags)?,
+        other => other?,
+    };
+    let mut memory = fs::File::from(memory);
+    io::copy(file, &mut memory)?;
+    // The program must never run in a form that somebody could write to: opened for reading alone, and sealed.
+    fcntl_add_seals(
+        &memory,
+        SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
+    )?;
+    Ok(fs::File::open(proc_path(&memory))?.into())
+}
+
 impl OciRuntime for OciProgram {
-    fn run(&self, call: &RunCall<'_>) -> Command {
-        let mut command = Command::new(&self.path);
+    fn run(&self, call: &RunCall<'_>, program: Option<BorrowedFd<'_>>) -> Command {
+        let mut command = match program {
+            Some(program) => Command::new(proc_path(program)),
+            None => Command::new(&self.path),
+        };
+        command.arg0(&self.path);
         command.env_clear().env("PATH", FOLDERS.join(":"));
         command.arg("--root").arg(call.state).arg("--log").arg(call.log);
         if self.dialect == Dialect::Crun {

@@ -8,6 +8,7 @@ use crate::local::oci::{OciRuntime, RunCall};
 use crate::local::place::{DISK_IDS, FIRST_WORKLOAD_ID, Place, RANGE};
 use crate::local::user::{self, User};
 use crate::sys::{MountTraits, open_beneath, open_in_root};
+use base64::Engine as _;
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, mkdirat};
 use rustix::process::{Pid, PidfdFlags, Resource, getrlimit, pidfd_open};
 use std::fs;
@@ -208,6 +209,12 @@ fn write_bundle(job: &Job, user: &User, passed: &Passed, binds: &[BindMount]) ->
     // By the shim's descriptor: the namespace has no name in any file system.
     let netns = format!("/proc/{}/fd/{}", std::process::id(), passed.netns.as_raw_fd());
     let limit = getrlimit(Resource::Nofile);
+    let annotation = job
+        .oci
+        .compiled_filter(Path::new(STATE), job.spec.workload.as_str())
+        .zip(job.filter.as_deref())
+        .filter(|_| job.walls.seccomp)
+        .map(|((_, name), filter)| (name, filter));
     let bundle = Bundle {
         spec: &job.spec,
         user,
@@ -218,6 +225,7 @@ fn write_bundle(job: &Job, user: &User, passed: &Passed, binds: &[BindMount]) ->
         first_id: first_id(job),
         binds,
         open_files: limit.maximum.map_or(OPEN_FILES, |most| most.min(OPEN_FILES)),
+        annotation,
     };
     fs::write(
         Path::new(BUNDLE).join("config.json"),
@@ -238,7 +246,7 @@ pub(super) fn spawn(job: &Job, passed: &Passed) -> Result<Container, StartError>
         pid_file: &pid_file,
         id: job.spec.workload.as_str(),
     };
-    let mut command = job.oci.run(&call);
+    let mut command = job.oci.run(&call, passed.program.as_ref().map(AsFd::as_fd));
     command
         .current_dir(BUNDLE)
         .stdin(Stdio::null())
@@ -280,6 +288,19 @@ pub(super) fn spawn(job: &Job, passed: &Passed) -> Result<Container, StartError>
         init,
         output: [out_read, err_read],
     })
+}
+
+/// The filter that the runtime compiled for this container, in base64, when the job brought none. Compiling takes as long
+/// as building all file systems, and the list is the same for every container.
+pub(super) fn compiled_filter(job: &Job) -> Option<String> {
+    if job.filter.is_some() || !job.walls.seccomp {
+        return None;
+    }
+    let (path, _) = job.oci.compiled_filter(Path::new(STATE), job.spec.workload.as_str())?;
+    let program = fs::read(path).ok()?;
+    // Whole instructions; the kernel checks the rest when it takes the filter, and refuses the container otherwise.
+    let whole = !program.is_empty() && program.len().is_multiple_of(size_of::<libc::sock_filter>());
+    whole.then(|| base64::engine::general_purpose::STANDARD.encode(program))
 }
 
 /// A pipe whose write end the container's user may open again by `/dev/stdout`.

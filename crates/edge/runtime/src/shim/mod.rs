@@ -38,14 +38,17 @@ pub struct Job {
     pub cgroup_id: u64,
     /// Number of the workload's range of ids.
     pub slot: u32,
+    /// The system call filter as the runtime compiled it for an earlier container of this engine, in base64.
+    pub filter: Option<String>,
 }
 
 /// What a shim answers, once.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "snake_case")]
 pub enum Reply {
-    /// The first process runs and the record is written.
-    Started,
+    /// The first process runs and the record is written. `filter` is what the runtime compiled, as in [`Job`], when the
+    /// job brought none.
+    Started { filter: Option<String> },
     /// Image, entry point or user cannot run.
     Unstartable { reason: String },
     /// The machine is to blame.
@@ -60,6 +63,8 @@ pub(crate) struct Passed {
     pub netns: OwnedFd,
     /// The workload's v2 control group.
     pub group: OwnedFd,
+    /// The runtime's program, where `node` keeps a copy.
+    pub program: Option<OwnedFd>,
 }
 
 /// Why the container did not start.
@@ -108,16 +113,24 @@ fn run() -> io::Result<()> {
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     rustix::stdio::dup2_stdin(&null)?;
     let (job, descriptors): (Job, Vec<OwnedFd>) = channel::receive(&control)?;
-    let Ok([lock, netns, group]) = <[OwnedFd; 3]>::try_from(descriptors) else {
+    let mut descriptors = descriptors.into_iter();
+    let (Some(lock), Some(netns), Some(group)) = (descriptors.next(), descriptors.next(), descriptors.next()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
-    let passed = Passed { lock, netns, group };
+    let passed = Passed {
+        lock,
+        netns,
+        group,
+        program: descriptors.next(),
+    };
     let place = Place::new(&job.data_dir);
     match start(&job, &place, &passed) {
         Ok((container, started)) => {
             // The namespace lives by the container's processes now: it ends when they do.
             drop(passed.netns);
-            channel::send(&control, &Reply::Started, &[]).ok();
+            drop(passed.program);
+            let filter = build::compiled_filter(&job);
+            channel::send(&control, &Reply::Started { filter }, &[]).ok();
             drop(control);
             let watched = watch::Watched {
                 workload: job.spec.workload.clone(),

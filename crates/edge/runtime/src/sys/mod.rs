@@ -105,32 +105,42 @@ pub fn set_mount_traits(mount: BorrowedFd<'_>, traits: MountTraits<'_>) -> io::R
 
 /// A user namespace with one map for uids and one for gids (`inside outside count`). No process stays in it.
 ///
-/// The process must have one thread: a child is forked that does nothing but wait.
-#[expect(unsafe_code, reason = "fork has no safe wrapper")]
+/// The process must have one thread: a child is cloned that does nothing but wait.
+#[expect(unsafe_code, reason = "clone has no safe wrapper")]
 pub fn user_namespace(uid_map: &str, gid_map: &str) -> io::Result<OwnedFd> {
-    let (ready, child_end) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    // SAFETY: single-threaded callers; the child calls async-signal-safe functions alone and never returns.
-    let pid = check(unsafe { libc::fork() })?;
-    if pid == 0 {
-        // SAFETY: plain system calls in the child. SIGKILL at the parent's death: nothing can be left over.
+    /// Ends with its maker, whenever that is killed. `maker` points to its pid.
+    extern "C" fn wait(maker: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: plain system calls; the maker keeps the number in place until this process is gone.
         unsafe {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            let answer: u8 = u8::from(libc::unshare(libc::CLONE_NEWUSER) == 0);
-            libc::write(child_end.as_raw_fd(), (&raw const answer).cast(), 1);
-            loop {
+            // The maker may have been killed before the line above.
+            while libc::getppid() == *maker.cast::<libc::pid_t>() {
                 libc::pause();
             }
+            libc::_exit(0)
         }
     }
-    drop(child_end);
+    // The namespace is there when clone returns: nothing has to wait until the child gets a turn. It shares the memory,
+    // so that no page of it is copied, and has a stack of its own.
+    let mut stack = vec![0_u128; 1024];
+    let flags = libc::CLONE_NEWUSER | libc::CLONE_VM | libc::SIGCHLD;
+    let mut maker = rustix::process::getpid().as_raw_nonzero().get();
+    // SAFETY: single-threaded callers. Stack and number outlive the child, which is waited for below; the child calls
+    // async-signal-safe functions alone, writes nothing but its stack and the thread's error number, and never returns.
+    let cloned = unsafe {
+        libc::clone(
+            wait,
+            stack.as_mut_ptr_range().end.cast(),
+            flags,
+            (&raw mut maker).cast(),
+        )
+    };
+    let pid = check(cloned).map_err(|error| {
+        io::Error::other(format!(
+            "the kernel refused a user namespace ({error}); is user.max_user_namespaces 0?"
+        ))
+    })?;
     let made = (|| {
-        let mut answer = [0_u8; 1];
-        rustix::io::read(&ready, &mut answer)?;
-        if answer != [1] {
-            return Err(io::Error::other(
-                "the kernel refused a user namespace; is user.max_user_namespaces 0?",
-            ));
-        }
         std::fs::write(format!("/proc/{pid}/uid_map"), uid_map)?;
         std::fs::write(format!("/proc/{pid}/gid_map"), gid_map)?;
         Ok(OwnedFd::from(std::fs::File::open(format!("/proc/{pid}/ns/user"))?))
