@@ -3,6 +3,8 @@
 //! Connections are made inside the container's namespace and kept; requests and answers of plain invocations are
 //! buffered up to the body limit, streamed answers pass chunk by chunk.
 
+mod answer;
+mod connection;
 mod failure;
 mod pool;
 mod stream;
@@ -11,13 +13,13 @@ mod stream;
 mod tests;
 
 use crate::http::body::{self, Body};
+use answer::Head;
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, CONTENT_TYPE, HOST};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use connection::{Broken, Connection, Outgoing};
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use isolarium_model::sagemaker::Endpoint;
-use isolarium_model::{Key, Scope};
+use isolarium_model::{Key, Scope, WorkloadId};
 use isolarium_policy::Granted;
 use isolarium_reconcile::{Fleets, Guard, PickError};
 use isolarium_runtime::Dial;
@@ -112,10 +114,9 @@ impl Proxy {
             log_stream: guard.log_stream(),
         };
         let (streamed, started) = (invocation.streamed, Instant::now());
-        let request = to_container(invocation.headers, invocation.body);
+        let request = Outgoing::new(&invocation.headers, invocation.body);
         let limit = started + self.settings.timeout;
-        let sent = timeout_at(limit, self.pool.send(guard.workload(), request)).await;
-        let (response, connection) = match sent {
+        let answered = match timeout_at(limit, self.answered(guard.workload(), &request, streamed)).await {
             Err(_late) => return Err(failure.timed_out()),
             Ok(Err(pool::SendError::Connect(error))) => {
                 tracing::warn!(workload = %guard.workload(), error = &error as &dyn std::error::Error, "a container cannot be reached");
@@ -127,40 +128,51 @@ impl Proxy {
             }
             Ok(Ok(answered)) => answered,
         };
-        let status = response.status();
-        let (parts, incoming) = response.into_parts();
-        if status.is_success() && streamed {
-            let mut answer = Response::new(body::empty());
-            common_headers(&parts.headers, &guard, answer.headers_mut());
-            let events_type = HeaderValue::from_static("application/vnd.amazon.eventstream");
-            answer.headers_mut().insert(CONTENT_TYPE, events_type);
-            if let Some(kind) = parts.headers.get(CONTENT_TYPE) {
-                answer.headers_mut().insert(STREAM_CONTENT_TYPE, kind.clone());
+        match answered {
+            Answered::Whole(head, bytes) if head.status.is_success() => Ok(to_caller(&head, &guard, bytes)),
+            Answered::TooLarge(head, _) if head.status.is_success() => Err(failure.too_large(self.settings.body_limit)),
+            // A failure's text is cut, not refused.
+            Answered::Whole(head, bytes) | Answered::TooLarge(head, bytes) => {
+                Err(failure.answered(head.status.as_u16(), &bytes))
             }
-            let deadline = started + self.settings.stream_timeout;
-            *answer.body_mut() = stream::events(incoming, connection, guard, self.pool.clone(), deadline);
-            return Ok(answer);
+            Answered::Begun(head, connection) => {
+                let mut answer = Response::new(body::empty());
+                common_headers(&head, &guard, answer.headers_mut());
+                let events_type = HeaderValue::from_static("application/vnd.amazon.eventstream");
+                answer.headers_mut().insert(CONTENT_TYPE, events_type);
+                if let Some(kind) = head.content_type {
+                    answer.headers_mut().insert(STREAM_CONTENT_TYPE, kind);
+                }
+                let deadline = started + self.settings.stream_timeout;
+                *answer.body_mut() = stream::events(connection, guard, self.pool.clone(), deadline);
+                Ok(answer)
+            }
         }
-        let most = if status.is_success() {
+    }
+
+    /// Asks the container and reads its answer: whole, or only its head where the rest is passed on as a stream.
+    async fn answered(
+        &self,
+        workload: &WorkloadId,
+        request: &Outgoing,
+        streamed: bool,
+    ) -> Result<Answered, pool::SendError> {
+        let (head, mut connection) = self.pool.send(workload, request).await?;
+        if head.status.is_success() && streamed {
+            return Ok(Answered::Begun(head, connection));
+        }
+        let most = if head.status.is_success() {
             self.settings.body_limit
         } else {
             failure::MESSAGE_LIMIT
         };
-        let collected = match timeout_at(limit, collect(incoming, most)).await {
-            Err(_late) => return Err(failure.timed_out()),
-            Ok(Err(Uncollected::Broken)) => return Err(failure.broken()),
-            Ok(Err(Uncollected::TooLarge(_))) if status.is_success() => return Err(failure.too_large(most)),
-            // A failure's text is cut, not refused.
-            Ok(Err(Uncollected::TooLarge(bytes))) => bytes,
-            Ok(Ok(bytes)) => {
-                self.pool.give_back(guard.workload(), connection);
-                bytes
+        match collect(&mut connection, most).await.map_err(pool::SendError::Broken)? {
+            (bytes, true) => {
+                self.pool.give_back(workload, connection);
+                Ok(Answered::Whole(head, bytes))
             }
-        };
-        if !status.is_success() {
-            return Err(failure.answered(status.as_u16(), &collected));
+            (bytes, false) => Ok(Answered::TooLarge(head, bytes)),
         }
-        Ok(to_caller(&parts.headers, &guard, status, collected))
     }
 
     /// The cold path: why there was nothing to pick (SM-56, SM-57, SM-61).
@@ -223,33 +235,19 @@ fn good_attributes(value: &HeaderValue) -> bool {
     value.len() <= 1024 && value.as_bytes().iter().all(|byte| (b' '..=b'~').contains(byte))
 }
 
-fn to_container(mut headers: HeaderMap, body: Bytes) -> Request<Full<Bytes>> {
-    let mut request = Request::new(Full::new(body));
-    *request.method_mut() = http::Method::POST;
-    *request.uri_mut() = http::Uri::from_static("/invocations");
-    let onward = request.headers_mut();
-    onward.insert(HOST, HeaderValue::from_static("localhost:8080"));
-    for name in FORWARDED {
-        if let Some(value) = headers.remove(&name) {
-            onward.insert(name, value);
-        }
-    }
-    request
-}
-
 /// CC-52: status, content type and custom attributes as the container gave them.
-fn to_caller(from: &HeaderMap, guard: &Guard, status: http::StatusCode, bytes: Bytes) -> Response<Body> {
+fn to_caller(from: &Head, guard: &Guard, bytes: Bytes) -> Response<Body> {
     let mut response = Response::new(body::full(bytes));
-    *response.status_mut() = status;
-    if let Some(kind) = from.get(CONTENT_TYPE) {
+    *response.status_mut() = from.status;
+    if let Some(kind) = &from.content_type {
         response.headers_mut().insert(CONTENT_TYPE, kind.clone());
     }
     common_headers(from, guard, response.headers_mut());
     response
 }
 
-fn common_headers(from: &HeaderMap, guard: &Guard, onto: &mut HeaderMap) {
-    if let Some(attributes) = from.get(CUSTOM_ATTRIBUTES).filter(|value| good_attributes(value)) {
+fn common_headers(from: &Head, guard: &Guard, onto: &mut HeaderMap) {
+    if let Some(attributes) = from.attributes.as_ref().filter(|value| good_attributes(value)) {
         onto.insert(CUSTOM_ATTRIBUTES, attributes.clone());
     }
     if let Ok(variant) = HeaderValue::from_str(guard.variant()) {
@@ -257,24 +255,25 @@ fn common_headers(from: &HeaderMap, guard: &Guard, onto: &mut HeaderMap) {
     }
 }
 
-enum Uncollected {
-    Broken,
-    /// The bytes up to the limit.
-    TooLarge(Bytes),
+/// What a container said.
+enum Answered {
+    Whole(Head, Bytes),
+    /// With the bytes up to the limit.
+    TooLarge(Head, Bytes),
+    /// The body is still to be read.
+    Begun(Head, Connection),
 }
 
-async fn collect(mut incoming: Incoming, limit: usize) -> Result<Bytes, Uncollected> {
+/// A body of at most `limit` bytes, and whether that is all of it.
+async fn collect(connection: &mut Connection, limit: usize) -> Result<(Bytes, bool), Broken> {
     let mut first: Option<Bytes> = None;
     let mut all = BytesMut::new();
-    while let Some(frame) = incoming.frame().await {
-        let Ok(piece) = frame.map_err(|_| Uncollected::Broken)?.into_data() else {
-            continue;
-        };
+    while let Some(piece) = connection.piece().await? {
         let length = first.as_ref().map_or(all.len(), Bytes::len);
         if length.saturating_add(piece.len()) > limit {
             all.extend_from_slice(first.as_deref().unwrap_or_default());
             all.extend_from_slice(piece.get(..limit.saturating_sub(length)).unwrap_or_default());
-            return Err(Uncollected::TooLarge(all.freeze()));
+            return Ok((all.freeze(), false));
         }
         // Most answers are one piece: then nothing is copied.
         match (first.take(), all.is_empty()) {
@@ -285,5 +284,5 @@ async fn collect(mut incoming: Incoming, limit: usize) -> Result<Bytes, Uncollec
             }
         }
     }
-    Ok(first.unwrap_or_else(|| all.freeze()))
+    Ok((first.unwrap_or_else(|| all.freeze()), true))
 }

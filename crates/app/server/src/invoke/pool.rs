@@ -1,11 +1,7 @@
 //! Kept connections to containers, made inside their namespaces (CC-51, CC-88).
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use super::answer::Head;
+use super::connection::{Broken, Connection, Outgoing};
 use isolarium_model::WorkloadId;
 use isolarium_runtime::Dial;
 use isolarium_runtime::executor::ExecutorError;
@@ -19,15 +15,13 @@ const LONGEST_IDLE: Duration = Duration::from_secs(1);
 /// How often workloads without fresh connections are forgotten.
 const SWEEP: Duration = Duration::from_secs(10);
 
-type Sender = SendRequest<Full<Bytes>>;
-
 /// Why a request was not answered.
 #[derive(Debug)]
 pub(super) enum SendError {
     /// It was not sent: no connection.
     Connect(ConnectError),
     /// It may have been sent, and no answer came.
-    Broken(hyper::Error),
+    Broken(Broken),
 }
 
 /// Why there is no connection.
@@ -37,15 +31,10 @@ pub(super) enum ConnectError {
     Dial(#[source] ExecutorError),
     #[error("the connection cannot be used")]
     Adopt(#[source] std::io::Error),
-    #[error("the connection broke before a request")]
-    Handshake(#[source] hyper::Error),
 }
 
-/// A connection on loan.
-pub(super) struct Connection(Sender);
-
 struct Kept {
-    sender: Sender,
+    connection: Connection,
     since: Instant,
 }
 
@@ -73,39 +62,34 @@ impl Pool {
         }
     }
 
-    /// Sends a request on a kept connection, or a new one. A request that a dying connection never took is sent again.
-    pub async fn send(
-        &self,
-        workload: &WorkloadId,
-        mut request: Request<Full<Bytes>>,
-    ) -> Result<(Response<Incoming>, Connection), SendError> {
-        loop {
-            let (mut sender, fresh) = match self.take(workload) {
-                Some(mut sender) => match sender.ready().await {
-                    Ok(()) => (sender, false),
-                    // Closed on the other side meanwhile.
-                    Err(_) => continue,
-                },
-                None => (self.connect(workload).await.map_err(SendError::Connect)?, true),
-            };
-            match sender.try_send_request(request).await {
-                Ok(response) => return Ok((response, Connection(sender))),
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) if !fresh => request = unsent,
-                    _ => return Err(SendError::Broken(error.into_error())),
-                },
+    /// Sends a request on a kept connection, or a new one, and reads the head of the answer. A request of which a dying
+    /// connection took nothing is sent again.
+    pub async fn send(&self, workload: &WorkloadId, request: &Outgoing) -> Result<(Head, Connection), SendError> {
+        while let Some(mut connection) = self.take(workload) {
+            match connection.exchange(request).await {
+                Ok(head) => return Ok((head, connection)),
+                Err(Broken::Unsent) => {}
+                Err(error) => return Err(SendError::Broken(error)),
             }
+        }
+        let mut connection = self.connect(workload).await.map_err(SendError::Connect)?;
+        match connection.exchange(request).await {
+            Ok(head) => Ok((head, connection)),
+            Err(error) => Err(SendError::Broken(error)),
         }
     }
 
-    /// Keeps a connection whose answer was read to its end.
+    /// Keeps a connection for the next request if it may carry one.
     pub fn give_back(&self, workload: &WorkloadId, connection: Connection) {
+        if !connection.is_reusable() {
+            return;
+        }
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if idle.swept.is_none_or(|swept| now.duration_since(swept) > SWEEP) {
             idle.swept = Some(now);
             idle.by_workload.retain(|_, kept| {
-                kept.retain(|one| now.duration_since(one.since) <= LONGEST_IDLE && !one.sender.is_closed());
+                kept.retain(|one| now.duration_since(one.since) <= LONGEST_IDLE);
                 !kept.is_empty()
             });
         }
@@ -114,14 +98,19 @@ impl Pool {
             None => idle.by_workload.entry(workload.clone()).or_default(),
         };
         if kept.len() < self.kept {
-            kept.push(Kept {
-                sender: connection.0,
-                since: now,
-            });
+            kept.push(Kept { connection, since: now });
         }
     }
 
-    fn take(&self, workload: &WorkloadId) -> Option<Sender> {
+    /// Whether a kept connection is still open; `None` where none is kept.
+    #[cfg(test)]
+    pub fn has_quiet(&self) -> Option<bool> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = idle.by_workload.values().filter_map(|kept| kept.last()).next();
+        newest.map(|kept| kept.connection.is_quiet())
+    }
+
+    fn take(&self, workload: &WorkloadId) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = idle.by_workload.get_mut(workload)?;
         let now = Instant::now();
@@ -131,14 +120,14 @@ impl Pool {
                 kept.clear();
                 return None;
             }
-            if !one.sender.is_closed() {
-                return Some(one.sender);
+            if one.connection.is_quiet() {
+                return Some(one.connection);
             }
         }
         None
     }
 
-    async fn connect(&self, workload: &WorkloadId) -> Result<Sender, ConnectError> {
+    async fn connect(&self, workload: &WorkloadId) -> Result<Connection, ConnectError> {
         let (dial, timeout, workload) = (self.dial.clone(), self.connect_timeout, workload.clone());
         let dialled = tokio::task::spawn_blocking(move || dial.dial(&workload, super::SERVING_PORT, timeout)).await;
         let socket = dialled
@@ -151,14 +140,6 @@ impl Pool {
             .and_then(|()| socket.set_nodelay(true))
             .map_err(ConnectError::Adopt)?;
         let stream = tokio::net::TcpStream::from_std(socket).map_err(ConnectError::Adopt)?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(ConnectError::Handshake)?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection to a container ended");
-            }
-        });
-        Ok(sender)
+        Ok(Connection::new(stream))
     }
 }

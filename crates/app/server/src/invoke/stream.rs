@@ -1,12 +1,12 @@
 //! Streamed answers: each chunk of the container becomes PayloadPart events at once (CC-53, SM-53).
 
-use super::pool::{Connection, Pool};
+use super::connection::Connection;
+use super::pool::Pool;
 use crate::http::body::{self, Body};
 use bytes::Bytes;
 use futures_util::stream;
 use http_body::Frame;
-use http_body_util::{BodyExt, StreamBody};
-use hyper::body::Incoming;
+use http_body_util::StreamBody;
 use isolarium_reconcile::Guard;
 use isolarium_wire::eventstream;
 use std::collections::VecDeque;
@@ -16,34 +16,25 @@ use tokio::time::{Instant, timeout_at};
 
 /// What is still to come.
 struct Rest {
-    incoming: Incoming,
+    /// What the events are read from; given back at the end.
+    connection: Option<Connection>,
     /// Events of a chunk that was too long for one.
     waiting: VecDeque<Bytes>,
     deadline: Instant,
     /// Counts the request as running, and names the container the connection goes back to.
     guard: Guard,
-    connection: Option<Connection>,
     pool: Arc<Pool>,
-    ended: bool,
 }
 
 /// The event stream of an answer, at most until `deadline`. When the caller goes away it is dropped, and with it the
 /// connection to the container.
-pub(super) fn events(
-    incoming: Incoming,
-    connection: Connection,
-    guard: Guard,
-    pool: Arc<Pool>,
-    deadline: Instant,
-) -> Body {
+pub(super) fn events(connection: Connection, guard: Guard, pool: Arc<Pool>, deadline: Instant) -> Body {
     let rest = Rest {
-        incoming,
+        connection: Some(connection),
         waiting: VecDeque::new(),
         deadline,
         guard,
-        connection: Some(connection),
         pool,
-        ended: false,
     };
     body::stream(StreamBody::new(stream::unfold(rest, |mut rest| async move {
         let frame = rest.next().await?;
@@ -57,29 +48,20 @@ impl Rest {
             if let Some(event) = self.waiting.pop_front() {
                 return Some(event);
             }
-            if self.ended {
-                return None;
-            }
-            match timeout_at(self.deadline, self.incoming.frame()).await {
-                Ok(Some(Ok(frame))) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.waiting.extend(eventstream::payload_parts(&data));
-                    }
+            // Gone when the stream has ended, however it did.
+            let mut connection = self.connection.take()?;
+            match timeout_at(self.deadline, connection.piece()).await {
+                Ok(Ok(Some(data))) => {
+                    self.connection = Some(connection);
+                    self.waiting.extend(eventstream::payload_parts(&data));
                 }
-                Ok(None) => {
-                    self.ended = true;
-                    if let Some(connection) = self.connection.take() {
-                        self.pool.give_back(self.guard.workload(), connection);
-                    }
-                }
-                Ok(Some(Err(error))) => {
+                Ok(Ok(None)) => self.pool.give_back(self.guard.workload(), connection),
+                Ok(Err(error)) => {
                     tracing::info!(workload = %self.guard.workload(), %error, "a container broke off a streamed answer");
-                    self.ended = true;
                     let text = "The container closed the connection before its answer was complete.";
                     return Some(eventstream::model_stream_error(text, "StreamBroken"));
                 }
                 Err(_late) => {
-                    self.ended = true;
                     let text = "The streamed answer took longer than the endpoint allows.";
                     return Some(eventstream::model_stream_error(text, "ModelInvocationTimeExceeded"));
                 }

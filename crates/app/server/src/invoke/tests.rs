@@ -1,7 +1,9 @@
 //! Invocations against a real HTTP responder behind a fake `Dial`.
 
 use super::*;
-use http::StatusCode;
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use isolarium_model::sagemaker::EndpointStatus;
@@ -563,4 +565,106 @@ async fn a_streamed_invocation_that_the_container_refuses_is_a_model_error() {
         .await
         .unwrap_err();
     assert_eq!((error.code.as_str(), error.status), ("ModelError", 424));
+}
+
+/// A container that speaks bytes: each connection gets the next script, each request on it the next of its answers, and
+/// then the connection is closed. Counts the requests.
+async fn scripted(scripts: Vec<Vec<&'static [u8]>>) -> (Bench, Arc<AtomicUsize>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    tokio::spawn(async move {
+        for script in scripts {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            for answer in script {
+                let mut request = [0; 4096];
+                if stream.read(&mut request).await.unwrap() == 0 {
+                    break;
+                }
+                count.fetch_add(1, Ordering::SeqCst);
+                stream.write_all(answer).await.unwrap();
+            }
+        }
+    });
+    (at(address, Seen::default()), asked)
+}
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+/// Proves: CC-51
+#[tokio::test]
+async fn a_kept_connection_that_was_closed_costs_no_invocation() {
+    let (bench, asked) = scripted(vec![vec![OK], vec![OK, OK]]).await;
+    for _ in 0..2 {
+        let response = bench.proxy.call(&scope(), invocation(&[])).await.unwrap();
+        assert_eq!(text(response).await, "ok");
+        // Until the close has arrived here.
+        while bench.proxy.pool.has_quiet() == Some(true) && bench.dial.dialled.load(Ordering::SeqCst) == 1 {
+            tokio::task::yield_now().await;
+        }
+    }
+    bench.proxy.call(&scope(), invocation(&[])).await.unwrap();
+    assert_eq!(asked.load(Ordering::SeqCst), 3, "none was sent twice");
+    assert_eq!(
+        bench.dial.dialled.load(Ordering::SeqCst),
+        2,
+        "control: an open one is used again"
+    );
+}
+
+/// What one caller's answer left over is not the next caller's answer.
+#[tokio::test]
+async fn bytes_behind_an_answer_are_nobodys() {
+    let forged = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nforged";
+    let (bench, _) = scripted(vec![vec![forged, OK], vec![OK]]).await;
+    for _ in 0..2 {
+        let response = bench.proxy.call(&scope(), invocation(&[])).await.unwrap();
+        assert_eq!(text(response).await, "ok");
+    }
+    assert_eq!(bench.dial.dialled.load(Ordering::SeqCst), 2);
+}
+
+/// Proves: SM-58
+#[tokio::test]
+async fn an_answer_that_is_no_http_is_a_model_error() {
+    let (bench, _) = scripted(vec![vec![b"SSH-2.0-OpenSSH\r\n\r\n"], vec![OK]]).await;
+    let error = bench.proxy.call(&scope(), invocation(&[])).await.unwrap_err();
+    assert_eq!((error.code.as_str(), error.status), ("ModelError", 424));
+    assert!(bench.proxy.call(&scope(), invocation(&[])).await.is_ok(), "control");
+}
+
+/// A container may refuse a body before it has read it, and one may answer while it reads: bodies of many socket
+/// buffers cross in both directions.
+#[tokio::test]
+async fn an_answer_may_come_before_the_whole_request_was_taken() {
+    let (bench, _) = scripted(vec![vec![
+        b"HTTP/1.1 413 Payload Too Large\r\ncontent-length: 3\r\n\r\nbig",
+    ]])
+    .await;
+    let large = || Invocation {
+        body: Bytes::from(vec![b'x'; 32 << 20]),
+        ..invocation(&[])
+    };
+    let error = bench.proxy.call(&scope(), large()).await.unwrap_err();
+    assert_eq!(error.members["OriginalStatusCode"], Document::Integer(413));
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let echo = at(listener.local_addr().unwrap(), Seen::default());
+    tokio::spawn(async move {
+        use tokio::io::AsyncWriteExt;
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let (mut from, mut to) = stream.split();
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 32 << 20);
+        to.write_all(head.as_bytes()).await.unwrap();
+        let _ = tokio::io::copy(&mut from, &mut to).await;
+    });
+    let streamed = Invocation {
+        streamed: true,
+        ..large()
+    };
+    let response = echo.proxy.call(&scope(), streamed).await.unwrap();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    assert!(body.len() > 32 << 20, "all of it, in events");
 }
