@@ -28,9 +28,10 @@ def left(directory, binary, workloads, process):
         try:
             command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
             groups = Path(f"/proc/{pid}/cgroup").read_text()
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
             continue
-        if command == [""]:
+        if state == "Z":
             # Ended, and not yet fetched by its parent: it holds nothing any more.
             continue
         if command[0] == binary and str(directory) in " ".join(command) or any(workload in groups for workload in workloads):

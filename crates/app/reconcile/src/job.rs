@@ -106,6 +106,10 @@ impl Work<'_> {
                 Err(LaunchFailure::Final(kind, text)) => return self.fail(job, memory, kind, &text),
             }
         }
+        if image.is_none() {
+            // An earlier process launched it and died before it could say with which.
+            image = self.deps.work.noted_image(workload);
+        }
         // One commit for all phases that are over: nothing waits for the disk before the container runs.
         self.deps.update::<TrainingJob>(self.key, |job, batch| {
             let now = self.deps.now();
@@ -150,11 +154,15 @@ impl Work<'_> {
             .map_err(|error| staged(job, error, "Data download failed:"))?;
         let spec = container::training(deps, job, &image, &self.key.scope.region)
             .map_err(|error| LaunchFailure::Final(FailureKind::Client, error.to_string()))?;
-        deps.executor.launch(&spec).map_err(|error| host(job, error))?;
-        Ok(Some(ResolvedImage {
+        let resolved = ResolvedImage {
             specified: job.spec.container.image.clone(),
             digest: image.digest,
-        }))
+        };
+        deps.work
+            .note_image(workload, &resolved)
+            .map_err(|error| staged(job, error.into(), "Data download failed:"))?;
+        deps.executor.launch(&spec).map_err(|error| host(job, error))?;
+        Ok(Some(resolved))
     }
 
     fn image(&self, job: &TrainingJob) -> Result<Image, LaunchFailure> {

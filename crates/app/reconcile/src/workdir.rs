@@ -1,6 +1,7 @@
 //! The service's own directory of one workload: `DIR/work/<workload>`, prepared by the executor.
 
 use isolarium_model::WorkloadId;
+use isolarium_model::sagemaker::model::ResolvedImage;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -11,6 +12,9 @@ use std::path::{Path, PathBuf};
 /// directory of a workload.
 const DIRECTORY: u32 = 0o755;
 const FILE: u32 = 0o444;
+
+/// The image a workload was launched with, beside what its container sees.
+const NOTED_IMAGE: &str = "image.json";
 
 /// `DIR/work`. Only the service writes below it; a container sees parts of it read-only.
 #[derive(Clone, Debug)]
@@ -64,6 +68,33 @@ impl WorkDir {
         }
         let file = File::options().read(true).write(true).create_new(true).open(&path)?;
         Ok((file, path))
+    }
+
+    /// Keeps which image a workload is about to be launched with: a process that dies between launch and record leaves
+    /// its successor to record it. The machine's own end ends the container too, so nothing waits for the disk.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn note_image(&self, workload: &WorkloadId, image: &ResolvedImage) -> io::Result<()> {
+        let text = serde_json::to_vec(image)?;
+        let (path, fresh) = (self.of(workload).join(NOTED_IMAGE), self.of(workload).join("image.new"));
+        fs::write(&fresh, text)?;
+        fs::rename(&fresh, &path)
+    }
+
+    /// What [`Self::note_image`] kept; `None` when it was not called or the directory is gone.
+    pub fn noted_image(&self, workload: &WorkloadId) -> Option<ResolvedImage> {
+        let path = self.of(workload).join(NOTED_IMAGE);
+        match fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text)
+                .inspect_err(|error| tracing::warn!(%error, path = %path.display(), "a noted image cannot be read"))
+                .ok(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                tracing::warn!(%error, path = %path.display(), "a noted image cannot be read");
+                None
+            }
+        }
     }
 
     /// Names of the workloads that have a directory.

@@ -115,11 +115,15 @@ impl Tending<'_> {
             model,
         )
         .map_err(|error| Start::Broken(error.to_string()))?;
-        deps.executor.launch(&spec).map_err(|error| self.host(error))?;
-        Ok(Some(ResolvedImage {
+        let resolved = ResolvedImage {
             specified: reference.clone(),
             digest: image.digest,
-        }))
+        };
+        deps.work
+            .note_image(workload, &resolved)
+            .map_err(|error| self.staged(error.into(), "The model data could not be loaded: "))?;
+        deps.executor.launch(&spec).map_err(|error| self.host(error))?;
+        Ok(Some(resolved))
     }
 
     /// Brings the model data in, within `ModelDataDownloadTimeoutInSeconds` if that is given (CC-55).
@@ -142,6 +146,10 @@ impl Tending<'_> {
     }
 
     fn running(&mut self, now: Timestamp) -> Result<(Verdict, Timestamp), StepError> {
+        if self.container.image.is_none() && !self.instance.healthy {
+            // An earlier process launched it and died before it could say with which.
+            self.container.image = self.deps.work.noted_image(&self.instance.placement.workload);
+        }
         let settings = &self.deps.settings;
         let mut again = self.read_output(now)?;
         let interval = if self.container.healthy {

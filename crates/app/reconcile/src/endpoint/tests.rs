@@ -171,6 +171,26 @@ fn a_sealed_endpoint_comes_into_service_with_its_model_unpacked_read_only() {
     assert_eq!(image.specified, IMAGE);
 }
 
+/// Proves: CC-1
+#[test]
+fn a_death_between_launch_and_record_loses_no_image() {
+    let mut lab = Lab::new(vec![variant("AllTraffic", 1)]);
+    lab.step();
+    assert_eq!(lab.running().len(), 1);
+    let endpoint = lab.endpoint();
+    let starting = endpoint.pending.or(endpoint.active).unwrap();
+    assert_eq!(starting.variants[0].image, None, "control: not recorded yet");
+    lab.deps = lab.world.deps();
+    lab.memory = EndpointMemory::default();
+    lab.pass(2);
+    let endpoint = lab.endpoint();
+    assert_eq!(endpoint.status, EndpointStatus::InService);
+    assert_eq!(
+        endpoint.active.unwrap().variants[0].image.clone().unwrap().specified,
+        IMAGE
+    );
+}
+
 /// Proves: SM-63, CC-49
 #[test]
 fn a_container_that_never_answers_its_ping_fails_the_endpoint_at_the_deadline() {

@@ -496,6 +496,27 @@ fn a_role_that_may_not_write_logs_loses_lines_but_not_the_job() {
     assert_eq!(lab.world.lines(LOG_GROUP, &done.log_stream()), Vec::<String>::new());
 }
 
+/// Proves: CC-1
+#[test]
+fn a_death_between_launch_and_record_loses_no_image() {
+    let mut lab = Lab::new(true, |_| {});
+    let before = lab.job();
+    let image = lab.run().run.image.unwrap();
+    assert_eq!(image.specified, IMAGE);
+    // As if the process had died before its commit: the container runs, and the record knows nothing of it.
+    lab.deps
+        .update::<TrainingJob>(&key(NAME), |job, batch| {
+            *job = before.clone();
+            Ok(Some(batch))
+        })
+        .unwrap();
+    lab.restart();
+    let job = lab.run();
+    assert_eq!(job.secondary, SecondaryStatus::Training);
+    assert_eq!(job.run.image, Some(image));
+    assert_eq!(lab.world.lock().launches, 1, "control: it was not launched again");
+}
+
 /// A restart after any step: the job ends as it would have, its container starts once, its lines appear once.
 #[test]
 fn a_restart_at_any_step_changes_nothing() {
