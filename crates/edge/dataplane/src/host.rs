@@ -197,7 +197,7 @@ impl Host {
                         .map_err(|error| SealError::Platform(Box::new(error)))?;
                     (compile_workload(&ready.network, network)?, Arc::clone(&ready.platform))
                 };
-                seal::seal(&plan, Some(platform))
+                seal::seal(&plan, Some(&platform))
             }
         }
     }

@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// A workload's network namespace, installed and read back. [`crate::Host::seal`] is the only source (style rule 6).
 /// The namespace lives as long as this value, a process in it or a socket of it; nothing else keeps it.
@@ -41,9 +43,32 @@ pub enum SealError {
     Install(#[from] ApplyError),
 }
 
+/// How long the interface and address of a workload that is gone may be in the way: the kernel takes a namespace apart
+/// some time after its last process ended.
+const LEAVING: Duration = Duration::from_secs(2);
+
+/// Pause between two tries.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// Makes the namespace of a plan. `platform` is needed when the plan attaches to it.
-pub(crate) fn seal(plan: &WorkloadPlan, platform: Option<Arc<Handle>>) -> Result<SealedNetns, SealError> {
-    seal_by(plan, platform, |host| host)
+pub(crate) fn seal(plan: &WorkloadPlan, platform: Option<&Arc<Handle>>) -> Result<SealedNetns, SealError> {
+    while_leaving(|| seal_by(plan, platform.cloned(), |host| host))
+}
+
+/// Tries again, for at most [`LEAVING`], while what the plan wants to make is there already. One that belongs to a living
+/// workload stays there, and the last refusal is the answer.
+fn while_leaving<R>(mut attempt: impl FnMut() -> Result<R, SealError>) -> Result<R, SealError> {
+    let deadline = Instant::now() + LEAVING;
+    loop {
+        match attempt() {
+            Err(SealError::Install(ApplyError::Refused { source, .. }))
+                if source.kind() == io::ErrorKind::AlreadyExists && Instant::now() < deadline =>
+            {
+                thread::sleep(PAUSE);
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 /// [`seal`] by a host that `wrap` made of the kernel's.

@@ -8,7 +8,6 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Mutex;
-use std::time::Instant;
 
 /// Refuses one step, as a kernel does that lacks something or is out of memory.
 struct FailAt {
@@ -266,12 +265,39 @@ fn one_address_is_never_given_to_two_workloads() {
         ["lo", "w64400009"],
         "the first workload keeps its interface"
     );
+    // The kernel takes the interface away with the namespace, some milliseconds later: whoever gets the address next
+    // waits for that.
     drop(first);
-    // The kernel takes the interface away with the namespace, some milliseconds later.
-    let end = Instant::now() + std::time::Duration::from_secs(5);
-    while links_in(&standing.platform()).len() > 1 {
-        assert!(Instant::now() < end, "the interface outlived its workload");
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
     standing.host.seal(&workload(reach)).unwrap();
+}
+
+/// The first workload ends after the first refusal.
+#[test]
+fn an_address_that_is_becoming_free_is_waited_for() {
+    let standing = Standing::new();
+    let platform = standing.platform();
+    let reach = Reach::ServiceNetwork {
+        address: "100.64.0.9".parse().unwrap(),
+    };
+    let plan = compile_workload(&network(), &workload(reach)).unwrap();
+    let mut first = Some(seal(&plan, Some(&platform)).unwrap());
+    let mut refusals = 0;
+    let second = while_leaving(|| {
+        let outcome = seal_by(&plan, Some(Arc::clone(&platform)), |host| host);
+        if outcome.is_err() {
+            refusals += 1;
+            first = None;
+        }
+        outcome
+    });
+    assert!(second.is_ok(), "{second:?}");
+    assert!(refusals > 0 && first.is_none(), "control: the address was taken");
+    // Any other refusal is final.
+    let mut tries = 0;
+    let refused = while_leaving(|| {
+        tries += 1;
+        seal_by(&plan, None, |host| host)
+    });
+    assert!(refused.is_err());
+    assert_eq!(tries, 1);
 }
