@@ -3,6 +3,7 @@
 Used by the demo, the client suites and the benchmarks. Everything an Engine makes (namespace, processes, directory) is
 gone when its `with` block ends, also after an error or Ctrl-C.
 """
+import configparser
 import json
 import os
 import select
@@ -177,10 +178,14 @@ class Engine:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def credentials(self):
-        """The root key from DIR/credentials as (id, secret)."""
-        values = dict(line.split("=", 1) for line in (self.data / "credentials").read_text().splitlines() if "=" in line)
-        values = {key.strip(): value.strip() for key, value in values.items()}
-        return values["aws_access_key_id"], values["aws_secret_access_key"]
+        """The default account's root key from DIR/credentials as (id, secret)."""
+        return self.profile("default")
+
+    def profile(self, name):
+        """A profile of DIR/credentials as (id, secret); accounts other than the default one have their id as name."""
+        profiles = configparser.ConfigParser()
+        profiles.read_string((self.data / "credentials").read_text())
+        return profiles[name]["aws_access_key_id"], profiles[name]["aws_secret_access_key"]
 
     def environment(self):
         """Environment for the aws CLI: nothing of the machine's own AWS settings."""

@@ -190,20 +190,23 @@ pub fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     written
 }
 
-/// The text of `DIR/credentials`: an AWS shared-credentials file with one profile.
-pub fn credentials_text(access_key_id: &str, secret_access_key: &str) -> String {
-    format!("[default]\naws_access_key_id = {access_key_id}\naws_secret_access_key = {secret_access_key}\n")
+/// The profile of the default account in `DIR/credentials`; other accounts' are named by their id.
+pub const DEFAULT_PROFILE: &str = "default";
+
+/// One profile of an AWS shared-credentials file, such as `DIR/credentials` is.
+pub fn profile_text(profile: &str, access_key_id: &str, secret_access_key: &str) -> String {
+    format!("[{profile}]\naws_access_key_id = {access_key_id}\naws_secret_access_key = {secret_access_key}\n")
 }
 
-/// Key id and secret of the profile `default` in a shared-credentials file. Values that no engine makes count as absent:
+/// Key id and secret of a profile in a shared-credentials file. Values that no engine makes count as absent:
 /// `isolarium env` prints them for a shell to evaluate.
-pub fn read_credentials(text: &str) -> Option<(String, String)> {
-    let mut in_default = false;
+pub fn read_credentials(text: &str, profile: &str) -> Option<(String, String)> {
+    let mut in_profile = false;
     let (mut id, mut secret) = (None, None);
     for line in text.lines().map(str::trim) {
         if let Some(section) = line.strip_prefix('[') {
-            in_default = section.trim_end_matches(']') == "default";
-        } else if in_default && let Some((name, value)) = line.split_once('=') {
+            in_profile = section.trim_end_matches(']') == profile;
+        } else if in_profile && let Some((name, value)) = line.split_once('=') {
             match name.trim() {
                 "aws_access_key_id" => id = Some(value.trim().to_owned()),
                 "aws_secret_access_key" => secret = Some(value.trim().to_owned()),

@@ -22,6 +22,7 @@ use crate::http::s3::S3Part;
 use crate::invoke::{InvokeSettings, Proxy};
 use crate::layout::{self, Layout, LayoutError};
 use crate::operator::answer::Operator;
+use crate::operator::profiles;
 use crate::operator::server::OperatorSocket;
 use crate::registry::Distribution;
 use crate::tls::{Authority, Certificates, TlsError, server_config};
@@ -205,6 +206,8 @@ impl Server {
             engine,
             egress: host.clone(),
             home,
+            host: host.clone(),
+            credentials: Default::default(),
         });
         let operator_path = layout.at("run/operator.sock");
         let operator_socket = OperatorSocket::bind(&operator_path).map_err(file(operator_path))?;
@@ -298,8 +301,8 @@ async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartErr
     Ok((socket, bound))
 }
 
-/// The root key of the default account, and the file that tells it to whoever started the engine. A file that is gone is
-/// written again.
+/// The root key of the default account, and the file that tells it and those of the other accounts to whoever started the
+/// engine. A file that is gone is written again.
 fn ensure_root_key(
     stores: &Stores,
     config: &Config,
@@ -309,18 +312,14 @@ fn ensure_root_key(
     ids: &dyn IdSource,
 ) -> Result<(), StartError> {
     let store = stores.state.as_ref();
-    let made = stores::first_root_key(store, &config.account)?;
-    let key = match made {
-        Some(key) if layout.at("credentials").exists() => {
-            tracing::debug!(access_key_id = %key.id, "the root key exists");
-            return Ok(());
-        }
-        Some(key) => key,
-        None => isolarium_services::iam::operator::create_root_key(store, clock, ids, &config.account)
-            .map_err(StartError::RootKey)?,
-    };
-    host.write_credentials(&layout::credentials_text(&key.id, key.secret.expose()))
-        .map_err(StartError::Credentials)
+    if !profiles::has_root_key(store, &config.account).map_err(StoresError::from)? {
+        isolarium_services::iam::operator::create_root_key(store, clock, ids, &config.account)
+            .map_err(StartError::RootKey)?;
+    } else if layout.at("credentials").exists() {
+        return Ok(());
+    }
+    let text = profiles::text(store, &config.account).map_err(StoresError::from)?;
+    host.write_credentials(&text).map_err(StartError::Credentials)
 }
 
 fn identities(stores: &Stores) -> Arc<StoredIdentities> {

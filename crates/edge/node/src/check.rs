@@ -1,8 +1,10 @@
 //! Strict checks of what arrives on the socket. The other half parses what users send; a bug there must not become a
 //! path or a limit that the privileged half acts on.
 
+use isolarium_model::AccountId;
 use isolarium_runtime::executor::{LaunchSpec, Mount};
 use rustix::fs::FileType;
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 
 /// Why a request was refused before anything privileged looked at it.
@@ -29,7 +31,7 @@ pub enum BadRequest {
     Network,
     #[error("the descriptor is not a regular file")]
     Descriptor,
-    #[error("the credentials file may hold one key of the profile default and nothing else")]
+    #[error("the credentials file may hold a key of the profile default, one for each other account, and nothing else")]
     Credentials,
 }
 
@@ -109,8 +111,9 @@ pub fn regular_file(descriptor: &OwnedFd) -> Result<(), BadRequest> {
     }
 }
 
-/// A credentials file as the engine writes it: one profile with a key id and a secret. Whoever started the engine gets
-/// this file, and such files can name programs to run (`credential_process`).
+/// A credentials file as the engine writes it: profiles, each with a key id and a secret, the first one `default`, the
+/// others named by an account's id. Whoever started the engine gets this file, and such files can name programs to run
+/// (`credential_process`).
 ///
 /// # Errors
 /// `Credentials` when there is anything else in it.
@@ -118,13 +121,29 @@ pub fn credentials(text: &str) -> Result<(), BadRequest> {
     let plain = |value: &str, also: &[u8]| {
         (16..=128).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_alphanumeric() || also.contains(&b))
     };
-    let parts = text
-        .strip_prefix("[default]\naws_access_key_id = ")
-        .and_then(|rest| rest.strip_suffix('\n')?.split_once("\naws_secret_access_key = "));
-    match parts {
-        Some((id, secret)) if plain(id, b"") && plain(secret, b"/+=") => Ok(()),
-        _ => Err(BadRequest::Credentials),
+    let value = |line: &str, key: &str, also: &[u8]| {
+        let value = line.strip_prefix(key).and_then(|rest| rest.strip_prefix(" = "));
+        value.is_some_and(|value| plain(value, also))
+    };
+    let of_account = |line: &str| {
+        let name = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        name.is_some_and(|name| name.parse::<AccountId>().is_ok())
+    };
+    let mut known = HashSet::new();
+    let mut lines = text.strip_suffix('\n').ok_or(BadRequest::Credentials)?.split('\n');
+    while let Some(profile) = lines.next() {
+        let named = if known.is_empty() {
+            profile == "[default]"
+        } else {
+            of_account(profile)
+        };
+        let (id, secret) = lines.next().zip(lines.next()).ok_or(BadRequest::Credentials)?;
+        let keyed = value(id, "aws_access_key_id", b"") && value(secret, "aws_secret_access_key", b"/+=");
+        if !named || !keyed || !known.insert(profile) {
+            return Err(BadRequest::Credentials);
+        }
     }
+    Ok(())
 }
 
 /// Checks a whole launch spec.

@@ -26,7 +26,7 @@ pub enum Request {
     Listen {
         listener: ListenerSpec,
     },
-    /// Writes the root key's credentials file for the person who started the engine (mode 0600).
+    /// Writes the file of the root keys for the person who started the engine (mode 0600).
     WriteCredentials {
         text: String,
     },

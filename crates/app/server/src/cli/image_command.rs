@@ -5,10 +5,16 @@ use super::run::{complain, print};
 use super::{Exit, ImageCommand, PackArgs, Settings};
 use crate::operator::message::{Answer, Ask};
 use anyhow::{Context, anyhow};
+use isolarium_model::AccountId;
 
 pub(super) fn image(command: ImageCommand) -> anyhow::Result<Exit> {
     match command {
-        ImageCommand::Import { path, name, settings } => push(&settings, &name, |tag, sink| {
+        ImageCommand::Import {
+            path,
+            name,
+            account,
+            settings,
+        } => push(&settings, account, &name, |tag, sink| {
             import(&path, tag, sink).with_context(|| format!("{} was not imported", path.display()))?;
             Ok(())
         }),
@@ -23,6 +29,7 @@ pub(super) fn image(command: ImageCommand) -> anyhow::Result<Exit> {
                 workdir,
                 user,
                 scratch,
+                account,
                 settings,
             } = args;
             let labels = label.iter().map(|entry| pair(entry)).collect::<anyhow::Result<_>>()?;
@@ -38,7 +45,7 @@ pub(super) fn image(command: ImageCommand) -> anyhow::Result<Exit> {
                 labels,
                 architecture: None,
             };
-            push(&settings, &name, |tag, sink| {
+            push(&settings, account, &name, |tag, sink| {
                 let (_, left_out) = pack(&rootfs, tag, &options, &scratch, sink)
                     .with_context(|| format!("{} was not packed", rootfs.display()))?;
                 for path in left_out {
@@ -70,22 +77,25 @@ fn repository_and_tag(name: &str) -> (&str, &str) {
 
 fn push(
     settings: &Settings,
+    account: Option<AccountId>,
     name: &str,
     put: impl FnOnce(&str, &mut HttpSink) -> anyhow::Result<()>,
 ) -> anyhow::Result<Exit> {
     let config = settings.load(&[])?;
     let (repository, tag) = repository_and_tag(name);
     let question = Ask::Push {
+        account,
         repository: repository.to_owned(),
     };
     match super::operator::asked(&config.data_dir, &question)? {
         Err(exit) => Ok(exit),
         Ok(Answer::Push {
             endpoint,
+            host,
             authorization_token,
             repository_uri,
         }) => {
-            let mut sink = HttpSink::new(&endpoint, repository, &authorization_token)?;
+            let mut sink = HttpSink::new(&endpoint, repository, &authorization_token)?.for_host(host);
             put(tag, &mut sink)?;
             print(&format!("{repository_uri}:{tag}\n"))?;
             Ok(Exit::Success)

@@ -10,6 +10,7 @@ mod run;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use config::{Config, ConfigError, Override};
+use isolarium_model::AccountId;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -97,7 +98,13 @@ enum Command {
     /// Print exports that point the AWS clients at the server
     ///
     /// Use it as: eval "$(isolarium env --data-dir DIR)"
-    Env(Settings),
+    Env {
+        /// Account whose root key is exported [default: the default account]
+        #[arg(long, value_name = "ID")]
+        account: Option<AccountId>,
+        #[command(flatten)]
+        settings: Settings,
+    },
     /// Print the isolation report of a training job or endpoint
     ///
     /// Lists what its containers tried to reach while they were sealed: when, which process, where to, how often.
@@ -113,7 +120,7 @@ enum Command {
     /// Bring container images into the registry of a running server
     #[command(subcommand)]
     Image(ImageCommand),
-    /// Make accounts
+    /// Make and list accounts, and make root keys
     #[command(subcommand)]
     Account(AccountCommand),
     /// Make IAM users
@@ -184,6 +191,9 @@ enum ImageCommand {
         /// Repository and tag; the repository is made where it is missing
         #[arg(long, value_name = "REPO:TAG")]
         name: String,
+        /// Account of the registry [default: the default account]
+        #[arg(long, value_name = "ID")]
+        account: Option<AccountId>,
         #[command(flatten)]
         settings: Settings,
     },
@@ -222,6 +232,9 @@ struct PackArgs {
     /// Folder for the layer while it is packed; needs as much room as the root file system
     #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
     scratch: PathBuf,
+    /// Account of the registry [default: the default account]
+    #[arg(long, value_name = "ID")]
+    account: Option<AccountId>,
     #[command(flatten)]
     settings: Settings,
 }
@@ -229,9 +242,29 @@ struct PackArgs {
 #[derive(Debug, Subcommand)]
 enum AccountCommand {
     /// Make an account and print its root key
+    ///
+    /// The key is also written to DIR/credentials, as the profile named by the account's id.
     Create {
         /// Account id, twelve digits [default: a free one]
-        account: Option<String>,
+        account: Option<AccountId>,
+        /// Another name of the account, unique on this engine
+        #[arg(long, value_name = "NAME")]
+        alias: Option<String>,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Make one more root key for an account and print it; a root has at most two
+    Key {
+        /// Account id, twelve digits
+        account: AccountId,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Print every account: id, alias, when it was made, its root's keys
+    List {
+        /// Print a JSON array instead of lines
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         settings: Settings,
     },
@@ -248,7 +281,7 @@ enum UserCommand {
         policy: Option<PathBuf>,
         /// Account of the user [default: the default account]
         #[arg(long, value_name = "ID")]
-        account: Option<String>,
+        account: Option<AccountId>,
         #[command(flatten)]
         settings: Settings,
     },

@@ -1,9 +1,11 @@
 //! Commands that ask a running server.
 
 use super::{AccountCommand, Exit, UserCommand, run::print};
+use crate::layout::{DEFAULT_PROFILE, profile_text};
 use crate::operator::client::{AskError, ask};
-use crate::operator::message::{Answer, Ask};
+use crate::operator::message::{AccountLine, Answer, Ask};
 use anyhow::{Context, anyhow};
+use std::fmt::Write as _;
 
 /// Asks, and tells a missing server from every other failure.
 pub(super) fn asked(data_dir: &std::path::Path, question: &Ask) -> anyhow::Result<Result<Answer, Exit>> {
@@ -18,10 +20,50 @@ pub(super) fn asked(data_dir: &std::path::Path, question: &Ask) -> anyhow::Resul
 }
 
 pub(super) fn account(command: AccountCommand) -> anyhow::Result<Exit> {
-    let AccountCommand::Create { account, settings } = command;
-    let config = settings.load(&[])?;
-    let account = account.map(|text| text.parse()).transpose()?;
-    key(asked(&config.data_dir, &Ask::CreateAccount { account })?)
+    match command {
+        AccountCommand::Create {
+            account,
+            alias,
+            settings,
+        } => {
+            let config = settings.load(&[])?;
+            key(asked(&config.data_dir, &Ask::CreateAccount { account, alias })?)
+        }
+        AccountCommand::Key { account, settings } => {
+            let config = settings.load(&[])?;
+            key(asked(&config.data_dir, &Ask::CreateRootKey { account })?)
+        }
+        AccountCommand::List { json, settings } => {
+            let config = settings.load(&[])?;
+            match asked(&config.data_dir, &Ask::Accounts)? {
+                Err(exit) => Ok(exit),
+                Ok(Answer::Accounts { accounts }) => {
+                    print(&listing(&accounts, json)?)?;
+                    Ok(Exit::Success)
+                }
+                Ok(_) => Err(other_question()),
+            }
+        }
+    }
+}
+
+fn listing(accounts: &[AccountLine], json: bool) -> anyhow::Result<String> {
+    if json {
+        return Ok(format!("{}\n", serde_json::to_string_pretty(accounts)?));
+    }
+    let mut text = String::new();
+    for line in accounts {
+        let created = jiff::Timestamp::from_millisecond(line.created.0)?;
+        let keys = line.root_keys.join(",");
+        let mark = if line.default { "  default" } else { "" };
+        let alias = line.alias.as_deref().unwrap_or("-");
+        writeln!(text, "{}  {alias}  {created}  {keys}{mark}", line.account)?;
+    }
+    Ok(text)
+}
+
+fn other_question() -> anyhow::Error {
+    anyhow!("the server answered another question; is it another version?")
 }
 
 pub(super) fn user(command: UserCommand) -> anyhow::Result<Exit> {
@@ -32,7 +74,6 @@ pub(super) fn user(command: UserCommand) -> anyhow::Result<Exit> {
         settings,
     } = command;
     let config = settings.load(&[])?;
-    let account = account.map(|text| text.parse()).transpose()?;
     let policy = policy
         .map(|path| std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display())))
         .transpose()?;
@@ -47,10 +88,10 @@ fn key(answer: Result<Answer, Exit>) -> anyhow::Result<Exit> {
             access_key_id,
             secret_access_key,
         }) => {
-            let text = crate::layout::credentials_text(&access_key_id, &secret_access_key);
+            let text = profile_text(DEFAULT_PROFILE, &access_key_id, &secret_access_key);
             print(&format!("# account {account}\n{text}"))?;
             Ok(Exit::Success)
         }
-        Ok(_) => Err(anyhow!("the server answered another question; is it another version?")),
+        Ok(_) => Err(other_question()),
     }
 }

@@ -2,9 +2,11 @@
 
 use super::config::{Config, LogFormat};
 use super::{Command, Exit, NodeArgs, ServeArgs, Settings};
+use crate::layout::{DEFAULT_PROFILE, read_credentials};
 use crate::serve::Server;
 use crate::supervise::NodeDir;
 use anyhow::Context;
+use isolarium_model::AccountId;
 use isolarium_node::{LocalHost, NodeClient, NodeHost, confine};
 use isolarium_runtime::local::{LocalConfig, OciChoice, Walls};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -37,7 +39,7 @@ pub(super) fn run(command: Command) -> anyhow::Result<Exit> {
             let local = local_config(&config, &config.data_dir, service_user(&config)?)?;
             super::doctor::doctor(&config, local, json)
         }
-        Command::Env(settings) => env(&settings),
+        Command::Env { account, settings } => env(account.as_ref(), &settings),
         Command::Report { target, json, settings } => super::report::report(&target, json, &settings),
         Command::Image(command) => super::image_command::image(command),
         Command::Account(command) => super::operator::account(command),
@@ -59,7 +61,7 @@ pub(super) fn run(command: Command) -> anyhow::Result<Exit> {
     }
 }
 
-fn env(settings: &Settings) -> anyhow::Result<Exit> {
+fn env(account: Option<&AccountId>, settings: &Settings) -> anyhow::Result<Exit> {
     let config = settings.load(&[])?;
     let path = config.data_dir.join("credentials");
     let text = std::fs::read_to_string(&path).with_context(|| {
@@ -68,8 +70,15 @@ fn env(settings: &Settings) -> anyhow::Result<Exit> {
             path.display()
         )
     })?;
-    let (id, secret) = crate::layout::read_credentials(&text)
-        .with_context(|| format!("{} has no profile named default", path.display()))?;
+    let profile = account
+        .filter(|account| **account != config.account)
+        .map_or(DEFAULT_PROFILE, AccountId::as_str);
+    let (id, secret) = read_credentials(&text, profile).with_context(|| {
+        format!(
+            "{} has no profile named {profile}; `isolarium account list` shows the accounts there are",
+            path.display()
+        )
+    })?;
     print(&exports(
         &crate::layout::server_url(&config.data_dir, config.listen),
         &id,

@@ -60,20 +60,35 @@ fn a_planted_link_does_not_lead_the_writer_to_another_file() {
 #[test]
 fn credentials_that_a_shell_would_run_are_not_read() {
     for bad in ["$(id)", "`id`", "a;b", "a b", "'"] {
-        assert_eq!(read_credentials(&credentials_text("AKIAEXAMPLE", bad)), None, "{bad}");
-        assert_eq!(read_credentials(&credentials_text(bad, "secret")), None, "{bad}");
+        let written = |id, secret| profile_text(DEFAULT_PROFILE, id, secret);
+        assert!(
+            read_credentials(&written("AKIAEXAMPLE", "secret"), DEFAULT_PROFILE).is_some(),
+            "control"
+        );
+        assert_eq!(
+            read_credentials(&written("AKIAEXAMPLE", bad), DEFAULT_PROFILE),
+            None,
+            "{bad}"
+        );
+        assert_eq!(
+            read_credentials(&written(bad, "secret"), DEFAULT_PROFILE),
+            None,
+            "{bad}"
+        );
     }
 }
 
 #[test]
-fn credentials_are_read_as_written() {
-    let text = credentials_text("AKIAEXAMPLE", "secret/+=");
-    assert_eq!(
-        read_credentials(&text),
-        Some(("AKIAEXAMPLE".into(), "secret/+=".into()))
+fn credentials_are_read_as_written_each_profile_for_itself() {
+    let (mine, theirs) = (
+        profile_text(DEFAULT_PROFILE, "AKIAEXAMPLE", "secret/+="),
+        profile_text("210987654321", "AKIAOTHER", "theirs"),
     );
-    assert_eq!(
-        read_credentials("[other]\naws_access_key_id = a\naws_secret_access_key = b\n"),
-        None
-    );
+    for text in [format!("{mine}{theirs}"), format!("{theirs}{mine}")] {
+        let read = |profile| read_credentials(&text, profile);
+        assert_eq!(read(DEFAULT_PROFILE), Some(("AKIAEXAMPLE".into(), "secret/+=".into())));
+        assert_eq!(read("210987654321"), Some(("AKIAOTHER".into(), "theirs".into())));
+        assert_eq!(read("21098765432"), None);
+    }
+    assert_eq!(read_credentials(&theirs, DEFAULT_PROFILE), None);
 }

@@ -1,19 +1,21 @@
 //! What the running server answers to its operator.
 
-use super::message::{Answer, Ask};
-use super::report;
+use super::message::{AccountLine, Answer, Ask};
+use super::{profiles, report};
 use crate::http::door::Engine;
 use indexmap::IndexMap;
 use isolarium_model::ecr::is_repository_name;
 use isolarium_model::iam::{Account, KeyOwner, User};
 use isolarium_model::{AccountId, Principal, Scope};
+use isolarium_node::NodeHost;
 use isolarium_runtime::EgressReport;
 use isolarium_services::iam::operator;
 use isolarium_services::{Caller, Source};
+use isolarium_store::state::{Batch, Expect};
 use isolarium_wire::Document;
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Answers the operator's questions. All calls block.
 pub struct Operator {
@@ -21,6 +23,10 @@ pub struct Operator {
     pub egress: Arc<dyn EgressReport>,
     /// Default account and region.
     pub home: Scope,
+    /// Writes `DIR/credentials`.
+    pub host: Arc<dyn NodeHost>,
+    /// Held while the file is written, so that the last one written knows every account.
+    pub credentials: Mutex<()>,
 }
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -30,8 +36,10 @@ impl Operator {
     pub fn answer(&self, ask: Ask) -> Answer {
         let answered = match ask {
             Ask::Report { target } => self.report(&target),
-            Ask::Push { repository } => self.push(&repository),
-            Ask::CreateAccount { account } => self.create_account(account),
+            Ask::Push { account, repository } => self.push(account, &repository),
+            Ask::CreateAccount { account, alias } => self.create_account(account, alias),
+            Ask::CreateRootKey { account } => self.create_root_key(&account),
+            Ask::Accounts => self.accounts(),
             Ask::CreateUser { account, name, policy } => self.create_user(account, &name, policy),
         };
         answered.unwrap_or_else(|error| {
@@ -52,11 +60,12 @@ impl Operator {
         Ok(Answer::Report { report })
     }
 
-    fn push(&self, repository: &str) -> Result<Answer, Failure> {
+    fn push(&self, account: Option<AccountId>, repository: &str) -> Result<Answer, Failure> {
         if !is_repository_name(repository) {
             return Err(format!("{repository} is not the name of a repository").into());
         }
-        let caller = self.root(&self.home.account);
+        let account = self.known(account)?;
+        let caller = self.root(&account);
         let members = IndexMap::from([("repositoryName".to_owned(), Document::String(repository.to_owned()))]);
         match self
             .engine
@@ -68,19 +77,29 @@ impl Operator {
         let registry = &self.engine.registry;
         let login = registry.key.login(&caller, self.engine.clock.now());
         let (authorization_token, _expires) = login.ok_or("no authorization token could be made")?;
-        let Scope { account, region } = &self.home;
+        let host = format!("{account}.dkr.ecr.{}.amazonaws.com", self.home.region);
         Ok(Answer::Push {
             endpoint: registry.endpoint.clone(),
             authorization_token,
-            repository_uri: format!("{account}.dkr.ecr.{region}.amazonaws.com/{repository}"),
+            repository_uri: format!("{host}/{repository}"),
+            host,
         })
+    }
+
+    /// The account named, which exists, or the default one.
+    fn known(&self, account: Option<AccountId>) -> Result<AccountId, Failure> {
+        let account = account.unwrap_or_else(|| self.home.account.clone());
+        if self.exists(&account)? {
+            return Ok(account);
+        }
+        Err(format!("there is no account {account}; make it with `isolarium account create`").into())
     }
 
     fn exists(&self, account: &AccountId) -> Result<bool, Failure> {
         Ok(self.engine.store.get::<Account>(&Account::key(account))?.is_some())
     }
 
-    fn create_account(&self, wanted: Option<AccountId>) -> Result<Answer, Failure> {
+    fn create_account(&self, wanted: Option<AccountId>, alias: Option<String>) -> Result<Answer, Failure> {
         let account = match wanted {
             Some(account) if self.exists(&account)? => return Err(format!("account {account} exists already").into()),
             Some(account) => account,
@@ -91,25 +110,82 @@ impl Operator {
                 }
             },
         };
-        let engine = &self.engine;
-        let key = operator::create_root_key(
-            engine.store.as_ref(),
-            engine.clock.as_ref(),
-            engine.ids.as_ref(),
-            &account,
-        )?;
+        if account.as_str().bytes().all(|digit| digit == b'0') {
+            return Err("the account id 000000000000 is nobody's".into());
+        }
+        let store = self.engine.store.as_ref();
+        operator::create_account(store, self.engine.clock.as_ref(), &account)?;
+        if let Some(alias) = alias {
+            let members = IndexMap::from([("AccountAlias".to_owned(), Document::String(alias))]);
+            if let Err(error) = self.as_root(&account, "CreateAccountAlias", members) {
+                // Half an account would be in the way of the next try.
+                store.commit(Batch::default().delete::<Account>(&Account::key(&account), Expect::Any))?;
+                return Err(error);
+            }
+        }
+        self.root_key(&account)
+    }
+
+    fn create_root_key(&self, account: &AccountId) -> Result<Answer, Failure> {
+        self.root_key(&self.known(Some(account.clone()))?)
+    }
+
+    /// One more root key, and the credentials file with every account's.
+    fn root_key(&self, account: &AccountId) -> Result<Answer, Failure> {
+        let Engine { store, clock, ids, .. } = self.engine.as_ref();
+        let key = operator::create_root_key(store.as_ref(), clock.as_ref(), ids.as_ref(), account)?;
+        {
+            let _writing = self.credentials.lock().unwrap_or_else(PoisonError::into_inner);
+            let text = profiles::text(store.as_ref(), &self.home.account)?;
+            self.host.write_credentials(&text)?;
+        }
         Ok(Answer::Key {
-            account,
+            account: account.clone(),
             access_key_id: key.id,
             secret_access_key: key.secret.expose().to_owned(),
         })
     }
 
-    fn create_user(&self, account: Option<AccountId>, name: &str, policy: Option<String>) -> Result<Answer, Failure> {
-        let account = account.unwrap_or_else(|| self.home.account.clone());
-        if !self.exists(&account)? {
-            return Err(format!("there is no account {account}; make it with `isolarium account create`").into());
+    fn accounts(&self) -> Result<Answer, Failure> {
+        let mut accounts = Vec::new();
+        for stored in self.engine.store.all::<Account>()? {
+            let Account {
+                id,
+                created,
+                access_keys,
+                ..
+            } = stored.record;
+            accounts.push(AccountLine {
+                alias: self.alias(&id)?,
+                default: id == self.home.account,
+                account: id,
+                created,
+                root_keys: access_keys,
+            });
         }
+        accounts.sort_by(|a, b| a.account.cmp(&b.account));
+        Ok(Answer::Accounts { accounts })
+    }
+
+    /// The account's alias, as ListAccountAliases tells it.
+    fn alias(&self, account: &AccountId) -> Result<Option<String>, Failure> {
+        let caller = self.root(account);
+        let empty = Document::Map(IndexMap::new());
+        let answered = self.engine.call("iam", "ListAccountAliases", empty, &caller);
+        let Some(Document::Map(mut members)) = answered.transpose()? else {
+            return Ok(None);
+        };
+        let Some(Document::List(aliases)) = members.swap_remove("AccountAliases") else {
+            return Ok(None);
+        };
+        Ok(aliases.into_iter().find_map(|alias| match alias {
+            Document::String(alias) => Some(alias),
+            _ => None,
+        }))
+    }
+
+    fn create_user(&self, account: Option<AccountId>, name: &str, policy: Option<String>) -> Result<Answer, Failure> {
+        let account = self.known(account)?;
         let fits = (1..=64).contains(&name.len())
             && name
                 .bytes()

@@ -1,6 +1,6 @@
 //! Questions and answers of the operator socket.
 
-use isolarium_model::AccountId;
+use isolarium_model::{AccountId, Timestamp};
 use isolarium_runtime::executor::BlockedAttempt;
 use serde::{Deserialize, Serialize};
 
@@ -13,10 +13,21 @@ pub const LONGEST: u64 = 8 << 20;
 pub enum Ask {
     /// The isolation report of a training job or endpoint, by name (default account and region) or ARN.
     Report { target: String },
-    /// Leave to push an image into a repository of the default account, which is made where it is missing.
-    Push { repository: String },
-    /// A new account with a root key (IAM-68).
-    CreateAccount { account: Option<AccountId> },
+    /// Leave to push an image into a repository, which is made where it is missing; of the default account where none is
+    /// named.
+    Push {
+        account: Option<AccountId>,
+        repository: String,
+    },
+    /// A new account with a root key, and perhaps an alias (IAM-68).
+    CreateAccount {
+        account: Option<AccountId>,
+        alias: Option<String>,
+    },
+    /// One more root key for an account (IAM-68).
+    CreateRootKey { account: AccountId },
+    /// Every account.
+    Accounts,
     /// A new IAM user with a key and perhaps an inline policy (IAM-68).
     CreateUser {
         account: Option<AccountId>,
@@ -32,9 +43,10 @@ pub enum Answer {
     Report {
         report: Report,
     },
-    /// Where and with which authorization token to push, and what images there are called.
+    /// Where, at which host name and with which authorization token to push, and what images there are called.
     Push {
         endpoint: String,
+        host: String,
         authorization_token: String,
         repository_uri: String,
     },
@@ -44,10 +56,27 @@ pub enum Answer {
         access_key_id: String,
         secret_access_key: String,
     },
+    /// Every account, by id.
+    Accounts {
+        accounts: Vec<AccountLine>,
+    },
     /// It did not work; the text is for the operator.
     Failed {
         reason: String,
     },
+}
+
+/// An account as the operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountLine {
+    pub account: AccountId,
+    /// The account's other name, if it has one.
+    pub alias: Option<String>,
+    pub created: Timestamp,
+    /// Ids of the root's access keys.
+    pub root_keys: Vec<String>,
+    /// Whether it is the account of requests that name none.
+    pub default: bool,
 }
 
 /// What the containers of one job or endpoint tried to reach.

@@ -4,5 +4,6 @@
 pub mod answer;
 pub mod client;
 pub mod message;
+pub mod profiles;
 pub mod report;
 pub mod server;

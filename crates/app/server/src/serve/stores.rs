@@ -1,8 +1,6 @@
 //! Everything that survives: opened once, shared by all.
 
 use crate::layout::{self, Layout};
-use isolarium_model::AccountId;
-use isolarium_model::iam::{AccessKey, Account};
 use isolarium_services::ecr::{Registry, TokenKey};
 use isolarium_services::iam::credentials::MasterKey;
 use isolarium_store::logs::{DiskLogs, LogError};
@@ -84,18 +82,4 @@ fn master_key(layout: &Layout) -> Result<[u8; 32], StoresError> {
         }
         Err(error) => Err(failed(error)),
     }
-}
-
-/// The oldest key of an account's root, if it has one.
-///
-/// # Errors
-/// When the records cannot be read.
-pub fn first_root_key(store: &dyn StateStore, account: &AccountId) -> Result<Option<AccessKey>, StoresError> {
-    let Some(account) = store.get::<Account>(&Account::key(account))? else {
-        return Ok(None);
-    };
-    let Some(id) = account.record.access_keys.first() else {
-        return Ok(None);
-    };
-    Ok(store.get::<AccessKey>(&AccessKey::key(id))?.map(|stored| stored.record))
 }

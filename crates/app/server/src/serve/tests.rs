@@ -37,7 +37,7 @@ impl Client {
         let text = std::fs::read_to_string(dir.join("credentials")).unwrap();
         Self {
             address: server.address,
-            key: layout::read_credentials(&text).unwrap(),
+            key: layout::read_credentials(&text, layout::DEFAULT_PROFILE).unwrap(),
         }
     }
 
@@ -217,6 +217,7 @@ async fn the_operator_makes_accounts_and_users_and_no_key_is_there_by_default() 
     let account = Some("210987654321".parse().unwrap());
     let (_, root) = key(operator(Ask::CreateAccount {
         account: account.clone(),
+        alias: None,
     })
     .await);
     let client = Client {
@@ -232,6 +233,7 @@ async fn the_operator_makes_accounts_and_users_and_no_key_is_there_by_default() 
     );
     let again = operator(Ask::CreateAccount {
         account: account.clone(),
+        alias: None,
     })
     .await;
     assert!(matches!(again, Err(AskError::Refused(text)) if text.contains("exists")));

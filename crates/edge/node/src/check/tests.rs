@@ -93,10 +93,12 @@ fn a_launch_spec_names_its_own_network_and_sane_limits() {
 ///
 /// Proves: ISO-17
 #[test]
-fn a_credentials_file_with_anything_but_one_key_is_refused() {
+fn a_credentials_file_with_anything_but_accounts_keys_is_refused() {
     let secret = "abcdefghijABCDEFGHIJ0123456789/+=/+=abcd";
     let good = format!("[default]\naws_access_key_id = AKIA0123456789ABCDEF\naws_secret_access_key = {secret}\n");
     credentials(&good).unwrap();
+    let other = good.replace("default", "210987654321");
+    credentials(&format!("{good}{other}")).unwrap();
     for bad in [
         String::new(),
         format!("{good}credential_process = /tmp/evil\n"),
@@ -106,6 +108,15 @@ fn a_credentials_file_with_anything_but_one_key_is_refused() {
         good.replace(secret, &format!("{secret}\ncredential_process = /tmp/evil")),
         good.replace("AKIA0123456789ABCDEF", "AKIA0123456789ABCDEF;id"),
         good.replace("AKIA0123456789ABCDEF", ""),
+        other.clone(),
+        format!("{other}{good}"),
+        format!("{good}{good}"),
+        format!("{good}{other}{other}"),
+        format!("{good}{}", other.replace("210987654321", "profile x")),
+        format!("{good}{other}credential_process = /tmp/evil\n"),
+        format!("{good}[210987654321]\ncredential_process = /tmp/evil\nregion = nowhere\n"),
+        format!("{good}[210987654321]\n"),
+        format!("{good}\n"),
     ] {
         assert_eq!(credentials(&bad), Err(BadRequest::Credentials), "{bad}");
     }

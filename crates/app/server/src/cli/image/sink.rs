@@ -66,6 +66,8 @@ struct Ask<'a> {
 /// One repository of a registry that is reached by HTTP.
 pub struct HttpSink {
     authority: String,
+    /// The registry's own name, which tells the account.
+    host: Option<String>,
     repository: String,
     /// The `Authorization` header.
     authorization: String,
@@ -93,10 +95,19 @@ impl HttpSink {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         Ok(Self {
             authority,
+            host: None,
             repository: repository.into(),
             authorization: format!("Basic {authorization_token}"),
             runtime: runtime.map_err(|error| unreachable(error.into()))?,
         })
+    }
+
+    /// The same, with requests for the registry of this host name.
+    pub fn for_host(self, host: impl Into<String>) -> Self {
+        Self {
+            host: Some(host.into()),
+            ..self
+        }
     }
 
     /// One request on a connection of its own; `feed` fills the body meanwhile.
@@ -109,7 +120,7 @@ impl HttpSink {
         let request = Request::builder()
             .method(ask.method)
             .uri(&ask.path)
-            .header(header::HOST, &self.authority)
+            .header(header::HOST, self.host.as_ref().unwrap_or(&self.authority))
             .header(header::AUTHORIZATION, &self.authorization)
             .header(header::CONTENT_TYPE, ask.kind)
             .header(header::CONTENT_LENGTH, ask.length)
