@@ -113,7 +113,7 @@ impl Server {
         let has_node = host.is_some();
         let host: Arc<dyn NodeHost> = host.unwrap_or_else(|| Arc::new(NoNode::new(layout.root())));
         ensure_root_key(&stores, &config, &layout, host.as_ref(), clock.as_ref(), ids.as_ref())?;
-        let s3 = s3_front(&stores, &layout, &clock).map_err(file(layout.at("logs/s3-access.log")))?;
+        let s3 = s3_front(&config, &stores, &layout, &clock).map_err(file(layout.at("logs/s3-access.log")))?;
         let roles = Arc::new(ExecutionRoles {
             store: stores.state.clone(),
             logs: stores.logs.clone(),
@@ -329,7 +329,7 @@ fn identities(stores: &Stores) -> Arc<StoredIdentities> {
     })
 }
 
-fn s3_front(stores: &Stores, layout: &Layout, clock: &Arc<dyn Clock>) -> io::Result<S3Front> {
+fn s3_front(config: &Config, stores: &Stores, layout: &Layout, clock: &Arc<dyn Clock>) -> io::Result<S3Front> {
     let (store, now) = (stores.state.clone(), clock.clone());
     Ok(S3Front::new(S3Wiring {
         objects: stores.objects.clone(),
@@ -341,6 +341,7 @@ fn s3_front(stores: &Stores, layout: &Layout, clock: &Arc<dyn Clock>) -> io::Res
         identities: identities(stores),
         access_log: Arc::new(FileAccessLog::open(&layout.at("logs/s3-access.log"))?),
         base_hosts: Vec::new(),
+        regions: config.regions.clone(),
     }))
 }
 

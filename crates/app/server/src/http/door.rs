@@ -10,8 +10,10 @@ use crate::invoke::{Invocation, Proxy};
 use crate::names::{self, HostMeaning};
 use bytes::Bytes;
 use futures_util::FutureExt;
+use http::header::{CONNECTION, EXPECT};
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use isolarium_model::sagemaker::Endpoint;
 use isolarium_model::time::{Clock, IdSource};
@@ -107,6 +109,8 @@ impl Handler for Door {
             };
             let id = visit.request_id.clone();
             let large = head_length(&parts) > self.limits.head;
+            let waits = parts.version <= Version::HTTP_11 && parts.headers.contains_key(EXPECT);
+            let empty = body.is_end_stream();
             let answering = async {
                 match route {
                     route if large => {
@@ -134,6 +138,14 @@ impl Handler for Door {
             let named = response.headers().contains_key("x-amz-request-id");
             if let (false, Ok(id)) = (named, HeaderValue::from_str(&id)) {
                 response.headers_mut().entry("x-amzn-requestid").or_insert(id);
+            }
+            // INVARIANT (no-answer-for-leave-on-a-kept-connection): the aws CLI, answered where it waited for leave to
+            // send, takes the next such answer on this connection for the headers of the first one, misses the ETag and
+            // waits for the connection's end. AWS either gives leave or closes.
+            if waits && (empty || !response.status().is_success()) {
+                response
+                    .headers_mut()
+                    .insert(CONNECTION, HeaderValue::from_static("close"));
             }
             response
         })
@@ -410,7 +422,7 @@ fn too_large(dialect: &Dialect, parts: &Parts, limit: u64) -> ApiError {
 /// Lets the sender of a refused request finish, so that it reads the refusal. A sender that waits for leave to begin
 /// gets none and reads at once.
 async fn throw_away(parts: &Parts, body: Incoming) {
-    if !parts.headers.contains_key(http::header::EXPECT) {
+    if !parts.headers.contains_key(EXPECT) {
         receive::discard(body, receive::DISCARD, receive::DISCARD_PATIENCE).await;
     }
 }

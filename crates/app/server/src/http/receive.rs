@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
@@ -98,6 +99,81 @@ where
     let _ = tokio::time::timeout(patience, thrown).await;
 }
 
+/// A body that its reader gives back by letting go of it, so that what was not read can be thrown away before the
+/// answer: a sender that sees its connection closed while it still sends reads no answer.
+pub struct Lent<B> {
+    body: Option<B>,
+    polled: bool,
+    back: Loan<B>,
+}
+
+/// Where a lent body comes back to.
+pub struct Loan<B>(Arc<Mutex<Option<Returned<B>>>>);
+
+/// A body that came back.
+pub struct Returned<B> {
+    pub body: B,
+    /// Whether its reader asked for any of it. A sender that waits for leave has got it then.
+    pub polled: bool,
+}
+
+impl<B> Clone for Loan<B> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+/// Lends a body out.
+pub fn lend<B>(body: B) -> (Lent<B>, Loan<B>) {
+    let back = Loan(Arc::default());
+    let lent = Lent {
+        body: Some(body),
+        polled: false,
+        back: back.clone(),
+    };
+    (lent, back)
+}
+
+impl<B> Loan<B> {
+    /// The body, if its reader has let go of it.
+    pub fn take(&self) -> Option<Returned<B>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl<B> Drop for Lent<B> {
+    fn drop(&mut self) {
+        if let Some(body) = self.body.take() {
+            let polled = self.polled;
+            *self.back.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Returned { body, polled });
+        }
+    }
+}
+
+impl<B: Body + Unpin> Body for Lent<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let this = self.get_mut();
+        this.polled = true;
+        match &mut this.body {
+            Some(body) => Pin::new(body).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
 /// Reads a whole body of at most `limit` bytes. One that declares more is refused unread.
 ///
 /// # Errors
@@ -171,6 +247,20 @@ mod tests {
             whole(&mut declared, 6, pause).await,
             Err(ReceiveError::TooLarge(6))
         ));
+    }
+
+    #[tokio::test]
+    async fn a_lent_body_comes_back_with_what_was_not_read() {
+        let (mut lent, loan) = lend(pieces(&["ab", "cd"]));
+        assert!(loan.take().is_none(), "still with its reader");
+        assert_eq!(lent.frame().await.unwrap().unwrap().into_data().unwrap(), "ab");
+        drop(lent);
+        let mut rest = loan.take().unwrap();
+        assert!(rest.polled);
+        assert_eq!(whole(&mut rest.body, 6, Duration::from_secs(1)).await.unwrap(), "cd");
+        let (unread, loan) = lend(pieces(&["ab"]));
+        drop(unread);
+        assert!(!loan.take().unwrap().polled);
     }
 
     #[tokio::test]

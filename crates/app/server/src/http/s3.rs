@@ -1,15 +1,16 @@
 //! The way to S3: authentication in front of the S3 service, whose bodies stream.
 
 use super::authenticate::Acceptance;
-use super::body::{self, Body};
+use super::body::{self, Body, BodyError};
 use super::door::{Part, Visit};
 use super::listen::Answering;
-use super::receive::{self, Unstalled};
+use super::receive::{self, ReceiveError, Unstalled};
 use super::route;
 use crate::names::{self, HostMeaning};
 use http::header::{CONTENT_TYPE, EXPECT, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use isolarium_model::time::Clock;
 use isolarium_model::{Principal, Region, Scope};
@@ -39,11 +40,15 @@ impl Part for S3Part {
             let (parts, body) = request.into_parts();
             match self.admit(&visit, &parts) {
                 Ok((caller, check)) => {
-                    let body = Unstalled::new(body, self.pause);
-                    self.front
-                        .call(Request::from_parts(parts, body), caller, check)
-                        .await
-                        .map(body::stream)
+                    let waits = parts.headers.contains_key(EXPECT);
+                    let (lent, loan) = receive::lend(body);
+                    let body = Unstalled::new(lent, self.pause).map_err(paused);
+                    let answer = self.front.call(Request::from_parts(parts, body), caller, check).await;
+                    // A form or a part that was refused before its end: its sender is to read why.
+                    if let Some(rest) = loan.take().filter(|rest| rest.polled || !waits) {
+                        receive::discard(rest.body, receive::DISCARD, receive::DISCARD_PATIENCE).await;
+                    }
+                    answer.map(body::stream)
                 }
                 Err(error) => {
                     if !parts.headers.contains_key(EXPECT) {
@@ -53,6 +58,14 @@ impl Part for S3Part {
                 }
             }
         })
+    }
+}
+
+/// The S3 service tells a pause from a connection that broke off by the kind of the error.
+fn paused(error: ReceiveError) -> BodyError {
+    match error {
+        late @ ReceiveError::Stalled => std::io::Error::new(std::io::ErrorKind::TimedOut, late).into(),
+        other => other.into(),
     }
 }
 

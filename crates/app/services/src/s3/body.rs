@@ -52,12 +52,24 @@ impl BodyFault {
                 "The request signature we calculated does not match the signature you provided. Check your key and \
                  signing method."
             ),
+            Self::Broken(cause) if is_pause(cause) => s3_error!(
+                RequestTimeout,
+                "Your socket connection to the server was not read from or written to within the timeout period. Idle \
+                 connections will be closed."
+            ),
             Self::Chunk(_) | Self::Broken(_) => s3_error!(
                 IncompleteBody,
                 "You did not provide the number of bytes specified by the Content-Length HTTP header"
             ),
         }
     }
+}
+
+/// Whether the client paused for too long; a body says so by the kind of its error.
+fn is_pause(cause: &StdError) -> bool {
+    cause
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::TimedOut)
 }
 
 /// How a body ended: its trailers once it was read to its end, or why it was refused.

@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, LOCATION};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame};
-use isolarium_model::Timestamp;
+use isolarium_model::{Region, Timestamp};
 use isolarium_wire::sigv4::post::{self, Fields, FileLength};
 use isolarium_wire::sigv4::{AuthFault, Dialect};
 use s3s::{Body, S3Error, S3ErrorCode, S3Result, StdError, s3_error};
@@ -163,6 +163,7 @@ where
     pub(super) fn verify(
         &mut self,
         identities: &dyn Identities,
+        regions: &[Region],
         bucket: &str,
         caller: &mut Caller,
         now: Timestamp,
@@ -183,6 +184,8 @@ where
             }
             other => other.map_err(answer)?,
         };
+        let served: Vec<&str> = regions.iter().map(Region::as_str).collect();
+        claim.scope.expect("s3", &served).map_err(answer)?;
         let signer = identities
             .find(&claim.access_key_id, claim.token.as_deref(), now)
             .map_err(|error| match error {

@@ -16,9 +16,10 @@ use super::query;
 use crate::Caller;
 use crate::iam::credentials::Identities;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, HeaderName};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::Body as HttpBody;
+use isolarium_model::Region;
 use isolarium_model::time::Clock;
 use isolarium_store::ObjectStore;
 use isolarium_wire::sigv4::BodyCheck;
@@ -51,6 +52,8 @@ pub struct S3Wiring {
     pub access_log: Arc<dyn AccessLog>,
     /// Base host names of the operator's own under which buckets are subdomains; AWS's names are known.
     pub base_hosts: Vec<String>,
+    /// Regions for which a form may be signed (IAM-46).
+    pub regions: Vec<Region>,
 }
 
 /// S3 for requests whose head the front door has authenticated. Cheap to clone.
@@ -60,6 +63,7 @@ pub struct S3Front {
     pub(super) gate: Arc<Gate>,
     pub(super) access_log: Arc<dyn AccessLog>,
     base_hosts: Arc<Vec<String>>,
+    regions: Arc<[Region]>,
     identities: Arc<dyn Identities>,
 }
 
@@ -70,10 +74,35 @@ struct Noting;
 impl S3Access for Noting {
     async fn check(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
         let operation = cx.s3_op().name().to_owned();
+        refuse_long_document(&operation, cx.headers())?;
         if let Some(call) = cx.extensions_mut().get::<Call>() {
             call.trace.note(|noted| noted.operation = Some(operation));
         }
         Ok(())
+    }
+}
+
+/// Operations whose body is an object's bytes and streams.
+const STREAMED: [&str; 3] = ["PutObject", "UploadPart", "PostObject"];
+/// Most bytes of a body that is read whole: a document that S3's own limits on keys, parts and policies let through.
+const LARGEST_DOCUMENT: u64 = 4 << 20;
+
+/// Documents are read whole before the operation asks for permission, so their length is bounded first.
+fn refuse_long_document(operation: &str, headers: &HeaderMap) -> S3Result<()> {
+    if STREAMED.contains(&operation) {
+        return Ok(());
+    }
+    let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    match declared.and_then(|text| text.parse::<u64>().ok()) {
+        Some(length) if length > LARGEST_DOCUMENT => Err(S3Error::with_message(
+            S3ErrorCode::MalformedXML,
+            sentence("MalformedXML"),
+        )),
+        None if headers.contains_key(TRANSFER_ENCODING) => Err(S3Error::with_message(
+            S3ErrorCode::MissingContentLength,
+            "You must provide the Content-Length HTTP header.",
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -105,6 +134,7 @@ impl S3Front {
             gate: Arc::new(Gate::new(wiring.objects, wiring.clock, wiring.authorities)),
             access_log: wiring.access_log,
             base_hosts: Arc::new(wiring.base_hosts),
+            regions: wiring.regions.into(),
             identities: wiring.identities,
         }
     }
@@ -115,7 +145,8 @@ impl S3Front {
     }
 
     /// Answers a request. `caller` is who signed its head ([`isolarium_model::Principal::Anonymous`] for nobody),
-    /// `check` what its body must still prove. Never fails: failures are S3's error answers.
+    /// `check` what its body must still prove. A body error that is an [`std::io::Error`] of the kind `TimedOut` is
+    /// answered as the client's pause. Never fails: failures are S3's error answers.
     pub async fn call<B>(&self, request: Request<B>, caller: Caller, check: BodyCheck) -> Response<Body>
     where
         B: HttpBody<Data = Bytes> + Send + Sync + 'static,
@@ -226,7 +257,13 @@ impl S3Front {
             Some(boundary) => {
                 let bucket = self.form_bucket(&parts)?;
                 let mut form = Form::read(body, &boundary).await?;
-                let length = form.verify(self.identities.as_ref(), &bucket, &mut caller, self.gate.now())?;
+                let length = form.verify(
+                    self.identities.as_ref(),
+                    &self.regions,
+                    &bucket,
+                    &mut caller,
+                    self.gate.now(),
+                )?;
                 let (put, success) = form.into_put(&bucket, length)?;
                 (put, Some(success))
             }

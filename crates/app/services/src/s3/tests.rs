@@ -119,6 +119,7 @@ impl Lab {
             }),
             access_log: log.clone(),
             base_hosts: vec!["s3.test".into()],
+            regions: vec!["us-east-1".parse().unwrap()],
         });
         Self {
             dir,
@@ -534,5 +535,57 @@ fn the_access_log_file_holds_a_line_per_record() {
     assert_eq!(
         (first["principal"].as_str(), first["key"].as_str()),
         (Some(ROLE), Some("a\nb"))
+    );
+}
+
+/// A body that breaks off after its first piece.
+async fn broken_off(lab: &Lab, error: std::io::Error) -> (StatusCode, String) {
+    let pieces = [Ok(http_body::Frame::data(Bytes::from_static(b"half"))), Err(error)];
+    let body = http_body_util::StreamBody::new(futures_util::stream::iter(pieces));
+    let request = Request::builder()
+        .method(Method::PUT)
+        .uri("/data/half")
+        .header("content-length", 8);
+    let request = request.body(body).unwrap();
+    let answer = lab.front.call(request, caller(root()), BodyCheck::Done).await;
+    let status = answer.status();
+    let told = answer.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8_lossy(&told).into_owned())
+}
+
+/// Proves: IAM-48
+#[tokio::test]
+async fn a_client_that_pauses_too_long_is_told_so_and_stores_nothing() {
+    let lab = Lab::ready().await;
+    for (kind, code) in [
+        (std::io::ErrorKind::TimedOut, "RequestTimeout"),
+        (std::io::ErrorKind::ConnectionReset, "IncompleteBody"),
+    ] {
+        let (status, told) = broken_off(&lab, kind.into()).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{told}");
+        assert!(told.contains(&format!("<Code>{code}</Code>")), "{told}");
+        assert_eq!(
+            lab.send(root(), Method::HEAD, "/data/half", b"").await.0,
+            StatusCode::NOT_FOUND
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_document_longer_than_any_can_be_is_refused_before_it_is_read() {
+    let lab = Lab::ready().await;
+    let deletion = |padding: usize| {
+        let pad = " ".repeat(padding);
+        format!("<Delete>{pad}<Object><Key>none</Key></Object></Delete>").into_bytes()
+    };
+    let send = async |padding| lab.send(root(), Method::POST, "/data?delete", &deletion(padding)).await;
+    assert_eq!(send(3 << 20).await.0, StatusCode::OK, "control: it fits");
+    let (status, told) = send(30 << 20).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{told}");
+    assert!(told.contains("<Code>MalformedXML</Code>"), "{told}");
+    assert_eq!(
+        lab.send(root(), Method::PUT, "/data/large", &vec![0; 5 << 20]).await.0,
+        StatusCode::OK,
+        "control: an object is no document"
     );
 }

@@ -808,6 +808,40 @@ async fn a_sender_that_waits_for_leave_is_refused_before_it_sends() {
     );
 }
 
+/// The aws CLI cannot read a second answer of this kind on one connection.
+#[tokio::test]
+async fn a_request_answered_while_it_waits_for_leave_ends_its_connection() {
+    let bench = bench().await;
+    for (expect, version, closes) in [
+        ("Expect: 100-continue\r\n", "1.1", true),
+        ("", "1.1", false),
+        ("Expect: 100-continue\r\n", "1.0", true),
+    ] {
+        let mut stream = TcpStream::connect(bench.address).await.unwrap();
+        let head = format!(
+            "PUT /bucket/key HTTP/{version}\r\nHost: s3.us-east-1.amazonaws.com\r\nContent-Length: 0\r\n{expect}\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let (mut first, mut byte) = (Vec::new(), [0]);
+        while !first.ends_with(b"\r\n\r\ns3") {
+            let read = tokio::time::timeout(Duration::from_secs(3), stream.read_exact(&mut byte)).await;
+            read.expect("answered in time").expect("answered whole");
+            first.push(byte[0]);
+        }
+        let told = String::from_utf8_lossy(&first).to_lowercase();
+        assert!(told.contains(" 200 ok"), "{told}");
+        assert_eq!(told.contains("connection: close"), closes, "{expect}{version}: {told}");
+        let last = "GET /bucket/last HTTP/1.1\r\nHost: s3.us-east-1.amazonaws.com\r\nConnection: close\r\n\r\n";
+        // Whoever is told that the connection ends may find it ended.
+        let sent = stream.write_all(last.as_bytes()).await;
+        assert!(closes || sent.is_ok(), "{sent:?}");
+        let mut rest = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(3), stream.read_to_end(&mut rest)).await;
+        assert!(ended.expect("closed in time").is_ok() || closes);
+        assert_eq!(rest.ends_with(b"s3"), !closes, "{expect}{version}");
+    }
+}
+
 /// Proves: SM-61, SM-3
 #[tokio::test]
 async fn invoking_a_missing_endpoint_is_a_validation_error_of_the_runtime() {
