@@ -92,6 +92,7 @@ impl Lab {
             }),
             access_log: accesses.clone(),
             base_hosts: vec![],
+            regions: vec![scope().region],
         });
         let roles = ExecutionRoles {
             store: store.clone(),
