@@ -1,12 +1,12 @@
 //! Conditions: operators over context keys (IAM-12..IAM-15).
 
+mod decimal;
 mod operand;
 
-use crate::pattern::{BadVariable, Subject, Token, matches};
+use crate::pattern::{BadVariable, Lookup, Pattern};
 use operand::Operand;
-
-/// Looks a lower-cased condition key up; `None` when the request does not have it.
-pub(crate) type Lookup<'a> = dyn Fn(&str) -> Option<&'a [String]> + 'a;
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 /// How an operator compares one value of the request with one of the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,11 +78,18 @@ pub(crate) enum Truth {
     Fails,
     /// The request's value is not of the operator's type. Denies: an Allow does not match, a Deny does.
     Unreadable,
-    /// A policy variable without value or default: the statement does not match (IAM-6).
-    Unset,
 }
 
 impl Test {
+    /// Whether there is such an operator.
+    pub(crate) fn knows(operator: &str) -> bool {
+        let name = operator
+            .strip_prefix("ForAllValues:")
+            .or_else(|| operator.strip_prefix("ForAnyValue:"))
+            .unwrap_or(operator);
+        operator == "Null" || comparison(name.strip_suffix("IfExists").unwrap_or(name)).is_some()
+    }
+
     /// Reads one key of an operator such as `ForAllValues:StringLikeIfExists`.
     pub(crate) fn parse(operator: &str, key: &str, values: &[String], variables: bool) -> Result<Self, BadCondition> {
         let unknown = || BadCondition::Operator(operator.into());
@@ -133,9 +140,19 @@ impl Test {
         })
     }
 
+    /// The condition keys that it asks for, those of variables included.
+    pub(crate) fn collect_keys(&self, keys: &mut BTreeSet<String>) {
+        keys.insert(self.key.clone());
+        if let Kind::Compare { operands, .. } = &self.kind {
+            for operand in operands {
+                operand.collect_keys(keys);
+            }
+        }
+    }
+
     /// Answers for one request.
-    pub(crate) fn evaluate<'a>(&self, lookup: &Lookup<'a>) -> Truth {
-        // A key with an empty list of values is treated as absent.
+    pub(crate) fn evaluate(&self, lookup: &Lookup<'_>) -> Truth {
+        // A key with an empty list of values is treated as absent (IAM-14).
         let given = lookup(&self.key).filter(|values| !values.is_empty());
         match &self.kind {
             Kind::Null { absent, present } => truth(if given.is_none() { *absent } else { *present }),
@@ -198,37 +215,18 @@ fn comparison(name: &str) -> Option<(Comparison, bool)> {
     })
 }
 
-fn compare<'a>(
+fn compare(
     comparison: Comparison,
     negated: bool,
     quantifier: Option<Quantifier>,
     operands: &[Operand],
     given: &[String],
-    lookup: &Lookup<'a>,
+    lookup: &Lookup<'_>,
 ) -> Truth {
-    // A variable stands for one value only.
-    let value_of = |key: &str| match lookup(key) {
-        Some([one]) => Some(one.as_str()),
-        _ => None,
-    };
-    let mut wanted: Vec<Ready<'_>> = Vec::with_capacity(operands.len());
-    for operand in operands {
-        wanted.push(match operand {
-            Operand::Text(pattern) => match pattern.resolve(value_of) {
-                Some(tokens) => Ready::Tokens(tokens),
-                None => return Truth::Unset,
-            },
-            other => Ready::Value(other),
-        });
-    }
-    // Whether one value of the request is among the policy's; `None` when it has not the operator's type.
-    let among = |value: &str| -> Option<bool> {
-        let value = Operand::read(comparison, value)?;
-        Some(wanted.iter().any(|operand| agrees(comparison, operand, &value)))
-    };
     let (mut any, mut all) = (false, true);
     for value in given {
-        let Some(found) = among(value) else {
+        // Whether one value of the request is among the policy's; `None` when it has not the operator's type.
+        let Some(found) = among(comparison, operands, value, lookup) else {
             return Truth::Unreadable;
         };
         let holds = found != negated;
@@ -244,59 +242,55 @@ fn compare<'a>(
     })
 }
 
-/// A value of the policy with its variables replaced.
-enum Ready<'a> {
-    Tokens(Vec<Token>),
-    Value(&'a Operand),
-}
-
-fn agrees(comparison: Comparison, wanted: &Ready<'_>, given: &Given) -> bool {
-    match (wanted, given) {
-        (Ready::Tokens(tokens), Given::Text(text)) => match comparison {
-            Comparison::Arn => Subject::resource(text).matched_as_arn(tokens),
-            Comparison::StringFolded => folded(tokens) == text.to_lowercase(),
-            _ => matches(tokens, &text.chars().collect::<Vec<_>>(), usize::MAX),
-        },
-        (Ready::Value(Operand::Number(wanted)), Given::Number(given)) => ordered(comparison, given, wanted),
-        (Ready::Value(Operand::Date(wanted)), Given::Date(given)) => ordered(comparison, given, wanted),
-        (Ready::Value(Operand::Bool(wanted)), Given::Bool(given)) => wanted == given,
-        (Ready::Value(Operand::Binary(wanted)), Given::Binary(given)) => wanted == given,
-        (Ready::Value(Operand::Net(wanted)), Given::Ip(given)) => wanted.contains(given),
-        _ => false,
+/// A variable without a value is like no value at all: it agrees with nothing (IAM-6).
+fn among(comparison: Comparison, operands: &[Operand], value: &str, lookup: &Lookup<'_>) -> Option<bool> {
+    let agreeing = |agrees: &dyn Fn(&Operand) -> bool| Some(operands.iter().any(agrees));
+    match comparison {
+        Comparison::String | Comparison::StringLike | Comparison::Arn => agreeing(&|operand| {
+            let found = match operand {
+                Operand::Text(pattern) => pattern.matches(value, crate::pattern::EXACT, lookup),
+                Operand::Arn(pattern) => pattern.matches(value, lookup),
+                _ => None,
+            };
+            found == Some(true)
+        }),
+        Comparison::StringFolded => {
+            let value = value.to_lowercase();
+            let text = |pattern: &Pattern| pattern.text(lookup).map(|text| text.to_lowercase());
+            agreeing(&|operand| matches!(operand, Operand::Text(pattern) if text(pattern).as_ref() == Some(&value)))
+        }
+        Comparison::Number(order) => {
+            let value = operand::number(value)?;
+            agreeing(&|operand| matches!(operand, Operand::Number(wanted) if order.holds(value.cmp(wanted))))
+        }
+        Comparison::Date(order) => {
+            let value = operand::date(value)?;
+            agreeing(&|operand| matches!(operand, Operand::Date(wanted) if order.holds(value.cmp(wanted))))
+        }
+        Comparison::Bool => {
+            let value = operand::boolean(value)?;
+            agreeing(&|operand| matches!(operand, Operand::Bool(wanted) if *wanted == value))
+        }
+        Comparison::Binary => {
+            let value = operand::base64(value)?;
+            agreeing(&|operand| matches!(operand, Operand::Binary(wanted) if *wanted == value))
+        }
+        Comparison::Ip => {
+            let value = operand::address(value)?;
+            agreeing(&|operand| matches!(operand, Operand::Net(net) if net.contains(&value)))
+        }
     }
 }
 
-fn folded(tokens: &[Token]) -> String {
-    let text: String = tokens
-        .iter()
-        .map(|token| match token {
-            Token::Char(c) => *c,
-            Token::Any => '*',
-            Token::One => '?',
-        })
-        .collect();
-    text.to_lowercase()
-}
-
-fn ordered<T: PartialOrd>(comparison: Comparison, given: &T, wanted: &T) -> bool {
-    let (Comparison::Number(order) | Comparison::Date(order)) = comparison else {
-        return false;
-    };
-    match order {
-        Order::Equal => given == wanted,
-        Order::Less => given < wanted,
-        Order::LessOrEqual => given <= wanted,
-        Order::Greater => given > wanted,
-        Order::GreaterOrEqual => given >= wanted,
+impl Order {
+    /// Whether the request's value, so ordered against the policy's, is what the operator wants.
+    fn holds(self, found: Ordering) -> bool {
+        match self {
+            Self::Equal => found.is_eq(),
+            Self::Less => found.is_lt(),
+            Self::LessOrEqual => found.is_le(),
+            Self::Greater => found.is_gt(),
+            Self::GreaterOrEqual => found.is_ge(),
+        }
     }
-}
-
-/// A value of the request, read as the operator wants it.
-enum Given {
-    Text(String),
-    Number(f64),
-    Date(i64),
-    Bool(bool),
-    Binary(Vec<u8>),
-    Ip(std::net::IpAddr),
 }

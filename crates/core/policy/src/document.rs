@@ -1,11 +1,14 @@
 //! Policy documents: parsed once, with the position of what is wrong (IAM-1..IAM-6).
 
+mod json;
 mod read;
+mod resource;
 
-use crate::condition::{Lookup, Test, Truth};
+use crate::condition::{Test, Truth};
 use crate::explain::Position;
-use crate::pattern::{Pattern, Subject, Token, matches};
+use crate::pattern::{EXACT, Lookup, Pattern, Subject};
 use crate::principal::PrincipalElement;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -24,12 +27,15 @@ pub enum DocumentKind {
 
 /// What is wrong with a document, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message} (line {line}, column {column})")]
+#[error("{message} ({detail}, line {line}, column {column})")]
 pub struct MalformedPolicy {
+    /// AWS's words for a fault of this sort.
     pub message: String,
+    /// What is wrong at that place.
+    pub detail: String,
     /// Counted from 1.
     pub line: usize,
-    /// Counted from 1.
+    /// In characters, counted from 1.
     pub column: usize,
 }
 
@@ -37,6 +43,11 @@ pub struct MalformedPolicy {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
     pub(crate) statements: Vec<Statement>,
+    /// By the service of an action: the places of the statements that can speak to it. A statement with `*` or
+    /// `NotAction` is in every list.
+    by_service: BTreeMap<Box<str>, Box<[usize]>>,
+    /// The places of those that can speak to every service.
+    every_service: Box<[usize]>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +59,7 @@ pub(crate) enum Effect {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Statement {
     /// Where its text begins and where it has ended.
-    pub(crate) span: Option<(Position, Position)>,
+    pub(crate) span: (Position, Position),
     pub(crate) sid: Option<String>,
     pub(crate) effect: Effect,
     pub(crate) principal: Option<PrincipalElement>,
@@ -62,7 +73,25 @@ pub(crate) struct Statement {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Actions {
     pub(crate) negated: bool,
-    pub(crate) patterns: Vec<Vec<Token>>,
+    pub(crate) patterns: Vec<ActionPattern>,
+}
+
+/// Lower-cased, since case does not count (IAM-2).
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum ActionPattern {
+    /// `*`
+    All,
+    Of {
+        service: Box<str>,
+        name: Pattern,
+    },
+}
+
+/// An action that is asked about, lower-cased.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AskedAction<'t> {
+    pub(crate) service: &'t str,
+    pub(crate) name: &'t str,
 }
 
 /// `Resource` or `NotResource`.
@@ -80,6 +109,48 @@ impl Document {
     /// text, unknown operators, values that their operator cannot read.
     pub fn parse(text: &str, kind: DocumentKind) -> Result<Self, MalformedPolicy> {
         read::document(text, kind)
+    }
+
+    fn new(statements: Vec<Statement>) -> Self {
+        let mut services: BTreeMap<Box<str>, Vec<usize>> = BTreeMap::new();
+        let mut every = Vec::new();
+        for (place, statement) in statements.iter().enumerate() {
+            match statement.actions.services() {
+                Some(named) => named.into_iter().for_each(|service| {
+                    services.entry(service.into()).or_default().push(place);
+                }),
+                None => every.push(place),
+            }
+        }
+        let by_service = services.into_iter().map(|(service, mut places)| {
+            places.extend(&every);
+            places.sort_unstable();
+            (service, places.into())
+        });
+        Self {
+            by_service: by_service.collect(),
+            every_service: every.into(),
+            statements,
+        }
+    }
+
+    /// The statements that can speak to an action of a service, with their places.
+    pub(crate) fn speaking_to(&self, service: &str) -> impl Iterator<Item = (usize, &Statement)> {
+        let places = self.by_service.get(service).unwrap_or(&self.every_service);
+        places
+            .iter()
+            .filter_map(|place| self.statements.get(*place).map(|statement| (*place, statement)))
+    }
+
+    /// The condition keys that its conditions and variables name, lower-cased: what a simulation must be told.
+    pub fn context_keys(&self) -> BTreeSet<String> {
+        let mut keys = BTreeSet::new();
+        for statement in &self.statements {
+            let resources = statement.resources.iter().flat_map(|resources| &resources.patterns);
+            keys.extend(resources.flat_map(Pattern::keys).map(str::to_owned));
+            statement.tests.iter().for_each(|test| test.collect_keys(&mut keys));
+        }
+        keys
     }
 }
 
@@ -99,6 +170,11 @@ impl Compiled {
             kind,
             document: Document::parse(text, kind),
         }
+    }
+
+    /// The document, if the text can be read.
+    pub fn document(&self) -> Option<&Document> {
+        self.document.as_ref().ok()
     }
 
     /// What is wrong with the text, if it cannot be read.
@@ -135,22 +211,14 @@ impl fmt::Display for Effect {
 
 /// Whether a statement speaks to a request, principals aside.
 impl Statement {
-    pub(crate) fn applies(&self, action: &[char], resource: &Subject, lookup: &Lookup<'_>) -> bool {
-        let acts = self
-            .actions
-            .patterns
-            .iter()
-            .any(|tokens| matches(tokens, action, usize::MAX));
-        if acts == self.actions.negated {
+    pub(crate) fn applies(&self, action: AskedAction<'_>, resource: &Subject<'_>, lookup: &Lookup<'_>) -> bool {
+        if self.actions.list(action) == self.actions.negated {
             return false;
         }
-        if let Some(resources) = &self.resources {
-            let Some(listed) = resources.list(resource, lookup) else {
-                return false;
-            };
-            if listed == resources.negated {
-                return false;
-            }
+        if let Some(resources) = &self.resources
+            && !resources.cover(resource, self.effect, lookup)
+        {
+            return false;
         }
         self.conditions(lookup)
     }
@@ -161,7 +229,7 @@ impl Statement {
         for test in &self.tests {
             match test.evaluate(lookup) {
                 Truth::Holds => {}
-                Truth::Fails | Truth::Unset => return false,
+                Truth::Fails => return false,
                 Truth::Unreadable => unreadable = true,
             }
         }
@@ -169,22 +237,52 @@ impl Statement {
     }
 }
 
-impl Resources {
-    /// Whether the resource is listed; `None` when a variable has no value and nothing else decides (IAM-6).
-    fn list(&self, resource: &Subject, lookup: &Lookup<'_>) -> Option<bool> {
-        let value_of = |key: &str| match lookup(key) {
-            Some([one]) => Some(one.as_str()),
-            _ => None,
-        };
-        let mut unset = false;
-        for pattern in &self.patterns {
-            match pattern.resolve(value_of) {
-                Some(tokens) if resource.matched_by(&tokens) => return Some(true),
-                Some(_) => {}
-                None => unset = true,
+impl Actions {
+    fn list(&self, asked: AskedAction<'_>) -> bool {
+        self.patterns.iter().any(|pattern| match pattern {
+            ActionPattern::All => true,
+            ActionPattern::Of { service, name } => {
+                **service == *asked.service && name.matches(asked.name, EXACT, &|_| None) == Some(true)
             }
+        })
+    }
+
+    /// The services it can speak to; `None` for every one.
+    fn services(&self) -> Option<BTreeSet<&str>> {
+        if self.negated {
+            return None;
         }
-        if unset { None } else { Some(false) }
+        let service = |pattern| match pattern {
+            &ActionPattern::All => None,
+            ActionPattern::Of { service, .. } => Some(&**service),
+        };
+        self.patterns.iter().map(service).collect()
+    }
+}
+
+impl<'t> AskedAction<'t> {
+    /// `lowered` is `service:operation` in lower case.
+    pub(crate) fn new(lowered: &'t str) -> Self {
+        let (service, name) = lowered.split_once(':').unwrap_or((lowered, ""));
+        Self { service, name }
+    }
+}
+
+impl Resources {
+    /// Whether the element covers the resource. A pattern with a variable that has no value matches nothing (IAM-6). Within
+    /// NotResource that would cover all the world, so that an Allow then covers nothing.
+    fn cover(&self, resource: &Subject<'_>, effect: Effect, lookup: &Lookup<'_>) -> bool {
+        let mut unset = false;
+        let listed = self.patterns.iter().any(|pattern| {
+            let found = resource.matched_by(pattern, lookup);
+            unset |= found.is_none();
+            found == Some(true)
+        });
+        match (self.negated, effect) {
+            (false, _) => listed,
+            (true, Effect::Allow) => !listed && !unset,
+            (true, Effect::Deny) => !listed,
+        }
     }
 }
 

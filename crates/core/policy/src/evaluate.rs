@@ -1,9 +1,8 @@
 //! Evaluation order and decision (IAM-20..26, IAM-30..33).
 
-use crate::condition::Lookup;
-use crate::document::{DocumentKind, Effect, NamedPolicy};
+use crate::document::{AskedAction, DocumentKind, Effect, NamedPolicy};
 use crate::explain::{Cited, Denial, Explanation, Outcome, PolicyType, shown};
-use crate::pattern::Subject;
+use crate::pattern::{Lookup, Subject};
 use crate::principal::{AccountMeans, Named};
 use crate::question::{Authority, Question};
 use isolarium_model::{AccountId, Principal};
@@ -21,8 +20,10 @@ pub struct ResourceSide {
 /// A question made ready to be held against many statements.
 struct Asked<'a> {
     principal: &'a Principal,
-    action: Vec<char>,
-    resource: Subject,
+    /// Whether a permissions boundary is attached to the principal.
+    bounded: bool,
+    action: AskedAction<'a>,
+    resource: Subject<'a>,
     lookup: &'a Lookup<'a>,
 }
 
@@ -53,16 +54,18 @@ impl Asked<'_> {
                 });
                 continue;
             };
-            for (index, statement) in document.statements.iter().enumerate() {
+            for (index, statement) in document.speaking_to(self.action.service) {
                 let denying = statement.effect == Effect::Deny;
                 let named = match &statement.principal {
+                    // Whom NotPrincipal exempts, it denies all the same when a boundary is attached (IAM-5).
+                    Some(principal) if denying && principal.negated && self.bounded => Some(Named::Direct),
                     Some(principal) => principal.names(self.principal, denying, account),
                     None => Some(Named::Direct),
                 };
                 let Some(named) = named else { continue };
                 let better = said.allowed.as_ref().is_none_or(|(best, _)| named < *best);
                 let settled = if denying { said.denied.is_some() } else { !better };
-                if settled || !statement.applies(&self.action, &self.resource, self.lookup) {
+                if settled || !statement.applies(self.action, &self.resource, self.lookup) {
                     continue;
                 }
                 let cited = Cited {
@@ -70,7 +73,7 @@ impl Asked<'_> {
                     policy: policy.name.clone(),
                     index: Some(index),
                     sid: statement.sid.clone(),
-                    span: statement.span,
+                    span: Some(statement.span),
                 };
                 if denying {
                     said.denied = Some(cited);
@@ -104,9 +107,11 @@ pub fn evaluate(authority: &Authority, question: &Question, side: &ResourceSide)
             .or_else(|| authority.context.get(key))
             .map(Vec::as_slice)
     };
+    let action = question.action.to_ascii_lowercase();
     let asked = Asked {
+        bounded: authority.boundary.is_some(),
         principal,
-        action: question.action.to_ascii_lowercase().chars().collect(),
+        action: AskedAction::new(&action),
         resource: Subject::resource(&question.resource),
         lookup: &lookup,
     };

@@ -3,6 +3,7 @@
 //! [`granted::authorize`] is the only source of a [`granted::Granted`] request: an operation cannot run unasked
 //! (style rule 3).
 
+pub mod cache;
 mod condition;
 pub mod document;
 pub mod evaluate;
@@ -12,6 +13,7 @@ mod pattern;
 mod principal;
 pub mod question;
 
+pub use cache::{Address, CompiledCache};
 pub use document::{Compiled, Document, DocumentKind, MalformedPolicy, NamedPolicy};
 pub use evaluate::{ResourceSide, decide, evaluate};
 pub use explain::{Cited, Denial, Explanation, Outcome, PolicyType, Position, Reason};

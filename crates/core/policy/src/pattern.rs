@@ -1,25 +1,20 @@
 //! Texts of a policy that match other texts: wildcards and policy variables (IAM-4, IAM-6).
+//!
+//! A pattern is read once. Deciding allocates only where a pattern has variables.
 
-use std::borrow::Cow;
+/// Looks a lower-cased condition key up; `None` when the request does not have it.
+pub(crate) type Lookup<'a> = dyn Fn(&str) -> Option<&'a [String]> + 'a;
 
-/// One step of a matcher.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Token {
-    Char(char),
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    /// Text that stands for itself; never empty, never beside another one.
+    Text(Box<str>),
     /// `*`: any run of characters.
     Any,
     /// `?`: exactly one character.
     One,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Part {
-    Token(Token),
     /// `${key}` or `${key, 'default'}`, key lower-cased.
-    Variable {
-        key: String,
-        default: Option<String>,
-    },
+    Variable { key: Box<str>, default: Option<Box<str>> },
 }
 
 /// What a pattern's text may use.
@@ -37,53 +32,191 @@ pub struct BadVariable;
 
 /// A text with wildcards and variables, read once.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Pattern(Vec<Part>);
+pub(crate) struct Pattern {
+    parts: Box<[Part]>,
+    variables: bool,
+}
+
+/// Up to which case counts in a text that is matched.
+pub(crate) const EXACT: usize = usize::MAX;
 
 impl Pattern {
     pub(crate) fn parse(text: &str, rules: Rules) -> Result<Self, BadVariable> {
-        let mut parts = Vec::with_capacity(text.len());
+        let mut parts = Vec::new();
+        let mut plain = String::new();
+        let mut variables = false;
         let mut rest = text;
         while let Some(first) = rest.chars().next() {
-            if rules.variables
-                && let Some(inner) = rest.strip_prefix("${")
-            {
-                let (inside, after) = inner.split_once('}').ok_or(BadVariable)?;
-                parts.push(variable(inside)?);
-                rest = after;
-                continue;
+            let after = rest.get(first.len_utf8()..).unwrap_or("");
+            let part = match first {
+                '$' if rules.variables && after.starts_with('{') => {
+                    let (inside, after) = enclosed(after)?;
+                    rest = after;
+                    match variable(inside)? {
+                        Found::Literal(one) => {
+                            plain.push(one);
+                            continue;
+                        }
+                        Found::Variable(part) => part,
+                    }
+                }
+                '*' | '?' if rules.wildcards => {
+                    rest = after;
+                    if first == '*' { Part::Any } else { Part::One }
+                }
+                other => {
+                    plain.push(other);
+                    rest = after;
+                    continue;
+                }
+            };
+            variables |= matches!(part, Part::Variable { .. });
+            if !plain.is_empty() {
+                parts.push(Part::Text(std::mem::take(&mut plain).into()));
             }
-            parts.push(Part::Token(match first {
-                '*' if rules.wildcards => Token::Any,
-                '?' if rules.wildcards => Token::One,
-                other => Token::Char(other),
-            }));
-            rest = rest.get(first.len_utf8()..).unwrap_or("");
+            // Two stars beside each other are one.
+            if part != Part::Any || parts.last() != Some(&Part::Any) {
+                parts.push(part);
+            }
         }
-        Ok(Self(parts))
+        if !plain.is_empty() {
+            parts.push(Part::Text(plain.into()));
+        }
+        Ok(Self {
+            parts: parts.into(),
+            variables,
+        })
     }
 
-    /// The matcher with every variable replaced; `None` when a variable has neither value nor default. Replaced text is
-    /// literal: a tag's value cannot smuggle a wildcard in.
-    pub(crate) fn resolve<'v>(&self, value_of: impl Fn(&str) -> Option<&'v str>) -> Option<Vec<Token>> {
-        let mut tokens = Vec::with_capacity(self.0.len());
-        for part in &self.0 {
+    /// Condition keys that its variables name.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Variable { key, .. } => Some(&**key),
+            _ => None,
+        })
+    }
+
+    /// Whether it matches the whole text. From `fold_from` on, ASCII case does not count (IAM-9).
+    ///
+    /// `None` when a variable has no value: such a pattern is like no text at all (IAM-6). Replaced text is literal: a tag's
+    /// value cannot smuggle a wildcard in. Takes at most parts × characters steps.
+    pub(crate) fn matches(&self, text: &str, fold_from: usize, lookup: &Lookup<'_>) -> Option<bool> {
+        if !self.variables {
+            return Some(run(&self.parts, text, fold_from, &[]));
+        }
+        let mut values = Vec::with_capacity(self.parts.len());
+        for part in &self.parts {
+            values.push(match part {
+                Part::Variable { key, default } => match lookup(key) {
+                    Some([one]) => one.as_str(),
+                    None | Some([]) => default.as_deref()?,
+                    // A key with several values cannot stand for a text, default or not.
+                    Some(_) => return None,
+                },
+                _ => "",
+            });
+        }
+        Some(run(&self.parts, text, fold_from, &values))
+    }
+
+    /// The text with its variables replaced, for patterns without wildcards; `None` as in [`Self::matches`].
+    pub(crate) fn text(&self, lookup: &Lookup<'_>) -> Option<String> {
+        let mut whole = String::new();
+        for part in &self.parts {
             match part {
-                Part::Token(token) => tokens.push(*token),
-                Part::Variable { key, default } => {
-                    let value = value_of(key)
-                        .map(Cow::Borrowed)
-                        .or(default.as_deref().map(Cow::Borrowed))?;
-                    tokens.extend(value.chars().map(Token::Char));
-                }
+                Part::Text(text) => whole.push_str(text),
+                Part::Any => whole.push('*'),
+                Part::One => whole.push('?'),
+                Part::Variable { key, default } => match lookup(key) {
+                    Some([one]) => whole.push_str(one),
+                    None | Some([]) => whole.push_str(default.as_deref()?),
+                    Some(_) => return None,
+                },
             }
         }
-        Some(tokens)
+        Some(whole)
     }
 }
 
-fn variable(inside: &str) -> Result<Part, BadVariable> {
+fn run(parts: &[Part], text: &str, fold_from: usize, values: &[&str]) -> bool {
+    let (mut at_part, mut at) = (0, 0);
+    // Behind the last `*`, and up to where it has eaten.
+    let mut back: Option<(usize, usize)> = None;
+    loop {
+        let rest = text.get(at..).unwrap_or("");
+        let step = match parts.get(at_part) {
+            None if rest.is_empty() => return true,
+            None => None,
+            Some(Part::Any) => {
+                at_part += 1;
+                if at_part == parts.len() {
+                    return true;
+                }
+                back = Some((at_part, at));
+                continue;
+            }
+            Some(Part::One) => rest.chars().next().map(char::len_utf8),
+            Some(Part::Text(wanted)) => begins(rest, wanted, at, fold_from).then_some(wanted.len()),
+            Some(Part::Variable { .. }) => {
+                let wanted = values.get(at_part).copied().unwrap_or("");
+                begins(rest, wanted, at, fold_from).then_some(wanted.len())
+            }
+        };
+        if let Some(length) = step {
+            at_part += 1;
+            at += length;
+            continue;
+        }
+        // The last `*` eats one character more.
+        let Some((behind, eaten)) = back else { return false };
+        let Some(more) = text.get(eaten..).and_then(|rest| rest.chars().next()) else {
+            return false;
+        };
+        at = eaten + more.len_utf8();
+        at_part = behind;
+        back = Some((behind, at));
+    }
+}
+
+/// Whether `rest`, which begins at byte `at` of its text, begins with `wanted`.
+fn begins(rest: &str, wanted: &str, at: usize, fold_from: usize) -> bool {
+    if fold_from == EXACT {
+        return rest.as_bytes().starts_with(wanted.as_bytes());
+    }
+    rest.len() >= wanted.len()
+        && rest
+            .bytes()
+            .zip(wanted.bytes())
+            .enumerate()
+            .all(|(nth, (given, wanted))| {
+                given == wanted || (at + nth >= fold_from && given.eq_ignore_ascii_case(&wanted))
+            })
+}
+
+enum Found {
+    Literal(char),
+    Variable(Part),
+}
+
+/// Takes `{…}` off; a `}` within quotes does not end it.
+fn enclosed(text: &str) -> Result<(&str, &str), BadVariable> {
+    let mut quoted = false;
+    for (at, c) in text.char_indices() {
+        match c {
+            '\'' => quoted = !quoted,
+            '}' if !quoted => {
+                let inside = text.get(1..at).ok_or(BadVariable)?;
+                return Ok((inside, text.get(at + 1..).unwrap_or("")));
+            }
+            _ => {}
+        }
+    }
+    Err(BadVariable)
+}
+
+fn variable(inside: &str) -> Result<Found, BadVariable> {
     if let "*" | "?" | "$" = inside {
-        return Ok(Part::Token(Token::Char(inside.chars().next().ok_or(BadVariable)?)));
+        return inside.chars().next().map(Found::Literal).ok_or(BadVariable);
     }
     let (key, default) = match inside.split_once(',') {
         None => (inside, None),
@@ -92,258 +225,118 @@ fn variable(inside: &str) -> Result<Part, BadVariable> {
                 .trim()
                 .strip_prefix('\'')
                 .and_then(|text| text.strip_suffix('\''));
-            (key, Some(quoted.ok_or(BadVariable)?.to_owned()))
+            (key, Some(quoted.ok_or(BadVariable)?))
         }
     };
     let key = key.trim();
-    let well_formed = key.contains(':') && !key.contains(['$', '{', '*', '?']);
+    let well_formed = key.contains(':') && !key.contains(['$', '{', '*', '?', '\'']);
     if !well_formed {
         return Err(BadVariable);
     }
-    Ok(Part::Variable {
-        key: key.to_lowercase(),
-        default,
-    })
+    Ok(Found::Variable(Part::Variable {
+        key: key.to_lowercase().into(),
+        default: default.map(Into::into),
+    }))
 }
 
-/// Whether the tokens match the whole text. Characters at or after `fold_from` are compared without regard to ASCII
-/// case (IAM-9). Takes at most tokens × characters steps.
-pub(crate) fn matches(tokens: &[Token], text: &[char], fold_from: usize) -> bool {
-    let (mut at_token, mut at_char) = (0, 0);
-    // Where the last `*` was, and up to where it has eaten.
-    let mut back: Option<(usize, usize)> = None;
-    while let Some(given) = text.get(at_char) {
-        let step = match tokens.get(at_token) {
-            Some(Token::Any) => {
-                back = Some((at_token, at_char));
-                at_token += 1;
-                continue;
-            }
-            Some(Token::One) => true,
-            Some(Token::Char(wanted)) => {
-                wanted == given || (at_char >= fold_from && wanted.eq_ignore_ascii_case(given))
-            }
-            None => false,
-        };
-        if step {
-            at_token += 1;
-            at_char += 1;
-        } else if let Some((star, eaten)) = back {
-            back = Some((star, eaten + 1));
-            at_token = star + 1;
-            at_char = eaten + 1;
-        } else {
-            return false;
-        }
-    }
-    tokens.iter().skip(at_token).all(|token| *token == Token::Any)
+/// Whether a text holds a variable, read as [`Pattern::parse`] reads it.
+pub(crate) fn has_variable(text: &str) -> bool {
+    let rules = Rules {
+        wildcards: true,
+        variables: true,
+    };
+    Pattern::parse(text, rules).map_or(true, |pattern| pattern.variables)
 }
 
-/// A text to be matched, with the place from which case does not count.
-#[derive(Clone, Debug)]
-pub(crate) struct Subject {
-    chars: Vec<char>,
+/// A resource that is asked about, with the place from which case does not count.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Subject<'t> {
+    pub(crate) text: &'t str,
     fold_from: usize,
 }
 
-impl Subject {
+impl<'t> Subject<'t> {
     /// The names of SageMaker's resources are compared without regard to case (IAM-9, D-8); all else counts case.
-    pub(crate) fn resource(text: &str) -> Self {
-        let mut fold_from = usize::MAX;
+    pub(crate) fn resource(text: &'t str) -> Self {
+        let mut fold_from = EXACT;
         let mut parts = text.splitn(6, ':');
-        if parts.next() == Some("arn") && parts.nth(1) == Some("sagemaker") && parts.nth(2).is_some() {
-            fold_from = text
-                .chars()
-                .enumerate()
-                .filter(|(_, c)| *c == ':')
-                .nth(4)
-                .map_or(usize::MAX, |(at, _)| at + 1);
+        if parts.next() == Some("arn")
+            && parts.nth(1) == Some("sagemaker")
+            && let Some(name) = parts.nth(2)
+        {
+            fold_from = text.len() - name.len();
         }
-        Self {
-            chars: text.chars().collect(),
-            fold_from,
-        }
+        Self { text, fold_from }
     }
 
-    pub(crate) fn matched_by(&self, tokens: &[Token]) -> bool {
-        matches(tokens, &self.chars, self.fold_from)
+    /// As [`Pattern::matches`].
+    pub(crate) fn matched_by(&self, pattern: &Pattern, lookup: &Lookup<'_>) -> Option<bool> {
+        pattern.matches(self.text, self.fold_from, lookup)
     }
+}
 
-    /// ArnLike: six parts, each matched by itself, so that no wildcard reaches across a colon (IAM-4, IAM-13).
-    pub(crate) fn matched_as_arn(&self, tokens: &[Token]) -> bool {
-        let mut wanted = tokens.splitn(6, |token| *token == Token::Char(':'));
-        let mut given = self.chars.splitn(6, |c| *c == ':');
-        for part in 0..6 {
-            let (Some(wanted), Some(given)) = (wanted.next(), given.next()) else {
-                return false;
+/// A pattern of `ArnLike`: six parts, each matched by itself, so that neither a wildcard nor a variable's value reaches
+/// across a colon (IAM-4, IAM-13).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ArnPattern {
+    /// Fewer than six match nothing.
+    parts: Box<[Pattern]>,
+}
+
+impl ArnPattern {
+    pub(crate) fn parse(text: &str, rules: Rules) -> Result<Self, BadVariable> {
+        let mut parts = Vec::with_capacity(6);
+        let mut rest = text;
+        while parts.len() < 5 {
+            let Some((part, after)) = split_part(rest, rules.variables)? else {
+                break;
             };
-            let fold = part == 5 && self.fold_from != usize::MAX;
-            if !matches(wanted, given, if fold { 0 } else { usize::MAX }) {
-                return false;
+            parts.push(Pattern::parse(part, rules)?);
+            rest = after;
+        }
+        parts.push(Pattern::parse(rest, rules)?);
+        Ok(Self { parts: parts.into() })
+    }
+
+    /// Condition keys that its variables name.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.parts.iter().flat_map(Pattern::keys)
+    }
+
+    /// As [`Pattern::matches`].
+    pub(crate) fn matches(&self, text: &str, lookup: &Lookup<'_>) -> Option<bool> {
+        let folds = Subject::resource(text).fold_from != EXACT;
+        let mut given = text.splitn(6, ':');
+        let mut all = self.parts.len() == 6;
+        for (at, part) in self.parts.iter().enumerate() {
+            let fold_from = if folds && at == 5 { 0 } else { EXACT };
+            match given.next() {
+                // Every part is asked, so that a missing value never depends on the order.
+                Some(given) => all &= part.matches(given, fold_from, lookup)?,
+                None => all = false,
             }
         }
-        true
+        Some(all)
     }
+}
+
+/// The text up to the next colon outside of a variable, and what follows it; `None` when there is no such colon.
+fn split_part(text: &str, variables: bool) -> Result<Option<(&str, &str)>, BadVariable> {
+    let mut at = 0;
+    while let Some(rest) = text.get(at..)
+        && let Some(first) = rest.chars().next()
+    {
+        if variables && let Some(inner) = rest.strip_prefix('$').filter(|inner| inner.starts_with('{')) {
+            let (_, after) = enclosed(inner)?;
+            at = text.len() - after.len();
+        } else if first == ':' {
+            return Ok(text.get(..at).zip(text.get(at + 1..)));
+        } else {
+            at += first.len_utf8();
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn like(pattern: &str, text: &str) -> bool {
-        let pattern = Pattern::parse(
-            pattern,
-            Rules {
-                wildcards: true,
-                variables: false,
-            },
-        )
-        .unwrap();
-        Subject::resource(text).matched_by(&pattern.resolve(|_| None).unwrap())
-    }
-
-    fn arn_like(pattern: &str, text: &str) -> bool {
-        let pattern = Pattern::parse(
-            pattern,
-            Rules {
-                wildcards: true,
-                variables: false,
-            },
-        )
-        .unwrap();
-        Subject::resource(text).matched_as_arn(&pattern.resolve(|_| None).unwrap())
-    }
-
-    /// Proves: IAM-4
-    #[test]
-    fn wildcards_match_runs_and_single_characters() {
-        for (pattern, text) in [
-            ("*", ""),
-            ("*", "a/b:c"),
-            ("a*c", "abbc"),
-            ("a*c*", "acc"),
-            ("?", "ü"),
-            ("a?c", "abc"),
-            ("**", "x"),
-        ] {
-            assert!(like(pattern, text), "{pattern} {text}");
-        }
-        for (pattern, text) in [
-            ("", "a"),
-            ("?", ""),
-            ("a?c", "ac"),
-            ("a*c", "ab"),
-            ("A", "a"),
-            ("a", "ab"),
-        ] {
-            assert!(!like(pattern, text), "{pattern} {text}");
-        }
-    }
-
-    /// Proves: IAM-4, IAM-13
-    #[test]
-    fn arn_wildcards_stay_within_their_part() {
-        let arn = "arn:aws:iam::123456789012:role/a:b/c";
-        for pattern in [
-            "arn:aws:iam::*:role/*",
-            "arn:*:*:*:*:*",
-            "arn:aws:iam::123456789012:role/a:b/c",
-        ] {
-            assert!(arn_like(pattern, arn), "{pattern}");
-        }
-        for pattern in [
-            "*",
-            "arn:*",
-            "arn:aws:*:role/a:b/c",
-            "arn:aws:iam:*",
-            "arn:aws:iam::*:user/*",
-        ] {
-            assert!(!arn_like(pattern, arn), "{pattern}");
-        }
-    }
-
-    /// Proves: IAM-9
-    #[test]
-    fn only_names_of_sagemaker_resources_fold_case() {
-        let arn = "arn:aws:sagemaker:us-west-2:123456789012:endpoint/myendpoint";
-        assert!(like(
-            "arn:aws:sagemaker:us-west-2:123456789012:endpoint/myEndpoint",
-            arn
-        ));
-        assert!(like("arn:aws:sagemaker:*:endpoint/MY*", arn));
-        assert!(arn_like("arn:aws:sagemaker:*:*:endpoint/MyEndpoint", arn));
-        assert!(!like(
-            "arn:aws:SageMaker:us-west-2:123456789012:endpoint/myendpoint",
-            arn
-        ));
-        assert!(like("arn:aws:s3:::b/Key", "arn:aws:s3:::b/Key"), "control");
-        assert!(!like("arn:aws:s3:::b/Key", "arn:aws:s3:::b/key"));
-    }
-
-    #[test]
-    fn many_stars_do_not_take_exponential_time() {
-        let pattern = "*a".repeat(200);
-        assert!(!like(&format!("{pattern}b"), &"a".repeat(2_000)));
-    }
-
-    /// Proves: IAM-6
-    #[test]
-    fn variables_are_replaced_by_literal_text() {
-        let rules = Rules {
-            wildcards: true,
-            variables: true,
-        };
-        let value = |key: &str| (key == "aws:username").then_some("a*");
-        let matched = |pattern: &str, text: &str| {
-            let tokens = Pattern::parse(pattern, rules).unwrap().resolve(value);
-            tokens.map(|tokens| Subject::resource(text).matched_by(&tokens))
-        };
-        assert_eq!(matched("home/${aws:UserName}/*", "home/a*/x"), Some(true));
-        assert_eq!(
-            matched("home/${aws:username}", "home/abc"),
-            Some(false),
-            "the value's star is no wildcard"
-        );
-        assert_eq!(matched("${aws:none}", "x"), None);
-        assert_eq!(matched("${aws:none, 'x'}", "x"), Some(true));
-        assert_eq!(matched("${*}${?}${$}", "*?$"), Some(true));
-        assert_eq!(matched("${*}", "x"), Some(false));
-        for bad in ["${aws:username", "${}", "${plain}", "${aws:a, b}", "${${aws:a}}"] {
-            assert_eq!(Pattern::parse(bad, rules), Err(BadVariable), "{bad}");
-        }
-        let old = Rules {
-            variables: false,
-            ..rules
-        };
-        let tokens = Pattern::parse("${aws:username}", old).unwrap().resolve(value).unwrap();
-        assert!(Subject::resource("${aws:username}").matched_by(&tokens));
-    }
-
-    /// The definition, spelled out: slow, and plainly right.
-    fn naive(tokens: &[Token], text: &[char]) -> bool {
-        match (tokens.split_first(), text.split_first()) {
-            (None, None) => true,
-            (Some((Token::Any, rest)), None) => naive(rest, text),
-            (Some((Token::Any, rest)), Some((_, after))) => naive(rest, text) || naive(tokens, after),
-            (Some((Token::One, rest)), Some((_, after))) => naive(rest, after),
-            (Some((Token::Char(wanted), rest)), Some((given, after))) => wanted == given && naive(rest, after),
-            _ => false,
-        }
-    }
-
-    proptest::proptest! {
-        /// Proves: IAM-4
-        #[test]
-        fn the_matcher_agrees_with_the_definition(pattern in "[ab*?]{0,9}", text in "[ab]{0,12}") {
-            let tokens = Pattern::parse(&pattern, Rules { wildcards: true, variables: false }).unwrap();
-            let tokens = tokens.resolve(|_| None).unwrap();
-            let text: Vec<char> = text.chars().collect();
-            proptest::prop_assert_eq!(matches(&tokens, &text, usize::MAX), naive(&tokens, &text));
-        }
-
-        #[test]
-        fn no_text_breaks_the_reader(text in ".{0,40}") {
-            let _ = Pattern::parse(&text, Rules { wildcards: true, variables: true });
-        }
-    }
-}
+mod tests;

@@ -1,16 +1,19 @@
 //! Values of conditions, read as their operator wants them.
 
-use super::{BadCondition, Comparison, Given};
-use crate::pattern::{Pattern, Rules};
+use super::decimal::Decimal;
+use super::{BadCondition, Comparison};
+use crate::pattern::{ArnPattern, Pattern, Rules};
 use base64::Engine;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// A value that a policy names.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Operand {
     Text(Pattern),
-    Number(f64),
+    Arn(ArnPattern),
+    Number(Decimal),
     /// Milliseconds since the epoch.
     Date(i64),
     Bool(bool),
@@ -25,11 +28,15 @@ impl Operand {
         value: &str,
         variables: bool,
     ) -> Result<Self, BadCondition> {
-        let wildcards = matches!(comparison, Comparison::StringLike | Comparison::Arn);
+        let rules = Rules {
+            wildcards: matches!(comparison, Comparison::StringLike | Comparison::Arn),
+            variables,
+        };
         let found = match comparison {
-            Comparison::String | Comparison::StringFolded | Comparison::StringLike | Comparison::Arn => {
-                Some(Self::Text(Pattern::parse(value, Rules { wildcards, variables })?))
+            Comparison::String | Comparison::StringFolded | Comparison::StringLike => {
+                Some(Self::Text(Pattern::parse(value, rules)?))
             }
+            Comparison::Arn => Some(Self::Arn(ArnPattern::parse(value, rules)?)),
             Comparison::Number(_) => number(value).map(Self::Number),
             Comparison::Date(_) => date(value).map(Self::Date),
             Comparison::Bool => boolean(value).map(Self::Bool),
@@ -42,39 +49,33 @@ impl Operand {
         })
     }
 
-    /// Reads a value of the request; `None` when it has not the operator's type.
-    pub(super) fn read(comparison: Comparison, value: &str) -> Option<Given> {
-        Some(match comparison {
-            Comparison::String | Comparison::StringFolded | Comparison::StringLike | Comparison::Arn => {
-                Given::Text(value.into())
-            }
-            Comparison::Number(_) => Given::Number(number(value)?),
-            Comparison::Date(_) => Given::Date(date(value)?),
-            Comparison::Bool => Given::Bool(boolean(value)?),
-            Comparison::Binary => Given::Binary(base64(value)?),
-            Comparison::Ip => Given::Ip(value.parse().ok()?),
-        })
+    pub(super) fn collect_keys(&self, keys: &mut BTreeSet<String>) {
+        match self {
+            Self::Text(pattern) => keys.extend(pattern.keys().map(str::to_owned)),
+            Self::Arn(pattern) => keys.extend(pattern.keys().map(str::to_owned)),
+            _ => {}
+        }
     }
 }
 
-fn number(text: &str) -> Option<f64> {
-    let plain = text
-        .bytes()
-        .all(|b| b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.' | b'e' | b'E'));
-    text.parse::<f64>().ok().filter(|value| plain && value.is_finite())
+pub(super) fn number(text: &str) -> Option<Decimal> {
+    text.parse().ok()
 }
 
-fn boolean(text: &str) -> Option<bool> {
-    match text.to_ascii_lowercase().as_str() {
-        "true" => Some(true),
-        "false" => Some(false),
-        _ => None,
+pub(super) fn boolean(text: &str) -> Option<bool> {
+    let is = |word: &str| text.eq_ignore_ascii_case(word);
+    if is("true") {
+        Some(true)
+    } else if is("false") {
+        Some(false)
+    } else {
+        None
     }
 }
 
 /// ISO 8601 in the forms of its W3C profile, from a year to a full time with offset, or seconds since the epoch. Four
 /// digits are a year. A time without offset is UTC.
-fn date(text: &str) -> Option<i64> {
+pub(super) fn date(text: &str) -> Option<i64> {
     if text.len() > 4
         && let Ok(seconds) = text.parse::<i64>()
     {
@@ -93,16 +94,29 @@ fn date(text: &str) -> Option<i64> {
     whole.parse::<jiff::Timestamp>().ok().map(|time| time.as_millisecond())
 }
 
+/// An address; one of IPv4 written as IPv6 is one of IPv4.
+pub(super) fn address(text: &str) -> Option<IpAddr> {
+    text.parse::<IpAddr>().ok().map(|address| address.to_canonical())
+}
+
 /// A network, or an address as the network that holds it alone. Host bits are ignored.
 fn net(text: &str) -> Option<IpNet> {
-    match text.parse::<IpNet>() {
-        Ok(net) => Some(net.trunc()),
-        Err(_) => text.parse::<IpAddr>().ok().map(IpNet::from),
+    let net = match text.parse::<IpNet>() {
+        Ok(net) => net.trunc(),
+        Err(_) => IpNet::from(address(text)?),
+    };
+    // ::ffff:0:0/96 and narrower is IPv4.
+    if let IpNet::V6(six) = net
+        && let Some(length) = six.prefix_len().checked_sub(96)
+        && let Some(four) = six.addr().to_ipv4_mapped()
+    {
+        return Ipv4Net::new(four, length).ok().map(IpNet::V4);
     }
+    Some(net)
 }
 
 /// Standard base64 with padding.
-fn base64(text: &str) -> Option<Vec<u8>> {
+pub(super) fn base64(text: &str) -> Option<Vec<u8>> {
     base64::engine::general_purpose::STANDARD.decode(text).ok()
 }
 
@@ -125,6 +139,35 @@ mod tests {
         }
         for bad in ["", "soon", "2026-13-01", "2026-1-1", "26"] {
             assert_eq!(date(bad), None, "{bad}");
+        }
+    }
+
+    /// Proves: IAM-13
+    #[test]
+    fn networks_read_with_and_without_length() {
+        let within = |net_text: &str, text: &str| net(net_text).unwrap().contains(&address(text).unwrap());
+        for (wanted, given) in [
+            ("10.0.0.0/8", "10.1.2.3"),
+            ("10.9.9.9/8", "10.1.2.3"),
+            ("10.1.2.3", "10.1.2.3"),
+            ("0.0.0.0/0", "203.0.113.9"),
+            ("10.0.0.0/8", "::ffff:10.1.2.3"),
+            ("::ffff:10.0.0.0/104", "10.1.2.3"),
+            ("2001:db8::/32", "2001:DB8:0:0::1"),
+            ("::/0", "2001:db8::1"),
+        ] {
+            assert!(within(wanted, given), "{wanted} {given}");
+        }
+        for (wanted, given) in [
+            ("10.1.2.3", "10.1.2.4"),
+            ("10.0.0.0/8", "11.0.0.1"),
+            ("0.0.0.0/0", "2001:db8::1"),
+            ("::/0", "10.1.2.3"),
+        ] {
+            assert!(!within(wanted, given), "{wanted} {given}");
+        }
+        for bad in ["", "10.0/8", "10.0.0.0/33", "host", "10.0.0.1 "] {
+            assert_eq!(net(bad), None, "{bad}");
         }
     }
 

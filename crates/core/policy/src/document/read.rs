@@ -1,477 +1,335 @@
-//! JSON to documents. serde's visitors give every error its place in the text.
+//! JSON to documents: the shape of a policy, and what each kind must and must not hold (IAM-1..IAM-6).
 
-use super::{Actions, Document, DocumentKind, Effect, MalformedPolicy, Resources, Statement};
+pub(super) mod wrong;
+
+use super::json::{self, Member, Node, Value};
+use super::{ActionPattern, Actions, Document, DocumentKind, Effect, MalformedPolicy, Resources, Statement};
 use crate::condition::Test;
+use crate::explain::Position;
 use crate::pattern::{Pattern, Rules};
 use crate::principal::{PrincipalElement, PrincipalEntry};
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::collections::HashSet;
-use std::fmt;
+use wrong::Wrong;
 
 pub(super) fn document(text: &str, kind: DocumentKind) -> Result<Document, MalformedPolicy> {
-    let mut reader = serde_json::Deserializer::from_str(text);
-    let raw = Root(kind)
-        .deserialize(&mut reader)
-        .and_then(|document| reader.end().map(|()| document));
-    raw.map_err(|error| {
-        // At the very beginning serde_json counts from nought.
-        let (line, column) = (error.line().max(1), error.column().max(1));
-        let message = error.to_string();
-        // serde_json repeats the place behind the text.
-        let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
-        MalformedPolicy { message, line, column }
-    })
+    let root = json::read(text).map_err(|fault| (fault.at, Wrong::NotJson(fault.detail)));
+    root.and_then(|root| Reader { kind }.document(&root))
+        .map_err(|(at, wrong)| MalformedPolicy {
+            message: wrong.message(kind),
+            detail: wrong.detail(),
+            line: at.line,
+            column: at.column,
+        })
 }
 
-/// A string, or a list of strings. With `scalars`, numbers and booleans count as their text.
-struct Texts {
-    scalars: bool,
-    /// Within a list: no further list.
-    listed: bool,
+type Read<T> = Result<T, (Position, Wrong)>;
+
+fn shape<T>(node: &Node, detail: &str) -> Read<T> {
+    Err((node.at, Wrong::Shape(detail.into())))
 }
 
-impl<'de> DeserializeSeed<'de> for Texts {
-    type Value = Vec<String>;
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Vec<String>, D::Error> {
-        reader.deserialize_any(self)
-    }
+/// A text with its place.
+struct Placed<'n> {
+    at: Position,
+    text: &'n str,
 }
 
-impl<'de> Visitor<'de> for Texts {
-    type Value = Vec<String>;
+/// A string, or a list of strings.
+fn texts(node: &Node) -> Read<Vec<Placed<'_>>> {
+    let nodes = match &node.value {
+        Value::List(list) => list.as_slice(),
+        _ => std::slice::from_ref(node),
+    };
+    nodes
+        .iter()
+        .map(|node| match &node.value {
+            Value::Text(text) => Ok(Placed { at: node.at, text }),
+            _ => shape(node, "a string or a list of strings is expected"),
+        })
+        .collect()
+}
 
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string or a list of strings")
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Vec<String>, E> {
-        Ok(vec![text.into()])
-    }
-
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Vec<String>, E> {
-        self.scalar(value)
-    }
-
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Vec<String>, E> {
-        self.scalar(value)
-    }
-
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Vec<String>, E> {
-        self.scalar(value)
-    }
-
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Vec<String>, E> {
-        self.scalar(value)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<String>, A::Error> {
-        if self.listed {
-            return Err(A::Error::custom("a list within a list"));
-        }
-        let mut found = Vec::new();
-        while let Some(values) = list.next_element_seed(Texts {
-            scalars: self.scalars,
-            listed: true,
-        })? {
-            found.extend(values);
-        }
-        if found.is_empty() {
-            Err(A::Error::custom("an empty list"))
-        } else {
-            Ok(found)
-        }
+fn one_text(node: &Node) -> Read<&str> {
+    match &node.value {
+        Value::Text(text) => Ok(text),
+        _ => shape(node, "a string is expected"),
     }
 }
 
-impl Texts {
-    fn scalar<E: Error>(self, value: impl fmt::Display) -> Result<Vec<String>, E> {
-        if self.scalars {
-            Ok(vec![value.to_string()])
-        } else {
-            Err(E::custom("a string or a list of strings is needed"))
-        }
+fn object<'n>(node: &'n Node, what: &str) -> Read<&'n [Member]> {
+    match &node.value {
+        Value::Object(members) => Ok(members),
+        _ => shape(node, &format!("{what} is an object")),
     }
 }
 
-fn texts<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Vec<String>, A::Error> {
-    map.next_value_seed(Texts {
-        scalars: false,
-        listed: false,
-    })
+struct Reader {
+    kind: DocumentKind,
 }
 
-fn one_text<'de, A: MapAccess<'de>>(map: &mut A, element: &str) -> Result<String, A::Error> {
-    let mut values = texts(map)?;
-    match (values.pop(), values.is_empty()) {
-        (Some(value), true) => Ok(value),
-        _ => Err(A::Error::custom(format!("{element} takes one string"))),
-    }
+/// A statement whose elements are known, but not yet read.
+#[derive(Default)]
+struct Raw<'n> {
+    sid: Option<Placed<'n>>,
+    effect: Option<Effect>,
+    principal: Option<(bool, &'n Node)>,
+    action: Option<(bool, &'n Node)>,
+    resource: Option<(bool, &'n Node)>,
+    condition: Option<&'n Node>,
 }
 
-/// Refuses a second use of a key.
-fn first_use<E: Error>(seen: &mut HashSet<String>, key: &str) -> Result<(), E> {
-    if seen.insert(key.into()) {
-        Ok(())
-    } else {
-        Err(E::custom(format!("{key} appears twice")))
-    }
-}
-
-struct Root(DocumentKind);
-
-impl<'de> DeserializeSeed<'de> for Root {
-    type Value = Document;
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Document, D::Error> {
-        reader.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Root {
-    type Value = Document;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a policy document, which is a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Document, A::Error> {
-        let mut seen = HashSet::new();
+impl Reader {
+    fn document(&self, root: &Node) -> Read<Document> {
         let mut variables = false;
-        let mut raw = None;
-        while let Some(key) = map.next_key::<String>()? {
-            first_use(&mut seen, &key)?;
+        let mut found = None;
+        for Member { at, key, node } in object(root, "a policy document")? {
             match key.as_str() {
-                "Version" => match one_text(&mut map, "Version")?.as_str() {
+                "Version" => match one_text(node)? {
                     "2012-10-17" => variables = true,
                     "2008-10-17" => {}
-                    _ => return Err(A::Error::custom("Version is neither 2012-10-17 nor 2008-10-17")),
+                    _ => return shape(node, "Version is neither 2012-10-17 nor 2008-10-17"),
                 },
-                "Id" => drop(one_text(&mut map, "Id")?),
-                "Statement" => raw = Some(map.next_value_seed(Statements(self.0))?),
-                other => return Err(A::Error::custom(format!("unknown element {other}"))),
+                "Id" => drop(one_text(node)?),
+                "Statement" => found = Some(node),
+                other => return Err((*at, Wrong::Unknown(other.into()))),
             }
         }
-        let raw = raw.ok_or_else(|| A::Error::custom("the element Statement is missing"))?;
-        // Version may follow the statements, and decides whether they have variables.
+        let statements = found.ok_or((root.at, Wrong::Missing("Statement")))?;
+        let nodes = match &statements.value {
+            Value::List(list) if list.is_empty() => return shape(statements, "there is no statement"),
+            Value::List(list) => list.as_slice(),
+            _ => std::slice::from_ref(statements),
+        };
+        // First the shape of all, then what they say: AWS reports in this order too.
+        let raw = nodes.iter().map(|node| self.elements(node)).collect::<Read<Vec<_>>>()?;
         let mut sids = HashSet::new();
-        let mut statements = Vec::with_capacity(raw.len());
-        for statement in raw {
-            if let Some(sid) = statement.sid.as_deref().filter(|sid| !sid.is_empty())
-                && !sids.insert(sid.to_owned())
-            {
-                return Err(A::Error::custom(format!("the Sid {sid} appears twice")));
-            }
-            statements.push(statement.compile(self.0, variables).map_err(A::Error::custom)?);
+        for sid in raw.iter().filter_map(|raw| raw.sid.as_ref()) {
+            self.sid(sid, &mut sids)?;
         }
-        Ok(Document { statements })
-    }
-}
-
-struct Statements(DocumentKind);
-
-impl<'de> DeserializeSeed<'de> for Statements {
-    type Value = Vec<Raw>;
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Vec<Raw>, D::Error> {
-        reader.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Statements {
-    type Value = Vec<Raw>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a statement or a list of statements")
+        let statements = nodes
+            .iter()
+            .zip(raw)
+            .map(|(node, raw)| self.statement(node, raw, variables));
+        Ok(Document::new(statements.collect::<Read<_>>()?))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Vec<Raw>, A::Error> {
-        One(self.0).visit_map(map).map(|raw| vec![raw])
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Raw>, A::Error> {
-        let mut found = Vec::new();
-        while let Some(raw) = list.next_element_seed(One(self.0))? {
-            found.push(raw);
+    fn sid<'n>(&self, sid: &Placed<'n>, seen: &mut HashSet<&'n str>) -> Read<()> {
+        let of_iam = matches!(self.kind, DocumentKind::Identity | DocumentKind::Trust);
+        if of_iam && !sid.text.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            return Err((sid.at, Wrong::Sid(sid.text.into())));
         }
-        if found.is_empty() {
-            Err(A::Error::custom("Statement is an empty list"))
-        } else {
-            Ok(found)
+        if !sid.text.is_empty() && !seen.insert(sid.text) {
+            return Err((sid.at, Wrong::SameSid(sid.text.into())));
         }
-    }
-}
-
-/// A statement before its version is known.
-#[derive(Default)]
-struct Raw {
-    sid: Option<String>,
-    effect: Option<Effect>,
-    principal: Option<PrincipalElement>,
-    actions: Option<(bool, Vec<String>)>,
-    resources: Option<(bool, Vec<String>)>,
-    conditions: Vec<(String, String, Vec<String>)>,
-}
-
-struct One(DocumentKind);
-
-impl<'de> DeserializeSeed<'de> for One {
-    type Value = Raw;
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Raw, D::Error> {
-        reader.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for One {
-    type Value = Raw;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a statement, which is a JSON object")
+        Ok(())
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Raw, A::Error> {
-        let mut seen = HashSet::new();
+    fn elements<'n>(&self, node: &'n Node) -> Read<Raw<'n>> {
         let mut raw = Raw::default();
-        while let Some(key) = map.next_key::<String>()? {
-            // An element and its Not form exclude each other.
-            first_use(&mut seen, key.strip_prefix("Not").unwrap_or(&key))?;
+        for Member { at, key, node } in object(node, "a statement")? {
             let negated = key.starts_with("Not");
+            // An element and its Not form exclude each other.
+            let put = |slot: &mut Option<(bool, &'n Node)>| match slot.replace((negated, node)) {
+                None => Ok(()),
+                Some(_) => Err((*at, Wrong::Shape(format!("{key} stands beside its opposite")))),
+            };
             match key.as_str() {
-                "Sid" => raw.sid = Some(one_text(&mut map, "Sid")?),
+                "Sid" => {
+                    let text = one_text(node)?;
+                    raw.sid = Some(Placed { at: node.at, text });
+                }
                 "Effect" => {
-                    raw.effect = Some(match one_text(&mut map, "Effect")?.as_str() {
+                    raw.effect = Some(match one_text(node)? {
                         "Allow" => Effect::Allow,
                         "Deny" => Effect::Deny,
-                        _ => return Err(A::Error::custom("Effect is neither Allow nor Deny")),
+                        other => return Err((node.at, Wrong::Effect(other.into()))),
                     });
                 }
                 "Principal" | "NotPrincipal" => {
-                    if self.0 == DocumentKind::Identity {
-                        return Err(A::Error::custom(format!(
-                            "Policy document should not specify a principal: {key}"
-                        )));
+                    let nobody = self.kind == DocumentKind::Identity;
+                    if nobody || (negated && self.kind == DocumentKind::Trust) {
+                        return Err((*at, Wrong::Prohibited(key.clone())));
                     }
-                    let entries = map.next_value_seed(Principals)?;
-                    raw.principal = Some(PrincipalElement { negated, entries });
+                    put(&mut raw.principal)?;
                 }
-                "Action" | "NotAction" => raw.actions = Some((negated, texts(&mut map)?)),
+                "Action" | "NotAction" => {
+                    if negated && self.kind == DocumentKind::Trust {
+                        return Err((*at, Wrong::Prohibited(key.clone())));
+                    }
+                    put(&mut raw.action)?;
+                }
                 "Resource" | "NotResource" => {
-                    if self.0 == DocumentKind::Trust {
-                        return Err(A::Error::custom(format!("Has prohibited field {key}")));
+                    if self.kind == DocumentKind::Trust {
+                        return Err((*at, Wrong::Prohibited(key.clone())));
                     }
-                    raw.resources = Some((negated, texts(&mut map)?));
+                    put(&mut raw.resource)?;
                 }
-                "Condition" => raw.conditions = map.next_value_seed(Conditions)?,
-                other => return Err(A::Error::custom(format!("unknown element {other}"))),
+                "Condition" => raw.condition = Some(node),
+                other => return Err((*at, Wrong::Unknown(other.into()))),
             }
         }
-        raw.complete(self.0).map_err(A::Error::custom)?;
+        if raw.effect.is_none() {
+            return Err((node.at, Wrong::Missing("Effect")));
+        }
+        for (_, node) in [raw.action, raw.resource].into_iter().flatten() {
+            texts(node)?;
+        }
         Ok(raw)
     }
-}
 
-impl Raw {
-    /// What must be there is there.
-    fn complete(&self, kind: DocumentKind) -> Result<(), String> {
-        let missing = |element: &str| Err(format!("Missing required field {element}"));
-        if self.effect.is_none() {
-            return missing("Effect");
-        }
-        if self.actions.is_none() {
-            return missing("Action");
-        }
-        if self.resources.is_none() && kind != DocumentKind::Trust {
-            return missing("Resource");
-        }
-        match (&self.principal, kind) {
-            (None, DocumentKind::Identity) => Ok(()),
-            (None, _) => missing("Principal"),
-            // An Allow for everyone but a few is taken on buckets alone (IAM-5).
-            (Some(principal), DocumentKind::Trust | DocumentKind::Endpoint)
-                if principal.negated && self.effect == Some(Effect::Allow) =>
-            {
-                Err("Allow with NotPrincipal is not allowed".into())
-            }
-            (Some(_), _) => Ok(()),
-        }
-    }
-
-    fn compile(self, kind: DocumentKind, variables: bool) -> Result<Statement, String> {
-        let (negated, actions) = self.actions.unwrap_or_default();
-        let patterns = actions
-            .iter()
-            .map(|text| action(text, kind))
-            .collect::<Result<_, _>>()?;
+    fn statement(&self, node: &Node, raw: Raw<'_>, variables: bool) -> Read<Statement> {
+        let effect = raw.effect.unwrap_or(Effect::Deny);
+        let principal = match raw.principal {
+            Some((negated, node)) => Some(self.principal(node, negated, effect)?),
+            None if self.kind == DocumentKind::Identity => None,
+            None => return Err((node.at, Wrong::Missing("Principal"))),
+        };
+        let (negated, actions) = filled(node, raw.action, "Action")?;
+        let patterns = actions.iter().map(|action| self.action(action)).collect::<Read<_>>()?;
         let actions = Actions { negated, patterns };
-        let resources = self.resources.map(|(negated, texts)| {
-            let patterns = texts
-                .iter()
-                .map(|text| resource(text, variables))
-                .collect::<Result<_, _>>()?;
-            Ok::<_, String>(Resources { negated, patterns })
-        });
-        let tests = self.conditions.iter().map(|(operator, key, values)| {
-            Test::parse(operator, key, values, variables).map_err(|error| error.to_string())
-        });
+        let resources = match self.kind {
+            DocumentKind::Trust => None,
+            _ => {
+                let (negated, texts) = filled(node, raw.resource, "Resource")?;
+                let pattern = |text: &Placed<'_>| {
+                    let read = super::resource::read(text.text, self.kind, variables);
+                    read.map_err(|wrong| (text.at, wrong))
+                };
+                let patterns = texts.iter().map(pattern).collect::<Read<_>>()?;
+                Some(Resources { negated, patterns })
+            }
+        };
         Ok(Statement {
-            span: None,
-            sid: self.sid,
-            effect: self.effect.unwrap_or(Effect::Deny),
-            principal: self.principal,
+            span: (node.at, node.end),
+            sid: raw.sid.map(|sid| sid.text.into()),
+            effect,
+            principal,
             actions,
-            resources: resources.transpose()?,
-            tests: tests.collect::<Result<_, _>>()?,
+            resources,
+            tests: raw
+                .condition
+                .map_or(Ok(Vec::new()), |node| conditions(node, variables))?,
         })
     }
-}
 
-/// `*`, or `service:Name` with wildcards in the name alone (IAM-4). Lower-cased, since case does not count (IAM-2).
-fn action(text: &str, kind: DocumentKind) -> Result<Vec<crate::pattern::Token>, String> {
-    let lower = text.to_ascii_lowercase();
-    let prefix = lower.split_once(':').map(|(prefix, name)| (prefix, !name.is_empty()));
-    let well_formed = match prefix {
-        None => lower == "*",
-        Some((prefix, named)) => {
-            named && !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    /// `*`, or `service:Name` with wildcards in the name alone (IAM-4).
+    fn action(&self, Placed { at, text }: &Placed<'_>) -> Read<ActionPattern> {
+        let bad = |wrong| Err((*at, wrong));
+        let lowered = text.to_ascii_lowercase();
+        if self.kind == DocumentKind::Trust && !lowered.starts_with("sts:") {
+            return bad(Wrong::NotSts((*text).into()));
         }
-    };
-    if !well_formed {
-        return Err(format!(
-            "Actions must be prefixed by a vendor, as in iam:GetUser, or be *: {text}"
-        ));
-    }
-    if kind == DocumentKind::Trust && !lower.starts_with("sts:") {
-        return Err("AssumeRole policy may only specify STS AssumeRole actions.".into());
-    }
-    let pattern = Pattern::parse(
-        &lower,
-        Rules {
+        if lowered == "*" {
+            return Ok(ActionPattern::All);
+        }
+        let Some((service, name)) = lowered.split_once(':') else {
+            return bad(Wrong::NoVendor((*text).into()));
+        };
+        if name.contains(':') {
+            return bad(Wrong::TwoColons((*text).into()));
+        }
+        let named = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        if service.is_empty() || !service.bytes().all(named) {
+            let service = text.split(':').next().unwrap_or_default();
+            return bad(Wrong::Vendor(service.into()));
+        }
+        if name.is_empty() {
+            return bad(Wrong::NoVendor((*text).into()));
+        }
+        let rules = Rules {
             wildcards: true,
             variables: false,
-        },
-    );
-    pattern
-        .ok()
-        .and_then(|pattern| pattern.resolve(|_| None))
-        .ok_or_else(|| format!("unreadable action {text}"))
-}
-
-fn resource(text: &str, variables: bool) -> Result<Pattern, String> {
-    if text != "*" && !text.starts_with("arn:") && !(variables && text.starts_with("${")) {
-        return Err(format!("Resource {text} must be in ARN format or \"*\"."));
-    }
-    Pattern::parse(
-        text,
-        Rules {
-            wildcards: true,
-            variables,
-        },
-    )
-    .map_err(|error| error.to_string())
-}
-
-struct Principals;
-
-impl<'de> DeserializeSeed<'de> for Principals {
-    type Value = Vec<PrincipalEntry>;
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Self::Value, D::Error> {
-        reader.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Principals {
-    type Value = Vec<PrincipalEntry>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("\"*\" or an object of principals by kind")
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        if text == "*" {
-            Ok(vec![PrincipalEntry::Everyone])
-        } else {
-            Err(E::custom(format!("Invalid principal {text}")))
+        };
+        match Pattern::parse(name, rules) {
+            Ok(name) => Ok(ActionPattern::Of {
+                service: service.into(),
+                name,
+            }),
+            Err(error) => bad(Wrong::Legacy(error.to_string())),
         }
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut seen = HashSet::new();
-        let mut found = Vec::new();
-        while let Some(kind) = map.next_key::<String>()? {
-            first_use(&mut seen, &kind)?;
-            for text in texts(&mut map)? {
-                found.push(PrincipalEntry::parse(&kind, &text).map_err(A::Error::custom)?);
+    fn principal(&self, node: &Node, negated: bool, effect: Effect) -> Read<PrincipalElement> {
+        // An Allow for everyone but a few is taken on buckets alone (IAM-5).
+        if negated && effect == Effect::Allow && self.kind != DocumentKind::Resource {
+            let detail = "Allow with NotPrincipal is not allowed";
+            return Err((node.at, Wrong::Principal(detail.into())));
+        }
+        let bad = |at: Position, detail: String| (at, Wrong::Principal(detail));
+        let mut entries = Vec::new();
+        match &node.value {
+            Value::Text(text) if text == "*" => entries.push(PrincipalEntry::Everyone),
+            Value::Object(members) => {
+                for Member { key, node, .. } in members {
+                    for Placed { at, text } in texts(node)? {
+                        let entry = PrincipalEntry::parse(key, text).map_err(|detail| bad(at, detail))?;
+                        entries.push(entry);
+                    }
+                }
             }
+            _ => return Err(bad(node.at, "\"*\" or an object of principals is expected".into())),
         }
-        if found.is_empty() {
-            Err(A::Error::custom("Principal names nobody"))
-        } else {
-            Ok(found)
+        if entries.is_empty() {
+            return Err(bad(node.at, "nobody is named".into()));
         }
+        Ok(PrincipalElement { negated, entries })
     }
 }
 
-/// (operator, key, values) of a Condition block.
-struct Conditions;
-
-impl<'de> DeserializeSeed<'de> for Conditions {
-    type Value = Vec<(String, String, Vec<String>)>;
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Self::Value, D::Error> {
-        reader.deserialize_map(self)
+/// The texts of an element that must be there and must not be empty.
+fn filled<'n>(
+    statement: &Node,
+    element: Option<(bool, &'n Node)>,
+    name: &'static str,
+) -> Read<(bool, Vec<Placed<'n>>)> {
+    let (negated, node) = element.ok_or((statement.at, Wrong::Missing(name)))?;
+    let found = texts(node)?;
+    if found.is_empty() {
+        return Err((node.at, Wrong::Missing(name)));
     }
+    Ok((negated, found))
 }
 
-impl<'de> Visitor<'de> for Conditions {
-    type Value = Vec<(String, String, Vec<String>)>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object of condition operators")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+fn conditions(node: &Node, variables: bool) -> Read<Vec<Test>> {
+    let mut tests = Vec::new();
+    for Member {
+        at,
+        key: operator,
+        node,
+    } in object(node, "Condition")?
+    {
+        if !Test::knows(operator) {
+            return Err((*at, Wrong::Operator(operator.clone())));
+        }
         let mut seen = HashSet::new();
-        let mut found = Vec::new();
-        while let Some(operator) = map.next_key::<String>()? {
-            first_use(&mut seen, &operator)?;
-            for (key, values) in map.next_value_seed(Keys)? {
-                // Read once here for the place of an error; read again when the version is known.
-                Test::parse(&operator, &key, &values, false).map_err(A::Error::custom)?;
-                found.push((operator.clone(), key, values));
+        for Member { at, key, node } in object(node, "a condition operator")? {
+            // Case does not count in keys (IAM-2), so that these two are one.
+            if key.is_empty() || !seen.insert(key.to_lowercase()) {
+                return Err((
+                    *at,
+                    Wrong::Shape(format!("the condition key {key:?} is empty or appears twice")),
+                ));
             }
+            let test = Test::parse(operator, key, &scalars(node)?, variables);
+            tests.push(test.map_err(|error| (node.at, Wrong::Legacy(error.to_string())))?);
         }
-        Ok(found)
     }
+    Ok(tests)
 }
 
-struct Keys;
-
-impl<'de> DeserializeSeed<'de> for Keys {
-    type Value = Vec<(String, Vec<String>)>;
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Self::Value, D::Error> {
-        reader.deserialize_map(self)
+/// Strings, numbers and booleans, each by its text; one, or a list that is not empty.
+fn scalars(node: &Node) -> Read<Vec<String>> {
+    let nodes = match &node.value {
+        Value::List(list) => list.as_slice(),
+        _ => std::slice::from_ref(node),
+    };
+    if nodes.is_empty() {
+        return shape(node, "a condition key has no values");
     }
-}
-
-impl<'de> Visitor<'de> for Keys {
-    type Value = Vec<(String, Vec<String>)>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object of condition keys")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut seen = HashSet::new();
-        let mut found = Vec::new();
-        while let Some(key) = map.next_key::<String>()? {
-            first_use(&mut seen, &key.to_lowercase())?;
-            if key.is_empty() {
-                return Err(A::Error::custom("a condition key is empty"));
-            }
-            found.push((
-                key,
-                map.next_value_seed(Texts {
-                    scalars: true,
-                    listed: false,
-                })?,
-            ));
-        }
-        Ok(found)
-    }
+    let text = |node: &Node| match &node.value {
+        Value::Text(text) | Value::Number(text) => Ok(text.clone()),
+        Value::Bool(value) => Ok(value.to_string()),
+        _ => shape(node, "a string, number or boolean is expected"),
+    };
+    nodes.iter().map(text).collect()
 }

@@ -59,6 +59,11 @@ fn malformed_documents_are_refused_with_their_place() {
         r#"{"Statement":{"Effect":"Allow","Action":5,"Resource":"*"}}"#,
         r#"{"Statement":{"Effect":"Allow","Action":"GetObject","Resource":"*"}}"#,
         r#"{"Statement":{"Effect":"Allow","Action":"s*:GetObject","Resource":"*"}}"#,
+        r#"{"Statement":{"Effect":"Allow","Action":"s3:Get:Object","Resource":"*"}}"#,
+        r#"{"Statement":{"Effect":"Allow","Action":"*","Resource":"arn:aws:*:::x"}}"#,
+        r#"{"Statement":{"Sid":"a b","Effect":"Allow","Action":"*","Resource":"*"}}"#,
+        r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"arn:aws:sns:x:${aws:PrincipalAccount}:y"}}"#,
+        r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"${aws:x}"}}"#,
         r#"{"Statement":{"Effect":"Allow","Action":"*:*","Resource":"*"}}"#,
         r#"{"Statement":{"Effect":"Allow","Action":"s3:","Resource":"*"}}"#,
         r#"{"Statement":{"Effect":"Allow","Action":"*","Resource":"bucket/*"}}"#,
@@ -79,7 +84,148 @@ fn malformed_documents_are_refused_with_their_place() {
         assert!(!error.message.is_empty(), "{bad}");
     }
     let error = identity("{\n \"Statement\": {\n  \"Effect\": \"Allow\",\n  \"Wrong\": 1\n }\n}").unwrap_err();
-    assert_eq!((error.line, error.message.as_str()), (4, "unknown element Wrong"));
+    assert_eq!((error.line, error.column), (4, 3));
+    assert_eq!(
+        error.to_string(),
+        "Syntax errors in policy. (unknown element Wrong, line 4, column 3)"
+    );
+}
+
+/// Proves: IAM-1, IAM-3, IAM-4
+#[test]
+fn faults_have_awss_words() {
+    let identity = |inner: &str| format!(r#"{{"Version":"2012-10-17","Statement":{{"Effect":"Allow",{inner}}}}}"#);
+    for (inner, words) in [
+        (
+            r#""Action":"s3:*","Resource":"*","Extra":1"#,
+            "Syntax errors in policy.",
+        ),
+        (r#""Resource":"*""#, "Policy statement must contain actions."),
+        (
+            r#""Action":[],"Resource":"*""#,
+            "Policy statement must contain actions.",
+        ),
+        (r#""Action":"s3:*""#, "Policy statement must contain resources."),
+        (
+            r#""Action":"s3:*","Resource":[]"#,
+            "Policy statement must contain resources.",
+        ),
+        (
+            r#""Action":"s3:*","Resource":"*","Principal":"*""#,
+            "Policy document should not specify a principal.",
+        ),
+        (
+            r#""Action":"invalid","Resource":"*""#,
+            "Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc.",
+        ),
+        (r#""Action":"a a:ListBucket","Resource":"*""#, "Vendor a a is not valid"),
+        (
+            r#""Action":"s3:List:Bucket","Resource":"*""#,
+            "Actions/Condition can contain only one colon.",
+        ),
+        (
+            r#""Action":"s3:*","Resource":"invalid resource""#,
+            r#"Resource invalid resource must be in ARN format or "*"."#,
+        ),
+        (
+            r#""Action":"s3:*","Resource":"arn:b:cadfsdf""#,
+            r#"Partition "b" is not valid for resource "arn:b:cadfsdf:*:*:*"."#,
+        ),
+        (
+            r#""Action":"s3:*","Resource":"arn:aws""#,
+            "Resource vendor must be fully qualified and cannot contain regexes.",
+        ),
+        (
+            r#""Action":"s3:*","Resource":"arn:aws:s3::example_bucket""#,
+            "The policy failed legacy parsing",
+        ),
+        (
+            r#""Action":"s3:*","Resource":"arn:aws:s3:eu-west-1::bucket""#,
+            "Resource arn:aws:s3:eu-west-1::bucket can not contain region information.",
+        ),
+        (
+            r#""Action":"s3:*","Resource":"arn:aws:iam:eu-west-1::role/x""#,
+            "IAM resource arn:aws:iam:eu-west-1::role/x cannot contain region information.",
+        ),
+        (
+            r#""Action":"s3:*","Resource":"arn:aws:iam:::example_bucket""#,
+            "IAM resource path must either be \"*\" or start with user/, federated-user/, role/, group/, \
+             instance-profile/, mfa/, server-certificate/, policy/, sms-mfa/, saml-provider/, oidc-provider/, report/, \
+             access-report/.",
+        ),
+    ] {
+        assert_eq!(message(&identity(inner), DocumentKind::Identity), words, "{inner}");
+    }
+    for (text, kind, words) in [
+        ("{", DocumentKind::Identity, "Syntax errors in policy."),
+        ("{", DocumentKind::Trust, "This policy contains invalid Json"),
+        (
+            "{",
+            DocumentKind::Resource,
+            "Policies must be valid JSON and the first byte must be '{'",
+        ),
+        (
+            r#"{"Statement":{"Effect":"Allow","Action":"sts:AssumeRole"}}"#,
+            DocumentKind::Trust,
+            "Missing required field Principal",
+        ),
+        (
+            r#"{"Statement":{"Effect":"Allow","Action":"s3:*","Resource":"*"}}"#,
+            DocumentKind::Resource,
+            "Missing required field Principal",
+        ),
+        (
+            r#"{"Statement":{"Effect":"Allow","Principal":{"AWS":"x"},"Action":"s3:*","Resource":"*"}}"#,
+            DocumentKind::Resource,
+            "Invalid principal in policy",
+        ),
+        (
+            r#"{"Statement":{"Effect":"Allow","Principal":{"AWS":"x"},"Action":"sts:AssumeRole"}}"#,
+            DocumentKind::Trust,
+            r#"Invalid principal in policy: "AWS":"x""#,
+        ),
+        (
+            r#"{"Statement":{"Effect":"Allow","NotPrincipal":"*","Action":"sts:AssumeRole"}}"#,
+            DocumentKind::Trust,
+            "Has prohibited field NotPrincipal",
+        ),
+    ] {
+        assert_eq!(message(text, kind), words, "{text}");
+    }
+}
+
+/// Proves: IAM-8
+#[test]
+fn short_arns_are_completed_by_wildcards() {
+    for good in [
+        "arn:aws:sqs",
+        "arn:aws:sqs:eu-west-1",
+        "arn:aws:sagemaker:eu-west-1:*",
+        "arn:aws:s3:*",
+        "arn:aws:sagemaker:*:endpoint/e",
+        "arn:*:s3:::b",
+    ] {
+        let text = format!(r#"{{"Statement":{{"Effect":"Allow","Action":"*","Resource":"{good}"}}}}"#);
+        assert!(identity(&text).is_ok(), "{good}: {:?}", identity(&text));
+    }
+}
+
+/// Proves: IAM-27
+#[test]
+fn statements_know_their_place() {
+    let document =
+        identity("{\"Statement\": [\n  {\"Effect\":\"Deny\",\"Action\":\"*\",\"Resource\":\"*\"}\n]}").unwrap();
+    let place = |line, column| Position { line, column };
+    assert_eq!(document.statements[0].span, (place(2, 3), place(2, 48)));
+}
+
+#[test]
+fn a_document_names_the_keys_it_asks_for() {
+    let text = r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"arn:aws:s3:::${aws:UserName}",
+        "Condition":{"StringLike":{"s3:prefix":"${aws:PrincipalTag/Team, 'x'}/*"},"Null":{"aws:SourceVpc":"true"}}}}"#;
+    let keys = identity(text).unwrap().context_keys();
+    let expected = ["aws:principaltag/team", "aws:sourcevpc", "aws:username", "s3:prefix"];
+    assert_eq!(keys.iter().map(String::as_str).collect::<Vec<_>>(), expected);
 }
 
 /// Proves: IAM-1, IAM-3, IAM-5
