@@ -1,4 +1,5 @@
-//! A writer process is killed at random moments; whatever it had acknowledged is there and whole.
+//! A writer process is killed at random moments; whatever it had acknowledged is there and whole. The writer is this
+//! test's own program, started again for the same test with [`DIR`] set.
 
 use super::*;
 use std::collections::HashMap;
@@ -22,12 +23,9 @@ fn say(what: char, key: &str, sequence: u64) {
     out.flush().unwrap();
 }
 
-/// Not a test of its own: the process that gets killed.
-#[test]
-#[ignore = "run as the child of acknowledged_writes_survive_being_killed_at_any_moment"]
-fn crash_writer() {
-    let Some(dir) = std::env::var_os(DIR) else { return };
-    let store = open(Path::new(&dir));
+/// The process that gets killed.
+fn write_until_killed(dir: &Path) -> ! {
+    let store = open(dir);
     std::thread::scope(|scope| {
         for writer in 0..3_u64 {
             let store = &store;
@@ -65,6 +63,7 @@ fn crash_writer() {
             });
         }
     });
+    unreachable!("a writer ends only by being killed or by a panic")
 }
 
 fn in_parts(store: &ObjectStore, name: &str, bytes: &[u8]) {
@@ -105,9 +104,8 @@ struct Known {
 fn run_and_kill(dir: &Path, after: Duration, known: &mut HashMap<String, Known>) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args([
-            "objects::tests::crash::crash_writer",
+            "objects::tests::crash::acknowledged_writes_survive_being_killed_at_any_moment",
             "--exact",
-            "--ignored",
             "--nocapture",
             "--test-threads=1",
         ])
@@ -221,6 +219,9 @@ fn check(lab: &Lab, known: &mut HashMap<String, Known>) {
 /// After `kill -9` at any moment an acknowledged PUT is whole, and an unacknowledged one whole or absent.
 #[test]
 fn acknowledged_writes_survive_being_killed_at_any_moment() {
+    if let Some(dir) = std::env::var_os(DIR) {
+        write_until_killed(Path::new(&dir));
+    }
     let mut lab = Lab::new();
     let mut known = HashMap::new();
     let mut random = 0x9E37_79B9_7F4A_7C15_u64;
