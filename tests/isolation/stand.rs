@@ -146,6 +146,7 @@ impl Stand {
             service_gid: SERVICE,
             oci: OciChoice::Auto,
             self_exe: env!("CARGO_BIN_EXE_isolarium-test-shim").into(),
+            archive_timeout: std::time::Duration::from_secs(600),
             walls,
         };
         let network = default_network(Uplink::Netns { path: internet.path() });

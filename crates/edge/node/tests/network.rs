@@ -25,6 +25,7 @@ fn open(data_dir: &Path) -> Result<LocalHost, ExecutorError> {
         service_gid: 64_900,
         oci: OciChoice::Auto,
         self_exe: std::env::current_exe().unwrap(),
+        archive_timeout: std::time::Duration::from_secs(600),
         walls: Walls::default(),
     };
     LocalHost::open(config, (0, 0), configured())

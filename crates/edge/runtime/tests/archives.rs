@@ -13,7 +13,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use isolarium_model::WorkloadId;
 use isolarium_runtime::executor::{ExecutorError, LaunchSpec, Mount, PackFormat};
-use isolarium_runtime::local::DISK_IDS;
+use isolarium_runtime::local::{DISK_IDS, LocalConfig, LocalRuntime};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -282,6 +282,48 @@ fn a_model_archive_is_unpacked_for_the_container_and_a_hostile_one_is_refused() 
         lines.starts_with(&["numbers".into(), "0 644".into(), "0 644".into()]) && lines.contains(&"refused".into()),
         "{lines:?}"
     );
+}
+
+/// Archives that never end: nobody writes to the pipe, or reads from it. Controls are the tests beside this one, where the
+/// same calls end well.
+#[test]
+fn an_archive_that_never_ends_is_given_up_and_leaves_nothing() {
+    let lab = Lab::new();
+    let hasty = LocalRuntime::open(LocalConfig {
+        archive_timeout: std::time::Duration::from_millis(300),
+        ..lab.config.clone()
+    })
+    .unwrap();
+    let gave_up = |outcome: Result<(), ExecutorError>| {
+        assert!(
+            matches!(&outcome, Err(ExecutorError::Refused(why)) if why == "it took longer than 0.3 seconds"),
+            "{outcome:?}"
+        );
+    };
+    let (never_ends, _open) = rustix::pipe::pipe().unwrap();
+    let layers = || std::fs::read_dir(lab.dir.path().join("layers")).unwrap().count();
+    let before = layers();
+    gave_up(hasty.unpack_layer(never_ends, &common::digest(b"another layer")));
+    assert_eq!(layers(), before);
+    // The bytes of a layer that is there already are read as well.
+    let (never_ends, _open) = rustix::pipe::pipe().unwrap();
+    gave_up(hasty.unpack_layer(never_ends, &lab.layer));
+
+    let workload = prepared(&lab);
+    let (never_ends, _open) = rustix::pipe::pipe().unwrap();
+    let patient = Some(std::time::Duration::from_secs(3600));
+    gave_up(hasty.unpack_archive(never_ends, &workload, "model", patient));
+
+    let folder = lab
+        .dir
+        .path()
+        .join("work")
+        .join(workload.as_str())
+        .join("scratch/model");
+    std::fs::write(folder.join("weights"), vec![7; 1 << 20]).unwrap();
+    let (_nobody_reads, out) = rustix::pipe::pipe().unwrap();
+    gave_up(hasty.pack(&workload, "model", PackFormat::Tar, out).map(drop));
+    lab.runtime.remove(&workload).unwrap();
 }
 
 fn packed(lab: &Lab, workload: &WorkloadId, format: PackFormat) -> (u64, u64, Vec<(String, Vec<u8>)>) {

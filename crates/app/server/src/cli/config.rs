@@ -197,6 +197,7 @@ pub struct Runtime {
     pub pids: u64,
     pub overlay_bytes: u64,
     pub shm_percent: u64,
+    pub archive_timeout: Span,
 }
 
 /// Images the operator vouches for.
@@ -378,6 +379,7 @@ impl Default for Runtime {
             pids: 16_384,
             overlay_bytes: 20 << 30,
             shm_percent: 50,
+            archive_timeout: Span::seconds(3600),
         }
     }
 }
@@ -553,6 +555,7 @@ impl Config {
             ("invoke.timeout", self.invoke.timeout),
             ("credentials.lifetime", self.credentials.lifetime),
             ("limits.head_timeout", self.limits.head_timeout),
+            ("runtime.archive_timeout", self.runtime.archive_timeout),
             ("limits.body_idle_timeout", self.limits.body_idle_timeout),
         ];
         if let Some((name, _)) = positive.iter().find(|(_, span)| span.duration().is_zero()) {

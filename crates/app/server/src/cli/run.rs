@@ -228,6 +228,7 @@ fn local_config(config: &Config, data_dir: &Path, (uid, gid): (u32, u32)) -> any
         service_gid: gid,
         oci: config.runtime.oci.clone().map_or(OciChoice::Auto, OciChoice::Path),
         self_exe: std::env::current_exe().context("cannot find the program itself")?,
+        archive_timeout: config.runtime.archive_timeout.duration(),
         walls: Walls::default(),
     })
 }

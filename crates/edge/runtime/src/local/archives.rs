@@ -11,6 +11,7 @@ use isolarium_model::{Sha256Digest, WorkloadId};
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags, chownat, mkdirat, openat, renameat_with, syncfs,
 };
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::fs;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,6 +19,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::Duration;
 
 /// Bounds on a layer, a model or what a container leaves: far above real ones. What is free on the disk bounds it
@@ -215,7 +218,7 @@ impl LocalRuntime {
         }
     }
 
-    /// Runs one task in a process of its own, which is ended when its answer takes longer than `limit`.
+    /// Runs one task in a process of its own, which is ended when it takes longer than `limit` or the configured time.
     fn archive(
         &self,
         task: &Task,
@@ -223,9 +226,10 @@ impl LocalRuntime {
         directory: BorrowedFd<'_>,
         limit: Option<Duration>,
     ) -> Result<Message, ExecutorError> {
+        let limit = limit.map_or(self.config.archive_timeout, |limit| {
+            limit.min(self.config.archive_timeout)
+        });
         let (ours, theirs) = UnixStream::pair().map_err(host("making a socket"))?;
-        ours.set_read_timeout(limit)
-            .map_err(host("limiting an archive process"))?;
         let child = Command::new(&self.config.self_exe)
             .arg("unpack")
             .env_clear()
@@ -243,25 +247,25 @@ impl LocalRuntime {
                 other => return Ok(other),
             }
             // Not reaped before `process` is dropped: the number is the child's.
-            let pid = process.0.id();
+            let pid = process.id();
             let map = format!("0 {DISK_IDS} {RANGE}");
             fs::write(format!("/proc/{pid}/uid_map"), &map)?;
             fs::write(format!("/proc/{pid}/gid_map"), &map)?;
             channel::send(&ours, &Mapped, &[])?;
             Ok(channel::receive(&ours)?.0)
         };
-        let answer = talk();
+        let (answer, late) = within(limit, process.id(), talk).map_err(host("limiting an archive process"))?;
         process.end();
         match answer {
+            Err(_) if late => {
+                let seconds = limit.as_secs_f64();
+                Err(ExecutorError::Refused(format!("it took longer than {seconds} seconds")))
+            }
             Ok(Message::Refused { reason }) => Err(ExecutorError::Refused(reason)),
             Ok(Message::Failed { reason }) => Err(ExecutorError::Host(format!(
                 "the archive process failed: {reason}; is the disk full?"
             ))),
             Ok(message) => Ok(message),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let seconds = limit.unwrap_or_default().as_secs_f64();
-                Err(ExecutorError::Refused(format!("it took longer than {seconds} seconds")))
-            }
             Err(error) => Err(ExecutorError::Host(format!(
                 "the archive process did not answer: {error}"
             ))),
@@ -272,7 +276,36 @@ impl LocalRuntime {
 /// Killed and reaped whatever happens.
 struct ArchiveProcess(Child);
 
+/// Talks to the process `pid`, which is killed after `limit` so that the talk ends however it is stuck; says whether
+/// that happened. The process must not be waited for by anybody else meanwhile.
+fn within<T>(limit: Duration, pid: u32, talk: impl FnOnce() -> T) -> io::Result<(T, bool)> {
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or(io::ErrorKind::InvalidInput)?;
+    let process = pidfd_open(pid, PidfdFlags::empty())?;
+    thread::scope(|scope| {
+        let (over, wait) = mpsc::channel::<()>();
+        let guard = thread::Builder::new()
+            .name("archive-limit".into())
+            .spawn_scoped(scope, move || {
+                let late = wait.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);
+                if late {
+                    let _ended_just_now = pidfd_send_signal(&process, Signal::KILL);
+                }
+                late
+            })?;
+        let answer = talk();
+        drop(over);
+        Ok((answer, guard.join().unwrap_or(false)))
+    })
+}
+
 impl ArchiveProcess {
+    fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     fn end(&mut self) {
         let _gone_already = self.0.kill();
         let _reaped = self.0.wait();

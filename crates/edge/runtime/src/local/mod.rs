@@ -92,6 +92,9 @@ pub struct LocalConfig {
     pub oci: OciChoice,
     /// Program that calls [`crate::shim_main`] for `shim` and [`crate::unpack_main`] for `unpack` as first argument.
     pub self_exe: PathBuf,
+    /// Longest one layer, model or output archive may take to be read or written: whoever makes an archive also decides
+    /// how long reading it takes.
+    pub archive_timeout: Duration,
     pub walls: Walls,
 }
 

@@ -167,6 +167,7 @@ impl Lab {
             service_gid: SERVICE,
             oci: OciChoice::Auto,
             self_exe: helper(),
+            archive_timeout: std::time::Duration::from_secs(600),
             walls,
         };
         let runtime = LocalRuntime::open(config.clone()).unwrap();

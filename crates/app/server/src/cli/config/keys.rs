@@ -255,6 +255,11 @@ pub const KEYS: &[KeyDoc] = &[
         "Size of /dev/shm in percent of a container's memory.",
     ),
     key(
+        "runtime.archive_timeout",
+        "duration",
+        "How long one image layer, model archive, checkpoint or output archive may take to be unpacked or packed.",
+    ),
+    key(
         "images.managed_accounts",
         "list of 12 digits",
         "Accounts whose registries count as the platform's own, besides the built-in ones: some of their images cannot be isolated.",
