@@ -498,7 +498,7 @@ impl Writer<'_> {
         let mut statement = self.about(true);
         statement.insert("Effect".into(), if deny { "Deny" } else { "Allow" }.into());
         if let Some(endpoint) = principals {
-            let negated = self.chance.in_of(1, 6) && (deny || !endpoint);
+            let negated = self.chance.in_of(1, 3) && (deny || !endpoint);
             let element = if negated { "NotPrincipal" } else { "Principal" };
             statement.insert(element.into(), self.principal());
         }
@@ -544,13 +544,35 @@ impl Writer<'_> {
     }
 
     fn principal(&mut self) -> Value {
-        match self.chance.below(6) {
+        match self.chance.below(8) {
             0 => json!("*"),
             1 => json!({"AWS": "*"}),
             2 => json!({"Service": self.chance.pick(&["logs.amazonaws.com", "sagemaker.amazonaws.com"])}),
             3 => json!({"AWS": self.chance.some(PRINCIPALS, 5), "Service": "logs.amazonaws.com"}),
+            4 | 5 => json!({"AWS": self.own()}),
             _ => json!({"AWS": self.chance.some(PRINCIPALS, 4)}),
         }
+    }
+
+    /// Most of the names that one principal has, so that leaving one out can be told from having all.
+    fn own(&mut self) -> Vec<&'static str> {
+        let [names, spare] = if self.chance.in_of(1, 2) {
+            [
+                &[
+                    "arn:aws:sts::111122223333:assumed-role/worker/s1",
+                    "arn:aws:iam::111122223333:role/worker",
+                ],
+                &[ACCOUNT, "arn:aws:iam::111122223333:root"],
+            ]
+        } else {
+            [&["arn:aws:iam::111122223333:user/alice", USER_ID], &[ACCOUNT, ROLE_ID]]
+        };
+        let all = names.iter().chain(spare).copied();
+        let mut own: Vec<&str> = all.filter(|_| self.chance.in_of(3, 4)).collect();
+        if own.is_empty() {
+            own.push(ACCOUNT);
+        }
+        own
     }
 
     fn conditions(&mut self, family: &str) -> Value {

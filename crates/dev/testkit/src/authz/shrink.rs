@@ -9,8 +9,17 @@ pub fn shrink(case: &Case, keeps: &dyn Fn(&Case) -> bool) -> Case {
         return case.clone();
     };
     let read = |value: &Value| serde_json::from_value::<Case>(value.clone()).ok();
+    // A case keeps who asks for what.
+    let asked = ["family", "caller", "action", "resource"].map(|key| best.get(key).cloned());
+    let still_asks = |value: &Value| {
+        let keys = ["family", "caller", "action", "resource"];
+        keys.iter()
+            .zip(&asked)
+            .all(|(key, asked)| value.get(key) == asked.as_ref())
+    };
     while let Some(smaller) = without_one(&best)
         .into_iter()
+        .filter(still_asks)
         .find(|smaller| read(smaller).is_some_and(|case| keeps(&case)))
     {
         best = smaller;
