@@ -9,8 +9,9 @@ import tarfile
 import threading
 
 import pytest
-from botocore.exceptions import ClientError, WaiterError
+from botocore.exceptions import ClientError, ReadTimeoutError, WaiterError
 
+from tests.harness.engine import Engine, execution_statements
 from tests.harness.jobs import eventually, gone, settled
 
 SAMPLE = ",".join(["0"] * 64)
@@ -445,6 +446,33 @@ def test_a_container_that_ends_in_the_middle_of_a_request_is_a_model_error(runti
             return None
 
     assert eventually(answers, 60)
+
+
+def test_a_container_that_does_not_answer_in_time_is_a_model_error(engine, sagemaker, small, role, small_root, name):
+    """AWS waits for 60 seconds, which is the default of `invoke.timeout`; the second engine is told to wait for one.
+    Proves: CC-51, SM-58
+    """
+    with Engine(os.environ["ISOLARIUM_BINARY"], {"invoke.timeout": "1s", "endpoints.ping_interval": "200ms"}, internet=False) as hasty:
+        ours = hasty.create_role("execution", execution_statements("none"))
+        for one, image, by in ((hasty, hasty.pack_image(small_root, "small:1"), ours), (engine, small, role)):
+            client = one.client("sagemaker")
+            client.create_model(ModelName=name, ExecutionRoleArn=by, PrimaryContainer={"Image": image}, EnableNetworkIsolation=True)
+            create_endpoint(client, name, name)
+            assert settled(client, name)["EndpointStatus"] == "InService"
+        runtime = hasty.client("sagemaker-runtime")
+        assert runtime.invoke_endpoint(EndpointName=name, Body=b"x")["Body"].read() == b"fixed\n", "control: it answers others"
+        with pytest.raises(ClientError) as caught:
+            runtime.invoke_endpoint(EndpointName=name, Body=b"wait")
+        response = caught.value.response
+        assert (response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"]) == ("ModelError", 424)
+        assert "timed out" in response["Error"]["Message"]
+        assert runtime.invoke_endpoint(EndpointName=name, Body=b"x")["Body"].read() == b"fixed\n", "and serves on"
+    # Control: with the default the same container is still waited for when the client has had enough.
+    patient = engine.client("sagemaker-runtime", config={"read_timeout": 3, "retries": {"max_attempts": 0}})
+    with pytest.raises(ReadTimeoutError):
+        patient.invoke_endpoint(EndpointName=name, Body=b"wait")
+    assert patient.invoke_endpoint(EndpointName=name, Body=b"x")["Body"].read() == b"fixed\n"
+    delete_endpoint(sagemaker, name)
 
 
 def test_weights_divide_the_traffic_and_counts_follow(sagemaker, runtime, name, small, role):

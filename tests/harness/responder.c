@@ -1,5 +1,6 @@
 /* The smallest container of the SageMaker contract: answers GET /ping and POST /invocations over keep-alive HTTP/1.1
- * with a fixed body, from one epoll loop. Built static; the peer of the invocation benchmark and the crash suite. */
+ * with a fixed body, from one epoll loop. A body that begins with "wait" is never answered. Built static; the peer of the
+ * invocation benchmark and the crash suite. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -39,7 +40,8 @@ static void serve_peer(int fd) {
     if (got <= 0) { if (got == 0 || errno != EAGAIN) forget(fd); return; }
     p->used += (size_t)got;
     for (long length; (length = whole(p)) != 0;) {
-        if (length < 0 || write(fd, answer, sizeof answer - 1) != (ssize_t)sizeof answer - 1) { forget(fd); return; }
+        int silent = length > 0 && memmem(p->bytes, (size_t)length, "\r\n\r\nwait", 8) != NULL;
+        if (length < 0 || (!silent && write(fd, answer, sizeof answer - 1) != (ssize_t)sizeof answer - 1)) { forget(fd); return; }
         memmove(p->bytes, p->bytes + length, p->used - (size_t)length);
         p->used -= (size_t)length;
     }
