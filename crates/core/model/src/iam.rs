@@ -1,12 +1,18 @@
-//! Records of IAM: accounts, users, access keys, roles, with their inline policies.
+//! Records of IAM: accounts, users, access keys, roles, with their policies; groups and managed policies below.
 //!
 //! IAM knows no regions: its records live under the account and the region word `global`. Access keys are looked up
 //! before the account is known, so they live under the account `000000000000`, which nobody can have.
 
+mod group;
+mod policy;
+
 use crate::record::Facets;
 use crate::{AccountId, Arn, Key, Principal, Record, Region, Scope, Secret, Timestamp};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use group::Group;
+pub use policy::{Policy, PolicyVersion};
 
 /// Where an account's IAM records live.
 pub fn global(account: &AccountId) -> Scope {
@@ -34,6 +40,9 @@ pub struct Account {
     /// Ids of the root's access keys.
     #[serde(default)]
     pub access_keys: Vec<String>,
+    /// The account's other name, if it has one.
+    #[serde(default)]
+    pub alias: Option<String>,
 }
 
 impl Account {
@@ -70,12 +79,44 @@ impl AccessKey {
     }
 }
 
-/// What users and roles have in common: inline policies and tags.
+/// When an access key last signed a request that was accepted, and for which service and region. Kept apart from the key,
+/// which it would otherwise change with every use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessKeyUse {
+    pub id: String,
+    pub at: Timestamp,
+    /// The signing name, such as `sagemaker`.
+    pub service: String,
+    pub region: String,
+}
+
+impl AccessKeyUse {
+    /// Where the record lives: found by the key's id alone.
+    pub fn key(id: &str) -> Key {
+        Key::exact(&global(&nobody()), id)
+    }
+}
+
+/// The policies of a user, group or role that allow and deny.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policies {
+    /// Inline policies by name, as JSON texts.
+    #[serde(default, rename = "policies")]
+    pub inline: BTreeMap<String, String>,
+    /// ARNs of the attached managed policies (IAM-25).
+    #[serde(default)]
+    pub managed: BTreeSet<Arn>,
+}
+
+/// What users and roles have in common: policies, a boundary and tags.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachments {
-    /// Inline policies by name, as JSON texts.
+    #[serde(flatten)]
+    pub policies: Policies,
+    /// ARN of the managed policy that limits what the policies can give (IAM-24).
     #[serde(default)]
-    pub policies: BTreeMap<String, String>,
+    pub boundary: Option<Arn>,
+    /// Keys are unique without regard to case.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
 }
@@ -93,6 +134,9 @@ pub struct User {
     /// Ids of its access keys.
     #[serde(default)]
     pub access_keys: Vec<String>,
+    /// The groups it belongs to, by the names of their keys.
+    #[serde(default)]
+    pub groups: BTreeSet<Box<str>>,
     #[serde(flatten)]
     pub attachments: Attachments,
 }
@@ -179,6 +223,28 @@ fn facets(name: &str, created: Timestamp, status: &str) -> Facets {
     }
 }
 
+/// The account that an alias names. Aliases are unique on one engine, so the record lives under nobody's account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountAlias {
+    pub alias: String,
+    pub account: AccountId,
+    pub created: Timestamp,
+}
+
+impl AccountAlias {
+    /// Where the record lives.
+    pub fn key(alias: &str) -> Key {
+        Key::exact(&global(&nobody()), alias)
+    }
+}
+
+impl Record for AccountAlias {
+    const KIND: &'static str = "iam.account_alias";
+    fn facets(&self) -> Facets {
+        facets(&self.alias, self.created, "")
+    }
+}
+
 impl Record for Account {
     const KIND: &'static str = "iam.account";
     fn facets(&self) -> Facets {
@@ -190,6 +256,13 @@ impl Record for AccessKey {
     const KIND: &'static str = "iam.access_key";
     fn facets(&self) -> Facets {
         facets(&self.id, self.created, if self.active { "Active" } else { "Inactive" })
+    }
+}
+
+impl Record for AccessKeyUse {
+    const KIND: &'static str = "iam.access_key_use";
+    fn facets(&self) -> Facets {
+        facets(&self.id, self.at, "")
     }
 }
 

@@ -1,13 +1,12 @@
 //! Policy texts, compiled once per text.
 
 use crate::context::{Caller, Source};
-use isolarium_model::iam::{Attachments, Role, User};
-use isolarium_model::{Principal, Timestamp};
-use isolarium_policy::question::Context;
+use isolarium_model::iam::{Group, Policies, Role, User};
+use isolarium_model::{Arn, Principal, Timestamp};
 use isolarium_policy::{Authority, Compiled, DocumentKind, EndpointPolicy, NamedPolicy};
 use isolarium_store::StateStore;
 use isolarium_store::state::StoreError;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
 /// Compiled texts of one kind kept at most; when full, all are dropped and read again on use.
@@ -50,7 +49,16 @@ const NOTHING: &str =
 /// When the store cannot be read.
 pub fn authority_of(store: &dyn StateStore, caller: &Caller, now: Timestamp) -> Result<Authority, StoreError> {
     let mut authority = Authority::bare(caller.principal.clone(), caller.context(now));
-    authority.identity = identity(store, &caller.principal, &mut authority.context)?;
+    let held = held_by(store, &caller.principal)?;
+    for (tag, value) in held.tags {
+        // A session's own tag wins over its role's.
+        authority
+            .context
+            .entry(format!("aws:principaltag/{}", tag.to_lowercase()))
+            .or_insert_with(|| vec![value]);
+    }
+    authority.identity = held.identity;
+    authority.boundary = held.boundary;
     let session = caller.session.as_ref().and_then(|session| session.policies.as_ref());
     authority.session = session.map(|texts| {
         texts
@@ -68,35 +76,105 @@ pub fn authority_of(store: &dyn StateStore, caller: &Caller, now: Timestamp) -> 
     Ok(authority)
 }
 
-fn identity(
-    store: &dyn StateStore,
-    principal: &Principal,
-    context: &mut Context,
-) -> Result<Vec<NamedPolicy>, StoreError> {
-    let attachments = match principal {
-        Principal::User { account, name, id, .. } => store
-            .get::<User>(&User::key(account, name))?
-            .filter(|stored| stored.record.id == *id)
-            .map(|stored| stored.record.attachments),
+/// What a principal's own records say about it.
+#[derive(Default)]
+struct Held {
+    identity: Vec<NamedPolicy>,
+    boundary: Option<NamedPolicy>,
+    tags: BTreeMap<String, String>,
+}
+
+/// How often the records of a principal are read again when one of them went away in between.
+const TRIES: usize = 4;
+
+fn held_by(store: &dyn StateStore, principal: &Principal) -> Result<Held, StoreError> {
+    for _ in 0..TRIES {
+        if let Some(held) = read(store, principal)? {
+            return Ok(held);
+        }
+    }
+    Ok(Held {
+        identity: vec![unreadable("policies that change all the time")],
+        ..Held::default()
+    })
+}
+
+/// A document that nobody can read: it denies everything.
+fn unreadable(name: &str) -> NamedPolicy {
+    named(name, "", DocumentKind::Identity)
+}
+
+/// Inline and managed policies, those of the user's groups, boundary and tags (IAM-24, IAM-25). `None` when a record
+/// names another that is gone: the one that named it has changed since, and is to be read again.
+fn read(store: &dyn StateStore, principal: &Principal) -> Result<Option<Held>, StoreError> {
+    let (account, attachments, groups) = match principal {
+        Principal::User { account, name, id, .. } => {
+            let found = store.get::<User>(&User::key(account, name))?;
+            let user = found.map(|stored| stored.record).filter(|user| user.id == *id);
+            let (has, groups) = user.map(|user| (user.attachments, user.groups)).unzip();
+            (account, has, groups.unwrap_or_default())
+        }
         Principal::RoleSession {
             account, role, role_id, ..
-        } => store
-            .get::<Role>(&Role::key(account, role))?
-            .filter(|stored| stored.record.id == *role_id)
-            .map(|stored| stored.record.attachments),
-        Principal::Root { .. } | Principal::Service { .. } | Principal::Anonymous => return Ok(Vec::new()),
+        } => {
+            let found = store.get::<Role>(&Role::key(account, role))?;
+            let role = found.map(|stored| stored.record).filter(|role| role.id == *role_id);
+            (account, role.map(|role| role.attachments), BTreeSet::new())
+        }
+        Principal::Root { .. } | Principal::Service { .. } | Principal::Anonymous => return Ok(Some(Held::default())),
     };
-    let Some(Attachments { policies, tags }) = attachments else {
-        return Ok(vec![named("principal that is gone", NOTHING, DocumentKind::Identity)]);
+    let Some(attachments) = attachments else {
+        return Ok(Some(Held {
+            identity: vec![named("principal that is gone", NOTHING, DocumentKind::Identity)],
+            ..Held::default()
+        }));
     };
-    for (tag, value) in tags {
-        // A session's own tag wins over its role's.
-        context
-            .entry(format!("aws:principaltag/{}", tag.to_lowercase()))
-            .or_insert_with(|| vec![value]);
+    let mut identity = Vec::new();
+    if !add(store, &attachments.policies, "", &mut identity)? {
+        return Ok(None);
     }
-    Ok(policies
-        .iter()
-        .map(|(name, text)| named(name, text, DocumentKind::Identity))
-        .collect())
+    for name in &groups {
+        let Some(group) = store.get::<Group>(&Group::key(account, name))? else {
+            return Ok(None);
+        };
+        let from = format!("group {}: ", group.record.name);
+        if !add(store, &group.record.policies, &from, &mut identity)? {
+            return Ok(None);
+        }
+    }
+    let boundary = match &attachments.boundary {
+        None => None,
+        Some(arn) => match managed(store, arn, "")? {
+            None => return Ok(None),
+            found => found,
+        },
+    };
+    Ok(Some(Held {
+        identity,
+        boundary,
+        tags: attachments.tags,
+    }))
+}
+
+/// Adds the policies of one user, group or role; says whether all of them are there.
+fn add(store: &dyn StateStore, policies: &Policies, from: &str, to: &mut Vec<NamedPolicy>) -> Result<bool, StoreError> {
+    for (name, text) in &policies.inline {
+        to.push(named(&format!("{from}{name}"), text, DocumentKind::Identity));
+    }
+    for arn in &policies.managed {
+        let Some(policy) = managed(store, arn, from)? else {
+            return Ok(false);
+        };
+        to.push(policy);
+    }
+    Ok(true)
+}
+
+/// The default version of a managed policy (IAM-25).
+fn managed(store: &dyn StateStore, arn: &Arn, from: &str) -> Result<Option<NamedPolicy>, StoreError> {
+    let found = super::managed::find(store, arn)?;
+    Ok(found.map(|policy| {
+        let name = format!("{from}{arn} {}", policy.default.id());
+        named(&name, &policy.default.document, DocumentKind::Identity)
+    }))
 }

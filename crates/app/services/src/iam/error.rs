@@ -9,14 +9,6 @@ pub(super) fn no_such(text: impl Into<String>) -> ApiError {
     ApiError::client("NoSuchEntity", text).with_status(404)
 }
 
-pub(super) fn no_such_role(name: &str) -> ApiError {
-    no_such(format!("The role with name {name} cannot be found."))
-}
-
-pub(super) fn no_such_user(name: &str) -> ApiError {
-    no_such(format!("The user with name {name} cannot be found."))
-}
-
 pub(super) fn already_exists(kind: &str, name: &str) -> ApiError {
     ApiError::client(
         "EntityAlreadyExists",
@@ -25,16 +17,29 @@ pub(super) fn already_exists(kind: &str, name: &str) -> ApiError {
     .with_status(409)
 }
 
-pub(super) fn delete_conflict(what: &str) -> ApiError {
-    ApiError::client(
-        "DeleteConflict",
-        format!("Cannot delete entity, must delete {what} first."),
-    )
-    .with_status(409)
+/// A deletion that something else must go before.
+pub(super) fn delete_conflict(must: &str) -> ApiError {
+    conflict(&format!("Cannot delete entity, must {must} first."))
+}
+
+pub(super) fn conflict(text: &str) -> ApiError {
+    ApiError::client("DeleteConflict", text).with_status(409)
 }
 
 pub(super) fn limit_exceeded(text: impl Into<String>) -> ApiError {
     ApiError::client("LimitExceeded", text).with_status(409)
+}
+
+/// Refuses `wanted` of something of which there may be `most`.
+pub(super) fn quota(name: &str, most: usize, wanted: usize) -> Result<(), ApiError> {
+    if wanted <= most {
+        return Ok(());
+    }
+    Err(limit_exceeded(format!("Cannot exceed quota for {name}: {most}")))
+}
+
+pub(super) fn invalid_input(text: impl Into<String>) -> ApiError {
+    ApiError::client("InvalidInput", text)
 }
 
 pub(super) fn invalid(text: impl Into<String>) -> ApiError {

@@ -1,12 +1,15 @@
 //! Access keys.
 
-use super::user::arn_of;
+use super::change::again;
+use super::entity::{self, About};
+use super::operation::operation;
+use super::role::whole_seconds;
 use super::{error, operator, page};
-use crate::{Ctx, Operation};
-use isolarium_model::iam::{AccessKey, Account, KeyOwner, User};
+use crate::Ctx;
+use isolarium_model::iam::{AccessKey, AccessKeyUse, Account, KeyOwner, User};
 use isolarium_model::{Arn, Key, Principal};
-use isolarium_policy::{Granted, Question};
-use isolarium_store::state::{Batch, Expect};
+use isolarium_policy::Question;
+use isolarium_store::state::{Batch, Expect, Stored};
 use isolarium_wire::ApiError;
 use isolarium_wire::shapes::iam as shapes;
 
@@ -21,13 +24,13 @@ fn owner(ctx: &Ctx<'_>, user_name: Option<&String>) -> Result<KeyOwner, ApiError
     }
 }
 
-fn question(ctx: &Ctx<'_>, action: &str, user_name: Option<&String>) -> Vec<Question> {
-    let arn = match (user_name, &ctx.caller.principal) {
-        (Some(name), _) => Some(arn_of(ctx, name)),
-        (None, Principal::Root { account }) => Some(Arn::iam(account, "root")),
-        (None, principal) => principal.principal_arn(),
+fn asks(ctx: &Ctx<'_>, action: &str, user_name: Option<&String>) -> Vec<Question> {
+    let question = match (user_name, ctx.caller.principal.principal_arn()) {
+        (Some(name), _) => About::named::<User>(ctx, name).asks(action),
+        (None, Some(own)) => Question::on(action, &own),
+        (None, None) => Question::any(action),
     };
-    vec![arn.map_or_else(|| Question::any(action), |arn| Question::on(action, &arn))]
+    vec![question]
 }
 
 /// The ids of the owner's keys, with the name that answers show.
@@ -42,7 +45,7 @@ fn ids_of(ctx: &Ctx<'_>, owner: &KeyOwner) -> Result<(String, Vec<String>), ApiE
             ))
         }
         KeyOwner::User { name } => {
-            let user = super::user::load(ctx, name)?;
+            let user = entity::load::<User>(ctx, name)?;
             Ok((user.name, user.access_keys))
         }
     }
@@ -56,21 +59,26 @@ fn status(key: &AccessKey) -> shapes::StatusType {
     }
 }
 
-impl Operation for shapes::CreateAccessKeyRequest {
-    const SERVICE: &'static str = "iam";
-    const NAME: &'static str = "CreateAccessKey";
-    type Output = shapes::CreateAccessKeyResponse;
+/// One of the owner's keys; another's is as unknown as one that does not exist.
+fn owned(ctx: &Ctx<'_>, owner: &KeyOwner, id: &str) -> Result<Stored<AccessKey>, ApiError> {
+    let (_, ids) = ids_of(ctx, owner)?;
+    let found = ids
+        .iter()
+        .any(|own| own == id)
+        .then(|| ctx.store.get::<AccessKey>(&AccessKey::key(id)));
+    let found = found.transpose().map_err(error::store)?.flatten();
+    found.ok_or_else(|| error::no_such(format!("The Access Key with id {id} cannot be found.")))
+}
 
-    fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
-        question(ctx, "iam:CreateAccessKey", self.user_name.as_ref())
-    }
-
-    fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
-        let owner = owner(ctx, request.get().user_name.as_ref())?;
+operation!(
+    "CreateAccessKey", CreateAccessKeyRequest -> CreateAccessKeyResponse,
+    asks |this, ctx| asks(ctx, "iam:CreateAccessKey", this.user_name.as_ref()),
+    does |request, ctx| {
+        let owner = owner(ctx, request.user_name.as_ref())?;
         let (shown, _) = ids_of(ctx, &owner)?;
         let made = operator::create_key(ctx.store, ctx.clock, ctx.ids, &ctx.caller.scope.account, &owner);
         let key = made.map_err(|failure| match failure {
-            operator::KeyError::NoOwner => error::no_such_user(&shown),
+            operator::KeyError::NoOwner => entity::missing::<User>(&shown),
             operator::KeyError::TooMany(most) => {
                 error::limit_exceeded(format!("Cannot exceed quota for AccessKeysPerUser: {most}"))
             }
@@ -83,23 +91,15 @@ impl Operation for shapes::CreateAccessKeyRequest {
             create_date: Some(key.created.0),
             ..shapes::AccessKey::new(status(&key))
         }))
-    }
-}
+    },
+);
 
-impl Operation for shapes::ListAccessKeysRequest {
-    const SERVICE: &'static str = "iam";
-    const NAME: &'static str = "ListAccessKeys";
-    type Output = shapes::ListAccessKeysResponse;
-
-    fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
-        question(ctx, "iam:ListAccessKeys", self.user_name.as_ref())
-    }
-
-    fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
-        let request = request.into_inner();
-        let (shown, mut ids) = ids_of(ctx, &owner(ctx, request.user_name.as_ref())?)?;
-        ids.sort();
-        let page = page::names(ids.iter(), request.marker.as_deref(), request.max_items);
+operation!(
+    "ListAccessKeys", ListAccessKeysRequest -> ListAccessKeysResponse,
+    asks |this, ctx| asks(ctx, "iam:ListAccessKeys", this.user_name.as_ref()),
+    does |request, ctx| {
+        let (shown, ids) = ids_of(ctx, &owner(ctx, request.user_name.as_ref())?)?;
+        let page = page::names(ids, request.marker.as_deref(), request.max_items);
         let mut found = Vec::new();
         for id in &page.items {
             if let Some(stored) = ctx.store.get::<AccessKey>(&AccessKey::key(id)).map_err(error::store)? {
@@ -116,46 +116,90 @@ impl Operation for shapes::ListAccessKeysRequest {
             access_key_metadata: found,
             marker: page.marker,
         })
-    }
-}
+    },
+);
 
-impl Operation for shapes::DeleteAccessKeyRequest {
-    const SERVICE: &'static str = "iam";
-    const NAME: &'static str = "DeleteAccessKey";
-    type Output = shapes::DeleteAccessKeyOutput;
+operation!(
+    "UpdateAccessKey", UpdateAccessKeyRequest -> UpdateAccessKeyOutput,
+    asks |this, ctx| asks(ctx, "iam:UpdateAccessKey", this.user_name.as_ref()),
+    does |request, ctx| {
+        let owner = owner(ctx, request.user_name.as_ref())?;
+        again(ctx, || {
+            let mut key = owned(ctx, &owner, &request.access_key_id)?;
+            key.record.active = request.status == shapes::StatusType::Active;
+            let batch = Batch::default().put(&key.key, Expect::At(key.revision), &key.record);
+            Ok((batch.map_err(error::store)?, ()))
+        })?;
+        Ok(shapes::UpdateAccessKeyOutput {})
+    },
+);
 
-    fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
-        question(ctx, "iam:DeleteAccessKey", self.user_name.as_ref())
-    }
-
-    fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
-        let request = request.into_inner();
+operation!(
+    "DeleteAccessKey", DeleteAccessKeyRequest -> DeleteAccessKeyOutput,
+    asks |this, ctx| asks(ctx, "iam:DeleteAccessKey", this.user_name.as_ref()),
+    does |request, ctx| {
         let id = &request.access_key_id;
         let owner = owner(ctx, request.user_name.as_ref())?;
-        let (_, ids) = ids_of(ctx, &owner)?;
-        if !ids.contains(id) {
-            return Err(error::no_such(format!("The Access Key with id {id} cannot be found.")));
-        }
         let account = &ctx.caller.scope.account;
-        let batch = Batch::default().delete::<AccessKey>(&AccessKey::key(id), Expect::Any);
-        let batch = match &owner {
-            KeyOwner::Root => {
-                let place = Account::key(account);
-                without(ctx, batch, &place, |account: &mut Account| {
-                    account.access_keys.retain(|other| other != id)
-                })?
-            }
-            KeyOwner::User { name } => {
-                let place = User::key(account, name);
-                without(ctx, batch, &place, |user: &mut User| {
-                    user.access_keys.retain(|other| other != id)
-                })?
-            }
-        };
-        ctx.store.commit(batch).map_err(error::store)?;
+        again(ctx, || {
+            let key = owned(ctx, &owner, id)?;
+            let batch = Batch::default()
+                .delete::<AccessKey>(&key.key, Expect::At(key.revision))
+                .delete::<AccessKeyUse>(&AccessKeyUse::key(id), Expect::Any);
+            let batch = match &owner {
+                KeyOwner::Root => without(ctx, batch, &Account::key(account), |account: &mut Account| {
+                    account.access_keys.retain(|other| other != id);
+                })?,
+                KeyOwner::User { name } => without(ctx, batch, &User::key(account, name), |user: &mut User| {
+                    user.access_keys.retain(|other| other != id);
+                })?,
+            };
+            Ok((batch, ()))
+        })?;
         Ok(shapes::DeleteAccessKeyOutput {})
-    }
+    },
+);
+
+/// A key of the caller's account by its id alone.
+fn in_account(ctx: &Ctx<'_>, id: &str) -> Result<Option<AccessKey>, ApiError> {
+    let found = ctx.store.get::<AccessKey>(&AccessKey::key(id)).map_err(error::store)?;
+    let own = |key: &AccessKey| key.account == ctx.caller.scope.account;
+    Ok(found.map(|stored| stored.record).filter(own))
 }
+
+operation!(
+    "GetAccessKeyLastUsed", GetAccessKeyLastUsedRequest -> GetAccessKeyLastUsedResponse,
+    asks |this, ctx| {
+        const ACTION: &str = "iam:GetAccessKeyLastUsed";
+        let account = &ctx.caller.scope.account;
+        vec![match in_account(ctx, &this.access_key_id).ok().flatten().map(|key| key.owner) {
+            Some(KeyOwner::User { name }) => About::named::<User>(ctx, &name).asks(ACTION),
+            Some(KeyOwner::Root) => Question::on(ACTION, &Arn::iam(account, "root")),
+            // Nobody's: whoever may ask about every user may know.
+            None => Question::on(ACTION, &Arn::iam(account, "user/*")),
+        }]
+    },
+    does |request, ctx| {
+        let id = &request.access_key_id;
+        let missing = || error::no_such(format!("The Access Key with id {id} cannot be found."));
+        let key = in_account(ctx, id)?.ok_or_else(missing)?;
+        let (shown, _) = ids_of(ctx, &key.owner)?;
+        let used = ctx.store.get::<AccessKeyUse>(&AccessKeyUse::key(id)).map_err(error::store)?;
+        let never = || shapes::AccessKeyLastUsed {
+            last_used_date: None,
+            service_name: "N/A".into(),
+            region: "N/A".into(),
+        };
+        Ok(shapes::GetAccessKeyLastUsedResponse {
+            user_name: Some(shown),
+            access_key_last_used: Some(used.map_or_else(never, |used| shapes::AccessKeyLastUsed {
+                last_used_date: Some(whole_seconds(used.record.at).0),
+                service_name: used.record.service,
+                region: used.record.region,
+            })),
+        })
+    },
+);
 
 /// Adds the owner without the key to the batch that deletes the key.
 fn without<R: isolarium_model::Record>(

@@ -1,17 +1,27 @@
 //! Handlers of the `iam` service, and what every other service asks IAM: who a caller is, what it may do, which role
 //! it may pass.
 
+mod absent;
+mod account;
+mod attached;
+mod aws_managed;
+mod boundary;
 mod change;
 pub mod credentials;
 mod documents;
+mod entity;
 mod error;
+mod group;
+mod inline;
 mod key;
+pub mod managed;
+mod operation;
 pub mod operator;
 mod page;
+mod policy;
 mod role;
-mod role_policy;
+mod tags;
 mod user;
-mod user_policy;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -30,28 +40,92 @@ pub(crate) use error::readable;
 /// Every served operation of this service.
 pub fn handlers() -> Vec<Handler> {
     vec![
+        handler::<shapes::AddUserToGroupRequest>(),
+        handler::<shapes::AttachGroupPolicyRequest>(),
+        handler::<shapes::AttachRolePolicyRequest>(),
+        handler::<shapes::AttachUserPolicyRequest>(),
         handler::<shapes::CreateAccessKeyRequest>(),
+        handler::<shapes::CreateAccountAliasRequest>(),
+        handler::<shapes::CreateGroupRequest>(),
+        handler::<shapes::CreatePolicyRequest>(),
+        handler::<shapes::CreatePolicyVersionRequest>(),
         handler::<shapes::CreateRoleRequest>(),
         handler::<shapes::CreateUserRequest>(),
         handler::<shapes::DeleteAccessKeyRequest>(),
+        handler::<shapes::DeleteAccountAliasRequest>(),
+        handler::<shapes::DeleteGroupRequest>(),
+        handler::<shapes::DeleteGroupPolicyRequest>(),
+        handler::<shapes::DeletePolicyRequest>(),
+        handler::<shapes::DeletePolicyVersionRequest>(),
         handler::<shapes::DeleteRoleRequest>(),
+        handler::<shapes::DeleteRolePermissionsBoundaryRequest>(),
         handler::<shapes::DeleteRolePolicyRequest>(),
         handler::<shapes::DeleteUserRequest>(),
+        handler::<shapes::DeleteUserPermissionsBoundaryRequest>(),
         handler::<shapes::DeleteUserPolicyRequest>(),
+        handler::<shapes::DetachGroupPolicyRequest>(),
+        handler::<shapes::DetachRolePolicyRequest>(),
+        handler::<shapes::DetachUserPolicyRequest>(),
+        handler::<shapes::GetAccessKeyLastUsedRequest>(),
+        handler::<shapes::GetAccountAuthorizationDetailsRequest>(),
+        handler::<shapes::GetAccountPasswordPolicyInput>(),
+        handler::<shapes::GetAccountSummaryInput>(),
+        handler::<shapes::GetGroupRequest>(),
+        handler::<shapes::GetGroupPolicyRequest>(),
+        handler::<shapes::GetLoginProfileRequest>(),
+        handler::<shapes::GetPolicyRequest>(),
+        handler::<shapes::GetPolicyVersionRequest>(),
         handler::<shapes::GetRoleRequest>(),
         handler::<shapes::GetRolePolicyRequest>(),
         handler::<shapes::GetUserRequest>(),
         handler::<shapes::GetUserPolicyRequest>(),
         handler::<shapes::ListAccessKeysRequest>(),
+        handler::<shapes::ListAccountAliasesRequest>(),
+        handler::<shapes::ListAttachedGroupPoliciesRequest>(),
         handler::<shapes::ListAttachedRolePoliciesRequest>(),
+        handler::<shapes::ListAttachedUserPoliciesRequest>(),
+        handler::<shapes::ListEntitiesForPolicyRequest>(),
+        handler::<shapes::ListGroupPoliciesRequest>(),
+        handler::<shapes::ListGroupsRequest>(),
+        handler::<shapes::ListGroupsForUserRequest>(),
+        handler::<shapes::ListInstanceProfilesRequest>(),
         handler::<shapes::ListInstanceProfilesForRoleRequest>(),
+        handler::<shapes::ListMFADevicesRequest>(),
+        handler::<shapes::ListOpenIDConnectProvidersRequest>(),
+        handler::<shapes::ListPoliciesRequest>(),
+        handler::<shapes::ListPolicyTagsRequest>(),
+        handler::<shapes::ListPolicyVersionsRequest>(),
         handler::<shapes::ListRolePoliciesRequest>(),
+        handler::<shapes::ListRoleTagsRequest>(),
         handler::<shapes::ListRolesRequest>(),
+        handler::<shapes::ListSAMLProvidersRequest>(),
+        handler::<shapes::ListSSHPublicKeysRequest>(),
+        handler::<shapes::ListServerCertificatesRequest>(),
+        handler::<shapes::ListServiceSpecificCredentialsRequest>(),
+        handler::<shapes::ListSigningCertificatesRequest>(),
         handler::<shapes::ListUserPoliciesRequest>(),
+        handler::<shapes::ListUserTagsRequest>(),
         handler::<shapes::ListUsersRequest>(),
+        handler::<shapes::ListVirtualMFADevicesRequest>(),
+        handler::<shapes::PutGroupPolicyRequest>(),
+        handler::<shapes::PutRolePermissionsBoundaryRequest>(),
         handler::<shapes::PutRolePolicyRequest>(),
+        handler::<shapes::PutUserPermissionsBoundaryRequest>(),
         handler::<shapes::PutUserPolicyRequest>(),
+        handler::<shapes::RemoveUserFromGroupRequest>(),
+        handler::<shapes::SetDefaultPolicyVersionRequest>(),
+        handler::<shapes::TagPolicyRequest>(),
+        handler::<shapes::TagRoleRequest>(),
+        handler::<shapes::TagUserRequest>(),
+        handler::<shapes::UntagPolicyRequest>(),
+        handler::<shapes::UntagRoleRequest>(),
+        handler::<shapes::UntagUserRequest>(),
+        handler::<shapes::UpdateAccessKeyRequest>(),
         handler::<shapes::UpdateAssumeRolePolicyRequest>(),
+        handler::<shapes::UpdateGroupRequest>(),
+        handler::<shapes::UpdateRoleRequest>(),
+        handler::<shapes::UpdateRoleDescriptionRequest>(),
+        handler::<shapes::UpdateUserRequest>(),
     ]
 }
 

@@ -10,10 +10,10 @@ use isolarium_model::time::{Clock, IdSource};
 use isolarium_model::{AccountId, Secret};
 use isolarium_store::StateStore;
 use isolarium_store::state::{Batch, Expect, StoreError};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Access keys that a user or root may have.
-const MOST_KEYS: usize = 2;
+pub(super) const MOST_KEYS: usize = 2;
 
 /// Why no key was made.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +36,7 @@ pub fn create_account(store: &dyn StateStore, clock: &dyn Clock, id: &AccountId)
         id: id.clone(),
         created: whole_seconds(clock.now()),
         access_keys: Vec::new(),
+        alias: None,
     };
     match store.commit(Batch::default().put(&key, Expect::Absent, &account)?) {
         Ok(_) => Ok(account),
@@ -58,6 +59,20 @@ pub fn create_root_key(
     create_key(store, clock, ids, account, &KeyOwner::Root)
 }
 
+/// A user that is not kept yet. `path` begins and ends with `/`.
+pub(super) fn new_user(clock: &dyn Clock, ids: &dyn IdSource, account: &AccountId, path: &str, name: &str) -> User {
+    User {
+        account: account.clone(),
+        path: path.into(),
+        name: name.into(),
+        id: unique_id(ids, "AIDA", 17),
+        created: whole_seconds(clock.now()),
+        access_keys: Vec::new(),
+        groups: BTreeSet::new(),
+        attachments: Attachments::default(),
+    }
+}
+
 /// Makes a user. `path` begins and ends with `/`.
 ///
 /// # Errors
@@ -71,18 +86,8 @@ pub fn create_user(
     name: &str,
     tags: BTreeMap<String, String>,
 ) -> Result<User, StoreError> {
-    let user = User {
-        account: account.clone(),
-        path: path.into(),
-        name: name.into(),
-        id: unique_id(ids, "AIDA", 17),
-        created: whole_seconds(clock.now()),
-        access_keys: Vec::new(),
-        attachments: Attachments {
-            policies: BTreeMap::new(),
-            tags,
-        },
-    };
+    let mut user = new_user(clock, ids, account, path, name);
+    user.attachments.tags = tags;
     store.commit(Batch::default().put(&User::key(account, name), Expect::Absent, &user)?)?;
     Ok(user)
 }

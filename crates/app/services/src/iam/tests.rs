@@ -1,3 +1,5 @@
+mod managed;
+
 use super::credentials::{
     AssumeError, ExecutionRole, MasterKey, ResolveError, SessionRequest, assume_execution_role, mint_session, resolve,
 };
@@ -798,15 +800,24 @@ fn every_operation_of_iam_is_asked_about_under_its_own_name() {
         ("PolicyDocument", READ_S3),
         ("AssumeRolePolicyDocument", TRUST),
         ("AccessKeyId", "AKIAEXAMPLE"),
+        ("Status", "Active"),
+        ("GroupName", "team"),
+        ("PolicyArn", "arn:aws:iam::123456789012:policy/p"),
+        ("PermissionsBoundary", "arn:aws:iam::123456789012:policy/p"),
+        ("VersionId", "v1"),
+        ("Description", "d"),
+        ("AccountAlias", "alias"),
     ];
-    let input = Document::Map(
-        members
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), Document::String(value.into())))
-            .collect(),
-    );
+    let mut input: BTreeMap<String, Document> = members
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), Document::String(value.into())))
+        .collect();
+    for list in ["Tags", "TagKeys"] {
+        input.insert(list.into(), Document::List(Vec::new()));
+    }
+    let input = Document::Map(input.into_iter().collect());
     let handlers = super::handlers();
-    assert_eq!(handlers.len(), 22);
+    assert_eq!(handlers.len(), 86);
     for handler in handlers {
         let action = format!("is not authorized to perform: iam:{}", handler.operation);
         let try_as = |caller: &Caller| {

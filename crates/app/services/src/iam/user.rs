@@ -1,39 +1,32 @@
 //! Users.
 
-use super::change::read;
-use super::role::{create_questions, no_boundary, read_tags, tag_shapes};
-use super::{error, operator, page};
-use crate::{Ctx, Operation};
-use isolarium_model::iam::{Account, User, global};
+use super::change::{again, read};
+use super::entity::{self, About};
+use super::group::{moved, renamed};
+use super::managed::{Use, hold};
+use super::operation::operation;
+use super::role::with_boundary;
+use super::tags::create_questions;
+use super::{boundary, error, operator, page, tags};
+use crate::Ctx;
+use isolarium_model::iam::{AccessKey, Account, KeyOwner, User, global};
 use isolarium_model::{Arn, Principal};
-use isolarium_policy::{Granted, Question};
+use isolarium_policy::Question;
 use isolarium_store::state::{Batch, Expect, StoreError};
 use isolarium_wire::ApiError;
 use isolarium_wire::shapes::iam as shapes;
 
-/// The ARN of a user for a question: with its path where it exists.
-pub(super) fn arn_of(ctx: &Ctx<'_>, name: &str) -> Arn {
-    let account = &ctx.caller.scope.account;
-    let found = ctx.store.get::<User>(&User::key(account, name)).ok().flatten();
-    found.map_or_else(
-        || Arn::iam(account, &format!("user/{name}")),
-        |stored| stored.record.arn(),
-    )
-}
-
-pub(super) fn load(ctx: &Ctx<'_>, name: &str) -> Result<User, ApiError> {
-    let key = User::key(&ctx.caller.scope.account, name);
-    read::<User>(ctx, &key, || error::no_such_user(name)).map(|stored| stored.record)
-}
-
-fn shape(user: &User, with_tags: bool) -> shapes::User {
+pub(super) fn shape(user: &User, alone: bool) -> shapes::User {
+    let detail = alone.then_some(&user.attachments);
     shapes::User {
         path: user.path.clone(),
         user_name: user.name.clone(),
         user_id: user.id.clone(),
         arn: user.arn().to_string(),
         create_date: user.created.0,
-        tags: with_tags.then(|| tag_shapes(&user.attachments)).flatten(),
+        // Lists leave these out.
+        permissions_boundary: detail.and_then(|has| boundary::shape(has.boundary.as_ref())),
+        tags: detail.and_then(|has| tags::shape(&has.tags)),
         ..Default::default()
     }
 }
@@ -52,71 +45,57 @@ fn root_shape(ctx: &Ctx<'_>) -> Result<shapes::User, ApiError> {
     })
 }
 
-impl Operation for shapes::CreateUserRequest {
-    const SERVICE: &'static str = "iam";
-    const NAME: &'static str = "CreateUser";
-    type Output = shapes::CreateUserResponse;
-
-    fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
-        let path = self.path.as_deref().unwrap_or("/");
-        let arn = Arn::iam(&ctx.caller.scope.account, &format!("user{path}{}", self.user_name));
-        create_questions("User", &arn, self.tags.as_ref())
-    }
-
-    fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
-        let request = request.into_inner();
-        no_boundary(request.permissions_boundary.as_ref())?;
-        let tags = read_tags(request.tags)?;
+operation!(
+    "CreateUser", CreateUserRequest -> CreateUserResponse,
+    asks |this, ctx| {
+        let path = this.path.as_deref().unwrap_or("/");
+        let arn = Arn::iam(&ctx.caller.scope.account, &format!("user{path}{}", this.user_name));
+        with_boundary(create_questions("User", &arn, this.tags.as_ref()), this.permissions_boundary.as_ref())
+    },
+    does |request, ctx| {
+        let tags = tags::read(request.tags)?;
+        entity::room_for::<User>(ctx)?;
         let account = &ctx.caller.scope.account;
         let path = request.path.as_deref().unwrap_or("/");
-        match operator::create_user(ctx.store, ctx.clock, ctx.ids, account, path, &request.user_name, tags) {
-            Ok(user) => Ok(shapes::CreateUserResponse {
-                user: Some(shape(&user, true)),
-            }),
+        let mut user = operator::new_user(ctx.clock, ctx.ids, account, path, &request.user_name);
+        user.attachments.tags = tags;
+        let mut batch = Batch::default();
+        if let Some(arn) = &request.permissions_boundary {
+            let (arn, holding) = hold(ctx, arn, Use::Boundary, batch)?;
+            (user.attachments.boundary, batch) = (Some(arn), holding);
+        }
+        let batch = batch.put(&User::key(account, &user.name), Expect::Absent, &user);
+        match ctx.store.commit(batch.map_err(error::store)?) {
+            Ok(_) => Ok(shapes::CreateUserResponse { user: Some(shape(&user, true)) }),
             Err(StoreError::Conflict { .. }) => Err(error::already_exists("User", &request.user_name)),
             Err(other) => Err(error::store(other)),
         }
-    }
-}
+    },
+);
 
-impl Operation for shapes::GetUserRequest {
-    const SERVICE: &'static str = "iam";
-    const NAME: &'static str = "GetUser";
-    type Output = shapes::GetUserResponse;
-
-    fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
-        let own = match (&self.user_name, &ctx.caller.principal) {
-            (Some(name), _) => Some(arn_of(ctx, name)),
-            (None, principal) => principal.principal_arn(),
-        };
-        vec![own.map_or_else(|| Question::any("iam:GetUser"), |arn| Question::on("iam:GetUser", &arn))]
-    }
-
-    fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
-        let user = match (&request.get().user_name, &ctx.caller.principal) {
-            (Some(name), _) | (None, Principal::User { name, .. }) => shape(&load(ctx, name)?, true),
+operation!(
+    "GetUser", GetUserRequest -> GetUserResponse,
+    asks |this, ctx| {
+        match (&this.user_name, ctx.caller.principal.principal_arn()) {
+            (Some(name), _) => vec![About::named::<User>(ctx, name).asks("iam:GetUser")],
+            (None, Some(own)) => vec![Question::on("iam:GetUser", &own)],
+            (None, None) => vec![Question::any("iam:GetUser")],
+        }
+    },
+    does |request, ctx| {
+        let user = match (&request.user_name, &ctx.caller.principal) {
+            (Some(name), _) | (None, Principal::User { name, .. }) => shape(&entity::load::<User>(ctx, name)?, true),
             (None, Principal::Root { .. }) => root_shape(ctx)?,
-            (None, _) => {
-                return Err(error::invalid(
-                    "Must specify userName when calling with non-User credentials",
-                ));
-            }
+            (None, _) => return Err(error::invalid("Must specify userName when calling with non-User credentials")),
         };
         Ok(shapes::GetUserResponse { user })
-    }
-}
+    },
+);
 
-impl Operation for shapes::ListUsersRequest {
-    const SERVICE: &'static str = "iam";
-    const NAME: &'static str = "ListUsers";
-    type Output = shapes::ListUsersResponse;
-
-    fn questions(&self, _: &Ctx<'_>) -> Vec<Question> {
-        vec![Question::any("iam:ListUsers")]
-    }
-
-    fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
-        let request = request.into_inner();
+operation!(
+    "ListUsers", ListUsersRequest -> ListUsersResponse,
+    asks |_, _| vec![Question::any("iam:ListUsers")],
+    does |request, ctx| {
         let prefix = request.path_prefix.unwrap_or_else(|| "/".into());
         let scope = global(&ctx.caller.scope.account);
         let within = |user: &User| user.path.starts_with(&prefix);
@@ -126,30 +105,58 @@ impl Operation for shapes::ListUsersRequest {
             users: page.items.iter().map(|user| shape(user, false)).collect(),
             marker: page.marker,
         })
-    }
-}
+    },
+);
 
-impl Operation for shapes::DeleteUserRequest {
-    const SERVICE: &'static str = "iam";
-    const NAME: &'static str = "DeleteUser";
-    type Output = shapes::DeleteUserOutput;
+operation!(
+    "UpdateUser", UpdateUserRequest -> UpdateUserOutput,
+    asks |this, ctx| {
+        let mut questions = vec![About::named::<User>(ctx, &this.user_name).asks("iam:UpdateUser")];
+        questions.extend(renamed::<User>(ctx, "iam:UpdateUser", this.new_user_name.as_deref()));
+        questions
+    },
+    does |request, ctx| {
+        let old = User::key(&ctx.caller.scope.account, &request.user_name);
+        again(ctx, || {
+            let found = read::<User>(ctx, &old, || entity::missing::<User>(&request.user_name))?;
+            let mut user = found.record;
+            if let Some(path) = &request.new_path {
+                user.path.clone_from(path);
+            }
+            if let Some(name) = &request.new_user_name {
+                user.name.clone_from(name);
+            }
+            let new = User::key(&user.account, &user.name);
+            let mut batch = moved(ctx, &old, &new, found.revision, &user)?;
+            // Keys find their user by its name.
+            for id in &user.access_keys {
+                let place = AccessKey::key(id);
+                let Some(mut key) = ctx.store.get::<AccessKey>(&place).map_err(error::store)? else { continue };
+                key.record.owner = KeyOwner::User { name: user.name.clone() };
+                batch = batch.put(&place, Expect::At(key.revision), &key.record).map_err(error::store)?;
+            }
+            Ok((batch, ()))
+        })?;
+        Ok(shapes::UpdateUserOutput {})
+    },
+);
 
-    fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
-        vec![Question::on("iam:DeleteUser", &arn_of(ctx, &self.user_name))]
-    }
-
-    fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
-        let name = &request.get().user_name;
-        let key = User::key(&ctx.caller.scope.account, name);
-        let found = read::<User>(ctx, &key, || error::no_such_user(name))?;
-        if !found.record.access_keys.is_empty() {
-            return Err(error::delete_conflict("access keys"));
-        }
-        if !found.record.attachments.policies.is_empty() {
-            return Err(error::delete_conflict("policies"));
-        }
-        let batch = Batch::default().delete::<User>(&key, Expect::At(found.revision));
-        ctx.store.commit(batch).map_err(error::store)?;
+operation!(
+    "DeleteUser", DeleteUserRequest -> DeleteUserOutput,
+    asks |this, ctx| vec![About::named::<User>(ctx, &this.user_name).asks("iam:DeleteUser")],
+    does |request, ctx| {
+        let key = User::key(&ctx.caller.scope.account, &request.user_name);
+        again(ctx, || {
+            let found = read::<User>(ctx, &key, || entity::missing::<User>(&request.user_name))?;
+            if !found.record.access_keys.is_empty() {
+                return Err(error::delete_conflict("delete access keys"));
+            }
+            entity::bare(&found.record)?;
+            if !found.record.groups.is_empty() {
+                return Err(error::delete_conflict("remove users from group"));
+            }
+            Ok((Batch::default().delete::<User>(&key, Expect::At(found.revision)), ()))
+        })?;
         Ok(shapes::DeleteUserOutput {})
-    }
-}
+    },
+);

@@ -3,6 +3,8 @@
 //!
 //! Timestamps are milliseconds since the epoch. Payload blobs and event streams travel beside the request.
 
+use indexmap::IndexMap;
+
 /// `AccessKey`.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -36,6 +38,22 @@ crate::shapes::structure! { AccessKey
     optional create_date "CreateDate",
 }
 
+/// `AccessKeyLastUsed`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct AccessKeyLastUsed {
+    /// Milliseconds since the epoch.
+    pub last_used_date: Option<i64>,
+    pub service_name: String,
+    pub region: String,
+}
+
+crate::shapes::structure! { AccessKeyLastUsed
+    optional last_used_date "LastUsedDate",
+    required service_name "ServiceName",
+    required region "Region",
+}
+
 /// `AccessKeyMetadata`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -52,6 +70,98 @@ crate::shapes::structure! { AccessKeyMetadata
     optional access_key_id "AccessKeyId",
     optional status "Status",
     optional create_date "CreateDate",
+}
+
+/// `AddUserToGroupOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct AddUserToGroupOutput {}
+
+crate::shapes::structure! { AddUserToGroupOutput
+}
+
+/// `AddUserToGroupRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct AddUserToGroupRequest {
+    pub group_name: String,
+    pub user_name: String,
+}
+
+crate::shapes::structure! { AddUserToGroupRequest
+    required group_name "GroupName",
+    required user_name "UserName",
+}
+
+crate::shapes::string_enum! {
+    /// `assignmentStatusType`.
+    AssignmentStatusType
+    Assigned = "Assigned",
+    Unassigned = "Unassigned",
+    Any = "Any",
+}
+
+/// `AttachGroupPolicyOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct AttachGroupPolicyOutput {}
+
+crate::shapes::structure! { AttachGroupPolicyOutput
+}
+
+/// `AttachGroupPolicyRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct AttachGroupPolicyRequest {
+    pub group_name: String,
+    pub policy_arn: String,
+}
+
+crate::shapes::structure! { AttachGroupPolicyRequest
+    required group_name "GroupName",
+    required policy_arn "PolicyArn",
+}
+
+/// `AttachRolePolicyOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct AttachRolePolicyOutput {}
+
+crate::shapes::structure! { AttachRolePolicyOutput
+}
+
+/// `AttachRolePolicyRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct AttachRolePolicyRequest {
+    pub role_name: String,
+    pub policy_arn: String,
+}
+
+crate::shapes::structure! { AttachRolePolicyRequest
+    required role_name "RoleName",
+    required policy_arn "PolicyArn",
+}
+
+/// `AttachUserPolicyOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct AttachUserPolicyOutput {}
+
+crate::shapes::structure! { AttachUserPolicyOutput
+}
+
+/// `AttachUserPolicyRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct AttachUserPolicyRequest {
+    pub user_name: String,
+    pub policy_arn: String,
+}
+
+crate::shapes::structure! { AttachUserPolicyRequest
+    required user_name "UserName",
+    required policy_arn "PolicyArn",
 }
 
 /// `AttachedPermissionsBoundary`.
@@ -107,6 +217,105 @@ impl CreateAccessKeyResponse {
 
 crate::shapes::structure! { CreateAccessKeyResponse
     required access_key "AccessKey",
+}
+
+/// `CreateAccountAliasOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct CreateAccountAliasOutput {}
+
+crate::shapes::structure! { CreateAccountAliasOutput
+}
+
+/// `CreateAccountAliasRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct CreateAccountAliasRequest {
+    pub account_alias: String,
+}
+
+crate::shapes::structure! { CreateAccountAliasRequest
+    required account_alias "AccountAlias",
+}
+
+/// `CreateGroupRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct CreateGroupRequest {
+    pub path: Option<String>,
+    pub group_name: String,
+}
+
+crate::shapes::structure! { CreateGroupRequest
+    optional path "Path",
+    required group_name "GroupName",
+}
+
+/// `CreateGroupResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct CreateGroupResponse {
+    pub group: Group,
+}
+
+crate::shapes::structure! { CreateGroupResponse
+    required group "Group",
+}
+
+/// `CreatePolicyRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct CreatePolicyRequest {
+    pub policy_name: String,
+    pub path: Option<String>,
+    pub policy_document: String,
+    pub description: Option<String>,
+    pub tags: Option<Vec<Tag>>,
+}
+
+crate::shapes::structure! { CreatePolicyRequest
+    required policy_name "PolicyName",
+    optional path "Path",
+    required policy_document "PolicyDocument",
+    optional description "Description",
+    optional tags "Tags",
+}
+
+/// `CreatePolicyResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct CreatePolicyResponse {
+    pub policy: Option<Policy>,
+}
+
+crate::shapes::structure! { CreatePolicyResponse
+    optional policy "Policy",
+}
+
+/// `CreatePolicyVersionRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct CreatePolicyVersionRequest {
+    pub policy_arn: String,
+    pub policy_document: String,
+    pub set_as_default: Option<bool>,
+}
+
+crate::shapes::structure! { CreatePolicyVersionRequest
+    required policy_arn "PolicyArn",
+    required policy_document "PolicyDocument",
+    optional set_as_default "SetAsDefault",
+}
+
+/// `CreatePolicyVersionResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct CreatePolicyVersionResponse {
+    pub policy_version: Option<PolicyVersion>,
+}
+
+crate::shapes::structure! { CreatePolicyVersionResponse
+    optional policy_version "PolicyVersion",
 }
 
 /// `CreateRoleRequest`.
@@ -192,12 +401,130 @@ crate::shapes::structure! { DeleteAccessKeyRequest
     required access_key_id "AccessKeyId",
 }
 
+/// `DeleteAccountAliasOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeleteAccountAliasOutput {}
+
+crate::shapes::structure! { DeleteAccountAliasOutput
+}
+
+/// `DeleteAccountAliasRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeleteAccountAliasRequest {
+    pub account_alias: String,
+}
+
+crate::shapes::structure! { DeleteAccountAliasRequest
+    required account_alias "AccountAlias",
+}
+
+/// `DeleteGroupOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeleteGroupOutput {}
+
+crate::shapes::structure! { DeleteGroupOutput
+}
+
+/// `DeleteGroupPolicyOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeleteGroupPolicyOutput {}
+
+crate::shapes::structure! { DeleteGroupPolicyOutput
+}
+
+/// `DeleteGroupPolicyRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeleteGroupPolicyRequest {
+    pub group_name: String,
+    pub policy_name: String,
+}
+
+crate::shapes::structure! { DeleteGroupPolicyRequest
+    required group_name "GroupName",
+    required policy_name "PolicyName",
+}
+
+/// `DeleteGroupRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeleteGroupRequest {
+    pub group_name: String,
+}
+
+crate::shapes::structure! { DeleteGroupRequest
+    required group_name "GroupName",
+}
+
+/// `DeletePolicyOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeletePolicyOutput {}
+
+crate::shapes::structure! { DeletePolicyOutput
+}
+
+/// `DeletePolicyRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeletePolicyRequest {
+    pub policy_arn: String,
+}
+
+crate::shapes::structure! { DeletePolicyRequest
+    required policy_arn "PolicyArn",
+}
+
+/// `DeletePolicyVersionOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeletePolicyVersionOutput {}
+
+crate::shapes::structure! { DeletePolicyVersionOutput
+}
+
+/// `DeletePolicyVersionRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeletePolicyVersionRequest {
+    pub policy_arn: String,
+    pub version_id: String,
+}
+
+crate::shapes::structure! { DeletePolicyVersionRequest
+    required policy_arn "PolicyArn",
+    required version_id "VersionId",
+}
+
 /// `DeleteRoleOutput`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
 pub struct DeleteRoleOutput {}
 
 crate::shapes::structure! { DeleteRoleOutput
+}
+
+/// `DeleteRolePermissionsBoundaryOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeleteRolePermissionsBoundaryOutput {}
+
+crate::shapes::structure! { DeleteRolePermissionsBoundaryOutput
+}
+
+/// `DeleteRolePermissionsBoundaryRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeleteRolePermissionsBoundaryRequest {
+    pub role_name: String,
+}
+
+crate::shapes::structure! { DeleteRolePermissionsBoundaryRequest
+    required role_name "RoleName",
 }
 
 /// `DeleteRolePolicyOutput`.
@@ -240,6 +567,25 @@ pub struct DeleteUserOutput {}
 crate::shapes::structure! { DeleteUserOutput
 }
 
+/// `DeleteUserPermissionsBoundaryOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeleteUserPermissionsBoundaryOutput {}
+
+crate::shapes::structure! { DeleteUserPermissionsBoundaryOutput
+}
+
+/// `DeleteUserPermissionsBoundaryRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeleteUserPermissionsBoundaryRequest {
+    pub user_name: String,
+}
+
+crate::shapes::structure! { DeleteUserPermissionsBoundaryRequest
+    required user_name "UserName",
+}
+
 /// `DeleteUserPolicyOutput`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -270,6 +616,305 @@ pub struct DeleteUserRequest {
 
 crate::shapes::structure! { DeleteUserRequest
     required user_name "UserName",
+}
+
+/// `DetachGroupPolicyOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DetachGroupPolicyOutput {}
+
+crate::shapes::structure! { DetachGroupPolicyOutput
+}
+
+/// `DetachGroupPolicyRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DetachGroupPolicyRequest {
+    pub group_name: String,
+    pub policy_arn: String,
+}
+
+crate::shapes::structure! { DetachGroupPolicyRequest
+    required group_name "GroupName",
+    required policy_arn "PolicyArn",
+}
+
+/// `DetachRolePolicyOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DetachRolePolicyOutput {}
+
+crate::shapes::structure! { DetachRolePolicyOutput
+}
+
+/// `DetachRolePolicyRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DetachRolePolicyRequest {
+    pub role_name: String,
+    pub policy_arn: String,
+}
+
+crate::shapes::structure! { DetachRolePolicyRequest
+    required role_name "RoleName",
+    required policy_arn "PolicyArn",
+}
+
+/// `DetachUserPolicyOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DetachUserPolicyOutput {}
+
+crate::shapes::structure! { DetachUserPolicyOutput
+}
+
+/// `DetachUserPolicyRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DetachUserPolicyRequest {
+    pub user_name: String,
+    pub policy_arn: String,
+}
+
+crate::shapes::structure! { DetachUserPolicyRequest
+    required user_name "UserName",
+    required policy_arn "PolicyArn",
+}
+
+crate::shapes::string_enum! {
+    /// `EntityType`.
+    EntityType
+    User = "User",
+    Role = "Role",
+    Group = "Group",
+    LocalManagedPolicy = "LocalManagedPolicy",
+    AWSManagedPolicy = "AWSManagedPolicy",
+}
+
+/// `GetAccessKeyLastUsedRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct GetAccessKeyLastUsedRequest {
+    pub access_key_id: String,
+}
+
+crate::shapes::structure! { GetAccessKeyLastUsedRequest
+    required access_key_id "AccessKeyId",
+}
+
+/// `GetAccessKeyLastUsedResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct GetAccessKeyLastUsedResponse {
+    pub user_name: Option<String>,
+    pub access_key_last_used: Option<AccessKeyLastUsed>,
+}
+
+crate::shapes::structure! { GetAccessKeyLastUsedResponse
+    optional user_name "UserName",
+    optional access_key_last_used "AccessKeyLastUsed",
+}
+
+/// `GetAccountAuthorizationDetailsRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct GetAccountAuthorizationDetailsRequest {
+    pub filter: Option<Vec<EntityType>>,
+    pub max_items: Option<i64>,
+    pub marker: Option<String>,
+}
+
+crate::shapes::structure! { GetAccountAuthorizationDetailsRequest
+    optional filter "Filter",
+    optional max_items "MaxItems",
+    optional marker "Marker",
+}
+
+/// `GetAccountAuthorizationDetailsResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct GetAccountAuthorizationDetailsResponse {
+    pub user_detail_list: Option<Vec<UserDetail>>,
+    pub group_detail_list: Option<Vec<GroupDetail>>,
+    pub role_detail_list: Option<Vec<RoleDetail>>,
+    pub policies: Option<Vec<ManagedPolicyDetail>>,
+    pub is_truncated: Option<bool>,
+    pub marker: Option<String>,
+}
+
+crate::shapes::structure! { GetAccountAuthorizationDetailsResponse
+    optional user_detail_list "UserDetailList",
+    optional group_detail_list "GroupDetailList",
+    optional role_detail_list "RoleDetailList",
+    optional policies "Policies",
+    optional is_truncated "IsTruncated",
+    optional marker "Marker",
+}
+
+/// `GetAccountPasswordPolicyInput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct GetAccountPasswordPolicyInput {}
+
+crate::shapes::structure! { GetAccountPasswordPolicyInput
+}
+
+/// `GetAccountPasswordPolicyResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct GetAccountPasswordPolicyResponse {
+    pub password_policy: PasswordPolicy,
+}
+
+crate::shapes::structure! { GetAccountPasswordPolicyResponse
+    required password_policy "PasswordPolicy",
+}
+
+/// `GetAccountSummaryInput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct GetAccountSummaryInput {}
+
+crate::shapes::structure! { GetAccountSummaryInput
+}
+
+/// `GetAccountSummaryResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct GetAccountSummaryResponse {
+    pub summary_map: Option<IndexMap<String, i64>>,
+}
+
+crate::shapes::structure! { GetAccountSummaryResponse
+    optional summary_map "SummaryMap",
+}
+
+/// `GetGroupPolicyRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct GetGroupPolicyRequest {
+    pub group_name: String,
+    pub policy_name: String,
+}
+
+crate::shapes::structure! { GetGroupPolicyRequest
+    required group_name "GroupName",
+    required policy_name "PolicyName",
+}
+
+/// `GetGroupPolicyResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct GetGroupPolicyResponse {
+    pub group_name: String,
+    pub policy_name: String,
+    pub policy_document: String,
+}
+
+crate::shapes::structure! { GetGroupPolicyResponse
+    required group_name "GroupName",
+    required policy_name "PolicyName",
+    required policy_document "PolicyDocument",
+}
+
+/// `GetGroupRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct GetGroupRequest {
+    pub group_name: String,
+    pub marker: Option<String>,
+    pub max_items: Option<i64>,
+}
+
+crate::shapes::structure! { GetGroupRequest
+    required group_name "GroupName",
+    optional marker "Marker",
+    optional max_items "MaxItems",
+}
+
+/// `GetGroupResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct GetGroupResponse {
+    pub group: Group,
+    pub users: Vec<User>,
+    pub is_truncated: Option<bool>,
+    pub marker: Option<String>,
+}
+
+crate::shapes::structure! { GetGroupResponse
+    required group "Group",
+    required users "Users",
+    optional is_truncated "IsTruncated",
+    optional marker "Marker",
+}
+
+/// `GetLoginProfileRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct GetLoginProfileRequest {
+    pub user_name: Option<String>,
+}
+
+crate::shapes::structure! { GetLoginProfileRequest
+    optional user_name "UserName",
+}
+
+/// `GetLoginProfileResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct GetLoginProfileResponse {
+    pub login_profile: LoginProfile,
+}
+
+crate::shapes::structure! { GetLoginProfileResponse
+    required login_profile "LoginProfile",
+}
+
+/// `GetPolicyRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct GetPolicyRequest {
+    pub policy_arn: String,
+}
+
+crate::shapes::structure! { GetPolicyRequest
+    required policy_arn "PolicyArn",
+}
+
+/// `GetPolicyResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct GetPolicyResponse {
+    pub policy: Option<Policy>,
+}
+
+crate::shapes::structure! { GetPolicyResponse
+    optional policy "Policy",
+}
+
+/// `GetPolicyVersionRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct GetPolicyVersionRequest {
+    pub policy_arn: String,
+    pub version_id: String,
+}
+
+crate::shapes::structure! { GetPolicyVersionRequest
+    required policy_arn "PolicyArn",
+    required version_id "VersionId",
+}
+
+/// `GetPolicyVersionResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct GetPolicyVersionResponse {
+    pub policy_version: Option<PolicyVersion>,
+}
+
+crate::shapes::structure! { GetPolicyVersionResponse
+    optional policy_version "PolicyVersion",
 }
 
 /// `GetRolePolicyRequest`.
@@ -372,6 +1017,50 @@ crate::shapes::structure! { GetUserResponse
     required user "User",
 }
 
+/// `Group`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct Group {
+    pub path: String,
+    pub group_name: String,
+    pub group_id: String,
+    pub arn: String,
+    /// Milliseconds since the epoch.
+    pub create_date: i64,
+}
+
+crate::shapes::structure! { Group
+    required path "Path",
+    required group_name "GroupName",
+    required group_id "GroupId",
+    required arn "Arn",
+    required create_date "CreateDate",
+}
+
+/// `GroupDetail`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct GroupDetail {
+    pub path: Option<String>,
+    pub group_name: Option<String>,
+    pub group_id: Option<String>,
+    pub arn: Option<String>,
+    /// Milliseconds since the epoch.
+    pub create_date: Option<i64>,
+    pub group_policy_list: Option<Vec<PolicyDetail>>,
+    pub attached_managed_policies: Option<Vec<AttachedPolicy>>,
+}
+
+crate::shapes::structure! { GroupDetail
+    optional path "Path",
+    optional group_name "GroupName",
+    optional group_id "GroupId",
+    optional arn "Arn",
+    optional create_date "CreateDate",
+    optional group_policy_list "GroupPolicyList",
+    optional attached_managed_policies "AttachedManagedPolicies",
+}
+
 /// `InstanceProfile`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -426,6 +1115,66 @@ crate::shapes::structure! { ListAccessKeysResponse
     optional marker "Marker",
 }
 
+/// `ListAccountAliasesRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListAccountAliasesRequest {
+    pub marker: Option<String>,
+    pub max_items: Option<i64>,
+}
+
+crate::shapes::structure! { ListAccountAliasesRequest
+    optional marker "Marker",
+    optional max_items "MaxItems",
+}
+
+/// `ListAccountAliasesResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListAccountAliasesResponse {
+    pub account_aliases: Vec<String>,
+    pub is_truncated: Option<bool>,
+    pub marker: Option<String>,
+}
+
+crate::shapes::structure! { ListAccountAliasesResponse
+    required account_aliases "AccountAliases",
+    optional is_truncated "IsTruncated",
+    optional marker "Marker",
+}
+
+/// `ListAttachedGroupPoliciesRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListAttachedGroupPoliciesRequest {
+    pub group_name: String,
+    pub path_prefix: Option<String>,
+    pub marker: Option<String>,
+    pub max_items: Option<i64>,
+}
+
+crate::shapes::structure! { ListAttachedGroupPoliciesRequest
+    required group_name "GroupName",
+    optional path_prefix "PathPrefix",
+    optional marker "Marker",
+    optional max_items "MaxItems",
+}
+
+/// `ListAttachedGroupPoliciesResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListAttachedGroupPoliciesResponse {
+    pub attached_policies: Option<Vec<AttachedPolicy>>,
+    pub is_truncated: Option<bool>,
+    pub marker: Option<String>,
+}
+
+crate::shapes::structure! { ListAttachedGroupPoliciesResponse
+    optional attached_policies "AttachedPolicies",
+    optional is_truncated "IsTruncated",
+    optional marker "Marker",
+}
+
 /// `ListAttachedRolePoliciesRequest`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -454,6 +1203,168 @@ pub struct ListAttachedRolePoliciesResponse {
 
 crate::shapes::structure! { ListAttachedRolePoliciesResponse
     optional attached_policies "AttachedPolicies",
+    optional is_truncated "IsTruncated",
+    optional marker "Marker",
+}
+
+/// `ListAttachedUserPoliciesRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListAttachedUserPoliciesRequest {
+    pub user_name: String,
+    pub path_prefix: Option<String>,
+    pub marker: Option<String>,
+    pub max_items: Option<i64>,
+}
+
+crate::shapes::structure! { ListAttachedUserPoliciesRequest
+    required user_name "UserName",
+    optional path_prefix "PathPrefix",
+    optional marker "Marker",
+    optional max_items "MaxItems",
+}
+
+/// `ListAttachedUserPoliciesResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListAttachedUserPoliciesResponse {
+    pub attached_policies: Option<Vec<AttachedPolicy>>,
+    pub is_truncated: Option<bool>,
+    pub marker: Option<String>,
+}
+
+crate::shapes::structure! { ListAttachedUserPoliciesResponse
+    optional attached_policies "AttachedPolicies",
+    optional is_truncated "IsTruncated",
+    optional marker "Marker",
+}
+
+/// `ListEntitiesForPolicyRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListEntitiesForPolicyRequest {
+    pub policy_arn: String,
+    pub entity_filter: Option<EntityType>,
+    pub path_prefix: Option<String>,
+    pub policy_usage_filter: Option<PolicyUsageType>,
+    pub marker: Option<String>,
+    pub max_items: Option<i64>,
+}
+
+crate::shapes::structure! { ListEntitiesForPolicyRequest
+    required policy_arn "PolicyArn",
+    optional entity_filter "EntityFilter",
+    optional path_prefix "PathPrefix",
+    optional policy_usage_filter "PolicyUsageFilter",
+    optional marker "Marker",
+    optional max_items "MaxItems",
+}
+
+/// `ListEntitiesForPolicyResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListEntitiesForPolicyResponse {
+    pub policy_groups: Option<Vec<PolicyGroup>>,
+    pub policy_users: Option<Vec<PolicyUser>>,
+    pub policy_roles: Option<Vec<PolicyRole>>,
+    pub is_truncated: Option<bool>,
+    pub marker: Option<String>,
+}
+
+crate::shapes::structure! { ListEntitiesForPolicyResponse
+    optional policy_groups "PolicyGroups",
+    optional policy_users "PolicyUsers",
+    optional policy_roles "PolicyRoles",
+    optional is_truncated "IsTruncated",
+    optional marker "Marker",
+}
+
+/// `ListGroupPoliciesRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListGroupPoliciesRequest {
+    pub group_name: String,
+    pub marker: Option<String>,
+    pub max_items: Option<i64>,
+}
+
+crate::shapes::structure! { ListGroupPoliciesRequest
+    required group_name "GroupName",
+    optional marker "Marker",
+    optional max_items "MaxItems",
+}
+
+/// `ListGroupPoliciesResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListGroupPoliciesResponse {
+    pub policy_names: Vec<String>,
+    pub is_truncated: Option<bool>,
+    pub marker: Option<String>,
+}
+
+crate::shapes::structure! { ListGroupPoliciesResponse
+    required policy_names "PolicyNames",
+    optional is_truncated "IsTruncated",
+    optional marker "Marker",
+}
+
+/// `ListGroupsForUserRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListGroupsForUserRequest {
+    pub user_name: String,
+    pub marker: Option<String>,
+    pub max_items: Option<i64>,
+}
+
+crate::shapes::structure! { ListGroupsForUserRequest
+    required user_name "UserName",
+    optional marker "Marker",
+    optional max_items "MaxItems",
+}
+
+/// `ListGroupsForUserResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListGroupsForUserResponse {
+    pub groups: Vec<Group>,
+    pub is_truncated: Option<bool>,
+    pub marker: Option<String>,
+}
+
+crate::shapes::structure! { ListGroupsForUserResponse
+    required groups "Groups",
+    optional is_truncated "IsTruncated",
+    optional marker "Marker",
+}
+
+/// `ListGroupsRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListGroupsRequest {
+    pub path_prefix: Option<String>,
+    pub marker: Option<String>,
+    pub max_items: Option<i64>,
+}
+
+crate::shapes::structure! { ListGroupsRequest
+    optional path_prefix "PathPrefix",
+    optional marker "Marker",
+    optional max_items "MaxItems",
+}
+
+/// `ListGroupsResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListGroupsResponse {
+    pub groups: Vec<Group>,
+    pub is_truncated: Option<bool>,
+    pub marker: Option<String>,
+}
+
+crate::shapes::structure! { ListGroupsResponse
+    required groups "Groups",
     optional is_truncated "IsTruncated",
     optional marker "Marker",
 }
@@ -488,6 +1399,181 @@ crate::shapes::structure! { ListInstanceProfilesForRoleResponse
     optional marker "Marker",
 }
 
+/// `ListInstanceProfilesRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListInstanceProfilesRequest {
+    pub path_prefix: Option<String>,
+    pub marker: Option<String>,
+    pub max_items: Option<i64>,
+}
+
+crate::shapes::structure! { ListInstanceProfilesRequest
+    optional path_prefix "PathPrefix",
+    optional marker "Marker",
+    optional max_items "MaxItems",
+}
+
+/// `ListInstanceProfilesResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListInstanceProfilesResponse {
+    pub instance_profiles: Vec<InstanceProfile>,
+    pub is_truncated: Option<bool>,
+    pub marker: Option<String>,
+}
+
+crate::shapes::structure! { ListInstanceProfilesResponse
+    required instance_profiles "InstanceProfiles",
+    optional is_truncated "IsTruncated",
+    optional marker "Marker",
+}
+
+/// `ListMFADevicesRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListMFADevicesRequest {
+    pub user_name: Option<String>,
+    pub marker: Option<String>,
+    pub max_items: Option<i64>,
+}
+
+crate::shapes::structure! { ListMFADevicesRequest
+    optional user_name "UserName",
+    optional marker "Marker",
+    optional max_items "MaxItems",
+}
+
+/// `ListMFADevicesResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListMFADevicesResponse {
+    pub mfa_devices: Vec<MFADevice>,
+    pub is_truncated: Option<bool>,
+    pub marker: Option<String>,
+}
+
+crate::shapes::structure! { ListMFADevicesResponse
+    required mfa_devices "MFADevices",
+    optional is_truncated "IsTruncated",
+    optional marker "Marker",
+}
+
+/// `ListOpenIDConnectProvidersRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListOpenIDConnectProvidersRequest {}
+
+crate::shapes::structure! { ListOpenIDConnectProvidersRequest
+}
+
+/// `ListOpenIDConnectProvidersResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListOpenIDConnectProvidersResponse {
+    pub open_id_connect_provider_list: Option<Vec<OpenIDConnectProviderListEntry>>,
+}
+
+crate::shapes::structure! { ListOpenIDConnectProvidersResponse
+    optional open_id_connect_provider_list "OpenIDConnectProviderList",
+}
+
+/// `ListPoliciesRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListPoliciesRequest {
+    pub scope: Option<PolicyScopeType>,
+    pub only_attached: Option<bool>,
+    pub path_prefix: Option<String>,
+    pub policy_usage_filter: Option<PolicyUsageType>,
+    pub marker: Option<String>,
+    pub max_items: Option<i64>,
+}
+
+crate::shapes::structure! { ListPoliciesRequest
+    optional scope "Scope",
+    optional only_attached "OnlyAttached",
+    optional path_prefix "PathPrefix",
+    optional policy_usage_filter "PolicyUsageFilter",
+    optional marker "Marker",
+    optional max_items "MaxItems",
+}
+
+/// `ListPoliciesResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListPoliciesResponse {
+    pub policies: Option<Vec<Policy>>,
+    pub is_truncated: Option<bool>,
+    pub marker: Option<String>,
+}
+
+crate::shapes::structure! { ListPoliciesResponse
+    optional policies "Policies",
+    optional is_truncated "IsTruncated",
+    optional marker "Marker",
+}
+
+/// `ListPolicyTagsRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListPolicyTagsRequest {
+    pub policy_arn: String,
+    pub marker: Option<String>,
+    pub max_items: Option<i64>,
+}
+
+crate::shapes::structure! { ListPolicyTagsRequest
+    required policy_arn "PolicyArn",
+    optional marker "Marker",
+    optional max_items "MaxItems",
+}
+
+/// `ListPolicyTagsResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListPolicyTagsResponse {
+    pub tags: Vec<Tag>,
+    pub is_truncated: Option<bool>,
+    pub marker: Option<String>,
+}
+
+crate::shapes::structure! { ListPolicyTagsResponse
+    required tags "Tags",
+    optional is_truncated "IsTruncated",
+    optional marker "Marker",
+}
+
+/// `ListPolicyVersionsRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListPolicyVersionsRequest {
+    pub policy_arn: String,
+    pub marker: Option<String>,
+    pub max_items: Option<i64>,
+}
+
+crate::shapes::structure! { ListPolicyVersionsRequest
+    required policy_arn "PolicyArn",
+    optional marker "Marker",
+    optional max_items "MaxItems",
+}
+
+/// `ListPolicyVersionsResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListPolicyVersionsResponse {
+    pub versions: Option<Vec<PolicyVersion>>,
+    pub is_truncated: Option<bool>,
+    pub marker: Option<String>,
+}
+
+crate::shapes::structure! { ListPolicyVersionsResponse
+    optional versions "Versions",
+    optional is_truncated "IsTruncated",
+    optional marker "Marker",
+}
+
 /// `ListRolePoliciesRequest`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -514,6 +1600,36 @@ pub struct ListRolePoliciesResponse {
 
 crate::shapes::structure! { ListRolePoliciesResponse
     required policy_names "PolicyNames",
+    optional is_truncated "IsTruncated",
+    optional marker "Marker",
+}
+
+/// `ListRoleTagsRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListRoleTagsRequest {
+    pub role_name: String,
+    pub marker: Option<String>,
+    pub max_items: Option<i64>,
+}
+
+crate::shapes::structure! { ListRoleTagsRequest
+    required role_name "RoleName",
+    optional marker "Marker",
+    optional max_items "MaxItems",
+}
+
+/// `ListRoleTagsResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListRoleTagsResponse {
+    pub tags: Vec<Tag>,
+    pub is_truncated: Option<bool>,
+    pub marker: Option<String>,
+}
+
+crate::shapes::structure! { ListRoleTagsResponse
+    required tags "Tags",
     optional is_truncated "IsTruncated",
     optional marker "Marker",
 }
@@ -548,6 +1664,149 @@ crate::shapes::structure! { ListRolesResponse
     optional marker "Marker",
 }
 
+/// `ListSAMLProvidersRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListSAMLProvidersRequest {}
+
+crate::shapes::structure! { ListSAMLProvidersRequest
+}
+
+/// `ListSAMLProvidersResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListSAMLProvidersResponse {
+    pub saml_provider_list: Option<Vec<SAMLProviderListEntry>>,
+}
+
+crate::shapes::structure! { ListSAMLProvidersResponse
+    optional saml_provider_list "SAMLProviderList",
+}
+
+/// `ListSSHPublicKeysRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListSSHPublicKeysRequest {
+    pub user_name: Option<String>,
+    pub marker: Option<String>,
+    pub max_items: Option<i64>,
+}
+
+crate::shapes::structure! { ListSSHPublicKeysRequest
+    optional user_name "UserName",
+    optional marker "Marker",
+    optional max_items "MaxItems",
+}
+
+/// `ListSSHPublicKeysResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListSSHPublicKeysResponse {
+    pub ssh_public_keys: Option<Vec<SSHPublicKeyMetadata>>,
+    pub is_truncated: Option<bool>,
+    pub marker: Option<String>,
+}
+
+crate::shapes::structure! { ListSSHPublicKeysResponse
+    optional ssh_public_keys "SSHPublicKeys",
+    optional is_truncated "IsTruncated",
+    optional marker "Marker",
+}
+
+/// `ListServerCertificatesRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListServerCertificatesRequest {
+    pub path_prefix: Option<String>,
+    pub marker: Option<String>,
+    pub max_items: Option<i64>,
+}
+
+crate::shapes::structure! { ListServerCertificatesRequest
+    optional path_prefix "PathPrefix",
+    optional marker "Marker",
+    optional max_items "MaxItems",
+}
+
+/// `ListServerCertificatesResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListServerCertificatesResponse {
+    pub server_certificate_metadata_list: Vec<ServerCertificateMetadata>,
+    pub is_truncated: Option<bool>,
+    pub marker: Option<String>,
+}
+
+crate::shapes::structure! { ListServerCertificatesResponse
+    required server_certificate_metadata_list "ServerCertificateMetadataList",
+    optional is_truncated "IsTruncated",
+    optional marker "Marker",
+}
+
+/// `ListServiceSpecificCredentialsRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListServiceSpecificCredentialsRequest {
+    pub user_name: Option<String>,
+    pub service_name: Option<String>,
+    pub all_users: Option<bool>,
+    pub marker: Option<String>,
+    pub max_items: Option<i64>,
+}
+
+crate::shapes::structure! { ListServiceSpecificCredentialsRequest
+    optional user_name "UserName",
+    optional service_name "ServiceName",
+    optional all_users "AllUsers",
+    optional marker "Marker",
+    optional max_items "MaxItems",
+}
+
+/// `ListServiceSpecificCredentialsResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListServiceSpecificCredentialsResponse {
+    pub service_specific_credentials: Option<Vec<ServiceSpecificCredentialMetadata>>,
+    pub marker: Option<String>,
+    pub is_truncated: Option<bool>,
+}
+
+crate::shapes::structure! { ListServiceSpecificCredentialsResponse
+    optional service_specific_credentials "ServiceSpecificCredentials",
+    optional marker "Marker",
+    optional is_truncated "IsTruncated",
+}
+
+/// `ListSigningCertificatesRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListSigningCertificatesRequest {
+    pub user_name: Option<String>,
+    pub marker: Option<String>,
+    pub max_items: Option<i64>,
+}
+
+crate::shapes::structure! { ListSigningCertificatesRequest
+    optional user_name "UserName",
+    optional marker "Marker",
+    optional max_items "MaxItems",
+}
+
+/// `ListSigningCertificatesResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListSigningCertificatesResponse {
+    pub certificates: Vec<SigningCertificate>,
+    pub is_truncated: Option<bool>,
+    pub marker: Option<String>,
+}
+
+crate::shapes::structure! { ListSigningCertificatesResponse
+    required certificates "Certificates",
+    optional is_truncated "IsTruncated",
+    optional marker "Marker",
+}
+
 /// `ListUserPoliciesRequest`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -574,6 +1833,36 @@ pub struct ListUserPoliciesResponse {
 
 crate::shapes::structure! { ListUserPoliciesResponse
     required policy_names "PolicyNames",
+    optional is_truncated "IsTruncated",
+    optional marker "Marker",
+}
+
+/// `ListUserTagsRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListUserTagsRequest {
+    pub user_name: String,
+    pub marker: Option<String>,
+    pub max_items: Option<i64>,
+}
+
+crate::shapes::structure! { ListUserTagsRequest
+    required user_name "UserName",
+    optional marker "Marker",
+    optional max_items "MaxItems",
+}
+
+/// `ListUserTagsResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListUserTagsResponse {
+    pub tags: Vec<Tag>,
+    pub is_truncated: Option<bool>,
+    pub marker: Option<String>,
+}
+
+crate::shapes::structure! { ListUserTagsResponse
+    required tags "Tags",
     optional is_truncated "IsTruncated",
     optional marker "Marker",
 }
@@ -608,10 +1897,311 @@ crate::shapes::structure! { ListUsersResponse
     optional marker "Marker",
 }
 
+/// `ListVirtualMFADevicesRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListVirtualMFADevicesRequest {
+    pub assignment_status: Option<AssignmentStatusType>,
+    pub marker: Option<String>,
+    pub max_items: Option<i64>,
+}
+
+crate::shapes::structure! { ListVirtualMFADevicesRequest
+    optional assignment_status "AssignmentStatus",
+    optional marker "Marker",
+    optional max_items "MaxItems",
+}
+
+/// `ListVirtualMFADevicesResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListVirtualMFADevicesResponse {
+    pub virtual_mfa_devices: Vec<VirtualMFADevice>,
+    pub is_truncated: Option<bool>,
+    pub marker: Option<String>,
+}
+
+crate::shapes::structure! { ListVirtualMFADevicesResponse
+    required virtual_mfa_devices "VirtualMFADevices",
+    optional is_truncated "IsTruncated",
+    optional marker "Marker",
+}
+
+/// `LoginProfile`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct LoginProfile {
+    pub user_name: String,
+    /// Milliseconds since the epoch.
+    pub create_date: i64,
+    pub password_reset_required: Option<bool>,
+}
+
+crate::shapes::structure! { LoginProfile
+    required user_name "UserName",
+    required create_date "CreateDate",
+    optional password_reset_required "PasswordResetRequired",
+}
+
+/// `MFADevice`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct MFADevice {
+    pub user_name: String,
+    pub serial_number: String,
+    /// Milliseconds since the epoch.
+    pub enable_date: i64,
+}
+
+crate::shapes::structure! { MFADevice
+    required user_name "UserName",
+    required serial_number "SerialNumber",
+    required enable_date "EnableDate",
+}
+
+/// `ManagedPolicyDetail`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ManagedPolicyDetail {
+    pub policy_name: Option<String>,
+    pub policy_id: Option<String>,
+    pub arn: Option<String>,
+    pub path: Option<String>,
+    pub default_version_id: Option<String>,
+    pub attachment_count: Option<i64>,
+    pub permissions_boundary_usage_count: Option<i64>,
+    pub is_attachable: Option<bool>,
+    pub description: Option<String>,
+    /// Milliseconds since the epoch.
+    pub create_date: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub update_date: Option<i64>,
+    pub policy_version_list: Option<Vec<PolicyVersion>>,
+}
+
+crate::shapes::structure! { ManagedPolicyDetail
+    optional policy_name "PolicyName",
+    optional policy_id "PolicyId",
+    optional arn "Arn",
+    optional path "Path",
+    optional default_version_id "DefaultVersionId",
+    optional attachment_count "AttachmentCount",
+    optional permissions_boundary_usage_count "PermissionsBoundaryUsageCount",
+    optional is_attachable "IsAttachable",
+    optional description "Description",
+    optional create_date "CreateDate",
+    optional update_date "UpdateDate",
+    optional policy_version_list "PolicyVersionList",
+}
+
+/// `OpenIDConnectProviderListEntry`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct OpenIDConnectProviderListEntry {
+    pub arn: Option<String>,
+}
+
+crate::shapes::structure! { OpenIDConnectProviderListEntry
+    optional arn "Arn",
+}
+
+/// `PasswordPolicy`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct PasswordPolicy {
+    pub minimum_password_length: Option<i64>,
+    pub require_symbols: Option<bool>,
+    pub require_numbers: Option<bool>,
+    pub require_uppercase_characters: Option<bool>,
+    pub require_lowercase_characters: Option<bool>,
+    pub allow_users_to_change_password: Option<bool>,
+    pub expire_passwords: Option<bool>,
+    pub max_password_age: Option<i64>,
+    pub password_reuse_prevention: Option<i64>,
+    pub hard_expiry: Option<bool>,
+}
+
+crate::shapes::structure! { PasswordPolicy
+    optional minimum_password_length "MinimumPasswordLength",
+    optional require_symbols "RequireSymbols",
+    optional require_numbers "RequireNumbers",
+    optional require_uppercase_characters "RequireUppercaseCharacters",
+    optional require_lowercase_characters "RequireLowercaseCharacters",
+    optional allow_users_to_change_password "AllowUsersToChangePassword",
+    optional expire_passwords "ExpirePasswords",
+    optional max_password_age "MaxPasswordAge",
+    optional password_reuse_prevention "PasswordReusePrevention",
+    optional hard_expiry "HardExpiry",
+}
+
 crate::shapes::string_enum! {
     /// `PermissionsBoundaryAttachmentType`.
     PermissionsBoundaryAttachmentType
     PermissionsBoundaryPolicy = "PermissionsBoundaryPolicy",
+}
+
+/// `Policy`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct Policy {
+    pub policy_name: Option<String>,
+    pub policy_id: Option<String>,
+    pub arn: Option<String>,
+    pub path: Option<String>,
+    pub default_version_id: Option<String>,
+    pub attachment_count: Option<i64>,
+    pub permissions_boundary_usage_count: Option<i64>,
+    pub is_attachable: Option<bool>,
+    pub description: Option<String>,
+    /// Milliseconds since the epoch.
+    pub create_date: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub update_date: Option<i64>,
+    pub tags: Option<Vec<Tag>>,
+}
+
+crate::shapes::structure! { Policy
+    optional policy_name "PolicyName",
+    optional policy_id "PolicyId",
+    optional arn "Arn",
+    optional path "Path",
+    optional default_version_id "DefaultVersionId",
+    optional attachment_count "AttachmentCount",
+    optional permissions_boundary_usage_count "PermissionsBoundaryUsageCount",
+    optional is_attachable "IsAttachable",
+    optional description "Description",
+    optional create_date "CreateDate",
+    optional update_date "UpdateDate",
+    optional tags "Tags",
+}
+
+/// `PolicyDetail`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct PolicyDetail {
+    pub policy_name: Option<String>,
+    pub policy_document: Option<String>,
+}
+
+crate::shapes::structure! { PolicyDetail
+    optional policy_name "PolicyName",
+    optional policy_document "PolicyDocument",
+}
+
+/// `PolicyGroup`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct PolicyGroup {
+    pub group_name: Option<String>,
+    pub group_id: Option<String>,
+}
+
+crate::shapes::structure! { PolicyGroup
+    optional group_name "GroupName",
+    optional group_id "GroupId",
+}
+
+/// `PolicyRole`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct PolicyRole {
+    pub role_name: Option<String>,
+    pub role_id: Option<String>,
+}
+
+crate::shapes::structure! { PolicyRole
+    optional role_name "RoleName",
+    optional role_id "RoleId",
+}
+
+crate::shapes::string_enum! {
+    /// `policyScopeType`.
+    PolicyScopeType
+    All = "All",
+    Aws = "AWS",
+    Local = "Local",
+}
+
+crate::shapes::string_enum! {
+    /// `PolicyUsageType`.
+    PolicyUsageType
+    PermissionsPolicy = "PermissionsPolicy",
+    PermissionsBoundary = "PermissionsBoundary",
+}
+
+/// `PolicyUser`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct PolicyUser {
+    pub user_name: Option<String>,
+    pub user_id: Option<String>,
+}
+
+crate::shapes::structure! { PolicyUser
+    optional user_name "UserName",
+    optional user_id "UserId",
+}
+
+/// `PolicyVersion`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct PolicyVersion {
+    pub document: Option<String>,
+    pub version_id: Option<String>,
+    pub is_default_version: Option<bool>,
+    /// Milliseconds since the epoch.
+    pub create_date: Option<i64>,
+}
+
+crate::shapes::structure! { PolicyVersion
+    optional document "Document",
+    optional version_id "VersionId",
+    optional is_default_version "IsDefaultVersion",
+    optional create_date "CreateDate",
+}
+
+/// `PutGroupPolicyOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct PutGroupPolicyOutput {}
+
+crate::shapes::structure! { PutGroupPolicyOutput
+}
+
+/// `PutGroupPolicyRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct PutGroupPolicyRequest {
+    pub group_name: String,
+    pub policy_name: String,
+    pub policy_document: String,
+}
+
+crate::shapes::structure! { PutGroupPolicyRequest
+    required group_name "GroupName",
+    required policy_name "PolicyName",
+    required policy_document "PolicyDocument",
+}
+
+/// `PutRolePermissionsBoundaryOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct PutRolePermissionsBoundaryOutput {}
+
+crate::shapes::structure! { PutRolePermissionsBoundaryOutput
+}
+
+/// `PutRolePermissionsBoundaryRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct PutRolePermissionsBoundaryRequest {
+    pub role_name: String,
+    pub permissions_boundary: String,
+}
+
+crate::shapes::structure! { PutRolePermissionsBoundaryRequest
+    required role_name "RoleName",
+    required permissions_boundary "PermissionsBoundary",
 }
 
 /// `PutRolePolicyOutput`.
@@ -637,6 +2227,27 @@ crate::shapes::structure! { PutRolePolicyRequest
     required policy_document "PolicyDocument",
 }
 
+/// `PutUserPermissionsBoundaryOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct PutUserPermissionsBoundaryOutput {}
+
+crate::shapes::structure! { PutUserPermissionsBoundaryOutput
+}
+
+/// `PutUserPermissionsBoundaryRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct PutUserPermissionsBoundaryRequest {
+    pub user_name: String,
+    pub permissions_boundary: String,
+}
+
+crate::shapes::structure! { PutUserPermissionsBoundaryRequest
+    required user_name "UserName",
+    required permissions_boundary "PermissionsBoundary",
+}
+
 /// `PutUserPolicyOutput`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -658,6 +2269,27 @@ crate::shapes::structure! { PutUserPolicyRequest
     required user_name "UserName",
     required policy_name "PolicyName",
     required policy_document "PolicyDocument",
+}
+
+/// `RemoveUserFromGroupOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct RemoveUserFromGroupOutput {}
+
+crate::shapes::structure! { RemoveUserFromGroupOutput
+}
+
+/// `RemoveUserFromGroupRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct RemoveUserFromGroupRequest {
+    pub group_name: String,
+    pub user_name: String,
+}
+
+crate::shapes::structure! { RemoveUserFromGroupRequest
+    required group_name "GroupName",
+    required user_name "UserName",
 }
 
 /// `Role`.
@@ -694,6 +2326,40 @@ crate::shapes::structure! { Role
     optional source_role_template "SourceRoleTemplate",
 }
 
+/// `RoleDetail`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct RoleDetail {
+    pub path: Option<String>,
+    pub role_name: Option<String>,
+    pub role_id: Option<String>,
+    pub arn: Option<String>,
+    /// Milliseconds since the epoch.
+    pub create_date: Option<i64>,
+    pub assume_role_policy_document: Option<String>,
+    pub instance_profile_list: Option<Vec<InstanceProfile>>,
+    pub role_policy_list: Option<Vec<PolicyDetail>>,
+    pub attached_managed_policies: Option<Vec<AttachedPolicy>>,
+    pub permissions_boundary: Option<AttachedPermissionsBoundary>,
+    pub tags: Option<Vec<Tag>>,
+    pub role_last_used: Option<RoleLastUsed>,
+}
+
+crate::shapes::structure! { RoleDetail
+    optional path "Path",
+    optional role_name "RoleName",
+    optional role_id "RoleId",
+    optional arn "Arn",
+    optional create_date "CreateDate",
+    optional assume_role_policy_document "AssumeRolePolicyDocument",
+    optional instance_profile_list "InstanceProfileList",
+    optional role_policy_list "RolePolicyList",
+    optional attached_managed_policies "AttachedManagedPolicies",
+    optional permissions_boundary "PermissionsBoundary",
+    optional tags "Tags",
+    optional role_last_used "RoleLastUsed",
+}
+
 /// `RoleLastUsed`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -706,6 +2372,173 @@ pub struct RoleLastUsed {
 crate::shapes::structure! { RoleLastUsed
     optional last_used_date "LastUsedDate",
     optional region "Region",
+}
+
+/// `SAMLProviderListEntry`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct SAMLProviderListEntry {
+    pub arn: Option<String>,
+    /// Milliseconds since the epoch.
+    pub valid_until: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub create_date: Option<i64>,
+}
+
+crate::shapes::structure! { SAMLProviderListEntry
+    optional arn "Arn",
+    optional valid_until "ValidUntil",
+    optional create_date "CreateDate",
+}
+
+/// `SSHPublicKeyMetadata`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct SSHPublicKeyMetadata {
+    pub user_name: String,
+    pub ssh_public_key_id: String,
+    pub status: StatusType,
+    /// Milliseconds since the epoch.
+    pub upload_date: i64,
+}
+
+impl SSHPublicKeyMetadata {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(status: StatusType) -> Self {
+        Self {
+            user_name: Default::default(),
+            ssh_public_key_id: Default::default(),
+            status,
+            upload_date: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { SSHPublicKeyMetadata
+    required user_name "UserName",
+    required ssh_public_key_id "SSHPublicKeyId",
+    required status "Status",
+    required upload_date "UploadDate",
+}
+
+/// `ServerCertificateMetadata`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ServerCertificateMetadata {
+    pub path: String,
+    pub server_certificate_name: String,
+    pub server_certificate_id: String,
+    pub arn: String,
+    /// Milliseconds since the epoch.
+    pub upload_date: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub expiration: Option<i64>,
+}
+
+crate::shapes::structure! { ServerCertificateMetadata
+    required path "Path",
+    required server_certificate_name "ServerCertificateName",
+    required server_certificate_id "ServerCertificateId",
+    required arn "Arn",
+    optional upload_date "UploadDate",
+    optional expiration "Expiration",
+}
+
+/// `ServiceSpecificCredentialMetadata`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ServiceSpecificCredentialMetadata {
+    pub user_name: String,
+    pub status: StatusType,
+    pub service_user_name: Option<String>,
+    pub service_credential_alias: Option<String>,
+    /// Milliseconds since the epoch.
+    pub create_date: i64,
+    /// Milliseconds since the epoch.
+    pub expiration_date: Option<i64>,
+    pub service_specific_credential_id: String,
+    pub service_name: String,
+}
+
+impl ServiceSpecificCredentialMetadata {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(status: StatusType) -> Self {
+        Self {
+            user_name: Default::default(),
+            status,
+            service_user_name: Default::default(),
+            service_credential_alias: Default::default(),
+            create_date: Default::default(),
+            expiration_date: Default::default(),
+            service_specific_credential_id: Default::default(),
+            service_name: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { ServiceSpecificCredentialMetadata
+    required user_name "UserName",
+    required status "Status",
+    optional service_user_name "ServiceUserName",
+    optional service_credential_alias "ServiceCredentialAlias",
+    required create_date "CreateDate",
+    optional expiration_date "ExpirationDate",
+    required service_specific_credential_id "ServiceSpecificCredentialId",
+    required service_name "ServiceName",
+}
+
+/// `SetDefaultPolicyVersionOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct SetDefaultPolicyVersionOutput {}
+
+crate::shapes::structure! { SetDefaultPolicyVersionOutput
+}
+
+/// `SetDefaultPolicyVersionRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct SetDefaultPolicyVersionRequest {
+    pub policy_arn: String,
+    pub version_id: String,
+}
+
+crate::shapes::structure! { SetDefaultPolicyVersionRequest
+    required policy_arn "PolicyArn",
+    required version_id "VersionId",
+}
+
+/// `SigningCertificate`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct SigningCertificate {
+    pub user_name: String,
+    pub certificate_id: String,
+    pub certificate_body: String,
+    pub status: StatusType,
+    /// Milliseconds since the epoch.
+    pub upload_date: Option<i64>,
+}
+
+impl SigningCertificate {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(status: StatusType) -> Self {
+        Self {
+            user_name: Default::default(),
+            certificate_id: Default::default(),
+            certificate_body: Default::default(),
+            status,
+            upload_date: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { SigningCertificate
+    required user_name "UserName",
+    required certificate_id "CertificateId",
+    required certificate_body "CertificateBody",
+    required status "Status",
+    optional upload_date "UploadDate",
 }
 
 /// `SourceRoleTemplate`.
@@ -729,6 +2562,45 @@ crate::shapes::string_enum! {
     Expired = "Expired",
 }
 
+crate::shapes::string_enum! {
+    /// `summaryKeyType`.
+    SummaryKeyType
+    Users = "Users",
+    UsersQuota = "UsersQuota",
+    Groups = "Groups",
+    GroupsQuota = "GroupsQuota",
+    ServerCertificates = "ServerCertificates",
+    ServerCertificatesQuota = "ServerCertificatesQuota",
+    UserPolicySizeQuota = "UserPolicySizeQuota",
+    GroupPolicySizeQuota = "GroupPolicySizeQuota",
+    GroupsPerUserQuota = "GroupsPerUserQuota",
+    SigningCertificatesPerUserQuota = "SigningCertificatesPerUserQuota",
+    AccessKeysPerUserQuota = "AccessKeysPerUserQuota",
+    MFADevices = "MFADevices",
+    MFADevicesInUse = "MFADevicesInUse",
+    AccountMFAEnabled = "AccountMFAEnabled",
+    AccountAccessKeysPresent = "AccountAccessKeysPresent",
+    AccountPasswordPresent = "AccountPasswordPresent",
+    AccountSigningCertificatesPresent = "AccountSigningCertificatesPresent",
+    AttachedPoliciesPerGroupQuota = "AttachedPoliciesPerGroupQuota",
+    AttachedPoliciesPerRoleQuota = "AttachedPoliciesPerRoleQuota",
+    AttachedPoliciesPerUserQuota = "AttachedPoliciesPerUserQuota",
+    Policies = "Policies",
+    PoliciesQuota = "PoliciesQuota",
+    PolicySizeQuota = "PolicySizeQuota",
+    PolicyVersionsInUse = "PolicyVersionsInUse",
+    PolicyVersionsInUseQuota = "PolicyVersionsInUseQuota",
+    VersionsPerPolicyQuota = "VersionsPerPolicyQuota",
+    GlobalEndpointTokenVersion = "GlobalEndpointTokenVersion",
+    AssumeRolePolicySizeQuota = "AssumeRolePolicySizeQuota",
+    InstanceProfiles = "InstanceProfiles",
+    InstanceProfilesQuota = "InstanceProfilesQuota",
+    Providers = "Providers",
+    RolePolicySizeQuota = "RolePolicySizeQuota",
+    Roles = "Roles",
+    RolesQuota = "RolesQuota",
+}
+
 /// `Tag`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -740,6 +2612,166 @@ pub struct Tag {
 crate::shapes::structure! { Tag
     required key "Key",
     required value "Value",
+}
+
+/// `TagPolicyOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct TagPolicyOutput {}
+
+crate::shapes::structure! { TagPolicyOutput
+}
+
+/// `TagPolicyRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct TagPolicyRequest {
+    pub policy_arn: String,
+    pub tags: Vec<Tag>,
+}
+
+crate::shapes::structure! { TagPolicyRequest
+    required policy_arn "PolicyArn",
+    required tags "Tags",
+}
+
+/// `TagRoleOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct TagRoleOutput {}
+
+crate::shapes::structure! { TagRoleOutput
+}
+
+/// `TagRoleRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct TagRoleRequest {
+    pub role_name: String,
+    pub tags: Vec<Tag>,
+}
+
+crate::shapes::structure! { TagRoleRequest
+    required role_name "RoleName",
+    required tags "Tags",
+}
+
+/// `TagUserOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct TagUserOutput {}
+
+crate::shapes::structure! { TagUserOutput
+}
+
+/// `TagUserRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct TagUserRequest {
+    pub user_name: String,
+    pub tags: Vec<Tag>,
+}
+
+crate::shapes::structure! { TagUserRequest
+    required user_name "UserName",
+    required tags "Tags",
+}
+
+/// `UntagPolicyOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct UntagPolicyOutput {}
+
+crate::shapes::structure! { UntagPolicyOutput
+}
+
+/// `UntagPolicyRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct UntagPolicyRequest {
+    pub policy_arn: String,
+    pub tag_keys: Vec<String>,
+}
+
+crate::shapes::structure! { UntagPolicyRequest
+    required policy_arn "PolicyArn",
+    required tag_keys "TagKeys",
+}
+
+/// `UntagRoleOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct UntagRoleOutput {}
+
+crate::shapes::structure! { UntagRoleOutput
+}
+
+/// `UntagRoleRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct UntagRoleRequest {
+    pub role_name: String,
+    pub tag_keys: Vec<String>,
+}
+
+crate::shapes::structure! { UntagRoleRequest
+    required role_name "RoleName",
+    required tag_keys "TagKeys",
+}
+
+/// `UntagUserOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct UntagUserOutput {}
+
+crate::shapes::structure! { UntagUserOutput
+}
+
+/// `UntagUserRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct UntagUserRequest {
+    pub user_name: String,
+    pub tag_keys: Vec<String>,
+}
+
+crate::shapes::structure! { UntagUserRequest
+    required user_name "UserName",
+    required tag_keys "TagKeys",
+}
+
+/// `UpdateAccessKeyOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct UpdateAccessKeyOutput {}
+
+crate::shapes::structure! { UpdateAccessKeyOutput
+}
+
+/// `UpdateAccessKeyRequest`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct UpdateAccessKeyRequest {
+    pub user_name: Option<String>,
+    pub access_key_id: String,
+    pub status: StatusType,
+}
+
+impl UpdateAccessKeyRequest {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(status: StatusType) -> Self {
+        Self {
+            user_name: Default::default(),
+            access_key_id: Default::default(),
+            status,
+        }
+    }
+}
+
+crate::shapes::structure! { UpdateAccessKeyRequest
+    optional user_name "UserName",
+    required access_key_id "AccessKeyId",
+    required status "Status",
 }
 
 /// `UpdateAssumeRolePolicyOutput`.
@@ -761,6 +2793,99 @@ pub struct UpdateAssumeRolePolicyRequest {
 crate::shapes::structure! { UpdateAssumeRolePolicyRequest
     required role_name "RoleName",
     required policy_document "PolicyDocument",
+}
+
+/// `UpdateGroupOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct UpdateGroupOutput {}
+
+crate::shapes::structure! { UpdateGroupOutput
+}
+
+/// `UpdateGroupRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct UpdateGroupRequest {
+    pub group_name: String,
+    pub new_path: Option<String>,
+    pub new_group_name: Option<String>,
+}
+
+crate::shapes::structure! { UpdateGroupRequest
+    required group_name "GroupName",
+    optional new_path "NewPath",
+    optional new_group_name "NewGroupName",
+}
+
+/// `UpdateRoleDescriptionRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct UpdateRoleDescriptionRequest {
+    pub role_name: String,
+    pub description: String,
+}
+
+crate::shapes::structure! { UpdateRoleDescriptionRequest
+    required role_name "RoleName",
+    required description "Description",
+}
+
+/// `UpdateRoleDescriptionResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct UpdateRoleDescriptionResponse {
+    pub role: Option<Role>,
+}
+
+crate::shapes::structure! { UpdateRoleDescriptionResponse
+    optional role "Role",
+}
+
+/// `UpdateRoleRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct UpdateRoleRequest {
+    pub role_name: String,
+    pub description: Option<String>,
+    pub max_session_duration: Option<i64>,
+}
+
+crate::shapes::structure! { UpdateRoleRequest
+    required role_name "RoleName",
+    optional description "Description",
+    optional max_session_duration "MaxSessionDuration",
+}
+
+/// `UpdateRoleResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct UpdateRoleResponse {}
+
+crate::shapes::structure! { UpdateRoleResponse
+}
+
+/// `UpdateUserOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct UpdateUserOutput {}
+
+crate::shapes::structure! { UpdateUserOutput
+}
+
+/// `UpdateUserRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct UpdateUserRequest {
+    pub user_name: String,
+    pub new_path: Option<String>,
+    pub new_user_name: Option<String>,
+}
+
+crate::shapes::structure! { UpdateUserRequest
+    required user_name "UserName",
+    optional new_path "NewPath",
+    optional new_user_name "NewUserName",
 }
 
 /// `User`.
@@ -787,5 +2912,57 @@ crate::shapes::structure! { User
     required create_date "CreateDate",
     optional password_last_used "PasswordLastUsed",
     optional permissions_boundary "PermissionsBoundary",
+    optional tags "Tags",
+}
+
+/// `UserDetail`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct UserDetail {
+    pub path: Option<String>,
+    pub user_name: Option<String>,
+    pub user_id: Option<String>,
+    pub arn: Option<String>,
+    /// Milliseconds since the epoch.
+    pub create_date: Option<i64>,
+    pub user_policy_list: Option<Vec<PolicyDetail>>,
+    pub group_list: Option<Vec<String>>,
+    pub attached_managed_policies: Option<Vec<AttachedPolicy>>,
+    pub permissions_boundary: Option<AttachedPermissionsBoundary>,
+    pub tags: Option<Vec<Tag>>,
+}
+
+crate::shapes::structure! { UserDetail
+    optional path "Path",
+    optional user_name "UserName",
+    optional user_id "UserId",
+    optional arn "Arn",
+    optional create_date "CreateDate",
+    optional user_policy_list "UserPolicyList",
+    optional group_list "GroupList",
+    optional attached_managed_policies "AttachedManagedPolicies",
+    optional permissions_boundary "PermissionsBoundary",
+    optional tags "Tags",
+}
+
+/// `VirtualMFADevice`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct VirtualMFADevice {
+    pub serial_number: String,
+    pub base32_string_seed: Option<Vec<u8>>,
+    pub qr_code_png: Option<Vec<u8>>,
+    pub user: Option<User>,
+    /// Milliseconds since the epoch.
+    pub enable_date: Option<i64>,
+    pub tags: Option<Vec<Tag>>,
+}
+
+crate::shapes::structure! { VirtualMFADevice
+    required serial_number "SerialNumber",
+    optional base32_string_seed "Base32StringSeed",
+    optional qr_code_png "QRCodePNG",
+    optional user "User",
+    optional enable_date "EnableDate",
     optional tags "Tags",
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::s3::{AccessLog, AccessRecord, S3Wiring};
-use isolarium_model::iam::{Attachments, Role};
+use isolarium_model::iam::{Attachments, Policies, Role};
 use isolarium_model::{Scope, Timestamp};
 use isolarium_store::objects::NewBucket;
 use isolarium_store::state::MemoryState;
@@ -129,8 +129,11 @@ impl Lab {
             description: None,
             max_session: 3600,
             attachments: Attachments {
-                policies: BTreeMap::from([("p".to_string(), policy.to_string())]),
-                tags: BTreeMap::new(),
+                policies: Policies {
+                    inline: BTreeMap::from([("p".to_string(), policy.to_string())]),
+                    ..Policies::default()
+                },
+                ..Attachments::default()
             },
         };
         let key = Role::key(&role.account, &role.name);
