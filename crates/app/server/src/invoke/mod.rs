@@ -100,7 +100,7 @@ impl Proxy {
         let invocation = granted.into_inner();
         let target_variant = check_targets(&invocation.headers)?;
         let key = Endpoint::key(scope, &invocation.endpoint_name);
-        let chance = u64::from_ne_bytes(crate::clock::random());
+        let chance = u64::from_ne_bytes(crate::clock::passing());
         let guard = match self
             .fleets
             .pick(&key, &invocation.endpoint_name, target_variant, chance)

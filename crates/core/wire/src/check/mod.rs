@@ -90,14 +90,31 @@ fn ec2_refusal(failure: &Failure) -> ApiError {
 struct Walk<'a> {
     service: &'a Service,
     failures: Vec<Failure>,
-    path: Vec<String>,
+    path: Vec<Step<'a>>,
+}
+
+/// A part of a path. Written out only when something fails: most requests are correct.
+enum Step<'a> {
+    /// A member of a structure, by its name in the model.
+    Member(&'a str),
+    /// An item of a list, as it is written.
+    Item(String),
+}
+
+impl Step<'_> {
+    fn text(&self) -> String {
+        match self {
+            Self::Member(name) => lower_first(name),
+            Self::Item(text) => text.clone(),
+        }
+    }
 }
 
 impl Walk<'_> {
     fn fail(&mut self, shown: Shown, rule: String, absent: bool) {
         if self.failures.len() < MOST_FAILURES {
             self.failures.push(Failure {
-                path: self.path.join("."),
+                path: self.path.iter().map(Step::text).collect::<Vec<_>>().join("."),
                 shown,
                 rule,
                 absent,
@@ -137,7 +154,7 @@ impl Walk<'_> {
                     if service.beside(structure, member) {
                         continue;
                     }
-                    self.path.push(lower_first(member.name));
+                    self.path.push(Step::Member(member.name));
                     match members.get(member.name) {
                         Some(value) => self.value(member.shape, value, depth + 1),
                         None if member.required => self.fail(Shown::Null, "Member must not be null".into(), true),
@@ -156,7 +173,7 @@ impl Walk<'_> {
                     self.fail_value(shape, document, rule);
                 }
                 for (at, item) in items.iter().enumerate().filter(|_| !is_scalar(member)) {
-                    self.path.push(format!("{}.member", at + 1));
+                    self.path.push(Step::Item(format!("{}.member", at + 1)));
                     self.value(list.member, item, depth + 1);
                     self.path.pop();
                 }
@@ -181,7 +198,7 @@ impl Walk<'_> {
                     self.fail_value(shape, document, rule);
                 }
                 for (key, value) in entries.iter().filter(|_| !is_scalar(value_shape)) {
-                    self.path.push(format!("{key}.member"));
+                    self.path.push(Step::Item(format!("{key}.member")));
                     self.value(map.value, value, depth + 1);
                     self.path.pop();
                 }
