@@ -59,7 +59,26 @@ class Traces:
         return found
 
     def helpers(self):
-        """Shims and archive processes of this binary."""
+        """Shims and archive processes of this binary that have something to do."""
+        waiting = self.waiting()
+        return {pid: name for pid, name in self._helpers().items() if pid not in waiting}
+
+    def waiting(self):
+        """The one shim that waits for the next launch: a child of the node that runs, which has no job yet, and so
+        nothing open but its socket and no mounts of its own. Anything else counts as a helper."""
+        node = self.engine.pids().get("node")
+        for pid, name in self._helpers().items():
+            try:
+                status = Path(f"/proc/{pid}/status").read_text()
+                files = {os.readlink(path).split(":")[0] for path in Path(f"/proc/{pid}/fd").iterdir()}
+                own = os.readlink(f"/proc/{pid}/ns/mnt") != os.readlink(f"/proc/{node}/ns/mnt")
+            except OSError:
+                continue
+            if name == "shim" and f"\nPPid:\t{node}\n" in status and files <= {"/dev/null", "socket"} and not own:
+                return {pid: name}
+        return {}
+
+    def _helpers(self):
         found = {}
         for pid in _pids():
             try:
