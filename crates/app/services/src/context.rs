@@ -3,10 +3,11 @@
 use crate::ecr::Registry;
 use crate::iam::credentials::MasterKey;
 use isolarium_model::time::{Clock, IdSource};
-use isolarium_model::{Principal, Scope, Timestamp};
+use isolarium_model::{Arn, Principal, Scope, Timestamp};
 use isolarium_policy::question::Context;
 use isolarium_store::{LogStore, StateStore};
-use std::collections::BTreeMap;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -24,16 +25,47 @@ pub struct Caller {
 }
 
 /// What a caller's temporary credentials say about it (IAM-16, IAM-24).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     /// When the credentials were issued: `aws:TokenIssueTime`.
     pub issued: Timestamp,
     /// When they end.
     pub expires: Timestamp,
-    /// Session policies as JSON texts; `None` where the session was not narrowed.
+    /// Session policies as JSON texts; `None` where the session was not narrowed by any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policies: Option<Vec<Arc<str>>>,
+    /// Managed policies that narrow the session too, by ARN (`PolicyArns`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub managed: Vec<Arn>,
     /// Session tags, part of `aws:PrincipalTag/<k>`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
+    /// Keys of the tags that sessions of roles assumed by this session have too.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub transitive: BTreeSet<String>,
+    /// Who is behind the session, set once and kept by the sessions of roles it assumes: `aws:SourceIdentity`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_identity: Option<String>,
+}
+
+impl Session {
+    /// A session that carries nothing but its times.
+    pub fn lasting(issued: Timestamp, expires: Timestamp) -> Self {
+        Self {
+            issued,
+            expires,
+            policies: None,
+            managed: Vec::new(),
+            tags: BTreeMap::new(),
+            transitive: BTreeSet::new(),
+            source_identity: None,
+        }
+    }
+
+    /// The tags that sessions of roles assumed by this session have too.
+    pub fn passed_on(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.tags.iter().filter(|(key, _)| self.transitive.contains(*key))
+    }
 }
 
 /// How the request came in (NET-34, NET-46).
@@ -94,6 +126,9 @@ impl Caller {
         if let Some(session) = &self.session {
             set("aws:TokenIssueTime", crate::iam::iso_time(session.issued));
             set("aws:MultiFactorAuthPresent", "false".into());
+            if let Some(identity) = &session.source_identity {
+                set("aws:SourceIdentity", identity.clone());
+            }
             for (tag, value) in &session.tags {
                 set(&format!("aws:PrincipalTag/{tag}"), value.clone());
             }

@@ -2,7 +2,7 @@
 
 use crate::context::Ctx;
 use crate::operation::Operation;
-use isolarium_policy::{Denial, DocumentKind, Granted, NamedPolicy, Question, ResourceSide, authorize};
+use isolarium_policy::{Authority, Denial, DocumentKind, Granted, NamedPolicy, Question, ResourceSide, authorize};
 use isolarium_wire::{ApiError, Document};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -32,6 +32,7 @@ where
     Op: Operation + TryFrom<Document>,
     ApiError: From<<Op as TryFrom<Document>>::Error>,
 {
+    crate::sts::may_call(ctx.caller, Op::SERVICE, Op::NAME)?;
     let request = Op::try_from(input)?;
     let questions = request.questions(ctx);
     Op::execute(grant(Op::SERVICE, request, &questions, ctx)?, ctx).map(Into::into)
@@ -56,8 +57,23 @@ pub fn grant<Op>(service: &str, request: Op, questions: &[Question], ctx: &Ctx<'
             }
         })
     };
-    authorize(request, &authority, questions, &side)
-        .map_err(|denial| failed.take().unwrap_or_else(|| denied(service, &denial)))
+    authorize(request, &authority, questions, &side).map_err(|denial| {
+        failed
+            .take()
+            .unwrap_or_else(|| told(service, &denial, ctx, &authority, questions))
+    })
+}
+
+/// The denial as a service tells it; EC2's carries the sealed story of the decision (IAM-62).
+fn told(service: &str, denial: &Denial, ctx: &Ctx<'_>, authority: &Authority, questions: &[Question]) -> ApiError {
+    let mut error = denied(service, denial);
+    if service == "ec2"
+        && let Some(blob) = crate::sts::message::encoded(ctx.master, ctx.ids, authority, questions, denial)
+    {
+        error.message.push_str(". Encoded authorization failure message: ");
+        error.message.push_str(&blob);
+    }
+    error
 }
 
 /// How a service says no (IAM-47, IAM-62).

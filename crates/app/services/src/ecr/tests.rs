@@ -481,10 +481,9 @@ fn a_token_speaks_for_its_caller_until_it_expires_and_cannot_be_altered() {
     );
     let mut caller = root("123456789012");
     let session = Session {
-        issued: Timestamp(START),
-        expires: Timestamp(START + 900_000),
         policies: Some(vec!["{}".into()]),
         tags: [("k".to_owned(), "v".to_owned())].into(),
+        ..Session::lasting(Timestamp(START), Timestamp(START + 900_000))
     };
     caller.session = Some(session.clone());
     let (_, expires) = key.login(&caller, Timestamp(START)).unwrap();

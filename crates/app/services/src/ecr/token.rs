@@ -8,9 +8,7 @@ use isolarium_model::{Principal, Scope, Sha256Digest, Timestamp};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
-use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// How long an authorization token lasts, as in ECR.
@@ -47,15 +45,7 @@ struct Ticket {
     expires: Timestamp,
     scope: Scope,
     principal: Principal,
-    session: Option<SessionText>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct SessionText {
-    issued: Timestamp,
-    expires: Timestamp,
-    policies: Option<Vec<String>>,
-    tags: BTreeMap<String, String>,
+    session: Option<Session>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -102,15 +92,7 @@ impl TokenKey {
             expires: Timestamp(expires),
             scope: caller.scope.clone(),
             principal: caller.principal.clone(),
-            session: session.map(|session| SessionText {
-                issued: session.issued,
-                expires: session.expires,
-                policies: session
-                    .policies
-                    .as_ref()
-                    .map(|all| all.iter().map(ToString::to_string).collect()),
-                tags: session.tags.clone(),
-            }),
+            session: session.cloned(),
         };
         let password = self.seal(&ticket)?;
         Some((STANDARD.encode(format!("{USER}:{password}")), Timestamp(expires)))
@@ -120,16 +102,10 @@ impl TokenKey {
     pub fn bearer(&self, password: &str, now: Timestamp) -> Option<Bearer> {
         let ticket: Ticket = self.open(password)?;
         let good = ticket.purpose == LOGIN && now < ticket.expires;
-        let session = ticket.session.map(|session| Session {
-            issued: session.issued,
-            expires: session.expires,
-            policies: session.policies.map(|all| all.into_iter().map(Arc::from).collect()),
-            tags: session.tags,
-        });
         good.then_some(Bearer {
             principal: ticket.principal,
             scope: ticket.scope,
-            session,
+            session: ticket.session,
             expires: ticket.expires,
         })
     }

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
 use isolarium_model::iam::{AccessKey, Account, KeyOwner, Role, User};
 use isolarium_model::time::{Clock, IdSource};
-use isolarium_model::{Arn, Principal, Scope, Secret, Timestamp};
+use isolarium_model::{AccountId, Arn, Principal, Scope, Secret, Timestamp};
 use isolarium_policy::evaluate::decide;
 use isolarium_policy::{Authority, NamedPolicy, Question, ResourceSide};
 use isolarium_store::StateStore;
@@ -18,7 +18,6 @@ use isolarium_store::state::StoreError;
 use isolarium_wire::sigv4::AuthFault;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +39,11 @@ impl MasterKey {
     /// Wraps 32 bytes that cannot be guessed.
     pub fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
+    }
+
+    /// A key for one purpose.
+    pub(crate) fn derive(&self, purpose: &str) -> [u8; 32] {
+        self.mac(purpose, b"").finalize().into_bytes().into()
     }
 
     /// An authenticator of `data` for one purpose; no purpose's value tells another's.
@@ -117,41 +121,23 @@ pub struct SessionCredentials {
 struct Sealed {
     key: String,
     principal: Principal,
-    issued: Timestamp,
-    expires: Timestamp,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    policies: Option<Vec<Arc<str>>>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    tags: BTreeMap<String, String>,
+    #[serde(flatten)]
+    session: Session,
 }
 
-/// What a session is to be.
-#[derive(Clone, Debug)]
-pub struct SessionRequest {
-    /// A role session; other principals have long-lived keys.
-    pub principal: Principal,
-    pub lasts: Duration,
-    /// Session policies that narrow it (IAM-24).
-    pub policies: Option<Vec<Arc<str>>>,
-    pub tags: BTreeMap<String, String>,
-}
-
-/// Makes temporary credentials. The caller has checked that the session may exist.
+/// Makes temporary credentials of a role session, or of a user or root for a while. The caller has checked that the
+/// session may exist.
 pub fn mint_session(
     master: &MasterKey,
-    clock: &dyn Clock,
     ids: &dyn IdSource,
-    wanted: SessionRequest,
+    principal: Principal,
+    session: Session,
 ) -> SessionCredentials {
-    let issued = clock.now();
-    let expires = issued.after(wanted.lasts);
+    let expires = session.expires;
     let sealed = Sealed {
-        key: format!("ASIA{}", ids.hex(16).to_ascii_uppercase()),
-        principal: wanted.principal,
-        issued,
-        expires,
-        policies: wanted.policies,
-        tags: wanted.tags,
+        key: session_key_id(ids, principal.account()),
+        principal,
+        session,
     };
     // Serialising strings, numbers and maps of strings to memory has no way to fail.
     let payload = serde_json::to_vec(&sealed).unwrap_or_default();
@@ -164,12 +150,52 @@ pub fn mint_session(
         access_key_id: sealed.key,
         expires,
         principal: sealed.principal,
-        session: Session {
-            issued,
-            expires,
-            policies: sealed.policies,
-            tags: sealed.tags,
-        },
+        session: sealed.session,
+    }
+}
+
+/// The alphabet of base32; a digit stands for five bits.
+const BASE32: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+/// The bits of a temporary key's id that follow the account's.
+const CHANCE_BITS: u32 = 39;
+
+/// `ASIA` and 16 digits of base32: a zero bit, 40 bits of the account's number, 39 bits of chance. Temporary keys are not
+/// kept, so the id itself tells the account (GetAccessKeyInfo).
+fn session_key_id(ids: &dyn IdSource, account: Option<&AccountId>) -> String {
+    let account: u128 = account.and_then(|id| id.as_str().parse().ok()).unwrap_or(0);
+    let chance = u128::from_str_radix(&ids.hex(10), 16).unwrap_or(0) & ((1 << CHANCE_BITS) - 1);
+    let bits = (account << CHANCE_BITS) | chance;
+    let digits = (0..16).rev().filter_map(|place| {
+        let digit = usize::try_from((bits >> (5 * place)) & 31).ok()?;
+        BASE32.get(digit).map(|digit| char::from(*digit))
+    });
+    "ASIA".chars().chain(digits).collect()
+}
+
+/// The account that the id of a temporary key tells.
+fn account_in(key_id: &str) -> Option<AccountId> {
+    let digits = key_id.strip_prefix("ASIA").filter(|digits| digits.len() == 16)?;
+    let bits = digits.bytes().try_fold(0_u128, |bits, digit| {
+        let value = BASE32.iter().position(|known| *known == digit)?;
+        Some((bits << 5) | u128::try_from(value).ok()?)
+    })?;
+    format!("{:012}", bits >> CHANCE_BITS).parse().ok()
+}
+
+/// The account that an access key belongs to: a long-lived key that is known, or a temporary one whose id names an
+/// account of this engine.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn account_of_key(store: &dyn StateStore, key_id: &str) -> Result<Option<AccountId>, StoreError> {
+    if let Some(key) = store.get::<AccessKey>(&AccessKey::key(key_id))? {
+        return Ok(Some(key.record.account));
+    }
+    match account_in(key_id) {
+        Some(account) => Ok(store
+            .get::<Account>(&Account::key(&account))?
+            .map(|stored| stored.record.id)),
+        None => Ok(None),
     }
 }
 
@@ -200,7 +226,7 @@ fn open(master: &MasterKey, key_id: &str, token: &str, now: Timestamp) -> Result
     if sealed.key != key_id {
         return Err(AuthFault::BadToken);
     }
-    if now >= sealed.expires {
+    if now >= sealed.session.expires {
         return Err(AuthFault::ExpiredToken);
     }
     Ok((sealed, session_secret(master, payload)))
@@ -222,24 +248,10 @@ pub fn resolve(
         if !still_there(store, &sealed.principal)? {
             return Err(AuthFault::UnknownKey.into());
         }
-        let Sealed {
-            principal,
-            issued,
-            expires,
-            policies,
-            tags,
-            ..
-        } = sealed;
-        let session = Some(Session {
-            issued,
-            expires,
-            policies,
-            tags,
-        });
         return Ok(Credential {
-            principal,
+            principal: sealed.principal,
             secret,
-            session,
+            session: Some(sealed.session),
         });
     }
     let found = store.get::<AccessKey>(&AccessKey::key(access_key_id))?;
@@ -370,11 +382,7 @@ pub fn assume_execution_role(
 ) -> Result<SessionCredentials, AssumeError> {
     let role = check_execution_role(store, clock.now(), wanted)?;
     let longest = Duration::from_secs(u64::from(role.max_session));
-    let request = SessionRequest {
-        principal: role.session(wanted.session_name),
-        lasts: wanted.lasts.min(longest),
-        policies: None,
-        tags: BTreeMap::new(),
-    };
-    Ok(mint_session(master, clock, ids, request))
+    let now = clock.now();
+    let session = Session::lasting(now, now.after(wanted.lasts.min(longest)));
+    Ok(mint_session(master, ids, role.session(wanted.session_name), session))
 }

@@ -147,7 +147,10 @@ pub fn resource_side(ctx: &Ctx<'_>, question: &Question) -> Result<ResourceSide,
     let Ok(arn) = question.resource.parse::<Arn>() else {
         return Ok(ResourceSide::default());
     };
-    let trusted = matches!(question.action.as_str(), "sts:AssumeRole" | "sts:TagSession");
+    let trusted = matches!(
+        question.action.as_str(),
+        "sts:AssumeRole" | "sts:SetSourceIdentity" | "sts:TagSession"
+    );
     if trusted && let Some(key) = Role::key_of(&arn) {
         let role = ctx
             .store

@@ -1,7 +1,7 @@
 mod managed;
 
 use super::credentials::{
-    AssumeError, ExecutionRole, MasterKey, ResolveError, SessionRequest, assume_execution_role, mint_session, resolve,
+    AssumeError, ExecutionRole, MasterKey, ResolveError, assume_execution_role, mint_session, resolve,
 };
 use super::operator;
 use crate::context::{Caller, EndpointSource, Session, Source};
@@ -361,13 +361,8 @@ fn keys_are_found_used_and_deleted() {
     iam::<shapes::DeleteUserOutput>(&lab, "DeleteUser", delete_user).unwrap();
 }
 
-fn session_of(role: &Role) -> SessionRequest {
-    SessionRequest {
-        principal: role.session("s1"),
-        lasts: Duration::from_secs(900),
-        policies: None,
-        tags: BTreeMap::new(),
-    }
+fn fifteen_minutes() -> Session {
+    Session::lasting(Timestamp(START), Timestamp(START + 900_000))
 }
 
 fn stored_role(ctx: &Ctx<'_>, name: &str) -> Role {
@@ -386,7 +381,7 @@ fn session_tokens_cannot_be_forged_changed_moved_or_outlived() {
     let caller = root(ACCOUNT);
     let ctx = lab.ctx(&caller);
     let role = stored_role(&ctx, "worker");
-    let made = mint_session(ctx.master, ctx.clock, ctx.ids, session_of(&role));
+    let made = mint_session(ctx.master, ctx.ids, role.session("s1"), fifteen_minutes());
     assert!(made.access_key_id.starts_with("ASIA"));
     let try_it =
         |master: &MasterKey, id: &str, token: Option<&str>, now| resolve(ctx.store, master, id, token, Timestamp(now));
@@ -412,7 +407,7 @@ fn session_tokens_cannot_be_forged_changed_moved_or_outlived() {
         AuthFault::UnknownKey,
         "without its token"
     );
-    let other = mint_session(ctx.master, ctx.clock, ctx.ids, session_of(&role));
+    let other = mint_session(ctx.master, ctx.ids, role.session("s1"), fifteen_minutes());
     assert_ne!(other.secret, made.secret);
     assert_eq!(
         fault(try_it(ctx.master, &other.access_key_id, Some(token), START)),
@@ -455,9 +450,9 @@ fn current_policies_decide_and_a_deleted_role_leaves_nothing() {
     let role = stored_role(&lab.ctx(&owner), "worker");
     let made = mint_session(
         lab.ctx(&owner).master,
-        lab.ctx(&owner).clock,
         lab.ctx(&owner).ids,
-        session_of(&role),
+        role.session("s1"),
+        fifteen_minutes(),
     );
     let caller = Caller {
         principal: made.principal.clone(),
@@ -681,10 +676,8 @@ fn condition_keys_are_there_when_aws_has_them_and_absent_when_not() {
         assert_eq!(one(absent), None, "{absent}");
     }
     let session = Session {
-        issued: now,
-        expires: now,
-        policies: None,
         tags: BTreeMap::from([("Team".to_owned(), "red".to_owned())]),
+        ..Session::lasting(now, now)
     };
     let inside = Caller {
         source: Source::Endpoint(EndpointSource {

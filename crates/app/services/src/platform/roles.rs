@@ -79,12 +79,7 @@ impl ExecutionRoles {
                 address: self.source,
                 secure: true,
             },
-            session: Some(Session {
-                issued: now,
-                expires: now.after(LASTS),
-                policies: None,
-                tags: std::collections::BTreeMap::new(),
-            }),
+            session: Some(Session::lasting(now, now.after(LASTS))),
             request_id: self.ids.hex(16),
             user_agent: "sagemaker.amazonaws.com".into(),
         })

@@ -90,6 +90,50 @@ crate::shapes::structure! { Credentials
     required expiration "Expiration",
 }
 
+/// `DecodeAuthorizationMessageRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DecodeAuthorizationMessageRequest {
+    pub encoded_message: String,
+}
+
+crate::shapes::structure! { DecodeAuthorizationMessageRequest
+    required encoded_message "EncodedMessage",
+}
+
+/// `DecodeAuthorizationMessageResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DecodeAuthorizationMessageResponse {
+    pub decoded_message: Option<String>,
+}
+
+crate::shapes::structure! { DecodeAuthorizationMessageResponse
+    optional decoded_message "DecodedMessage",
+}
+
+/// `GetAccessKeyInfoRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct GetAccessKeyInfoRequest {
+    pub access_key_id: String,
+}
+
+crate::shapes::structure! { GetAccessKeyInfoRequest
+    required access_key_id "AccessKeyId",
+}
+
+/// `GetAccessKeyInfoResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct GetAccessKeyInfoResponse {
+    pub account: Option<String>,
+}
+
+crate::shapes::structure! { GetAccessKeyInfoResponse
+    optional account "Account",
+}
+
 /// `GetCallerIdentityRequest`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -111,6 +155,38 @@ crate::shapes::structure! { GetCallerIdentityResponse
     optional user_id "UserId",
     optional account "Account",
     optional arn "Arn",
+}
+
+/// `GetSessionTokenRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct GetSessionTokenRequest {
+    pub duration_seconds: Option<i64>,
+    pub serial_number: Option<String>,
+    pub token_code: Option<String>,
+    pub minimum_session_token_size: Option<i64>,
+}
+
+crate::shapes::structure! { GetSessionTokenRequest
+    optional duration_seconds "DurationSeconds",
+    optional serial_number "SerialNumber",
+    optional token_code "TokenCode",
+    optional minimum_session_token_size "MinimumSessionTokenSize",
+}
+
+/// `GetSessionTokenResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct GetSessionTokenResponse {
+    pub credentials: Option<Credentials>,
+    pub session_token_utilization: Option<i64>,
+    pub session_token_size: Option<i64>,
+}
+
+crate::shapes::structure! { GetSessionTokenResponse
+    optional credentials "Credentials",
+    optional session_token_utilization "SessionTokenUtilization",
+    optional session_token_size "SessionTokenSize",
 }
 
 /// `PolicyDescriptorType`.

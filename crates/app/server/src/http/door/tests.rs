@@ -37,12 +37,10 @@ impl Identities for Keys {
         };
         match (access_key_id, token) {
             (KEY, None) => Ok(root(None)),
-            ("ASIATEMP", Some("token")) => Ok(root(Some(isolarium_services::context::Session {
-                issued: Timestamp(0),
-                expires: Timestamp(i64::MAX),
-                policies: None,
-                tags: Default::default(),
-            }))),
+            ("ASIATEMP", Some("token")) => Ok(root(Some(isolarium_services::context::Session::lasting(
+                Timestamp(0),
+                Timestamp(i64::MAX),
+            )))),
             ("ASIATEMP", Some("old")) => Err(AuthFault::ExpiredToken.into()),
             ("ASIATEMP", _) => Err(AuthFault::BadToken.into()),
             ("AKIABROKEN", _) => Err(ResolveError::Store(StoreError::DiskFull)),
