@@ -1,6 +1,6 @@
 //! Policy texts, compiled once per text.
 
-use crate::context::{Caller, Source};
+use crate::context::{Caller, Session, Source};
 use isolarium_model::iam::{Group, Policies, Role, User};
 use isolarium_model::{Arn, Principal, Timestamp};
 use isolarium_policy::{Authority, Compiled, DocumentKind, EndpointPolicy, NamedPolicy};
@@ -59,13 +59,10 @@ pub fn authority_of(store: &dyn StateStore, caller: &Caller, now: Timestamp) -> 
     }
     authority.identity = held.identity;
     authority.boundary = held.boundary;
-    let session = caller.session.as_ref().and_then(|session| session.policies.as_ref());
-    authority.session = session.map(|texts| {
-        texts
-            .iter()
-            .map(|text| named("session policy", text, DocumentKind::Identity))
-            .collect()
-    });
+    authority.session = match &caller.session {
+        Some(session) => narrowing(store, session)?,
+        None => None,
+    };
     if let Source::Endpoint(endpoint) = &caller.source {
         let policy = named(&endpoint.endpoint_id, &endpoint.policy, DocumentKind::Endpoint);
         authority.endpoint = Some(EndpointPolicy {
@@ -74,6 +71,21 @@ pub fn authority_of(store: &dyn StateStore, caller: &Caller, now: Timestamp) -> 
         });
     }
     Ok(authority)
+}
+
+/// The policies that narrow a session; `None` where none does. A managed one that is gone allows nothing.
+fn narrowing(store: &dyn StateStore, session: &Session) -> Result<Option<Vec<NamedPolicy>>, StoreError> {
+    if session.policies.is_none() && session.managed.is_empty() {
+        return Ok(None);
+    }
+    let texts = session.policies.iter().flatten();
+    let mut found: Vec<NamedPolicy> = texts
+        .map(|text| named("session policy", text, DocumentKind::Identity))
+        .collect();
+    for arn in &session.managed {
+        found.extend(managed(store, arn, "session policy ")?);
+    }
+    Ok(Some(found))
 }
 
 /// What a principal's own records say about it.

@@ -101,7 +101,7 @@ impl Operation for shapes::AssumeRoleRequest {
         let mut session = Session::lasting(now, now.after(lasts));
         session.source_identity = kept_identity(&request, ctx)?;
         (session.tags, session.transitive) = tags(&request, ctx)?;
-        session.managed = managed(request.policy_arns.unwrap_or_default())?;
+        session.managed = managed(ctx, &role, request.policy_arns.unwrap_or_default())?;
         session.policies = match request.policy {
             Some(text) => {
                 crate::iam::readable(&text, DocumentKind::Identity)?;
@@ -192,15 +192,21 @@ fn tags(request: &shapes::AssumeRoleRequest, ctx: &Ctx<'_>) -> Result<Tags, ApiE
     Ok((found, transitive))
 }
 
-/// There are no managed policies yet; to leave one out would widen the session.
-fn managed(wanted: Vec<shapes::PolicyDescriptorType>) -> Result<Vec<Arn>, ApiError> {
-    match wanted.into_iter().next() {
-        Some(descriptor) => Err(invalid(format!(
-            "The policy {} does not exist or is not attachable.",
-            descriptor.arn.unwrap_or_default()
-        ))),
-        None => Ok(Vec::new()),
+/// The managed policies that narrow the session: AWS's or the role's own account's (`PolicyArns`).
+fn managed(ctx: &Ctx<'_>, role: &Role, wanted: Vec<shapes::PolicyDescriptorType>) -> Result<Vec<Arn>, ApiError> {
+    let mut found = Vec::new();
+    for descriptor in wanted {
+        let text = descriptor.arn.unwrap_or_default();
+        let missing = || invalid(format!("The policy {text} does not exist or is not attachable."));
+        let arn: Arn = text.parse().map_err(|_| missing())?;
+        if arn.account().is_some_and(|account| account != role.account) {
+            return Err(missing());
+        }
+        let policy = crate::iam::managed::find(ctx.store, &arn).map_err(ApiError::internal)?;
+        policy.ok_or_else(missing)?;
+        found.push(arn);
     }
+    Ok(found)
 }
 
 /// Per cent of what a session can carry that policies and tags take; `None` when there are none.

@@ -216,18 +216,41 @@ fn a_session_policy_narrows_and_never_widens() {
     };
     assert!(call::<iam::CreateUserResponse>(&lab, &wide, "iam", "CreateUser", create).is_err());
     assert_eq!(narrowed(Some("{")).unwrap_err().code, "MalformedPolicyDocument");
-    let arns = Some(vec![shapes::PolicyDescriptorType {
-        arn: Some("arn:aws:iam::aws:policy/ReadOnlyAccess".into()),
-    }]);
-    let request = shapes::AssumeRoleRequest {
-        policy_arns: arns,
-        ..request("worker")
+    let by_arn = |arn: &str| {
+        let arns = Some(vec![shapes::PolicyDescriptorType { arn: Some(arn.into()) }]);
+        let request = shapes::AssumeRoleRequest {
+            policy_arns: arns,
+            ..request("worker")
+        };
+        assume(&lab, &alice, request)
     };
-    assert_eq!(
-        assume(&lab, &alice, request).unwrap_err().code,
-        "ValidationError",
-        "never a wider session instead"
-    );
+    let create = iam::CreatePolicyRequest {
+        policy_name: "only-roles".into(),
+        policy_document: allow.into(),
+        ..Default::default()
+    };
+    let made = call::<iam::CreatePolicyResponse>(&lab, &root(ACCOUNT), "iam", "CreatePolicy", create).unwrap();
+    let policy_arn = made.policy.unwrap().arn.unwrap();
+    let answered = by_arn(&policy_arn).unwrap();
+    assert!(answered.packed_policy_size.is_some());
+    let managed = with(&lab, &answered.credentials.unwrap());
+    assert!(roles(&managed).is_ok());
+    let error = users(&managed).unwrap_err();
+    assert!(error.message.contains("because no session policy allows"), "{error}");
+    let delete = iam::DeletePolicyRequest { policy_arn };
+    call::<iam::DeletePolicyOutput>(&lab, &root(ACCOUNT), "iam", "DeletePolicy", delete).unwrap();
+    assert!(roles(&managed).is_err(), "a policy that is gone allows nothing");
+    for missing in [
+        "arn:aws:iam::aws:policy/None",
+        "arn:aws:iam::210987654321:policy/other",
+        "x",
+    ] {
+        assert_eq!(
+            by_arn(missing).unwrap_err().code,
+            "ValidationError",
+            "never a wider session instead"
+        );
+    }
 }
 
 /// Proves: IAM-16, IAM-53
