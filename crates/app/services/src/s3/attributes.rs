@@ -17,15 +17,17 @@ pub(super) async fn attributes(
     blocking(move || {
         let version = input.version_id.as_ref();
         let asks = [
-            Ask::object(
+            Ask::existing(
                 read_action(version, "s3:GetObject", "s3:GetObjectVersion"),
                 &bucket,
-                key.as_str(),
+                &key,
+                version,
             ),
-            Ask::object(
+            Ask::existing(
                 read_action(version, "s3:GetObjectAttributes", "s3:GetObjectVersionAttributes"),
                 &bucket,
-                key.as_str(),
+                &key,
+                version,
             ),
         ];
         let allowed = call.allow(&asks, input.expected_bucket_owner.as_deref())?;
@@ -110,7 +112,7 @@ pub(super) async fn get_tagging(
             "s3:GetObjectTagging",
             "s3:GetObjectVersionTagging",
         );
-        let asks = [Ask::object(action, &bucket, key.as_str())];
+        let asks = [Ask::existing(action, &bucket, &key, input.version_id.as_ref())];
         let allowed = call.allow(&asks, input.expected_bucket_owner.as_deref())?;
         let versioned = allowed.bucket()?.versioning != Versioning::Never;
         let object = allowed
@@ -138,7 +140,7 @@ pub(super) async fn put_tagging(
             "s3:PutObjectTagging",
             "s3:PutObjectVersionTagging",
         );
-        let asks = [Ask::object(action, &bucket, key.as_str())];
+        let asks = [Ask::existing(action, &bucket, &key, input.version_id.as_ref()).with_tags(&tags)];
         let allowed = call.allow(&asks, input.expected_bucket_owner.as_deref())?;
         let version = allowed
             .store
@@ -162,7 +164,7 @@ pub(super) async fn delete_tagging(
             "s3:DeleteObjectTagging",
             "s3:DeleteObjectVersionTagging",
         );
-        let asks = [Ask::object(action, &bucket, key.as_str())];
+        let asks = [Ask::existing(action, &bucket, &key, input.version_id.as_ref())];
         let allowed = call.allow(&asks, input.expected_bucket_owner.as_deref())?;
         let version = allowed
             .store
@@ -182,7 +184,7 @@ pub(super) async fn get_acl(
     let (bucket, key) = names(&call, &input.bucket, &input.key)?;
     blocking(move || {
         let action = read_action(input.version_id.as_ref(), "s3:GetObjectAcl", "s3:GetObjectVersionAcl");
-        let asks = [Ask::object(action, &bucket, key.as_str())];
+        let asks = [Ask::existing(action, &bucket, &key, input.version_id.as_ref())];
         let allowed = call.allow(&asks, input.expected_bucket_owner.as_deref())?;
         let object = allowed
             .store

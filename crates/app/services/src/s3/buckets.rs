@@ -3,7 +3,7 @@
 use super::body::blocking;
 use super::convert::{bucket_name, owner, tag_set, tags_of, timestamp};
 use super::fault::{self, custom};
-use super::gate::{Allowed, Ask, Call};
+use super::gate::{Allowed, Ask, Call, ROOT_KEEPS};
 use super::public::is_public;
 use http::StatusCode;
 use isolarium_model::s3::{BucketName, PublicAccessBlock, Versioning};
@@ -42,17 +42,47 @@ where
     O: Send + 'static,
     F: FnOnce(&Allowed, &BucketName, T) -> S3Result<O> + Send + 'static,
 {
+    on_bucket_asking(request, |bucket, _| Ask::bucket(action, bucket), name, answer).await
+}
+
+/// The same with a question that depends on the input.
+pub(super) async fn on_bucket_asking<T, O, F>(
+    request: S3Request<T>,
+    ask: impl FnOnce(&BucketName, &T) -> Ask,
+    name: impl FnOnce(&T) -> (&str, Option<&str>),
+    answer: F,
+) -> S3Result<S3Response<O>>
+where
+    T: Send + 'static,
+    O: Send + 'static,
+    F: FnOnce(&Allowed, &BucketName, T) -> S3Result<O> + Send + 'static,
+{
     let call = Call::of(&request)?;
     let (text, expected) = name(&request.input);
     let (bucket, expected) = (bucket_name(text)?, expected.map(str::to_owned));
     call.trace.note(|noted| noted.bucket = Some(bucket.to_string()));
+    let ask = ask(&bucket, &request.input);
+    let ask_action = ask.action();
     let input = request.input;
     blocking(move || {
-        let allowed = call.allow(&[Ask::bucket(action, &bucket)], expected.as_deref())?;
-        allowed.bucket()?;
+        let allowed = call.allow(&[ask], expected.as_deref())?;
+        owners_alone(&call, &allowed, ask_action)?;
         answer(&allowed, &bucket, input).map(S3Response::new)
     })
     .await
+}
+
+/// A bucket's policy is its owner's business: other accounts are told so, whatever they are allowed.
+fn owners_alone(call: &Call, allowed: &Allowed, action: &str) -> S3Result<()> {
+    let owner = &allowed.bucket()?.owner;
+    let own = call.caller.principal.account() == Some(owner);
+    if !own && ROOT_KEEPS.contains(&action) {
+        return Err(s3_error!(
+            MethodNotAllowed,
+            "The specified method is not allowed against this resource."
+        ));
+    }
+    Ok(())
 }
 
 /// Bucket and expected owner of any bucket-level input.

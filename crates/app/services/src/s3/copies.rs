@@ -8,7 +8,8 @@ use super::convert::{
 use super::fault;
 use super::gate::{Allowed, Ask, Call};
 use super::objects::{LARGEST_PUT, ReadConditions, read_action};
-use isolarium_model::s3::{BucketName, ChecksumAlgorithm, Object, ObjectHeaders, ObjectKey, Versioning};
+use http::HeaderMap;
+use isolarium_model::s3::{BucketName, ChecksumAlgorithm, Object, ObjectHeaders, ObjectKey, Tags, Versioning};
 use isolarium_store::objects::{Attributes, CopySource, Put, WriteCondition};
 use isolarium_store::{ObjectError, ObjectStore};
 use s3s::dto;
@@ -36,7 +37,13 @@ pub(super) fn source_of(source: &dto::CopySource) -> S3Result<CopySource> {
 /// The question about reading a copy's source.
 pub(super) fn source_ask(source: &CopySource) -> Ask {
     let action = read_action(source.version.as_ref(), "s3:GetObject", "s3:GetObjectVersion");
-    Ask::object(action, &source.bucket, source.key.as_str())
+    Ask::existing(action, &source.bucket, &source.key, source.version.as_ref())
+}
+
+/// The question about writing a copy: `s3:x-amz-copy-source` is the source as `BUCKET/KEY`.
+pub(super) fn copy_ask(bucket: &BucketName, key: &ObjectKey, headers: &HeaderMap, source: &CopySource) -> Ask {
+    let text = format!("{}/{}", source.bucket, source.key);
+    Ask::write(bucket, key, headers).with("s3:x-amz-copy-source", Some(text))
 }
 
 macro_rules! check_source {
@@ -84,26 +91,28 @@ pub(super) async fn copy(request: S3Request<dto::CopyObjectInput>) -> S3Result<S
     let tags = header_tags(input.tagging.as_deref())?;
     let headers: ObjectHeaders = object_headers!(input);
     blocking(move || {
-        let mut asks = vec![Ask::object("s3:PutObject", &bucket, key.as_str()), source_ask(&source)];
-        if !keep_tags && !tags.is_empty() {
-            asks.push(Ask::object("s3:PutObjectTagging", &bucket, key.as_str()));
+        let given = if keep_tags { Tags::new() } else { tags.clone() };
+        let writing = copy_ask(&bucket, &key, &request.headers, &source).with_tags(&given);
+        let mut asks = vec![writing, source_ask(&source)];
+        if !given.is_empty() {
+            asks.push(Ask::object("s3:PutObjectTagging", &bucket, key.as_str()).with_tags(&given));
         }
         let allowed = call.allow(&asks, input.expected_bucket_owner.as_deref())?;
         let (owner, versioned) = (
             allowed.bucket()?.owner.clone(),
             allowed.bucket()?.versioning != Versioning::Never,
         );
+        source_owner(&allowed, &source.bucket, input.expected_source_bucket_owner.as_deref())?;
         let from = allowed
             .store
             .head(&source.bucket, &source.key, source.version.as_deref())
             .map_err(|error| call.missing(error, &source.bucket))?;
-        source_owner(&allowed, &source.bucket, input.expected_source_bucket_owner.as_deref())?;
         check_source!(input, &from)?;
         if keep_tags && !from.tags.is_empty() {
             call.allow(
                 &[
-                    Ask::object("s3:GetObjectTagging", &source.bucket, source.key.as_str()),
-                    Ask::object("s3:PutObjectTagging", &bucket, key.as_str()),
+                    Ask::existing("s3:GetObjectTagging", &source.bucket, &source.key, None),
+                    Ask::object("s3:PutObjectTagging", &bucket, key.as_str()).with_tags(&from.tags),
                 ],
                 None,
             )?;

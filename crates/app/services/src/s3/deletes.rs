@@ -17,7 +17,10 @@ pub(super) async fn delete(
     let (bucket, key) = names(&call, &input.bucket, &input.key)?;
     blocking(move || {
         let action = read_action(input.version_id.as_ref(), "s3:DeleteObject", "s3:DeleteObjectVersion");
-        let asks = [Ask::object(action, &bucket, key.as_str())];
+        let if_match = input.if_match.as_ref().map(etag_text);
+        let asks = [Ask::object(action, &bucket, key.as_str())
+            .with("s3:versionid", input.version_id.as_ref())
+            .with("s3:if-match", if_match)];
         let allowed = call.allow(&asks, input.expected_bucket_owner.as_deref())?;
         let owner = allowed.bucket()?.owner.clone();
         let target = Target {
@@ -70,7 +73,7 @@ pub(super) async fn delete_many(
             };
             // Every key is asked about on its own: some may be allowed and others not.
             let action = read_action(object.version_id.as_ref(), "s3:DeleteObject", "s3:DeleteObjectVersion");
-            let asks = [Ask::object(action, &bucket, &object.key)];
+            let asks = [Ask::object(action, &bucket, &object.key).with("s3:versionid", object.version_id.as_ref())];
             let checked = super::convert::object_key(&object.key).and_then(|key| {
                 let allowed = call.allow(&asks, input.expected_bucket_owner.as_deref())?;
                 Ok((key, allowed.bucket()?.owner.clone(), allowed.store))

@@ -2,6 +2,7 @@
 //! read up to its file, verified, and turned into a PUT whose body is the file as it streams in.
 
 use super::convert::encoded;
+use super::gate::SignatureKeys;
 use crate::Caller;
 use crate::iam::credentials::{Identities, ResolveError};
 use bytes::{Buf, Bytes, BytesMut};
@@ -207,6 +208,20 @@ where
         caller.principal = signer.principal;
         caller.session = signer.session;
         Ok(length)
+    }
+
+    /// The condition keys that tell how the form was signed.
+    pub(super) fn signature_keys(&self, now: Timestamp) -> SignatureKeys {
+        let Some(algorithm) = self.field("x-amz-algorithm").filter(|_| self.field("policy").is_some()) else {
+            return SignatureKeys::new();
+        };
+        let mut keys = vec![
+            ("s3:authType", "POST".to_owned()),
+            ("s3:signatureversion", algorithm.to_owned()),
+        ];
+        let age = super::front::signature_age(self.field("x-amz-date"), now);
+        keys.extend(age.map(|age| ("s3:signatureAge", age)));
+        keys
     }
 
     fn field(&self, name: &str) -> Option<&str> {

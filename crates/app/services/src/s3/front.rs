@@ -9,7 +9,7 @@
 use super::backend::Backend;
 use super::body::{CheckedBody, Trailers};
 use super::form::{self, Form, Success};
-use super::gate::{Authorities, Call, Gate};
+use super::gate::{Authorities, Call, Gate, SignatureKeys};
 use super::host::{Hosts, bucket_of};
 use super::log::{AccessLog, AccessRecord, Trace};
 use super::query;
@@ -19,8 +19,8 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::Body as HttpBody;
-use isolarium_model::Region;
 use isolarium_model::time::Clock;
+use isolarium_model::{Principal, Region, Timestamp};
 use isolarium_store::ObjectStore;
 use isolarium_wire::sigv4::BodyCheck;
 use s3s::access::{S3Access, S3AccessContext};
@@ -209,6 +209,7 @@ impl S3Front {
         B::Error: Into<StdError>,
     {
         let (mut parts, body) = request.into_parts();
+        let mut keys = signature_keys(&parts, &caller, self.gate.now());
         let sent = parts.uri.query().unwrap_or_default();
         if sent
             .split('&')
@@ -264,6 +265,7 @@ impl S3Front {
                     &mut caller,
                     self.gate.now(),
                 )?;
+                keys = form.signature_keys(self.gate.now());
                 let (put, success) = form.into_put(&bucket, length)?;
                 (put, Some(success))
             }
@@ -271,7 +273,7 @@ impl S3Front {
         let principal = caller.principal.arn().map(|arn| arn.to_string());
         request
             .extensions_mut()
-            .insert(Call::new(&self.gate, caller, trace.clone()));
+            .insert(Call::new(&self.gate, caller, trace.clone()).signed(keys));
         request.extensions_mut().insert(trailers.clone());
         Ok(Prepared {
             request,
@@ -301,6 +303,54 @@ struct Prepared {
     trailers: Trailers,
     principal: Option<String>,
     success: Option<Success>,
+}
+
+/// The TLS version of a request's connection, such as `1.3`; the front door puts it into the extensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TlsVersion(pub &'static str);
+
+/// The condition keys that tell how a request was signed. Nobody's requests have none but the connection's.
+fn signature_keys(parts: &http::request::Parts, caller: &Caller, now: Timestamp) -> SignatureKeys {
+    let mut keys = SignatureKeys::new();
+    if let Some(TlsVersion(version)) = parts.extensions.get() {
+        keys.push(("s3:TlsVersion", (*version).into()));
+    }
+    if caller.principal == Principal::Anonymous {
+        return keys;
+    }
+    let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
+    let query = parts.uri.query().unwrap_or_default();
+    let parameter = |name: &str| {
+        query
+            .split('&')
+            .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+    };
+    let in_header = header("authorization");
+    let version_2 = in_header.map_or_else(
+        || parameter("AWSAccessKeyId").is_some(),
+        |text| !text.starts_with("AWS4-"),
+    );
+    let kind = if in_header.is_some() {
+        "REST-HEADER"
+    } else {
+        "REST-QUERY-STRING"
+    };
+    keys.push(("s3:authType", kind.into()));
+    let version = if version_2 { "AWS" } else { "AWS4-HMAC-SHA256" };
+    keys.push(("s3:signatureversion", version.into()));
+    if let Some(hash) = header("x-amz-content-sha256") {
+        keys.push(("s3:x-amz-content-sha256", hash.into()));
+    }
+    let stamp = parameter("X-Amz-Date").or(header("x-amz-date"));
+    keys.extend(signature_age(stamp, now).map(|age| ("s3:signatureAge", age)));
+    keys
+}
+
+/// Milliseconds since a stamp such as `20300101T000000Z`; signatures of version 2 have none.
+pub(super) fn signature_age(stamp: Option<&str>, now: Timestamp) -> Option<String> {
+    let signed = isolarium_wire::sigv4::parse_stamp(stamp?).ok()?;
+    let age = now.0.saturating_sub(signed.saturating_mul(1000));
+    Some(age.max(0).to_string())
 }
 
 fn unsigned_uri(uri: &Uri, target: &str) -> S3Result<Uri> {

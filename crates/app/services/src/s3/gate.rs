@@ -2,8 +2,9 @@
 
 use super::fault;
 use super::log::Trace;
-use crate::Caller;
-use isolarium_model::s3::{Bucket, BucketName};
+use crate::{Caller, Source};
+use http::HeaderMap;
+use isolarium_model::s3::{Bucket, BucketName, ObjectKey, Tags};
 use isolarium_model::time::Clock;
 use isolarium_model::{AccountId, Arn, Principal, Timestamp};
 use isolarium_policy::{Authority, Compiled, DocumentKind, Granted, NamedPolicy, Question, ResourceSide, authorize};
@@ -43,11 +44,26 @@ pub(super) struct Gate {
 /// Compiled policies kept at most.
 const MOST_POLICIES: usize = 10_000;
 
+/// What the owner's root may do whatever the bucket policy says, or nobody could take a mistaken policy away.
+pub(super) const ROOT_KEEPS: [&str; 3] = ["s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy"];
+
+/// Headers of a write that are condition keys of `s3:PutObject`.
+const WRITE_KEYS: [&str; 6] = [
+    "x-amz-acl",
+    "x-amz-storage-class",
+    "x-amz-metadata-directive",
+    "x-amz-website-redirect-location",
+    "if-match",
+    "if-none-match",
+];
+
 /// One action on one bucket or object.
 pub(super) struct Ask {
     action: &'static str,
     bucket: Option<BucketName>,
     question: Question,
+    /// The object whose tags are condition keys of the question, and its version.
+    tagged: Option<(ObjectKey, Option<String>)>,
 }
 
 impl Ask {
@@ -58,6 +74,7 @@ impl Ask {
             action,
             bucket: Some(bucket.clone()),
             question,
+            tagged: None,
         }
     }
 
@@ -76,6 +93,7 @@ impl Ask {
             action,
             bucket: Some(bucket.clone()),
             question,
+            tagged: None,
         }
     }
 
@@ -85,7 +103,42 @@ impl Ask {
             action,
             bucket: None,
             question: Question::any(action),
+            tagged: None,
         }
+    }
+
+    /// The action asked about.
+    pub(super) fn action(&self) -> &'static str {
+        self.action
+    }
+
+    /// About an object that exists, in one of its versions: `s3:ExistingObjectTag/KEY` and `s3:versionid`.
+    pub(super) fn existing(
+        action: &'static str,
+        bucket: &BucketName,
+        key: &ObjectKey,
+        version: Option<&String>,
+    ) -> Self {
+        let mut ask = Self::object(action, bucket, key.as_str()).with("s3:versionid", version);
+        ask.tagged = Some((key.clone(), version.cloned()));
+        ask
+    }
+
+    /// About an object to be written with these headers.
+    pub(super) fn write(bucket: &BucketName, key: &ObjectKey, headers: &HeaderMap) -> Self {
+        let ask = Self::object("s3:PutObject", bucket, key.as_str());
+        WRITE_KEYS.iter().fold(ask, |ask, name| {
+            let value = headers.get(*name).and_then(|value| value.to_str().ok());
+            ask.with(&format!("s3:{name}"), value)
+        })
+    }
+
+    /// With the tags that the request gives an object.
+    pub(super) fn with_tags(self, tags: &Tags) -> Self {
+        tags.iter().fold(self, |ask, (key, value)| {
+            ask.with(&format!("s3:RequestObjectTag/{key}"), Some(value))
+                .with("s3:RequestObjectTagKeys", Some(key))
+        })
     }
 
     /// With a condition key.
@@ -104,7 +157,12 @@ pub(super) struct Call {
     pub(super) caller: Caller,
     pub(super) trace: Trace,
     pub(super) now: Timestamp,
+    /// Condition keys of the request that every question has: how it was signed.
+    keys: Arc<SignatureKeys>,
 }
+
+/// Condition keys by name.
+pub(super) type SignatureKeys = Vec<(&'static str, String)>;
 
 /// An allowed request with the store it may use.
 pub(super) struct Allowed {
@@ -155,6 +213,15 @@ impl Call {
             caller,
             trace,
             now: gate.now(),
+            keys: Arc::default(),
+        }
+    }
+
+    /// With the condition keys of its signature.
+    pub(super) fn signed(self, keys: SignatureKeys) -> Self {
+        Self {
+            keys: Arc::new(keys),
+            ..self
         }
     }
 
@@ -195,16 +262,14 @@ impl Call {
         })?;
         let mut questions = Vec::new();
         for (ask, bucket) in asks.iter().zip(&buckets) {
-            let owner = bucket.as_ref().map(|bucket| bucket.owner.to_string());
-            questions.push(match owner {
-                Some(owner) => ask.question.clone().with("s3:ResourceAccount", owner),
-                None => ask.question.clone(),
-            });
+            questions.push(self.question(ask, bucket.as_ref())?);
         }
         let side = |question: &Question| {
             let at = questions.iter().position(|asked| asked == question);
             let bucket = at.and_then(|at| buckets.get(at)).and_then(Option::as_ref);
-            bucket.map(|bucket| self.side(bucket)).unwrap_or_default()
+            bucket
+                .map(|bucket| self.side(bucket, &question.action))
+                .unwrap_or_default()
         };
         let granted: Granted<ObjectStore> = authorize(self.gate.objects.clone(), &authority, &questions, &side)
             .map_err(|denial| {
@@ -230,6 +295,41 @@ impl Call {
         })
     }
 
+    /// The question with every condition key that S3 has for it.
+    fn question(&self, ask: &Ask, bucket: Option<&Bucket>) -> S3Result<Question> {
+        let mut question = ask.question.clone();
+        for (key, value) in self.keys.iter() {
+            question = question.with(key, value.as_str());
+        }
+        let Some(bucket) = bucket else { return Ok(question) };
+        for key in ["s3:ResourceAccount", "aws:ResourceAccount"] {
+            question = question.with(key, bucket.owner.as_str());
+        }
+        if let Some((key, version)) = ask.tagged.as_ref().filter(|_| self.tags_matter(bucket)) {
+            let object = match self.gate.objects.head(&bucket.name, key, version.as_deref()) {
+                Ok(object) => object,
+                Err(error @ (ObjectError::Store(_) | ObjectError::Io { .. })) => return Err(fault::of(error)),
+                // What does not exist has no tags; that it does not exist is told after the decision.
+                Err(_) => return Ok(question),
+            };
+            for (tag, value) in object.tags {
+                question = question.with(&format!("s3:ExistingObjectTag/{tag}"), value);
+            }
+        }
+        Ok(question)
+    }
+
+    /// Whether any document that will be read may speak of an object's tags. Root has no documents of its own.
+    fn tags_matter(&self, bucket: &Bucket) -> bool {
+        let spoken = || {
+            let policy = bucket.policy.as_deref().unwrap_or_default();
+            policy.to_ascii_lowercase().contains("existingobjecttag")
+        };
+        let alone = matches!(self.caller.principal, Principal::Root { .. } | Principal::Anonymous)
+            && matches!(self.caller.source, Source::Public { .. });
+        !alone || spoken()
+    }
+
     /// Whether one more question would be allowed.
     pub(super) fn may(&self, ask: Ask) -> bool {
         self.allow(&[ask], None).is_ok()
@@ -237,7 +337,9 @@ impl Call {
 
     /// The bucket's owner and policy. RestrictPublicBuckets takes the effect of a public policy from everybody outside
     /// the owner's account.
-    fn side(&self, bucket: &Bucket) -> ResourceSide {
+    fn side(&self, bucket: &Bucket, action: &str) -> ResourceSide {
+        let own_root = matches!(&self.caller.principal, Principal::Root { account } if *account == bucket.owner);
+        let spared = own_root && ROOT_KEEPS.contains(&action);
         let restricted = bucket
             .public_access_block
             .is_some_and(|block| block.restrict_public_buckets)
@@ -245,7 +347,7 @@ impl Call {
         let policy = bucket
             .policy
             .as_ref()
-            .filter(|text| !(restricted && super::public::is_public(text)));
+            .filter(|text| !(spared || restricted && super::public::is_public(text)));
         let policy = policy.map(|text| NamedPolicy {
             name: format!("bucket policy of {}", bucket.name),
             policy: self.gate.compiled(&bucket.name, text),

@@ -1,6 +1,6 @@
 //! Listings of objects and versions.
 
-use super::buckets::{of_bucket, on_bucket};
+use super::buckets::{of_bucket, on_bucket_asking};
 use super::convert::{encoded, etag, kind_of, owner, signed, timestamp};
 use super::fault;
 use super::gate::{Ask, Call};
@@ -67,12 +67,15 @@ fn page(store: &ObjectStore, bucket: &BucketName, query: &ListingQuery) -> S3Res
     store.list(bucket, query).map_err(fault::of)
 }
 
-/// The condition keys that ListBucket knows.
-fn ask(action: &'static str, bucket: &BucketName, prefix: &str, delimiter: Option<&str>, most: i32) -> Ask {
-    Ask::bucket(action, bucket)
-        .with("s3:prefix", Some(prefix))
-        .with("s3:delimiter", delimiter)
-        .with("s3:max-keys", Some(most.to_string()))
+/// The condition keys that ListBucket and ListBucketVersions know, of any listing's input: each is absent unless the
+/// request says it.
+macro_rules! listing_ask {
+    ($action:expr, $bucket:expr, $input:expr) => {
+        Ask::bucket($action, $bucket)
+            .with("s3:prefix", $input.prefix.as_deref())
+            .with("s3:delimiter", $input.delimiter.as_deref())
+            .with("s3:max-keys", $input.max_keys.map(|most| most.to_string()))
+    };
 }
 
 pub(super) async fn v2(request: S3Request<dto::ListObjectsV2Input>) -> S3Result<S3Response<dto::ListObjectsV2Output>> {
@@ -98,13 +101,7 @@ pub(super) async fn v2(request: S3Request<dto::ListObjectsV2Input>) -> S3Result<
         limit,
     };
     super::body::blocking(move || {
-        let asks = [ask(
-            "s3:ListBucket",
-            &bucket,
-            &query.prefix,
-            query.delimiter.as_deref(),
-            most,
-        )];
+        let asks = [listing_ask!("s3:ListBucket", &bucket, input)];
         let allowed = call.allow(&asks, input.expected_bucket_owner.as_deref())?;
         allowed.bucket()?;
         let found = page(&allowed.store, &bucket, &query)?;
@@ -148,13 +145,7 @@ pub(super) async fn v1(request: S3Request<dto::ListObjectsInput>) -> S3Result<S3
         limit,
     };
     super::body::blocking(move || {
-        let asks = [ask(
-            "s3:ListBucket",
-            &bucket,
-            &query.prefix,
-            query.delimiter.as_deref(),
-            most,
-        )];
+        let asks = [listing_ask!("s3:ListBucket", &bucket, input)];
         let allowed = call.allow(&asks, input.expected_bucket_owner.as_deref())?;
         allowed.bucket()?;
         let found = page(&allowed.store, &bucket, &query)?;
@@ -185,9 +176,9 @@ pub(super) async fn v1(request: S3Request<dto::ListObjectsInput>) -> S3Result<S3
 pub(super) async fn versions(
     request: S3Request<dto::ListObjectVersionsInput>,
 ) -> S3Result<S3Response<dto::ListObjectVersionsOutput>> {
-    on_bucket(
+    on_bucket_asking(
         request,
-        "s3:ListBucketVersions",
+        |bucket, input| listing_ask!("s3:ListBucketVersions", bucket, input),
         of_bucket!(),
         |allowed, bucket, input| {
             let (most, limit) = limit(input.max_keys)?;

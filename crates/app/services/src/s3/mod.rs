@@ -20,7 +20,7 @@ mod public;
 mod query;
 mod uploads;
 
-pub use front::{S3Front, S3Wiring};
+pub use front::{S3Front, S3Wiring, TlsVersion};
 pub use gate::Authorities;
 pub use log::{AccessLog, AccessRecord, FileAccessLog};
 pub use platform::TransferError;

@@ -155,12 +155,9 @@ pub(super) async fn put(mut request: S3Request<dto::PutObjectInput>) -> S3Result
         input.content_md5.clone(),
         Some(ChecksumAlgorithm::Crc64Nvme),
     )?;
-    let mut asks = vec![
-        Ask::object("s3:PutObject", &bucket, key.as_str())
-            .with("s3:x-amz-acl", input.acl.as_ref().map(|acl| acl.as_str().to_owned())),
-    ];
+    let mut asks = vec![Ask::write(&bucket, &key, &request.headers).with_tags(&tags)];
     if !tags.is_empty() {
-        asks.push(Ask::object("s3:PutObjectTagging", &bucket, key.as_str()));
+        asks.push(Ask::object("s3:PutObjectTagging", &bucket, key.as_str()).with_tags(&tags));
     }
     let expected = input.expected_bucket_owner.clone();
     let (call, allowed) = blocking(move || {
@@ -334,7 +331,7 @@ pub(super) async fn get(request: S3Request<dto::GetObjectInput>) -> S3Result<S3R
     let (bucket, key) = names(&call, &input.bucket, &input.key)?;
     blocking(move || {
         let action = read_action(input.version_id.as_ref(), "s3:GetObject", "s3:GetObjectVersion");
-        let asks = [Ask::object(action, &bucket, key.as_str())];
+        let asks = [Ask::existing(action, &bucket, &key, input.version_id.as_ref())];
         let allowed = call.allow(&asks, input.expected_bucket_owner.as_deref())?;
         let versioned = allowed.bucket()?.versioning != Versioning::Never;
         let reading = allowed
@@ -389,7 +386,7 @@ pub(super) async fn head(request: S3Request<dto::HeadObjectInput>) -> S3Result<S
     let (bucket, key) = names(&call, &input.bucket, &input.key)?;
     blocking(move || {
         let action = read_action(input.version_id.as_ref(), "s3:GetObject", "s3:GetObjectVersion");
-        let asks = [Ask::object(action, &bucket, key.as_str())];
+        let asks = [Ask::existing(action, &bucket, &key, input.version_id.as_ref())];
         let allowed = call.allow(&asks, input.expected_bucket_owner.as_deref())?;
         let versioned = allowed.bucket()?.versioning != Versioning::Never;
         let version = input.version_id.as_deref();

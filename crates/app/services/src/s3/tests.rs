@@ -7,7 +7,7 @@ use http_body_util::{BodyExt, Full};
 use isolarium_model::s3::{BucketName, ObjectKey};
 use isolarium_model::time::Clock;
 use isolarium_model::{Principal, Scope, Timestamp};
-use isolarium_policy::{Authority, DocumentKind, NamedPolicy};
+use isolarium_policy::{Authority, DocumentKind, EndpointPolicy, NamedPolicy};
 use isolarium_store::objects::{ListingQuery, SCHEMA};
 use isolarium_store::state::MemoryState;
 use isolarium_store::{Database, ObjectStore};
@@ -16,6 +16,8 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
+
+mod rights;
 
 const ROLE: &str = "arn:aws:sts::123456789012:assumed-role/exec/job-1";
 
@@ -107,6 +109,12 @@ impl Lab {
                 .iter()
                 .map(|text| NamedPolicy::parse("test", text, DocumentKind::Identity))
                 .collect();
+            if let Source::Endpoint(endpoint) = &caller.source {
+                authority.endpoint = Some(EndpointPolicy {
+                    policy: NamedPolicy::parse(&endpoint.endpoint_id, &endpoint.policy, DocumentKind::Endpoint),
+                    gateway: endpoint.gateway,
+                });
+            }
             Ok(authority)
         };
         let front = S3Front::new(S3Wiring {

@@ -6,7 +6,7 @@ use super::convert::{
     algorithm, algorithm_name, encoded, etag, fill_checksums, given_checksums, header_tags, kind_name, kind_of, names,
     object_headers, owner, refuse_unkept, shown_version, signed, timestamp, write_condition,
 };
-use super::copies::{check_part_source, source_ask, source_of, source_owner};
+use super::copies::{check_part_source, copy_ask, source_ask, source_of, source_owner};
 use super::fault;
 use super::gate::{Allowed, Ask, Call};
 use super::lists::{limit, prefixes, url_encoding};
@@ -96,9 +96,9 @@ pub(super) async fn create(
     let checksum = checksum_plan(input.checksum_algorithm.as_ref(), input.checksum_type.as_ref())?;
     let headers: ObjectHeaders = object_headers!(input);
     blocking(move || {
-        let mut asks = vec![Ask::object("s3:PutObject", &bucket, key.as_str())];
+        let mut asks = vec![Ask::write(&bucket, &key, &request.headers).with_tags(&tags)];
         if !tags.is_empty() {
-            asks.push(Ask::object("s3:PutObjectTagging", &bucket, key.as_str()));
+            asks.push(Ask::object("s3:PutObjectTagging", &bucket, key.as_str()).with_tags(&tags));
         }
         let allowed = call.allow(&asks, input.expected_bucket_owner.as_deref())?;
         let account = allowed.bucket()?.owner.clone();
@@ -203,7 +203,7 @@ pub(super) async fn part_copy(
     let number = part_number(input.part_number)?;
     let source = source_of(&input.copy_source)?;
     blocking(move || {
-        let asks = [Ask::object("s3:PutObject", &bucket, key.as_str()), source_ask(&source)];
+        let asks = [copy_ask(&bucket, &key, &request.headers, &source), source_ask(&source)];
         let allowed = call.allow(&asks, input.expected_bucket_owner.as_deref())?;
         allowed.bucket()?;
         source_owner(&allowed, &source.bucket, input.expected_source_bucket_owner.as_deref())?;
@@ -287,7 +287,7 @@ pub(super) async fn complete(
     let condition = write_condition(input.if_match.as_ref(), input.if_none_match.as_ref())?;
     let checksum = given_checksums!(input).into_iter().next();
     blocking(move || {
-        let asks = [Ask::object("s3:PutObject", &bucket, key.as_str())];
+        let asks = [Ask::write(&bucket, &key, &request.headers)];
         let allowed = call.allow(&asks, input.expected_bucket_owner.as_deref())?;
         let versioned = allowed.bucket()?.versioning != Versioning::Never;
         let upload = upload_of(&allowed, &bucket, &key, &input.upload_id)?;

@@ -318,7 +318,10 @@ fn header_time(headers: &HeaderMap) -> Result<(String, i64), AuthFault> {
 }
 
 /// Seconds since the epoch of `YYYYMMDDTHHMMSSZ`.
-fn parse_stamp(text: &str) -> Result<i64, AuthFault> {
+///
+/// # Errors
+/// [`AuthFault::Malformed`] for any other text.
+pub fn parse_stamp(text: &str) -> Result<i64, AuthFault> {
     let bad = || AuthFault::malformed("the date of the request is not of the form YYYYMMDDTHHMMSSZ");
     let shape = text.len() == 16
         && text.bytes().enumerate().all(|(at, byte)| match at {
