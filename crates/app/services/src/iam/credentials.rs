@@ -386,3 +386,6 @@ pub fn assume_execution_role(
     let session = Session::lasting(now, now.after(wanted.lasts.min(longest)));
     Ok(mint_session(master, ids, role.session(wanted.session_name), session))
 }
+
+#[cfg(test)]
+mod tests;
