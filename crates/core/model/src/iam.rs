@@ -79,24 +79,6 @@ impl AccessKey {
     }
 }
 
-/// When an access key last signed a request that was accepted, and for which service and region. Kept apart from the key,
-/// which it would otherwise change with every use.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AccessKeyUse {
-    pub id: String,
-    pub at: Timestamp,
-    /// The signing name, such as `sagemaker`.
-    pub service: String,
-    pub region: String,
-}
-
-impl AccessKeyUse {
-    /// Where the record lives: found by the key's id alone.
-    pub fn key(id: &str) -> Key {
-        Key::exact(&global(&nobody()), id)
-    }
-}
-
 /// The policies of a user, group or role that allow and deny.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policies {
@@ -256,13 +238,6 @@ impl Record for AccessKey {
     const KIND: &'static str = "iam.access_key";
     fn facets(&self) -> Facets {
         facets(&self.id, self.created, if self.active { "Active" } else { "Inactive" })
-    }
-}
-
-impl Record for AccessKeyUse {
-    const KIND: &'static str = "iam.access_key_use";
-    fn facets(&self) -> Facets {
-        facets(&self.id, self.at, "")
     }
 }
 

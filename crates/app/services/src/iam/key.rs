@@ -3,11 +3,10 @@
 use super::change::again;
 use super::entity::{self, About};
 use super::operation::operation;
-use super::role::whole_seconds;
 use super::{error, operator, page};
 use crate::Ctx;
-use isolarium_model::iam::{AccessKey, AccessKeyUse, Account, KeyOwner, User};
-use isolarium_model::{Arn, Key, Principal};
+use isolarium_model::iam::{AccessKey, Account, KeyOwner, User};
+use isolarium_model::{Key, Principal};
 use isolarium_policy::Question;
 use isolarium_store::state::{Batch, Expect, Stored};
 use isolarium_wire::ApiError;
@@ -143,9 +142,7 @@ operation!(
         let account = &ctx.caller.scope.account;
         again(ctx, || {
             let key = owned(ctx, &owner, id)?;
-            let batch = Batch::default()
-                .delete::<AccessKey>(&key.key, Expect::At(key.revision))
-                .delete::<AccessKeyUse>(&AccessKeyUse::key(id), Expect::Any);
+            let batch = Batch::default().delete::<AccessKey>(&key.key, Expect::At(key.revision));
             let batch = match &owner {
                 KeyOwner::Root => without(ctx, batch, &Account::key(account), |account: &mut Account| {
                     account.access_keys.retain(|other| other != id);
@@ -157,47 +154,6 @@ operation!(
             Ok((batch, ()))
         })?;
         Ok(shapes::DeleteAccessKeyOutput {})
-    },
-);
-
-/// A key of the caller's account by its id alone.
-fn in_account(ctx: &Ctx<'_>, id: &str) -> Result<Option<AccessKey>, ApiError> {
-    let found = ctx.store.get::<AccessKey>(&AccessKey::key(id)).map_err(error::store)?;
-    let own = |key: &AccessKey| key.account == ctx.caller.scope.account;
-    Ok(found.map(|stored| stored.record).filter(own))
-}
-
-operation!(
-    "GetAccessKeyLastUsed", GetAccessKeyLastUsedRequest -> GetAccessKeyLastUsedResponse,
-    asks |this, ctx| {
-        const ACTION: &str = "iam:GetAccessKeyLastUsed";
-        let account = &ctx.caller.scope.account;
-        vec![match in_account(ctx, &this.access_key_id).ok().flatten().map(|key| key.owner) {
-            Some(KeyOwner::User { name }) => About::named::<User>(ctx, &name).asks(ACTION),
-            Some(KeyOwner::Root) => Question::on(ACTION, &Arn::iam(account, "root")),
-            // Nobody's: whoever may ask about every user may know.
-            None => Question::on(ACTION, &Arn::iam(account, "user/*")),
-        }]
-    },
-    does |request, ctx| {
-        let id = &request.access_key_id;
-        let missing = || error::no_such(format!("The Access Key with id {id} cannot be found."));
-        let key = in_account(ctx, id)?.ok_or_else(missing)?;
-        let (shown, _) = ids_of(ctx, &key.owner)?;
-        let used = ctx.store.get::<AccessKeyUse>(&AccessKeyUse::key(id)).map_err(error::store)?;
-        let never = || shapes::AccessKeyLastUsed {
-            last_used_date: None,
-            service_name: "N/A".into(),
-            region: "N/A".into(),
-        };
-        Ok(shapes::GetAccessKeyLastUsedResponse {
-            user_name: Some(shown),
-            access_key_last_used: Some(used.map_or_else(never, |used| shapes::AccessKeyLastUsed {
-                last_used_date: Some(whole_seconds(used.record.at).0),
-                service_name: used.record.service,
-                region: used.record.region,
-            })),
-        })
     },
 );
 

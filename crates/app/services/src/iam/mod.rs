@@ -66,7 +66,6 @@ pub fn handlers() -> Vec<Handler> {
         handler::<shapes::DetachGroupPolicyRequest>(),
         handler::<shapes::DetachRolePolicyRequest>(),
         handler::<shapes::DetachUserPolicyRequest>(),
-        handler::<shapes::GetAccessKeyLastUsedRequest>(),
         handler::<shapes::GetAccountAuthorizationDetailsRequest>(),
         handler::<shapes::GetAccountPasswordPolicyInput>(),
         handler::<shapes::GetAccountSummaryInput>(),

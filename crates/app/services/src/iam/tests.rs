@@ -810,7 +810,7 @@ fn every_operation_of_iam_is_asked_about_under_its_own_name() {
     }
     let input = Document::Map(input.into_iter().collect());
     let handlers = super::handlers();
-    assert_eq!(handlers.len(), 86);
+    assert_eq!(handlers.len(), 85);
     for handler in handlers {
         let action = format!("is not authorized to perform: iam:{}", handler.operation);
         let try_as = |caller: &Caller| {

@@ -38,22 +38,6 @@ crate::shapes::structure! { AccessKey
     optional create_date "CreateDate",
 }
 
-/// `AccessKeyLastUsed`.
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(into = "crate::Document", try_from = "crate::Document")]
-pub struct AccessKeyLastUsed {
-    /// Milliseconds since the epoch.
-    pub last_used_date: Option<i64>,
-    pub service_name: String,
-    pub region: String,
-}
-
-crate::shapes::structure! { AccessKeyLastUsed
-    optional last_used_date "LastUsedDate",
-    required service_name "ServiceName",
-    required region "Region",
-}
-
 /// `AccessKeyMetadata`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -689,30 +673,6 @@ crate::shapes::string_enum! {
     Group = "Group",
     LocalManagedPolicy = "LocalManagedPolicy",
     AWSManagedPolicy = "AWSManagedPolicy",
-}
-
-/// `GetAccessKeyLastUsedRequest`.
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(into = "crate::Document", try_from = "crate::Document")]
-pub struct GetAccessKeyLastUsedRequest {
-    pub access_key_id: String,
-}
-
-crate::shapes::structure! { GetAccessKeyLastUsedRequest
-    required access_key_id "AccessKeyId",
-}
-
-/// `GetAccessKeyLastUsedResponse`.
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(into = "crate::Document", try_from = "crate::Document")]
-pub struct GetAccessKeyLastUsedResponse {
-    pub user_name: Option<String>,
-    pub access_key_last_used: Option<AccessKeyLastUsed>,
-}
-
-crate::shapes::structure! { GetAccessKeyLastUsedResponse
-    optional user_name "UserName",
-    optional access_key_last_used "AccessKeyLastUsed",
 }
 
 /// `GetAccountAuthorizationDetailsRequest`.

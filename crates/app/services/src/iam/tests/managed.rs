@@ -614,11 +614,6 @@ fn a_renamed_user_keeps_its_keys_groups_and_policies() {
         "UpdateAccessKey",
         json!({"UserName": "bob", "AccessKeyId": id, "Status": "Inactive"}),
     );
-    let unused = ok(&lab, "GetAccessKeyLastUsed", json!({"AccessKeyId": id}));
-    assert_eq!(
-        unused,
-        json!({"UserName": "CAROL", "AccessKeyLastUsed": {"ServiceName": "N/A", "Region": "N/A"}})
-    );
 }
 
 /// Proves: IAM-64
