@@ -12,6 +12,9 @@ pub struct Handler {
     pub service: &'static str,
     pub operation: &'static str,
     run: fn(Document, &Ctx<'_>) -> Result<Document, ApiError>,
+    /// What [`Handler::run`] asks, for the check against AWS's authorization reference.
+    #[cfg(test)]
+    pub(crate) questions: fn(Document, &Ctx<'_>) -> Result<Vec<Question>, ApiError>,
 }
 
 /// The handler of an operation: decode into its struct, ask every question, execute, encode.
@@ -24,7 +27,15 @@ where
         service: Op::SERVICE,
         operation: Op::NAME,
         run: run::<Op>,
+        #[cfg(test)]
+        questions: |input, ctx| tagged(&Op::try_from(input)?.questions(ctx), ctx),
     }
+}
+
+/// Questions with the tags of their resources.
+fn tagged(questions: &[Question], ctx: &Ctx<'_>) -> Result<Vec<Question>, ApiError> {
+    let with_tags = |question: &Question| crate::resource_tags::added(ctx.store, Some(ctx.logs), question.clone());
+    questions.iter().map(with_tags).collect()
 }
 
 fn run<Op>(input: Document, ctx: &Ctx<'_>) -> Result<Document, ApiError>
@@ -38,13 +49,14 @@ where
     Op::execute(grant(Op::SERVICE, request, &questions, ctx)?, ctx).map(Into::into)
 }
 
-/// Asks IAM every question of a request on behalf of the caller, with the policies of this moment (IAM-26, IAM-58). No
-/// question means that every authenticated caller may, such as GetCallerIdentity.
+/// Asks IAM every question of a request on behalf of the caller, with the policies and resource tags of this moment
+/// (IAM-16, IAM-26, IAM-58). No question means that every authenticated caller may, such as GetCallerIdentity.
 ///
 /// # Errors
 /// The denial in the words of `service`; an engine fault when policies cannot be read, which allows nothing.
 pub fn grant<Op>(service: &str, request: Op, questions: &[Question], ctx: &Ctx<'_>) -> Result<Granted<Op>, ApiError> {
     let authority = crate::iam::authority(ctx)?;
+    let questions = tagged(questions, ctx)?;
     let failed = RefCell::new(None);
     let side = |question: &Question| {
         crate::iam::resource_side(ctx, question).unwrap_or_else(|error| {
@@ -57,10 +69,10 @@ pub fn grant<Op>(service: &str, request: Op, questions: &[Question], ctx: &Ctx<'
             }
         })
     };
-    authorize(request, &authority, questions, &side).map_err(|denial| {
+    authorize(request, &authority, &questions, &side).map_err(|denial| {
         failed
             .take()
-            .unwrap_or_else(|| told(service, &denial, ctx, &authority, questions))
+            .unwrap_or_else(|| told(service, &denial, ctx, &authority, &questions))
     })
 }
 
@@ -117,6 +129,11 @@ impl Default for Dispatch {
 }
 
 impl Dispatch {
+    #[cfg(test)]
+    pub(crate) fn handlers(&self) -> impl Iterator<Item = &Handler> {
+        self.handlers.values()
+    }
+
     /// Runs one operation; `None` when it has no handler.
     pub fn call(
         &self,

@@ -1,8 +1,11 @@
 //! What each API operation does: one folder per service, one file per resource. A request never touches the host.
 
+#[cfg(test)]
+mod authorization;
 pub mod context;
 pub mod dispatch;
 pub mod operation;
+pub mod resource_tags;
 
 pub mod ecr;
 pub mod iam;

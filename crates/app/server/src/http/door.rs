@@ -22,7 +22,7 @@ use isolarium_policy::{Question, ResourceSide, authorize};
 use isolarium_services::ecr::Registry;
 use isolarium_services::iam::credentials::{Identities, MasterKey, ResolveError};
 use isolarium_services::platform::AsRole;
-use isolarium_services::{Caller, Ctx, Dispatch, Source};
+use isolarium_services::{Caller, Ctx, Dispatch, Source, resource_tags};
 use isolarium_store::{LogStore, StateStore};
 use isolarium_wire::protocol::{Call, Dialect, Protocol, decode, encode, refuse};
 use isolarium_wire::sigv4::{self, Accept, AuthFault, Head, Parsed};
@@ -335,9 +335,15 @@ impl Door {
             body,
             streamed,
         };
+        let mut question = Question::on(&action, &arn);
+        for name in ["TargetModel", "TargetContainerHostname"] {
+            if let Some(Document::String(given)) = member(input, name) {
+                question = question.with(&format!("sagemaker:{name}"), given.clone());
+            }
+        }
         let asked = self.engine.with_ctx(&caller, |ctx| {
             let authority = isolarium_services::iam::authority(ctx)?;
-            let questions = [Question::on(&action, &arn)];
+            let questions = [resource_tags::added(ctx.store, None, question)?];
             authorize(invocation, &authority, &questions, &|_| ResourceSide::default())
                 .map_err(|denial| ApiError::client("AccessDeniedException", denial.to_string()).with_status(403))
         })?;

@@ -13,7 +13,7 @@ use isolarium_model::Scope;
 use isolarium_model::time::Clock;
 use isolarium_policy::{Question, ResourceSide, authorize};
 use isolarium_services::iam;
-use isolarium_services::{Caller, Source};
+use isolarium_services::{Caller, Source, resource_tags};
 use isolarium_store::StateStore;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,7 +64,10 @@ impl Permit for ByPolicy {
                 .and_then(|arn| arn.account()),
             ..ResourceSide::default()
         };
-        match authorize((), &authority, questions, &owned) {
+        let tagged = |question: &Question| resource_tags::added(self.store.as_ref(), None, question.clone());
+        let questions: Result<Vec<Question>, _> = questions.iter().map(tagged).collect();
+        let questions = questions.map_err(|error| Denied::Undecided(error.into()))?;
+        match authorize((), &authority, &questions, &owned) {
             Ok(_) => Ok(()),
             Err(denial) => Err(Denied::Policy(denial.to_string())),
         }

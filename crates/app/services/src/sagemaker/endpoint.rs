@@ -2,7 +2,7 @@
 
 use super::endpoint_config::{self, instances};
 use super::listing::{Listing, descending, page};
-use super::{create, creating, find, model, on, shapes, tag, update};
+use super::{create, creating, find, model, shapes, tag, update};
 use crate::{Ctx, Operation};
 use isolarium_model::sagemaker::{
     Endpoint, EndpointConfig, EndpointEvent, EndpointStatus, Fleet, Model, Tags, VariantFleet,
@@ -27,15 +27,9 @@ fn in_progress(arn: &Arn) -> ApiError {
     ApiError::validation(format!("Cannot update in-progress endpoint \"{arn}\"."))
 }
 
-/// Asks about an operation on one endpoint, with its tags.
+/// Asks about an operation on one endpoint.
 pub(super) fn ask(ctx: &Ctx<'_>, action: &str, name: &str) -> Question {
-    let scope = &ctx.caller.scope;
-    let endpoint = find::<Endpoint>(ctx, &Endpoint::key(scope, name)).ok().flatten();
-    on(
-        action,
-        &Endpoint::arn(scope, name),
-        endpoint.as_ref().map(|endpoint| &endpoint.record.tags),
-    )
+    Question::on(action, &Endpoint::arn(&ctx.caller.scope, name))
 }
 
 /// The fleet that a configuration asks for. Its models are copied into it: they may be deleted later (SM-19).

@@ -3,7 +3,7 @@
 use super::check::{refuse, unsupported, vpc};
 use super::listing::{Listing, descending, page};
 use super::training_spec::instance_type;
-use super::{create, creating, delete, find, keep, kept, model, must_keep, on, shapes, tag};
+use super::{conditions, create, creating, delete, find, keep, kept, model, must_keep, shapes, tag};
 use crate::{Ctx, Operation};
 use isolarium_model::Arn;
 use isolarium_model::sagemaker::{Echo, EndpointConfig, InstanceTable, Model, ProductionVariant};
@@ -34,23 +34,14 @@ impl Operation for shapes::CreateEndpointConfigInput {
     fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
         let scope = &ctx.caller.scope;
         let arn = EndpointConfig::arn(scope, &self.endpoint_config_name);
-        let mut question = Question::on("sagemaker:CreateEndpointConfig", &arn);
-        let mut models = Vec::new();
-        for variant in &self.production_variants {
-            if let Some(name) = &variant.instance_type {
-                question = question.with("sagemaker:InstanceTypes", name.clone());
-            }
-            if let Some(name) = &variant.model_name {
-                let model = Model::arn(scope, name);
-                question = question.with("sagemaker:ModelArn", model.to_string());
-                models.push(Question::on("sagemaker:CreateEndpointConfig", &model));
-            }
-        }
-        if let Some(key) = &self.kms_key_id {
-            question = question.with("sagemaker:VolumeKmsKey", key.clone());
-        }
+        let models: Vec<Arn> = conditions::models(self).map(|name| Model::arn(scope, name)).collect();
+        let question = Question::on("sagemaker:CreateEndpointConfig", &arn);
+        let question = conditions::endpoint_config(question, scope, self, &models);
         let mut questions = creating(question, &arn, self.tags.as_ref());
-        questions.append(&mut models);
+        let each = models
+            .iter()
+            .map(|model| Question::on("sagemaker:CreateEndpointConfig", model));
+        questions.extend(each);
         let role = self.execution_role_arn.iter();
         questions.extend(role.map(|role| super::check::pass_role(role, &arn)));
         questions
@@ -197,17 +188,9 @@ fn echo(request: &shapes::CreateEndpointConfigInput) -> Result<Echo, ApiError> {
     Ok(echo)
 }
 
-/// Asks about one configuration, with its tags.
+/// Asks about one configuration.
 fn ask(ctx: &Ctx<'_>, action: &str, name: &str) -> Question {
-    let scope = &ctx.caller.scope;
-    let config = find::<EndpointConfig>(ctx, &EndpointConfig::key(scope, name))
-        .ok()
-        .flatten();
-    on(
-        action,
-        &EndpointConfig::arn(scope, name),
-        config.as_ref().map(|config| &config.record.tags),
-    )
+    Question::on(action, &EndpointConfig::arn(&ctx.caller.scope, name))
 }
 
 impl Operation for shapes::DescribeEndpointConfigInput {

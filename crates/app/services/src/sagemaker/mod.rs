@@ -2,6 +2,7 @@
 //! without a word.
 
 mod check;
+mod conditions;
 mod endpoint;
 mod endpoint_config;
 mod endpoint_view;
@@ -14,7 +15,7 @@ mod training_spec;
 
 use crate::Ctx;
 use crate::dispatch::{Handler, handler};
-use isolarium_model::sagemaker::{Echo, Tags};
+use isolarium_model::sagemaker::Echo;
 use isolarium_model::{Arn, Key, Record};
 use isolarium_policy::Question;
 use isolarium_store::{Batch, Expect, StoreError, Stored};
@@ -130,27 +131,19 @@ fn must_keep<T: DeserializeOwned>(echo: &Echo, member: &str) -> Result<T, ApiErr
     kept(echo, member)?.ok_or_else(|| ApiError::internal(format!("a record has no {member}")))
 }
 
-/// Asks about an operation on one resource, with the tags of the resource as condition keys (IAM-16).
-fn on(action: &str, arn: &Arn, tags: Option<&Tags>) -> Question {
-    let mut question = Question::on(action, arn);
-    for (key, value) in tags.into_iter().flatten() {
-        question = question
-            .with(&format!("aws:ResourceTag/{key}"), value.clone())
-            .with(&format!("sagemaker:ResourceTag/{key}"), value.clone());
-    }
-    question
-}
-
 /// Asks about a creation; with tags also about `sagemaker:AddTags` on the same resource (IAM-58).
 fn creating(question: Question, arn: &Arn, tags: Option<&Vec<shapes::Tag>>) -> Vec<Question> {
     let tags: &[shapes::Tag] = tags.map(Vec::as_slice).unwrap_or_default();
     if tags.is_empty() {
         return vec![question];
     }
-    vec![
-        tag::requested(question, tags),
-        tag::requested(Question::on("sagemaker:AddTags", arn), tags),
-    ]
+    let creation = question
+        .action
+        .strip_prefix("sagemaker:")
+        .unwrap_or_default()
+        .to_owned();
+    let tagging = Question::on("sagemaker:AddTags", arn).with("sagemaker:TaggingAction", creation);
+    vec![tag::requested(question, tags), tag::requested(tagging, tags)]
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::check::{isolation, model_data, pass_role, refuse, refused, role, s3_uri, unsupported, vpc};
 use super::listing::{Listing, descending, page};
-use super::{create, creating, delete, find, keep, kept, on, shapes, tag};
+use super::{conditions, create, creating, delete, find, keep, kept, shapes, tag};
 use crate::platform::Actor;
 use crate::{Ctx, Operation};
 use isolarium_model::Arn;
@@ -28,16 +28,7 @@ impl Operation for shapes::CreateModelInput {
 
     fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
         let arn = Model::arn(&ctx.caller.scope, &self.model_name);
-        let mut question = Question::on("sagemaker:CreateModel", &arn).with(
-            "sagemaker:NetworkIsolation",
-            self.enable_network_isolation.unwrap_or(false).to_string(),
-        );
-        for subnet in self.vpc_config.iter().flat_map(|vpc| &vpc.subnets) {
-            question = question.with("sagemaker:VpcSubnets", subnet.clone());
-        }
-        for group in self.vpc_config.iter().flat_map(|vpc| &vpc.security_group_ids) {
-            question = question.with("sagemaker:VpcSecurityGroupIds", group.clone());
-        }
+        let question = conditions::model(Question::on("sagemaker:CreateModel", &arn), self);
         let mut questions = creating(question, &arn, self.tags.as_ref());
         questions.extend(self.execution_role_arn.iter().map(|role| pass_role(role, &arn)));
         questions
@@ -207,15 +198,9 @@ fn echo(request: &shapes::CreateModelInput) -> Result<Echo, ApiError> {
     Ok(echo)
 }
 
-/// Asks about one model, with its tags.
+/// Asks about one model.
 fn ask(ctx: &Ctx<'_>, action: &str, name: &str) -> Question {
-    let scope = &ctx.caller.scope;
-    let model = find::<Model>(ctx, &Model::key(scope, name)).ok().flatten();
-    on(
-        action,
-        &Model::arn(scope, name),
-        model.as_ref().map(|model| &model.record.tags),
-    )
+    Question::on(action, &Model::arn(&ctx.caller.scope, name))
 }
 
 impl Operation for shapes::DescribeModelInput {

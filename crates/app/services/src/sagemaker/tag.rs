@@ -1,6 +1,6 @@
 //! AddTags, ListTags, DeleteTags, and tags in creations (SM-13).
 
-use super::{on, shapes, stored, update};
+use super::{shapes, stored, update};
 use crate::{Ctx, Operation};
 use isolarium_model::sagemaker::{Endpoint, EndpointConfig, MAX_TAGS, Model, Tags, TrainingJob};
 use isolarium_model::{Arn, Key, Record};
@@ -113,15 +113,12 @@ fn missing(arn: &str) -> ApiError {
     ApiError::validation(format!("Could not find resource \"{arn}\"."))
 }
 
-/// Asks about a tag operation. What is no ARN of this service is asked about as everything and refused later.
-fn ask(ctx: &Ctx<'_>, action: &str, text: &str) -> Question {
-    let Ok(arn) = text.parse::<Arn>() else {
-        return Question::any(action);
-    };
-    let tags = Tagged::of(ctx, text)
-        .ok()
-        .and_then(|tagged| tagged.tags(ctx).ok().flatten());
-    on(action, &arn, tags.as_ref())
+/// Asks about a tag operation. What is no ARN is asked about as everything and refused later.
+fn ask(action: &str, text: &str) -> Question {
+    match text.parse::<Arn>() {
+        Ok(arn) => Question::on(action, &arn),
+        Err(_) => Question::any(action),
+    }
 }
 
 impl Operation for shapes::AddTagsInput {
@@ -129,8 +126,8 @@ impl Operation for shapes::AddTagsInput {
     const NAME: &'static str = "AddTags";
     type Output = shapes::AddTagsOutput;
 
-    fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
-        vec![requested(ask(ctx, "sagemaker:AddTags", &self.resource_arn), &self.tags)]
+    fn questions(&self, _: &Ctx<'_>) -> Vec<Question> {
+        vec![requested(ask("sagemaker:AddTags", &self.resource_arn), &self.tags)]
     }
 
     fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
@@ -152,8 +149,8 @@ impl Operation for shapes::ListTagsInput {
     const NAME: &'static str = "ListTags";
     type Output = shapes::ListTagsOutput;
 
-    fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
-        vec![ask(ctx, "sagemaker:ListTags", &self.resource_arn)]
+    fn questions(&self, _: &Ctx<'_>) -> Vec<Question> {
+        vec![ask("sagemaker:ListTags", &self.resource_arn)]
     }
 
     fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
@@ -174,8 +171,8 @@ impl Operation for shapes::DeleteTagsInput {
     const NAME: &'static str = "DeleteTags";
     type Output = shapes::DeleteTagsOutput;
 
-    fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
-        let question = ask(ctx, "sagemaker:DeleteTags", &self.resource_arn);
+    fn questions(&self, _: &Ctx<'_>) -> Vec<Question> {
+        let question = ask("sagemaker:DeleteTags", &self.resource_arn);
         vec![question.with_tag_keys(&self.tag_keys)]
     }
 

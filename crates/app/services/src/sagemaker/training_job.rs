@@ -2,7 +2,7 @@
 
 use super::check::{has_objects, isolation, pass_role, refused, role};
 use super::listing::{Listing, page};
-use super::{creating, find, kept, must_keep, on, place, shapes, stored, tag, training_spec, update};
+use super::{conditions, creating, find, kept, must_keep, place, shapes, stored, tag, training_spec, update};
 use crate::platform::Actor;
 use crate::{Ctx, Operation};
 use isolarium_model::sagemaker::training_job::{JobEvent, JobRun, StopCause, TrainingJob as Job};
@@ -45,41 +45,8 @@ impl Operation for shapes::CreateTrainingJobRequest {
 
     fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
         let arn = Job::arn(&ctx.caller.scope, &self.training_job_name);
-        let mut question = Question::on("sagemaker:CreateTrainingJob", &arn)
-            .with(
-                "sagemaker:NetworkIsolation",
-                self.enable_network_isolation.unwrap_or(false).to_string(),
-            )
-            .with(
-                "sagemaker:InterContainerTrafficEncryption",
-                self.enable_inter_container_traffic_encryption
-                    .unwrap_or(false)
-                    .to_string(),
-            );
-        if let Some(resources) = &self.resource_config {
-            if let Some(name) = &resources.instance_type {
-                question = question.with("sagemaker:InstanceTypes", name.clone());
-            }
-            if let Some(key) = &resources.volume_kms_key_id {
-                question = question.with("sagemaker:VolumeKmsKey", key.clone());
-            }
-        }
-        if let Some(key) = &self.output_data_config.kms_key_id {
-            question = question.with("sagemaker:OutputKmsKey", key.clone());
-        }
-        if let Some(limit) = self
-            .stopping_condition
-            .as_ref()
-            .and_then(|one| one.max_runtime_in_seconds)
-        {
-            question = question.with("sagemaker:MaxRuntimeInSeconds", limit.to_string());
-        }
-        for subnet in self.vpc_config.iter().flat_map(|vpc| &vpc.subnets) {
-            question = question.with("sagemaker:VpcSubnets", subnet.clone());
-        }
-        for group in self.vpc_config.iter().flat_map(|vpc| &vpc.security_group_ids) {
-            question = question.with("sagemaker:VpcSecurityGroupIds", group.clone());
-        }
+        let question = Question::on("sagemaker:CreateTrainingJob", &arn);
+        let question = conditions::training_job(question, &ctx.caller.scope, self);
         let mut questions = creating(question, &arn, self.tags.as_ref());
         questions.push(pass_role(&self.role_arn, &arn));
         questions
@@ -191,11 +158,9 @@ impl Operation for shapes::DescribeTrainingJobRequest {
     }
 }
 
-/// Asks about one job, with its tags.
+/// Asks about one job.
 fn ask(ctx: &Ctx<'_>, action: &str, name: &str) -> Question {
-    let scope = &ctx.caller.scope;
-    let job = find::<Job>(ctx, &Job::key(scope, name)).ok().flatten();
-    on(action, &Job::arn(scope, name), job.as_ref().map(|job| &job.record.tags))
+    Question::on(action, &Job::arn(&ctx.caller.scope, name))
 }
 
 /// What DescribeTrainingJob shows.

@@ -1,0 +1,114 @@
+//! Tags of the resource that a question is about, as condition keys: `aws:ResourceTag/KEY` and the service's own spelling
+//! (IAM-16). Read in one place for every service, so that no operation can forget them.
+
+use isolarium_model::ecr::Repository;
+use isolarium_model::iam::{Policy, Role, User};
+use isolarium_model::logs::GroupName;
+use isolarium_model::sagemaker::{Endpoint, EndpointConfig, Model, TrainingJob};
+use isolarium_model::{Arn, Key, Record, Scope};
+use isolarium_policy::Question;
+use isolarium_store::{LogStore, StateStore};
+use isolarium_wire::ApiError;
+use std::collections::BTreeMap;
+
+type Tags = BTreeMap<String, String>;
+
+/// Adds the tags of the resource to a question. A resource without tags, or that does not exist, adds nothing; neither does
+/// the one that the action is about to make, which has none yet. `logs` may be absent where no log group can be meant.
+///
+/// # Errors
+/// When the tags cannot be read: an unread tag must not let a caller past a Deny.
+pub fn added(store: &dyn StateStore, logs: Option<&dyn LogStore>, question: Question) -> Result<Question, ApiError> {
+    let Ok(arn) = question.resource.parse::<Arn>() else {
+        return Ok(question);
+    };
+    if makes(&question.action, &arn) {
+        return Ok(question);
+    }
+    let prefixes: &[&str] = match arn.service() {
+        "sagemaker" => &["aws:ResourceTag/", "sagemaker:ResourceTag/"],
+        "ecr" => &["aws:ResourceTag/", "ecr:ResourceTag/"],
+        "iam" if !arn.resource().starts_with("policy/") => &["aws:ResourceTag/", "iam:ResourceTag/"],
+        _ => &["aws:ResourceTag/"],
+    };
+    let tags = tags_of(store, logs, &arn)?;
+    Ok(tags.iter().fold(question, |question, (key, value)| {
+        prefixes.iter().fold(question, |question, prefix| {
+            question.with(&format!("{prefix}{key}"), value.clone())
+        })
+    }))
+}
+
+/// Whether the action creates a resource of this very kind: `CreateEndpointConfig` an `endpoint-config`.
+fn makes(action: &str, arn: &Arn) -> bool {
+    let kind = arn.resource().split(['/', ':']).next().unwrap_or_default();
+    let made = action.split_once(":Create").map(|(_, noun)| noun.to_ascii_lowercase());
+    made.is_some_and(|noun| noun == kind.replace('-', ""))
+}
+
+fn tags_of(store: &dyn StateStore, logs: Option<&dyn LogStore>, arn: &Arn) -> Result<Tags, ApiError> {
+    let resource = arn.resource();
+    if arn.service() == "iam" {
+        return identity(store, arn);
+    }
+    let (Some(account), Some(region)) = (arn.account(), arn.region()) else {
+        return Ok(Tags::new());
+    };
+    let scope = Scope { account, region };
+    match (arn.service(), resource.split_once(['/', ':'])) {
+        ("sagemaker", Some(("model", name))) => read::<Model>(store, &Model::key(&scope, name), |record| record.tags),
+        ("sagemaker", Some(("endpoint-config", name))) => {
+            read::<EndpointConfig>(store, &EndpointConfig::key(&scope, name), |record| record.tags)
+        }
+        ("sagemaker", Some(("endpoint", name))) => {
+            read::<Endpoint>(store, &Endpoint::key(&scope, name), |record| record.tags)
+        }
+        ("sagemaker", Some(("training-job", name))) => {
+            read::<TrainingJob>(store, &TrainingJob::key(&scope, name), |record| record.tags)
+        }
+        ("ecr", Some(("repository", name))) => {
+            read::<Repository>(store, &Repository::key(&scope, name), |record| record.tags)
+        }
+        ("logs", Some(("log-group", rest))) => {
+            // A stream has no tags of its own: its group's count.
+            let name = rest.split_once(":log-stream:").map_or(rest, |(name, _)| name);
+            let name = name.strip_suffix(":*").unwrap_or(name);
+            let found = logs.map(|logs| logs.group(&GroupName::new(&scope, name))).transpose();
+            Ok(found
+                .map_err(ApiError::internal)?
+                .flatten()
+                .map(|group| group.tags)
+                .unwrap_or_default())
+        }
+        _ => Ok(Tags::new()),
+    }
+}
+
+/// Tags of a user, role or managed policy, if the ARN is its own: one with another path is another's.
+fn identity(store: &dyn StateStore, arn: &Arn) -> Result<Tags, ApiError> {
+    if let Some(key) = Role::key_of(arn) {
+        let role = store.get::<Role>(&key).map_err(ApiError::internal)?;
+        let role = role.map(|found| found.record).filter(|role| role.arn() == *arn);
+        return Ok(role.map(|role| role.attachments.tags).unwrap_or_default());
+    }
+    if let Some(key) = Policy::key_of(arn) {
+        let policy = store.get::<Policy>(&key).map_err(ApiError::internal)?;
+        let policy = policy.map(|found| found.record).filter(|policy| policy.arn == *arn);
+        return Ok(policy.map(|policy| policy.tags).unwrap_or_default());
+    }
+    let user = arn.resource().strip_prefix("user/").zip(arn.account());
+    let Some((path, account)) = user else {
+        return Ok(Tags::new());
+    };
+    let name = path.rsplit('/').next().unwrap_or_default();
+    let user = store
+        .get::<User>(&User::key(&account, name))
+        .map_err(ApiError::internal)?;
+    let user = user.map(|found| found.record).filter(|user| user.arn() == *arn);
+    Ok(user.map(|user| user.attachments.tags).unwrap_or_default())
+}
+
+fn read<R: Record>(store: &dyn StateStore, key: &Key, tags: impl Fn(R) -> Tags) -> Result<Tags, ApiError> {
+    let found = store.get::<R>(key).map_err(ApiError::internal)?;
+    Ok(found.map(|found| tags(found.record)).unwrap_or_default())
+}

@@ -1,0 +1,142 @@
+//! Condition keys that creations give to policies (IAM-16, IAM-40). They show what the request asks for, whether or not the
+//! engine will do it: authorization comes before every other refusal (IAM-59). A key that AWS leaves out is left out.
+
+use super::shapes;
+use isolarium_model::{Arn, Scope};
+use isolarium_policy::Question;
+
+/// One value per item; no item leaves the key out.
+fn each<T: ToString>(question: Question, key: &str, values: impl IntoIterator<Item = T>) -> Question {
+    values
+        .into_iter()
+        .fold(question, |question, value| question.with(key, value.to_string()))
+}
+
+/// `sagemaker:VpcSubnets` and `sagemaker:VpcSecurityGroupIds`, absent without `VpcConfig`.
+fn vpc(question: Question, config: Option<&shapes::VpcConfig>) -> Question {
+    let subnets = config.into_iter().flat_map(|vpc| &vpc.subnets);
+    let groups = config.into_iter().flat_map(|vpc| &vpc.security_group_ids);
+    let question = each(question, "sagemaker:VpcSubnets", subnets);
+    each(question, "sagemaker:VpcSecurityGroupIds", groups)
+}
+
+/// A KMS key of a request as an ARN, which is what policies compare: requests may also name it by id or alias.
+fn kms_arn(scope: &Scope, given: &str) -> String {
+    match given.parse::<Arn>() {
+        Ok(arn) => arn.to_string(),
+        Err(_) if given.starts_with("alias/") => Arn::regional("kms", scope, given).to_string(),
+        Err(_) => Arn::regional("kms", scope, &format!("key/{given}")).to_string(),
+    }
+}
+
+/// A KMS key under both names that AWS has given the condition key.
+fn kms(question: Question, scope: &Scope, key: &str, given: Option<&String>) -> Question {
+    let arn = given.map(|given| kms_arn(scope, given));
+    let question = each(question, &format!("{key}Arn"), arn.iter());
+    each(question, key, arn.iter())
+}
+
+/// What CreateModel asks for. Isolation is false when the request says nothing (IAM-16).
+pub(super) fn model(question: Question, request: &shapes::CreateModelInput) -> Question {
+    let isolated = request.enable_network_isolation.unwrap_or(false);
+    vpc(
+        question.with("sagemaker:NetworkIsolation", isolated.to_string()),
+        request.vpc_config.as_ref(),
+    )
+}
+
+/// What CreateTrainingJob asks for.
+pub(super) fn training_job(question: Question, scope: &Scope, request: &shapes::CreateTrainingJobRequest) -> Question {
+    let encrypted = request.enable_inter_container_traffic_encryption.unwrap_or(false);
+    let isolated = request.enable_network_isolation.unwrap_or(false);
+    let mut question = vpc(question, request.vpc_config.as_ref())
+        .with("sagemaker:NetworkIsolation", isolated.to_string())
+        .with("sagemaker:InterContainerTrafficEncryption", encrypted.to_string());
+    let output = request.output_data_config.kms_key_id.as_ref();
+    question = kms(question, scope, "sagemaker:OutputKmsKey", output);
+    if let Some(resources) = &request.resource_config {
+        let groups = resources
+            .instance_groups
+            .iter()
+            .flatten()
+            .map(|group| &group.instance_type);
+        let preferred = resources.instance_preferences.iter().flatten();
+        let types = resources.instance_type.iter().chain(groups);
+        let types = types.chain(preferred.map(|preference| &preference.instance_type));
+        question = each(question, "sagemaker:InstanceTypes", types);
+        let volume = resources.volume_kms_key_id.as_ref();
+        question = kms(question, scope, "sagemaker:VolumeKmsKey", volume);
+        question = each(
+            question,
+            "sagemaker:KeepAlivePeriod",
+            resources.keep_alive_period_in_seconds,
+        );
+    }
+    let limit = request.stopping_condition.as_ref();
+    let limit = limit.and_then(|condition| condition.max_runtime_in_seconds);
+    question = each(question, "sagemaker:MaxRuntimeInSeconds", limit);
+    let debug = request.remote_debug_config.as_ref();
+    let debug = debug.and_then(|config| config.enable_remote_debug);
+    question = each(question, "sagemaker:EnableRemoteDebug", debug);
+    let channels = request.input_data_config.iter().flatten();
+    let systems = channels.filter_map(|channel| channel.data_source.file_system_data_source.as_ref());
+    systems.fold(question, |question, system| {
+        question
+            .with("sagemaker:FileSystemId", system.file_system_id.clone())
+            .with("sagemaker:FileSystemType", system.file_system_type.as_str())
+            .with(
+                "sagemaker:FileSystemAccessMode",
+                system.file_system_access_mode.as_str(),
+            )
+            .with("sagemaker:FileSystemDirectoryPath", system.directory_path.clone())
+    })
+}
+
+/// What CreateEndpointConfig asks for; shadow variants count as the others do.
+pub(super) fn endpoint_config(
+    question: Question,
+    scope: &Scope,
+    request: &shapes::CreateEndpointConfigInput,
+    models: &[Arn],
+) -> Question {
+    let mut question = vpc(question, request.vpc_config.as_ref());
+    question = each(question, "sagemaker:NetworkIsolation", request.enable_network_isolation);
+    question = kms(question, scope, "sagemaker:VolumeKmsKey", request.kms_key_id.as_ref());
+    question = each(question, "sagemaker:ModelArn", models);
+    for variant in variants(request) {
+        let pools = variant.instance_pools.iter().flatten().map(|pool| &pool.instance_type);
+        let types = variant.instance_type.iter().chain(pools);
+        question = each(question, "sagemaker:InstanceTypes", types);
+        question = each(question, "sagemaker:AcceleratorTypes", variant.accelerator_type);
+        if let Some(serverless) = &variant.serverless_config {
+            question = question
+                .with(
+                    "sagemaker:ServerlessMaxConcurrency",
+                    serverless.max_concurrency.to_string(),
+                )
+                .with(
+                    "sagemaker:ServerlessMemorySize",
+                    serverless.memory_size_in_mb.to_string(),
+                );
+        }
+    }
+    question
+}
+
+/// Production and shadow variants.
+fn variants(request: &shapes::CreateEndpointConfigInput) -> impl Iterator<Item = &shapes::ProductionVariant> {
+    let shadows = request.shadow_production_variants.iter().flatten();
+    request.production_variants.iter().chain(shadows)
+}
+
+/// The models that variants name, those of their instance pools included.
+pub(super) fn models(request: &shapes::CreateEndpointConfigInput) -> impl Iterator<Item = &String> {
+    variants(request).flat_map(|variant| {
+        let pools = variant.instance_pools.iter().flatten();
+        let overrides = pools.filter_map(|pool| pool.model_name_override.as_ref());
+        variant.model_name.iter().chain(overrides)
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+use super::shapes;
+use crate::Operation;
+use crate::ecr::fixture::{Fixture, root};
+use isolarium_policy::Question;
+use serde_json::{Value, json};
+
+/// The first question of a creation: the one with the condition keys.
+fn asked<Op: Operation + serde::de::DeserializeOwned>(input: Value) -> Question {
+    let (fixture, caller) = (Fixture::new(), root("123456789012"));
+    let request: Op = serde_json::from_value(input).expect("an input");
+    let questions = request.questions(&fixture.ctx(&caller));
+    questions.into_iter().next().expect("a question")
+}
+
+/// The keys of the service, with their values.
+fn keys(question: &Question) -> Value {
+    let own = question.context.iter().filter(|(key, _)| key.starts_with("sagemaker:"));
+    let own = own.map(|(key, values)| (key.trim_start_matches("sagemaker:").to_owned(), json!(values)));
+    Value::Object(own.collect())
+}
+
+fn job(more: &Value) -> Value {
+    let mut input = json!({
+        "TrainingJobName": "j", "RoleArn": "arn:aws:iam::123456789012:role/exec",
+        "OutputDataConfig": {"S3OutputPath": "s3://out/j"},
+    });
+    let members = more.as_object().expect("members").clone();
+    input.as_object_mut().expect("an object").extend(members);
+    input
+}
+
+/// Proves: IAM-16, IAM-40
+#[test]
+fn a_training_job_shows_policies_all_that_it_asks_for_and_nothing_that_it_does_not() {
+    let plain = asked::<shapes::CreateTrainingJobRequest>(job(&json!({})));
+    assert_eq!(
+        keys(&plain),
+        json!({"networkisolation": ["false"], "intercontainertrafficencryption": ["false"]})
+    );
+    let system = json!({
+        "FileSystemId": "fs-1", "FileSystemAccessMode": "ro", "FileSystemType": "EFS", "DirectoryPath": "/data",
+    });
+    let full = asked::<shapes::CreateTrainingJobRequest>(job(&json!({
+        "EnableNetworkIsolation": true, "EnableInterContainerTrafficEncryption": true,
+        "VpcConfig": {"Subnets": ["subnet-1", "subnet-2"], "SecurityGroupIds": ["sg-1"]},
+        "ResourceConfig": {
+            "VolumeSizeInGB": 1, "VolumeKmsKeyId": "1234", "KeepAlivePeriodInSeconds": 60, "InstanceGroups": [
+                {"InstanceType": "ml.m5.large", "InstanceCount": 1, "InstanceGroupName": "a"},
+                {"InstanceType": "ml.m5.xlarge", "InstanceCount": 1, "InstanceGroupName": "b"},
+            ],
+        },
+        "OutputDataConfig": {"S3OutputPath": "s3://out/j", "KmsKeyId": "alias/mine"},
+        "StoppingCondition": {"MaxRuntimeInSeconds": 600},
+        "RemoteDebugConfig": {"EnableRemoteDebug": true},
+        "InputDataConfig": [{"ChannelName": "train", "DataSource": {"FileSystemDataSource": system}}],
+    })));
+    let kms = "arn:aws:kms:us-east-1:123456789012:";
+    assert_eq!(
+        keys(&full),
+        json!({
+            "networkisolation": ["true"], "intercontainertrafficencryption": ["true"],
+            "vpcsubnets": ["subnet-1", "subnet-2"], "vpcsecuritygroupids": ["sg-1"],
+            "instancetypes": ["ml.m5.large", "ml.m5.xlarge"], "keepaliveperiod": ["60"],
+            "volumekmskey": [format!("{kms}key/1234")], "volumekmskeyarn": [format!("{kms}key/1234")],
+            "outputkmskey": [format!("{kms}alias/mine")], "outputkmskeyarn": [format!("{kms}alias/mine")],
+            "maxruntimeinseconds": ["600"], "enableremotedebug": ["true"],
+            "filesystemid": ["fs-1"], "filesystemtype": ["EFS"], "filesystemaccessmode": ["ro"],
+            "filesystemdirectorypath": ["/data"],
+        })
+    );
+}
+
+/// Proves: IAM-16, IAM-40
+#[test]
+fn a_model_shows_policies_its_isolation_and_its_vpc() {
+    let plain = asked::<shapes::CreateModelInput>(json!({"ModelName": "m"}));
+    assert_eq!(keys(&plain), json!({"networkisolation": ["false"]}));
+    let full = asked::<shapes::CreateModelInput>(json!({
+        "ModelName": "m", "EnableNetworkIsolation": true,
+        "VpcConfig": {"Subnets": ["subnet-1"], "SecurityGroupIds": ["sg-1", "sg-2"]},
+    }));
+    assert_eq!(
+        keys(&full),
+        json!({"networkisolation": ["true"], "vpcsubnets": ["subnet-1"], "vpcsecuritygroupids": ["sg-1", "sg-2"]})
+    );
+}
+
+/// Proves: IAM-16, IAM-58
+#[test]
+fn an_endpoint_configuration_shows_policies_what_all_of_its_variants_ask_for() {
+    let variant = |more: Value| {
+        let mut variant = json!({"VariantName": "v"});
+        variant
+            .as_object_mut()
+            .expect("an object")
+            .extend(more.as_object().expect("members").clone());
+        variant
+    };
+    let plain = json!({"EndpointConfigName": "c", "ProductionVariants": [variant(json!({}))]});
+    assert_eq!(keys(&asked::<shapes::CreateEndpointConfigInput>(plain)), json!({}));
+    let key = "arn:aws:kms:us-east-1:123456789012:key/k";
+    let full = asked::<shapes::CreateEndpointConfigInput>(json!({
+        "EndpointConfigName": "c", "KmsKeyId": key, "EnableNetworkIsolation": true,
+        "VpcConfig": {"Subnets": ["subnet-1"], "SecurityGroupIds": ["sg-1"]},
+        "ProductionVariants": [
+            variant(json!({"ModelName": "a", "InstanceType": "ml.m5.large", "AcceleratorType": "ml.eia2.medium"})),
+            variant(json!({"ModelName": "b", "ServerlessConfig": {"MemorySizeInMB": 2048, "MaxConcurrency": 5}})),
+        ],
+        "ShadowProductionVariants": [variant(json!({"ModelName": "c", "InstanceType": "ml.c5.large"}))],
+    }));
+    let model = |name: &str| format!("arn:aws:sagemaker:us-east-1:123456789012:model/{name}");
+    assert_eq!(
+        keys(&full),
+        json!({
+            "networkisolation": ["true"], "vpcsubnets": ["subnet-1"], "vpcsecuritygroupids": ["sg-1"],
+            "instancetypes": ["ml.m5.large", "ml.c5.large"], "acceleratortypes": ["ml.eia2.medium"],
+            "modelarn": [model("a"), model("b"), model("c")], "volumekmskey": [key], "volumekmskeyarn": [key],
+            "serverlessmaxconcurrency": ["5"], "serverlessmemorysize": ["2048"],
+        })
+    );
+}
