@@ -112,56 +112,130 @@ fn rows(text: &str, ids: &[&str]) {
     hold(&serde_json::to_string(&chosen).unwrap());
 }
 
-/// A test for each row, named for what it promises.
-macro_rules! named {
-    ($($(#[$doc:meta])* $name:ident: $table:expr, $ids:expr;)*) => {
-        $($(#[$doc])* #[test] fn $name() { rows($table, &$ids); })*
-    };
+/// Proves: IAM-70, IAM-21
+#[test]
+fn a_a_deny_of_the_identity_beats_an_allow_of_the_bucket() {
+    rows(MUST_PASS, &["IAM-70a"]);
 }
 
-named! {
-    /// Proves: IAM-70, IAM-21
-    a_a_deny_of_the_identity_beats_an_allow_of_the_bucket: MUST_PASS, ["IAM-70a"];
-    /// Proves: IAM-70, IAM-22, IAM-24
-    b_a_role_that_the_bucket_names_is_bound_by_its_boundary: MUST_PASS, ["IAM-70b", "control-b"];
-    /// Proves: IAM-70, IAM-22
-    c_a_session_that_the_bucket_names_is_not_bound_by_its_boundary: MUST_PASS, ["IAM-70c", "IAM-70b"];
-    /// Proves: IAM-70, IAM-6
-    d_without_a_version_a_variable_is_plain_text: MUST_PASS, ["IAM-70d", "control-d"];
-    /// Proves: IAM-70, IAM-5
-    e_a_deny_for_all_but_some_needs_the_account_listed_too: MUST_PASS, ["IAM-70e", "control-e"];
-    /// Proves: IAM-70, IAM-5
-    f_not_action_allows_everything_else: MUST_PASS, ["IAM-70f"];
-    /// Proves: IAM-70, IAM-14, IAM-39
-    g_a_deny_unless_the_vpc_is_ours_hits_public_callers: MUST_PASS, ["IAM-70g"];
-    /// Proves: IAM-70, IAM-13
-    h_if_exists_does_not_save_a_negated_deny: MUST_PASS, ["IAM-70h"];
-    /// Proves: IAM-70, IAM-13
-    i_null_tells_public_callers_from_endpoints: MUST_PASS, ["IAM-70i"];
-    /// Proves: IAM-70, IAM-14
-    j_for_all_values_holds_without_the_key: MUST_PASS, ["IAM-70j"];
-    /// Proves: IAM-70, IAM-4
-    k_a_star_in_a_bucket_name_takes_any_region: MUST_PASS, ["IAM-70k", "IAM-70l"];
-    /// Proves: IAM-70, IAM-4
-    l_a_star_between_two_dots_needs_both_dots: MUST_PASS, ["IAM-70l", "IAM-70k"];
-    /// Proves: IAM-70, IAM-30
-    m_an_endpoint_policy_grants_nothing: MUST_PASS, ["IAM-70m", "IAM-70n"];
-    /// Proves: IAM-70, IAM-33
-    n_a_silent_endpoint_policy_denies: MUST_PASS, ["IAM-70n"];
-    /// Proves: IAM-70, IAM-20
-    o_a_silent_endpoint_policy_binds_the_root: MUST_PASS, ["IAM-70o"];
-    /// Proves: IAM-70, IAM-24
-    p_a_session_may_do_what_role_and_session_policy_both_allow: MUST_PASS, ["IAM-70p"];
-    /// Proves: IAM-36, VPC-16, VPC-17, VPC-19
-    p1_lets_seven_actions_of_s3_through: FIXTURES, ["P1"];
-    /// Proves: IAM-37, VPC-23, VPC-24
-    p2_and_p3_deny_the_package_buckets_of_every_region: FIXTURES, ["P2"];
-    /// Proves: IAM-35, PL-24, PL-25, PL-26, PL-27
-    p4_lets_one_endpoint_be_invoked_and_nothing_else: FIXTURES, ["P4"];
-    /// Proves: AU-10, AU-11
-    p5_is_what_the_remediation_needs_and_no_more: FIXTURES, ["P5"];
-    /// Proves: BT-8
-    p6_gives_the_nine_actions_of_ec2: FIXTURES, ["P6"];
+/// Proves: IAM-70, IAM-22, IAM-24
+#[test]
+fn b_a_role_that_the_bucket_names_is_bound_by_its_boundary() {
+    rows(MUST_PASS, &["IAM-70b", "control-b"]);
+}
+
+/// Proves: IAM-70, IAM-22
+#[test]
+fn c_a_session_that_the_bucket_names_is_not_bound_by_its_boundary() {
+    rows(MUST_PASS, &["IAM-70c", "IAM-70b"]);
+}
+
+/// Proves: IAM-70, IAM-6
+#[test]
+fn d_without_a_version_a_variable_is_plain_text() {
+    rows(MUST_PASS, &["IAM-70d", "control-d"]);
+}
+
+/// Proves: IAM-70, IAM-5
+#[test]
+fn e_a_deny_for_all_but_some_needs_the_account_listed_too() {
+    rows(MUST_PASS, &["IAM-70e", "control-e"]);
+}
+
+/// Proves: IAM-70, IAM-5
+#[test]
+fn f_not_action_allows_everything_else() {
+    rows(MUST_PASS, &["IAM-70f"]);
+}
+
+/// Proves: IAM-70, IAM-14, IAM-39
+#[test]
+fn g_a_deny_unless_the_vpc_is_ours_hits_public_callers() {
+    rows(MUST_PASS, &["IAM-70g"]);
+}
+
+/// Proves: IAM-70, IAM-13
+#[test]
+fn h_if_exists_does_not_save_a_negated_deny() {
+    rows(MUST_PASS, &["IAM-70h"]);
+}
+
+/// Proves: IAM-70, IAM-13
+#[test]
+fn i_null_tells_public_callers_from_endpoints() {
+    rows(MUST_PASS, &["IAM-70i"]);
+}
+
+/// Proves: IAM-70, IAM-14
+#[test]
+fn j_for_all_values_holds_without_the_key() {
+    rows(MUST_PASS, &["IAM-70j"]);
+}
+
+/// Proves: IAM-70, IAM-4
+#[test]
+fn k_a_star_in_a_bucket_name_takes_any_region() {
+    rows(MUST_PASS, &["IAM-70k", "IAM-70l"]);
+}
+
+/// Proves: IAM-70, IAM-4
+#[test]
+fn l_a_star_between_two_dots_needs_both_dots() {
+    rows(MUST_PASS, &["IAM-70l", "IAM-70k"]);
+}
+
+/// Proves: IAM-70, IAM-30
+#[test]
+fn m_an_endpoint_policy_grants_nothing() {
+    rows(MUST_PASS, &["IAM-70m", "IAM-70n"]);
+}
+
+/// Proves: IAM-70, IAM-33
+#[test]
+fn n_a_silent_endpoint_policy_denies() {
+    rows(MUST_PASS, &["IAM-70n"]);
+}
+
+/// Proves: IAM-70, IAM-20
+#[test]
+fn o_a_silent_endpoint_policy_binds_the_root() {
+    rows(MUST_PASS, &["IAM-70o"]);
+}
+
+/// Proves: IAM-70, IAM-24
+#[test]
+fn p_a_session_may_do_what_role_and_session_policy_both_allow() {
+    rows(MUST_PASS, &["IAM-70p"]);
+}
+
+/// Proves: IAM-36, VPC-16, VPC-17, VPC-19
+#[test]
+fn p1_lets_seven_actions_of_s3_through() {
+    rows(FIXTURES, &["P1"]);
+}
+
+/// Proves: IAM-37, VPC-23, VPC-24
+#[test]
+fn p2_and_p3_deny_the_package_buckets_of_every_region() {
+    rows(FIXTURES, &["P2"]);
+}
+
+/// Proves: IAM-35, PL-24, PL-25, PL-26, PL-27
+#[test]
+fn p4_lets_one_endpoint_be_invoked_and_nothing_else() {
+    rows(FIXTURES, &["P4"]);
+}
+
+/// Proves: AU-10, AU-11
+#[test]
+fn p5_is_what_the_remediation_needs_and_no_more() {
+    rows(FIXTURES, &["P5"]);
+}
+
+/// Proves: BT-8
+#[test]
+fn p6_gives_the_nine_actions_of_ec2() {
+    rows(FIXTURES, &["P6"]);
 }
 
 /// Proves: IAM-70
