@@ -1,12 +1,13 @@
 //! Policy texts, compiled once per text.
 
+use super::aws_managed;
 use crate::context::{Caller, Session, Source};
-use isolarium_model::iam::{Group, Policies, Role, User};
+use isolarium_model::iam::{Group, Policies, Policy, Role, User};
 use isolarium_model::{Arn, Principal, Timestamp};
 use isolarium_policy::{Authority, Compiled, DocumentKind, EndpointPolicy, NamedPolicy};
 use isolarium_store::StateStore;
 use isolarium_store::state::StoreError;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
 /// Compiled texts of one kind kept at most; when full, all are dropped and read again on use.
@@ -119,19 +120,27 @@ fn unreadable(name: &str) -> NamedPolicy {
 /// Inline and managed policies, those of the user's groups, boundary and tags (IAM-24, IAM-25). `None` when a record
 /// names another that is gone: the one that named it has changed since, and is to be read again.
 fn read(store: &dyn StateStore, principal: &Principal) -> Result<Option<Held>, StoreError> {
+    let (user, role);
     let (account, attachments, groups) = match principal {
         Principal::User { account, name, id, .. } => {
-            let found = store.get::<User>(&User::key(account, name))?;
-            let user = found.map(|stored| stored.record).filter(|user| user.id == *id);
-            let (has, groups) = user.map(|user| (user.attachments, user.groups)).unzip();
-            (account, has, groups.unwrap_or_default())
+            user = store.shared::<User>(&User::key(account, name))?;
+            let user = user.as_ref().map(|stored| &stored.record).filter(|user| user.id == *id);
+            (
+                account,
+                user.map(|user| &user.attachments),
+                user.map(|user| &user.groups),
+            )
         }
         Principal::RoleSession {
-            account, role, role_id, ..
+            account,
+            role: name,
+            role_id,
+            ..
         } => {
-            let found = store.get::<Role>(&Role::key(account, role))?;
-            let role = found.map(|stored| stored.record).filter(|role| role.id == *role_id);
-            (account, role.map(|role| role.attachments), BTreeSet::new())
+            role = store.shared::<Role>(&Role::key(account, name))?;
+            let role = role.as_ref().map(|stored| &stored.record);
+            let role = role.filter(|role| role.id == *role_id);
+            (account, role.map(|role| &role.attachments), None)
         }
         Principal::Root { .. } | Principal::Service { .. } | Principal::Anonymous => return Ok(Some(Held::default())),
     };
@@ -145,8 +154,8 @@ fn read(store: &dyn StateStore, principal: &Principal) -> Result<Option<Held>, S
     if !add(store, &attachments.policies, "", &mut identity)? {
         return Ok(None);
     }
-    for name in &groups {
-        let Some(group) = store.get::<Group>(&Group::key(account, name))? else {
+    for name in groups.into_iter().flatten() {
+        let Some(group) = store.shared::<Group>(&Group::key(account, name))? else {
             return Ok(None);
         };
         let from = format!("group {}: ", group.record.name);
@@ -164,7 +173,7 @@ fn read(store: &dyn StateStore, principal: &Principal) -> Result<Option<Held>, S
     Ok(Some(Held {
         identity,
         boundary,
-        tags: attachments.tags,
+        tags: attachments.tags.clone(),
     }))
 }
 
@@ -182,11 +191,20 @@ fn add(store: &dyn StateStore, policies: &Policies, from: &str, to: &mut Vec<Nam
     Ok(true)
 }
 
-/// The default version of a managed policy (IAM-25).
+/// The default version of a managed policy (IAM-25), without a copy of the others.
 fn managed(store: &dyn StateStore, arn: &Arn, from: &str) -> Result<Option<NamedPolicy>, StoreError> {
-    let found = super::managed::find(store, arn)?;
-    Ok(found.map(|policy| {
+    let cited = |policy: &Policy| {
         let name = format!("{from}{arn} {}", policy.default.id());
         named(&name, &policy.default.document, DocumentKind::Identity)
-    }))
+    };
+    if let Some(policy) = aws_managed::find(arn) {
+        return Ok(Some(cited(policy)));
+    }
+    let Some(key) = Policy::key_of(arn) else {
+        return Ok(None);
+    };
+    let found = store.shared::<Policy>(&key)?;
+    Ok(found
+        .filter(|stored| stored.record.arn == *arn)
+        .map(|stored| cited(&stored.record)))
 }
