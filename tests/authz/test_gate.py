@@ -168,7 +168,7 @@ class Watch:
         with contextlib.closing(sqlite3.connect(f"file:{self.data}/state.db?mode=ro", uri=True)) as database:
             tables = [row[0] for row in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
             for table in tables:
-                if table == "state_revision" or table.startswith(("sqlite_", "audit")):
+                if table in ("state_revision", "state_shelf") or table.startswith(("sqlite_", "audit")):
                     continue
                 # Rows that only point at the account they belong to are shown with it.
                 join, key = OWNERS.get(table, ("", None))

@@ -30,12 +30,13 @@ use std::sync::Arc;
 
 /// Bucket-level settings that the protocol layer does not know. It would take them for the operation on the bucket
 /// itself: `DELETE /bucket?metadataConfiguration` must never delete the bucket.
-const UNKNOWN_SETTINGS: [&str; 9] = [
+const UNKNOWN_SETTINGS: [&str; 10] = [
     "metadataConfiguration",
     "metadataInventoryTable",
     "metadataJournalTable",
     "abac",
     "renameObject",
+    "annotation",
     "annotations",
     "publicAccessBlockStatus",
     "torrent",
@@ -75,11 +76,24 @@ impl S3Access for Noting {
     async fn check(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
         let operation = cx.s3_op().name().to_owned();
         refuse_long_document(&operation, cx.headers())?;
+        // UpdateObjectEncryption looks like a PutObject to s3s and would replace the object.
+        let settings = cx.uri().query().unwrap_or_default().split('&');
+        let mut names = settings.map(|pair| pair.split('=').next().unwrap_or_default());
+        if operation == "PutObject" && names.any(|name| name == "encryption") {
+            return Err(not_implemented());
+        }
         if let Some(call) = cx.extensions_mut().get::<Call>() {
             call.trace.note(|noted| noted.operation = Some(operation));
         }
         Ok(())
     }
+}
+
+fn not_implemented() -> S3Error {
+    S3Error::with_message(
+        S3ErrorCode::NotImplemented,
+        "This setting of S3 is not implemented; see docs/compatibility.md.",
+    )
 }
 
 /// Operations whose body is an object's bytes and streams.
@@ -215,10 +229,7 @@ impl S3Front {
             .split('&')
             .any(|pair| UNKNOWN_SETTINGS.contains(&pair.split('=').next().unwrap_or_default()))
         {
-            return Err(S3Error::with_message(
-                S3ErrorCode::NotImplemented,
-                "This setting of S3 is not implemented; see docs/compatibility.md.",
-            ));
+            return Err(not_implemented());
         }
         let kept = query::without_signature(sent);
         let path = parts.uri.path();
