@@ -13,3 +13,10 @@ pub mod resolver;
 pub mod serve;
 pub mod supervise;
 pub mod tls;
+
+/// A trail for tests.
+#[cfg(test)]
+pub(crate) fn audit_of(folder: &std::path::Path) -> isolarium_store::AuditTrail {
+    let clock = std::sync::Arc::new(clock::SystemClock);
+    isolarium_store::AuditTrail::open(&folder.join("audit"), Default::default(), clock).unwrap()
+}

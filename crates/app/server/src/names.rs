@@ -42,6 +42,7 @@ const SERVICES: &[(&str, &str)] = &[
     ("ec2.*", "ec2"),
     ("cloudformation.*", "cloudformation"),
     ("kms.*", "kms"),
+    ("cloudtrail.*", "cloudtrail"),
 ];
 
 const S3_PREFIXES: &[&str] = &["s3.dualstack.", "s3-fips.dualstack.", "s3-fips.", "s3."];

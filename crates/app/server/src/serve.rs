@@ -34,12 +34,18 @@ use isolarium_reconcile::driver::StartError as DriverError;
 use isolarium_reconcile::{Deps, Driver, Fleets, ReconcileSettings, WorkDir};
 use isolarium_runtime::executor::ExecutorError;
 use isolarium_services::Dispatch;
-use isolarium_services::iam::credentials::{AssumeError, ExecutionRole, StoredIdentities, assume_execution_role};
+use isolarium_services::audit::{self, Inquiry};
+use isolarium_services::iam::credentials::{
+    AssumeError, ExecutionRole, SessionCredentials, StoredIdentities, assume_execution_role,
+};
 use isolarium_services::iam::operator::KeyError;
+use isolarium_services::platform::Actor;
 use isolarium_services::platform::PlatformSettings;
+use isolarium_services::platform::acts::PlatformAudit;
 use isolarium_services::platform::managed_images::ManagedImages;
 use isolarium_services::platform::roles::ExecutionRoles;
 use isolarium_services::s3::{FileAccessLog, S3Front, S3Wiring};
+use isolarium_store::{AuditError, AuditSettings, AuditTrail, Keep};
 use platform::{PlatformError, Sockets};
 use std::io;
 use std::net::SocketAddr;
@@ -73,6 +79,8 @@ pub enum StartError {
     Platform(#[from] PlatformError),
     #[error("the loops of jobs and endpoints did not start")]
     Driver(#[from] DriverError),
+    #[error("the audit trail cannot be used; `isolarium audit-log verify` says what is wrong with it")]
+    Audit(#[from] AuditError),
     #[error("cannot write {path}")]
     File {
         path: PathBuf,
@@ -113,7 +121,8 @@ impl Server {
         let has_node = host.is_some();
         let host: Arc<dyn NodeHost> = host.unwrap_or_else(|| Arc::new(NoNode::new(layout.root())));
         ensure_root_key(&stores, &config, &layout, host.as_ref(), clock.as_ref(), ids.as_ref())?;
-        let s3 = s3_front(&config, &stores, &layout, &clock).map_err(file(layout.at("logs/s3-access.log")))?;
+        let trail = open_trail(&config, &layout, &clock)?;
+        let s3 = s3_front(&config, &trail, &stores, &layout, &clock).map_err(file(layout.at("logs/s3-access.log")))?;
         let roles = Arc::new(ExecutionRoles {
             store: stores.state.clone(),
             logs: stores.logs.clone(),
@@ -122,6 +131,7 @@ impl Server {
             clock: clock.clone(),
             ids: ids.clone(),
             settings: platform_settings(&config),
+            audit: PlatformAudit::new(trail.clone()),
             source: address.ip(),
         });
         let engine = Arc::new(Engine {
@@ -133,6 +143,7 @@ impl Server {
             clock: clock.clone(),
             ids: ids.clone(),
             master: stores.master.clone(),
+            audit: trail.clone(),
         });
         let authority = Arc::new(Authority::open(&layout.at("ca"), clock.now())?);
         let fleets = Arc::new(Fleets::default());
@@ -173,7 +184,7 @@ impl Server {
         if has_node {
             let network = config.host_network();
             let sockets = Sockets::open(host.as_ref(), &network)?;
-            let credentials = Arc::new(credentials(&config, &stores, &clock, &ids));
+            let credentials = Arc::new(credentials(&config, &stores, &trail, &clock, &ids));
             let tls = server_config(certificates(&[]))?;
             let resolver = platform::resolver(&config, &host);
             // Containers are no callers from this machine: `auth.unknown_keys` is not meant for what they run.
@@ -202,6 +213,7 @@ impl Server {
             .into_iter()
             .map(|listener| tokio::spawn(listener.run(stop.subscribe())))
             .collect();
+        let retention = config.audit.retention.duration();
         let operator = Arc::new(Operator {
             engine,
             egress: host.clone(),
@@ -214,6 +226,7 @@ impl Server {
         let background = vec![
             tokio::spawn(operator_socket.run(Arc::new(move |ask| operator.answer(ask)))),
             tokio::spawn(housekeeping::keep(stores, clock)),
+            tokio::spawn(housekeeping::keep_trail(trail, retention)),
         ];
         let url_path = layout.at("run/url");
         layout::write_whole(&url_path, format!("{url}\n").as_bytes(), 0o644).map_err(file(url_path))?;
@@ -329,7 +342,13 @@ fn identities(stores: &Stores) -> Arc<StoredIdentities> {
     })
 }
 
-fn s3_front(config: &Config, stores: &Stores, layout: &Layout, clock: &Arc<dyn Clock>) -> io::Result<S3Front> {
+fn s3_front(
+    config: &Config,
+    trail: &Arc<AuditTrail>,
+    stores: &Stores,
+    layout: &Layout,
+    clock: &Arc<dyn Clock>,
+) -> io::Result<S3Front> {
     let (store, now) = (stores.state.clone(), clock.clone());
     Ok(S3Front::new(S3Wiring {
         objects: stores.objects.clone(),
@@ -339,6 +358,7 @@ fn s3_front(config: &Config, stores: &Stores, layout: &Layout, clock: &Arc<dyn C
                 .map_err(isolarium_wire::ApiError::internal)
         }),
         identities: identities(stores),
+        audit: trail.clone(),
         access_log: Arc::new(FileAccessLog::open(&layout.at("logs/s3-access.log"))?),
         base_hosts: Vec::new(),
         regions: config.regions.clone(),
@@ -386,6 +406,7 @@ fn door(
             identities,
             acceptance,
             clock: engine.clock.clone(),
+            audit: engine.audit.clone(),
             home: home.clone(),
             pause,
         }),
@@ -395,6 +416,7 @@ fn door(
                 store: stores.state.clone(),
                 clock: engine.clock.clone(),
                 ids: engine.ids.clone(),
+                audit: engine.audit.clone(),
                 permit: Arc::new(ByPolicy {
                     store: stores.state.clone(),
                     clock: engine.clock.clone(),
@@ -406,21 +428,66 @@ fn door(
     }
 }
 
+fn open_trail(config: &Config, layout: &Layout, clock: &Arc<dyn Clock>) -> Result<Arc<AuditTrail>, AuditError> {
+    let settings = AuditSettings {
+        queue_bytes: usize::try_from(config.audit.queue_bytes).unwrap_or(usize::MAX),
+        sync_interval: config.audit.sync_interval.duration(),
+        ..AuditSettings::default()
+    };
+    AuditTrail::open(&layout.at("audit"), settings, clock.clone()).map(Arc::new)
+}
+
+/// Tells of credentials that a container gets; they leave after their event.
+fn tell_assumption(
+    trail: &AuditTrail,
+    wanted: &ExecutionRole<'_>,
+    made: &Result<SessionCredentials, AssumeError>,
+    clock: &dyn Clock,
+) -> Result<(), SessionError> {
+    let actor = Actor {
+        scope: wanted.scope.clone(),
+        role_arn: wanted.role_arn.clone(),
+        owner_arn: wanted.source_arn.clone(),
+    };
+    let (key, error) = match made {
+        Ok(made) => (Some(made.access_key_id.as_str()), None),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    let id = crate::clock::request_id();
+    let event = audit::of_assumption(&actor, key, error.as_deref(), wanted.inquiry, &id, clock.now());
+    let keep = if error.is_some() { Keep::Refusal } else { Keep::Change };
+    match (trail.submit(event, keep).wait(), made) {
+        (Err(down), Ok(_)) => Err(SessionError::Engine(down.into())),
+        _ => Ok(()),
+    }
+}
+
 /// The name of execution roles' sessions (CC-81).
 const SESSION_NAME: &str = "SageMaker";
 
-fn credentials(config: &Config, stores: &Stores, clock: &Arc<dyn Clock>, ids: &Arc<dyn IdSource>) -> Credentials {
+fn credentials(
+    config: &Config,
+    stores: &Stores,
+    trail: &Arc<AuditTrail>,
+    clock: &Arc<dyn Clock>,
+    ids: &Arc<dyn IdSource>,
+) -> Credentials {
+    let trail = trail.clone();
     let (store, master) = (stores.state.clone(), stores.master.clone());
     let (now, chance) = (clock.clone(), ids.clone());
     let assume: Assume = Arc::new(move |scope, role_arn, owner_arn, lasts| {
+        let inquiry = Inquiry::acting_for(owner_arn.as_str());
         let wanted = ExecutionRole {
             role_arn,
             scope,
             source_arn: owner_arn,
             session_name: SESSION_NAME,
             lasts,
+            inquiry: &inquiry,
         };
-        match assume_execution_role(store.as_ref(), &master, now.as_ref(), chance.as_ref(), &wanted) {
+        let made = assume_execution_role(store.as_ref(), &master, now.as_ref(), chance.as_ref(), &wanted);
+        tell_assumption(&trail, &wanted, &made, now.as_ref())?;
+        match made {
             Ok(made) => Ok(Session {
                 access_key_id: made.access_key_id,
                 secret_access_key: made.secret,

@@ -1,11 +1,12 @@
 //! What an operation sees besides its request.
 
+use crate::audit::Inquiry;
 use crate::ecr::Registry;
 use crate::iam::credentials::MasterKey;
 use isolarium_model::time::{Clock, IdSource};
 use isolarium_model::{Arn, Principal, Scope, Timestamp};
 use isolarium_policy::question::Context;
-use isolarium_store::{LogStore, StateStore};
+use isolarium_store::{AuditTrail, LogStore, StateStore};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -22,6 +23,8 @@ pub struct Caller {
     pub session: Option<Session>,
     pub request_id: String,
     pub user_agent: String,
+    /// What is found out about the request on its way, for the audit trail.
+    pub inquiry: Inquiry,
 }
 
 /// What a caller's temporary credentials say about it (IAM-16, IAM-24).
@@ -180,4 +183,6 @@ pub struct Ctx<'a> {
     pub master: &'a MasterKey,
     /// What execution roles may do and see: asked before a job or model is accepted (SM-17).
     pub platform: &'a dyn crate::platform::AsRole,
+    /// What happened, for `LookupEvents`.
+    pub trail: &'a AuditTrail,
 }

@@ -1,8 +1,9 @@
 //! From a decoded document to an answer: one table of handlers, and the gate in front of every one of them.
 
+use crate::audit::authorize;
 use crate::context::Ctx;
 use crate::operation::Operation;
-use isolarium_policy::{Authority, Denial, DocumentKind, Granted, NamedPolicy, Question, ResourceSide, authorize};
+use isolarium_policy::{Authority, Denial, DocumentKind, Granted, NamedPolicy, Question, ResourceSide};
 use isolarium_wire::{ApiError, Document};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -69,7 +70,7 @@ pub fn grant<Op>(service: &str, request: Op, questions: &[Question], ctx: &Ctx<'
             }
         })
     };
-    authorize(request, &authority, &questions, &side).map_err(|denial| {
+    authorize(ctx.caller, request, &authority, &questions, &side).map_err(|denial| {
         failed
             .take()
             .unwrap_or_else(|| told(service, &denial, ctx, &authority, &questions))
@@ -116,6 +117,7 @@ impl Default for Dispatch {
             crate::sagemaker::handlers(),
             crate::iam::handlers(),
             crate::sts::handlers(),
+            crate::cloudtrail::handlers(),
             crate::ecr::handlers(),
             crate::logs::handlers(),
         ];

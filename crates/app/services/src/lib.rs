@@ -1,5 +1,6 @@
 //! What each API operation does: one folder per service, one file per resource. A request never touches the host.
 
+pub mod audit;
 #[cfg(test)]
 mod authorization;
 pub mod context;
@@ -7,6 +8,7 @@ pub mod dispatch;
 pub mod operation;
 pub mod resource_tags;
 
+pub mod cloudtrail;
 pub mod ecr;
 pub mod iam;
 pub mod logs;

@@ -39,6 +39,7 @@ pub struct Config {
     pub jobs: Jobs,
     pub endpoints: Endpoints,
     pub credentials: Credentials,
+    pub audit: Audit,
     pub resolver: Resolver,
     pub serve: Serve,
     pub runtime: Runtime,
@@ -169,6 +170,25 @@ pub struct Credentials {
     pub refresh_before: Span,
 }
 
+/// The audit trail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Audit {
+    pub retention: Span,
+    pub sync_interval: Span,
+    pub queue_bytes: u64,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self {
+            retention: Span::seconds(365 * 86_400),
+            sync_interval: Span::seconds(1),
+            queue_bytes: 16 << 20,
+        }
+    }
+}
+
 /// The platform's name server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -252,6 +272,7 @@ impl Default for Config {
             jobs: Jobs::default(),
             endpoints: Endpoints::default(),
             credentials: Credentials::default(),
+            audit: Audit::default(),
             resolver: Resolver::default(),
             serve: Serve::default(),
             runtime: Runtime::default(),

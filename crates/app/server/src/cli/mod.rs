@@ -1,6 +1,8 @@
 //! The command line: what can be typed, and what each command answers.
 
+mod audit_log;
 pub mod config;
+mod denied;
 mod doctor;
 pub mod image;
 mod image_command;
@@ -117,6 +119,23 @@ enum Command {
         #[command(flatten)]
         settings: Settings,
     },
+    /// Explain why a request was denied
+    ///
+    /// Prints who asked for what, the statement that denied or the policy type in which nothing allowed, the condition keys
+    /// that were seen, and what would allow it. Denials of every service are found by the request id that the caller got
+    /// with its error, for as long as the audit trail is kept.
+    ExplainDenied {
+        /// The request id of the error
+        request_id: String,
+        /// Print JSON instead of a table
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Work with the audit trail
+    #[command(subcommand)]
+    AuditLog(AuditLogCommand),
     /// Bring container images into the registry of a running server
     #[command(subcommand)]
     Image(ImageCommand),
@@ -237,6 +256,24 @@ struct PackArgs {
     account: Option<AccountId>,
     #[command(flatten)]
     settings: Settings,
+}
+
+#[derive(Debug, Subcommand)]
+enum AuditLogCommand {
+    /// Check that no event was changed, removed or reordered, and print the end of the chain
+    ///
+    /// Reads the files alone, also beside a running server. Exit code 1 with the place where the chain breaks. Write the
+    /// printed hash down elsewhere: with --head a trail whose end was cut off is noticed too.
+    Verify {
+        /// Hash that an earlier check printed; it must be in the trail
+        #[arg(long, value_name = "HASH")]
+        head: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        settings: Settings,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -41,6 +41,12 @@ pub(super) fn run(command: Command) -> anyhow::Result<Exit> {
         }
         Command::Env { account, settings } => env(account.as_ref(), &settings),
         Command::Report { target, json, settings } => super::report::report(&target, json, &settings),
+        Command::ExplainDenied {
+            request_id,
+            json,
+            settings,
+        } => super::denied::explain(&request_id, json, &settings),
+        Command::AuditLog(command) => super::audit_log::audit_log(command),
         Command::Image(command) => super::image_command::image(command),
         Command::Account(command) => super::operator::account(command),
         Command::User(command) => super::operator::user(command),

@@ -18,12 +18,15 @@ use hyper::body::Incoming;
 use isolarium_model::sagemaker::Endpoint;
 use isolarium_model::time::{Clock, IdSource};
 use isolarium_model::{AccountId, Region, Scope};
-use isolarium_policy::{Question, ResourceSide, authorize};
+use isolarium_policy::{Question, ResourceSide};
+use isolarium_services::audit::{self, Ended, Inquiry, Stranger, authorize};
 use isolarium_services::ecr::Registry;
 use isolarium_services::iam::credentials::{Identities, MasterKey, ResolveError};
 use isolarium_services::platform::AsRole;
 use isolarium_services::{Caller, Ctx, Dispatch, Source, resource_tags};
-use isolarium_store::{LogStore, StateStore};
+use isolarium_store::audit::{AuditDown, Receipt};
+use isolarium_store::{AuditEvent, AuditTrail, Keep, LogStore, StateStore};
+use isolarium_wire::catalog;
 use isolarium_wire::protocol::{Call, Dialect, Protocol, decode, encode, refuse};
 use isolarium_wire::sigv4::{self, Accept, AuthFault, Head, Parsed};
 use isolarium_wire::{ApiError, Document};
@@ -45,6 +48,7 @@ pub struct Engine {
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<dyn IdSource>,
     pub master: MasterKey,
+    pub audit: Arc<AuditTrail>,
 }
 
 /// Limits of requests, bytes.
@@ -168,9 +172,10 @@ impl Door {
         } else {
             self.limits.request
         };
-        let admitted = match self.admit(dialect, visit, &parts, body, limit).await {
+        let admitted = match self.admit(dialect, visit.clone(), &parts, body, limit).await {
             Ok(admitted) => admitted,
             Err(error) => {
+                self.refused(dialect, &visit, &parts, &error).await;
                 note(&id, dialect.service.map_or("-", |entry| entry.name), "-", &error);
                 let mut response = refuse(dialect, &error, &id).map(body::full);
                 if error.status == StatusCode::PAYLOAD_TOO_LARGE.as_u16() {
@@ -185,6 +190,7 @@ impl Door {
         let request = match decode(dialect, &parts, read, most) {
             Ok(request) => request,
             Err(error) => {
+                self.misread(dialect, &admitted.caller, &parts, read, &error).await;
                 note(&id, dialect.service.map_or("-", |entry| entry.name), "-", &error);
                 return refuse(dialect, &error, &id).map(body::full);
             }
@@ -258,10 +264,7 @@ impl Door {
     fn caller(&self, authentic: Authentic, visit: Visit, parts: &Parts) -> Caller {
         let account = authentic.principal.account().unwrap_or(&self.account).clone();
         let region = authentic.region.unwrap_or_else(|| self.region().clone());
-        let agent = parts
-            .headers
-            .get(http::header::USER_AGENT)
-            .and_then(|value| value.to_str().ok());
+        let host = route::host(parts);
         Caller {
             principal: authentic.principal,
             scope: Scope { account, region },
@@ -271,7 +274,8 @@ impl Door {
             },
             session: authentic.session,
             request_id: visit.request_id,
-            user_agent: agent.unwrap_or_default().to_owned(),
+            user_agent: agent(parts).to_owned(),
+            inquiry: Inquiry::signed(visit.claim.as_ref().ok().map(|claim| claim.access_key_id.as_str())).at_host(host),
         }
     }
 
@@ -280,24 +284,64 @@ impl Door {
         self.acceptance.regions.first().expect("at least one region")
     }
 
+    /// Tells of a request whose signature was not believed.
+    async fn refused(&self, dialect: &Dialect, visit: &Visit, parts: &Parts, error: &ApiError) {
+        let stranger = Stranger {
+            access_key_id: visit.claim.as_ref().ok().map(|claim| claim.access_key_id.as_str()),
+            address: visit.peer.address,
+            user_agent: agent(parts),
+            request_id: &visit.request_id,
+            home: &Scope {
+                account: self.account.clone(),
+                region: self.region().clone(),
+            },
+        };
+        let (source, name) = (source(dialect), dialect.operation(parts, &[]).unwrap_or("Unknown"));
+        let event = audit::of_stranger(&stranger, &source, name, Ended::with(error), self.engine.clock.now());
+        self.engine.tell(event, Keep::Refusal).await;
+    }
+
+    /// Tells of a request that its service's model does not allow.
+    async fn misread(&self, dialect: &Dialect, caller: &Caller, parts: &Parts, body: &[u8], error: &ApiError) {
+        let (source, name) = (source(dialect), dialect.operation(parts, body).unwrap_or("Unknown"));
+        let event = audit::of_request(caller, &source, name, Ended::with(error), self.engine.clock.now());
+        self.engine.tell(event, Keep::Later).await;
+    }
+
+    /// Tells of an invocation, without its body.
+    async fn tell_invocation(&self, call: &Call, input: &Document, caller: &Caller, error: Option<&ApiError>) {
+        let ended = error.map_or(Ended::WELL, Ended::with);
+        let denied = caller.inquiry.is_denied();
+        let source = audit::source("sagemaker");
+        let now = self.engine.clock.now();
+        let mut event = audit::of_request(caller, &source, call.operation.name, ended, now).as_data();
+        event.request_parameters = audit::request_parameters(call.service, call.operation, input);
+        self.engine
+            .tell(event, if denied { Keep::Refusal } else { Keep::Later })
+            .await;
+    }
+
     /// One operation. Reads run here: they take microseconds. Writes wait for the disk, so they go to a thread that may.
     async fn run(&self, call: &Call, input: Document, caller: Caller) -> Result<Document, ApiError> {
         let (service, operation) = (call.service.name(), call.operation.name);
-        let outcome = if only_reads(operation) {
-            self.engine.call(service, operation, input, &caller)
+        let told = if only_reads(operation) {
+            self.engine.answered(service, operation, input, &caller)
         } else {
             let engine = self.engine.clone();
-            tokio::task::spawn_blocking(move || engine.call(service, operation, input, &caller))
+            tokio::task::spawn_blocking(move || engine.answered(service, operation, input, &caller))
                 .await
                 .map_err(ApiError::internal)?
         };
-        outcome.unwrap_or_else(|| Err(ApiError::unsupported(service, operation)))
+        told.kept().await
     }
 
     /// InvokeEndpoint and InvokeEndpointWithResponseStream.
     async fn invoke(&self, call: &Call, input: &Document, admitted: Admitted, parts: Parts) -> Response<Body> {
         let id = admitted.caller.request_id.clone();
-        match self.invoked(call, input, admitted, parts).await {
+        let caller = admitted.caller.clone();
+        let outcome = self.invoked(call, input, admitted, parts).await;
+        self.tell_invocation(call, input, &caller, outcome.as_ref().err()).await;
+        match outcome {
             Ok(mut response) => {
                 if let Ok(id) = HeaderValue::from_str(&id) {
                     response.headers_mut().insert("x-amzn-requestid", id);
@@ -344,8 +388,10 @@ impl Door {
         let asked = self.engine.with_ctx(&caller, |ctx| {
             let authority = isolarium_services::iam::authority(ctx)?;
             let questions = [resource_tags::added(ctx.store, None, question)?];
-            authorize(invocation, &authority, &questions, &|_| ResourceSide::default())
-                .map_err(|denial| ApiError::client("AccessDeniedException", denial.to_string()).with_status(403))
+            authorize(&caller, invocation, &authority, &questions, &|_| {
+                ResourceSide::default()
+            })
+            .map_err(|denial| ApiError::client("AccessDeniedException", denial.to_string()).with_status(403))
         })?;
         self.proxy.invoke(&caller.scope, asked).await
     }
@@ -362,26 +408,127 @@ impl Engine {
             registry: self.registry.as_ref(),
             platform: self.platform.as_ref(),
             master: &self.master,
+            trail: &self.audit,
         })
     }
 
-    /// Runs an operation; `None` when it has no handler.
-    pub fn call(
-        &self,
-        service: &str,
-        operation: &str,
-        input: Document,
-        caller: &Caller,
-    ) -> Option<Result<Document, ApiError>> {
-        self.with_ctx(caller, |ctx| self.dispatch.call(service, operation, input, ctx))
+    /// Runs an operation and tells the audit trail of it (IAM-27). What changes something is refused while the trail cannot
+    /// be written.
+    fn answered(&self, service: &str, operation: &str, input: Document, caller: &Caller) -> Told {
+        let known = catalog::by_name(service).and_then(|entry| {
+            let model = entry.model();
+            Some((model, entry.signing_name, model.operation(operation)?))
+        });
+        let keep = audit::keep(operation);
+        let asked = known.and_then(|(model, _, shape)| audit::request_parameters(model, shape, &input));
+        let ready = if keep == Keep::Change {
+            self.audit.ready()
+        } else {
+            Ok(())
+        };
+        let outcome = match ready {
+            Err(down) => Err(unavailable(&down)),
+            Ok(()) => self
+                .with_ctx(caller, |ctx| self.dispatch.call(service, operation, input, ctx))
+                .unwrap_or_else(|| Err(ApiError::unsupported(service, operation))),
+        };
+        let denied = caller.inquiry.is_denied();
+        let receipt = known.map(|(model, signing_name, shape)| {
+            let now = self.clock.now();
+            let event = audit::of_call(caller, (model, signing_name), shape, asked, &outcome, now);
+            self.audit.submit(event, waits_for(&outcome, keep, denied))
+        });
+        Told {
+            outcome,
+            receipt,
+            changed: keep == Keep::Change,
+        }
+    }
+
+    /// Runs an operation on a thread that may block, and waits until the audit trail has it.
+    ///
+    /// # Errors
+    /// The operation's; `UnsupportedOperation` when it has no handler.
+    pub fn call(&self, service: &str, operation: &str, input: Document, caller: &Caller) -> Result<Document, ApiError> {
+        let Told {
+            outcome,
+            receipt,
+            changed,
+        } = self.answered(service, operation, input, caller);
+        settled(outcome, receipt.map_or(Ok(()), Receipt::wait), changed)
+    }
+
+    /// Tells of a request that got no further than its head or its body.
+    async fn tell(&self, event: AuditEvent, keep: Keep) {
+        // The answer is a refusal either way; the trail counts what it loses.
+        if let Err(error) = self.audit.submit(event, keep).await {
+            tracing::debug!(%error, "a refusal is not in the audit trail");
+        }
     }
 }
 
-/// Operations that change nothing, by AWS's own naming.
+/// An outcome whose event is on its way.
+struct Told {
+    outcome: Result<Document, ApiError>,
+    receipt: Option<Receipt>,
+    changed: bool,
+}
+
+impl Told {
+    /// The outcome, when its event is kept.
+    async fn kept(self) -> Result<Document, ApiError> {
+        let kept = match self.receipt {
+            Some(receipt) => receipt.await,
+            None => Ok(()),
+        };
+        settled(self.outcome, kept, self.changed)
+    }
+}
+
+/// A change that the trail could not be told of is not acknowledged.
+fn settled(
+    outcome: Result<Document, ApiError>,
+    kept: Result<(), AuditDown>,
+    changed: bool,
+) -> Result<Document, ApiError> {
+    match (outcome, kept) {
+        (Ok(_), Err(down)) if changed => Err(unavailable(&down)),
+        (outcome, _) => outcome,
+    }
+}
+
+fn unavailable(down: &AuditDown) -> ApiError {
+    ApiError {
+        source: Some(Box::new(down.clone())),
+        ..ApiError::client("ServiceUnavailable", audit::UNAVAILABLE).with_status(503)
+    }
+}
+
+/// What an answer owes to the trail: a refusal waits too, an error that is no refusal changed nothing.
+fn waits_for<T>(outcome: &Result<T, ApiError>, keep: Keep, denied: bool) -> Keep {
+    match outcome {
+        _ if denied => Keep::Refusal,
+        // An engine fault may have come after the change.
+        Err(error) if error.status < 500 => Keep::Later,
+        _ => keep,
+    }
+}
+
+fn agent(parts: &Parts) -> &str {
+    let value = parts.headers.get(http::header::USER_AGENT);
+    value.and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// Reads that take microseconds. Looking events up reads files.
 fn only_reads(operation: &str) -> bool {
     ["Describe", "List", "Get", "BatchGet", "BatchCheck"]
         .iter()
         .any(|verb| operation.starts_with(verb))
+}
+
+/// The `eventSource` of a request in this language.
+fn source(dialect: &Dialect) -> String {
+    audit::source(dialect.service.map_or("unknown", |entry| entry.signing_name))
 }
 
 fn member<'a>(input: &'a Document, name: &str) -> Option<&'a Document> {

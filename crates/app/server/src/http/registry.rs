@@ -6,12 +6,13 @@ use super::listen::Answering;
 use super::receive::Unstalled;
 use super::route;
 use crate::names::{self, HostMeaning};
-use crate::registry::{Denied, Distribution, Permit, serve};
+use crate::registry::{Denied, Distribution, Origin, Permit, serve};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use isolarium_model::Scope;
 use isolarium_model::time::Clock;
-use isolarium_policy::{Question, ResourceSide, authorize};
+use isolarium_policy::{Question, ResourceSide};
+use isolarium_services::audit::authorize;
 use isolarium_services::iam;
 use isolarium_services::{Caller, Source, resource_tags};
 use isolarium_store::StateStore;
@@ -35,12 +36,15 @@ impl Part for RegistryPart {
                 Some(HostMeaning::Registry { account, region }) => Scope { account, region },
                 _ => self.home.clone(),
             };
-            let source = Source::Public {
-                address: visit.peer.address,
-                secure: visit.peer.secure,
+            let origin = Origin {
+                source: Source::Public {
+                    address: visit.peer.address,
+                    secure: visit.peer.secure,
+                },
+                request_id: visit.request_id,
             };
             let request = Request::from_parts(parts, Unstalled::new(body, self.pause));
-            let response: Response<Body> = serve(request, scope, source, self.distribution.clone()).await;
+            let response: Response<Body> = serve(request, scope, origin, self.distribution.clone()).await;
             response
         })
     }
@@ -67,7 +71,7 @@ impl Permit for ByPolicy {
         let tagged = |question: &Question| resource_tags::added(self.store.as_ref(), None, question.clone());
         let questions: Result<Vec<Question>, _> = questions.iter().map(tagged).collect();
         let questions = questions.map_err(|error| Denied::Undecided(error.into()))?;
-        match authorize((), &authority, &questions, &owned) {
+        match authorize(caller, (), &authority, &questions, &owned) {
             Ok(_) => Ok(()),
             Err(denial) => Err(Denied::Policy(denial.to_string())),
         }

@@ -14,9 +14,11 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use isolarium_model::time::Clock;
 use isolarium_model::{Principal, Region, Scope};
+use isolarium_services::audit::{self, Ended, Inquiry, Stranger};
 use isolarium_services::iam::credentials::{Identities, ResolveError};
 use isolarium_services::s3::S3Front;
 use isolarium_services::{Caller, Source};
+use isolarium_store::{AuditTrail, Keep};
 use isolarium_wire::sigv4::{self, AuthFault, BodyCheck, Dialect, Head};
 use isolarium_wire::{ApiError, Document};
 use std::sync::Arc;
@@ -28,6 +30,7 @@ pub struct S3Part {
     pub identities: Arc<dyn Identities>,
     pub acceptance: Acceptance,
     pub clock: Arc<dyn Clock>,
+    pub audit: Arc<AuditTrail>,
     /// Owner and region of requests that name none.
     pub home: Scope,
     /// Longest pause within a body.
@@ -51,6 +54,7 @@ impl Part for S3Part {
                     answer.map(body::stream)
                 }
                 Err(error) => {
+                    self.tell_refused(&visit, &parts, &error).await;
                     if !parts.headers.contains_key(EXPECT) {
                         receive::discard(body, receive::DISCARD, receive::DISCARD_PATIENCE).await;
                     }
@@ -70,6 +74,27 @@ fn paused(error: ReceiveError) -> BodyError {
 }
 
 impl S3Part {
+    /// Tells the audit trail of a request whose signature was not believed.
+    async fn tell_refused(&self, visit: &Visit, parts: &Parts, error: &ApiError) {
+        let stranger = Stranger {
+            access_key_id: visit.claim.as_ref().ok().map(|claim| claim.access_key_id.as_str()),
+            address: visit.peer.address,
+            user_agent: agent(parts),
+            request_id: &visit.request_id,
+            home: &self.home,
+        };
+        let event = audit::of_stranger(
+            &stranger,
+            "s3.amazonaws.com",
+            "Unknown",
+            Ended::with(error),
+            self.clock.now(),
+        );
+        if let Err(error) = self.audit.submit(event.as_data(), Keep::Refusal).await {
+            tracing::debug!(%error, "a refusal is not in the audit trail");
+        }
+    }
+
     /// Who asks, and what the body must still prove. A request without any signature is anonymous (IAM-47); bucket
     /// policies decide about it.
     fn admit(&self, visit: &Visit, parts: &Parts) -> Result<(Caller, BodyCheck), ApiError> {
@@ -86,6 +111,8 @@ impl S3Part {
             session,
             request_id: visit.request_id.clone(),
             user_agent: agent(parts).to_owned(),
+            inquiry: Inquiry::signed(visit.claim.as_ref().ok().map(|claim| claim.access_key_id.as_str()))
+                .at_host(route::host(parts)),
         };
         let parsed = match &visit.claim {
             Ok(parsed) => parsed.clone(),

@@ -36,6 +36,7 @@ impl Operator {
     pub fn answer(&self, ask: Ask) -> Answer {
         let answered = match ask {
             Ask::Report { target } => self.report(&target),
+            Ask::ExplainDenied { request_id } => self.explain(&request_id),
             Ask::Push { account, repository } => self.push(account, &repository),
             Ask::CreateAccount { account, alias } => self.create_account(account, alias),
             Ask::CreateRootKey { account } => self.create_root_key(&account),
@@ -60,6 +61,11 @@ impl Operator {
         Ok(Answer::Report { report })
     }
 
+    fn explain(&self, request_id: &str) -> Result<Answer, Failure> {
+        let denials = super::denial::of_request(&self.engine.audit, request_id)?;
+        Ok(Answer::Denials { denials })
+    }
+
     fn push(&self, account: Option<AccountId>, repository: &str) -> Result<Answer, Failure> {
         if !is_repository_name(repository) {
             return Err(format!("{repository} is not the name of a repository").into());
@@ -71,7 +77,7 @@ impl Operator {
             .engine
             .call("ecr", "CreateRepository", Document::Map(members), &caller)
         {
-            Some(Err(error)) if error.code != "RepositoryAlreadyExistsException" => return Err(Box::new(error)),
+            Err(error) if error.code != "RepositoryAlreadyExistsException" => return Err(Box::new(error)),
             _ => {}
         }
         let registry = &self.engine.registry;
@@ -172,7 +178,7 @@ impl Operator {
         let caller = self.root(account);
         let empty = Document::Map(IndexMap::new());
         let answered = self.engine.call("iam", "ListAccountAliases", empty, &caller);
-        let Some(Document::Map(mut members)) = answered.transpose()? else {
+        let Document::Map(mut members) = answered? else {
             return Ok(None);
         };
         let Some(Document::List(aliases)) = members.swap_remove("AccountAliases") else {
@@ -247,6 +253,7 @@ impl Operator {
             session: None,
             request_id: crate::clock::request_id(),
             user_agent: "isolarium operator".into(),
+            inquiry: Default::default(),
         }
     }
 
@@ -259,9 +266,8 @@ impl Operator {
     ) -> Result<(), Failure> {
         let caller = self.root(account);
         match self.engine.call("iam", operation, Document::Map(members), &caller) {
-            Some(Ok(_)) => Ok(()),
-            Some(Err(error)) => Err(Box::new(error)),
-            None => Err(format!("{operation} is not served").into()),
+            Ok(_) => Ok(()),
+            Err(error) => Err(Box::new(error)),
         }
     }
 }

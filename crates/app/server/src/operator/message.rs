@@ -1,5 +1,6 @@
 //! Questions and answers of the operator socket.
 
+use super::denial::DenialReport;
 use isolarium_model::{AccountId, Timestamp};
 use isolarium_runtime::executor::BlockedAttempt;
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,8 @@ pub const LONGEST: u64 = 8 << 20;
 pub enum Ask {
     /// The isolation report of a training job or endpoint, by name (default account and region) or ARN.
     Report { target: String },
+    /// Why a request was denied (IAM-27).
+    ExplainDenied { request_id: String },
     /// Leave to push an image into a repository, which is made where it is missing; of the default account where none is
     /// named.
     Push {
@@ -42,6 +45,10 @@ pub enum Ask {
 pub enum Answer {
     Report {
         report: Report,
+    },
+    /// The denials of a request.
+    Denials {
+        denials: Vec<DenialReport>,
     },
     /// Where, at which host name and with which authorization token to push, and what images there are called.
     Push {

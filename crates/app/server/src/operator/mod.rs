@@ -3,6 +3,7 @@
 
 pub mod answer;
 pub mod client;
+pub mod denial;
 pub mod message;
 pub mod profiles;
 pub mod report;

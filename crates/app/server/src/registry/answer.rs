@@ -121,6 +121,17 @@ impl Refusal {
         Self::new(404, "UNSUPPORTED", "The path is not one of the registry's.")
     }
 
+    /// A change that could not be told to the audit trail.
+    pub(super) fn unrecorded(cause: &isolarium_store::AuditDown) -> Self {
+        tracing::error!(error = %cause, "a registry request is refused");
+        Self::new(503, "UNAVAILABLE", isolarium_services::audit::UNAVAILABLE)
+    }
+
+    /// Code and text.
+    pub(super) fn told(&self) -> (&str, &str) {
+        (self.code, &self.message)
+    }
+
     pub(super) fn bad_name(name: &str) -> Self {
         Self::new(400, "NAME_INVALID", format!("Invalid repository name '{name}'"))
     }

@@ -6,6 +6,7 @@
 
 mod answer;
 mod blob;
+mod event;
 mod manifest;
 mod route;
 mod upload;
@@ -18,13 +19,14 @@ use answer::{Answer, Refusal};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use event::Seen;
 use http::{Request, Response, header};
 use isolarium_model::time::{Clock, IdSource};
 use isolarium_model::{Scope, Timestamp};
 use isolarium_policy::Question;
 use isolarium_services::ecr::{Registry, RegistryError, Shelf, token};
 use isolarium_services::{Caller, Source};
-use isolarium_store::StateStore;
+use isolarium_store::{AuditTrail, StateStore};
 use route::{Method, Route};
 use std::sync::Arc;
 
@@ -49,6 +51,14 @@ pub enum Denied {
     Undecided(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// How a request came in.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    pub source: Source,
+    /// What the answer's header tells, too.
+    pub request_id: String,
+}
+
 /// What the endpoint works with.
 pub struct Distribution {
     pub registry: Arc<Registry>,
@@ -56,6 +66,7 @@ pub struct Distribution {
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<dyn IdSource>,
     pub permit: Arc<dyn Permit>,
+    pub audit: Arc<AuditTrail>,
 }
 
 /// Answers one request below `/v2/`. `scope` is the registry it is for: the account and region of the host name, or the
@@ -63,7 +74,7 @@ pub struct Distribution {
 pub async fn serve<B>(
     request: Request<B>,
     scope: Scope,
-    source: Source,
+    origin: Origin,
     distribution: Arc<Distribution>,
 ) -> Response<Body>
 where
@@ -71,9 +82,17 @@ where
     B::Error: Into<BodyError>,
 {
     let head_only = request.method() == http::Method::HEAD;
-    let answer = match handle(request, scope, source, distribution).await {
-        Ok(answer) => answer,
-        Err(refusal) => refusal.into_answer(),
+    let changes = !matches!(*request.method(), http::Method::GET | http::Method::HEAD);
+    let mut seen = Seen::of(&request, scope.clone(), origin.clone());
+    let outcome = match distribution.audit.ready() {
+        Err(down) if changes => Err(Refusal::unrecorded(&down)),
+        _ => handle(request, scope, origin, Arc::clone(&distribution), &mut seen).await,
+    };
+    let told = seen.tell(&distribution, outcome.as_ref().err(), changes).await;
+    let answer = match (outcome, told) {
+        (Ok(_), Err(down)) if changes => Refusal::unrecorded(&down).into_answer(),
+        (Ok(answer), _) => answer,
+        (Err(refusal), _) => refusal.into_answer(),
     };
     answer.into_response(head_only)
 }
@@ -81,8 +100,9 @@ where
 async fn handle<B>(
     request: Request<B>,
     scope: Scope,
-    source: Source,
+    origin: Origin,
     distribution: Arc<Distribution>,
+    seen: &mut Seen,
 ) -> Result<Answer, Refusal>
 where
     B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
@@ -104,10 +124,12 @@ where
         };
         return blob::read(&visit, repository, digest).await;
     }
-    let caller = authenticate(&head, source, &distribution, now)?;
+    let caller = authenticate(&head, origin, &distribution, now)?;
+    seen.caller = Some(caller.clone());
     // Only after the question who asks: strangers are not told which paths exist.
     let route = route?;
     let questions = route.questions(&scope, &head)?;
+    seen.asked(&questions);
     let visit = Visit {
         distribution,
         scope,
@@ -170,7 +192,7 @@ impl Visit {
 /// Who asks, by the token that came with the request: as the password of user `AWS`, or as a bearer.
 fn authenticate(
     head: &http::request::Parts,
-    source: Source,
+    origin: Origin,
     distribution: &Distribution,
     now: Timestamp,
 ) -> Result<Caller, Refusal> {
@@ -204,9 +226,10 @@ fn authenticate(
     Ok(Caller {
         principal: bearer.principal,
         scope: bearer.scope,
-        source,
+        source: origin.source,
         session: bearer.session,
-        request_id: distribution.ids.hex(32),
+        request_id: origin.request_id,
         user_agent: text(header::USER_AGENT).unwrap_or_default().into(),
+        inquiry: Default::default(),
     })
 }

@@ -69,6 +69,13 @@ fn source() -> Source {
     }
 }
 
+fn origin() -> Origin {
+    Origin {
+        source: source(),
+        request_id: "r".into(),
+    }
+}
+
 impl Lab {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -86,6 +93,7 @@ impl Lab {
             session: None,
             request_id: String::new(),
             user_agent: String::new(),
+            inquiry: Default::default(),
         };
         let (token, _) = registry.key.login(&caller, NOW).unwrap();
         let text = String::from_utf8(STANDARD.decode(token).unwrap()).unwrap();
@@ -95,6 +103,7 @@ impl Lab {
             clock: Arc::new(Fixed(AtomicU64::new(0))),
             ids: Arc::new(Fixed(AtomicU64::new(0x1000))),
             permit: Arc::new(NoSecrets),
+            audit: Arc::new(crate::audit_of(dir.path())),
         };
         let lab = Self {
             dir,
@@ -131,7 +140,7 @@ impl Lab {
     fn send(&self, request: http::request::Builder, bytes: &[u8]) -> (u16, http::HeaderMap, Vec<u8>) {
         let request = request.body(body::full(bytes.to_vec())).unwrap();
         self.runtime.block_on(async {
-            let answer = serve(request, scope(), source(), Arc::clone(&self.distribution)).await;
+            let answer = serve(request, scope(), origin(), Arc::clone(&self.distribution)).await;
             let (head, body) = answer.into_parts();
             (
                 head.status.as_u16(),
@@ -177,7 +186,7 @@ impl Lab {
                 let distribution = Arc::clone(&distribution);
                 let service = hyper::service::service_fn(move |request| {
                     let distribution = Arc::clone(&distribution);
-                    async move { Ok::<_, std::convert::Infallible>(serve(request, scope(), source(), distribution).await) }
+                    async move { Ok::<_, std::convert::Infallible>(serve(request, scope(), origin(), distribution).await) }
                 });
                 tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
             }

@@ -2,11 +2,16 @@
 
 use super::stores::Stores;
 use isolarium_model::time::Clock;
+use isolarium_store::AuditTrail;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Time between rounds.
 const ROUND: Duration = Duration::from_secs(600);
+/// Time between two looks at the audit trail's end.
+const INDEX: Duration = Duration::from_secs(15);
+/// Looks until old files are looked for.
+const PRUNE_EVERY: u64 = 240;
 /// An upload that nobody went on with for this long is given up.
 const IDLE_UPLOAD: Duration = Duration::from_secs(3600);
 
@@ -18,6 +23,29 @@ pub async fn keep(stores: Stores, clock: Arc<dyn Clock>) {
         // A round that failed is tried again; a panic in one must not end the next.
         if let Err(error) = tokio::task::spawn_blocking(move || round(&stores, clock.as_ref())).await {
             tracing::error!(%error, "housekeeping failed");
+        }
+    }
+}
+
+/// Keeps the audit trail's index near its end, and removes what is past its retention.
+pub async fn keep_trail(trail: Arc<AuditTrail>, retention: Duration) {
+    let mut rounds = 0_u64;
+    loop {
+        tokio::time::sleep(INDEX).await;
+        rounds = rounds.wrapping_add(1);
+        let (trail, prune) = (trail.clone(), rounds.is_multiple_of(PRUNE_EVERY));
+        let kept = tokio::task::spawn_blocking(move || {
+            trail.index_new()?;
+            if prune { trail.prune(retention) } else { Ok(0) }
+        });
+        match kept.await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(files)) => tracing::info!(files, "audit files past their retention are gone"),
+            Ok(Err(error)) => tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the audit trail could not be kept"
+            ),
+            Err(error) => tracing::error!(%error, "keeping the audit trail failed"),
         }
     }
 }

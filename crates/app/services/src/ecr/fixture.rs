@@ -21,6 +21,7 @@ pub(crate) struct Fixture {
     master: MasterKey,
     dispatch: Dispatch,
     pub platform: crate::platform::fake::FakePlatform,
+    pub(crate) trail: isolarium_store::AuditTrail,
     _dir: tempfile::TempDir,
 }
 
@@ -64,6 +65,7 @@ pub(crate) fn root(account: &str) -> Caller {
         session: None,
         request_id: "r".into(),
         user_agent: "test".into(),
+        inquiry: Default::default(),
     }
 }
 
@@ -84,6 +86,7 @@ impl Fixture {
             master: MasterKey::new([7; 32]),
             dispatch: Dispatch::default(),
             platform: crate::platform::fake::FakePlatform::default(),
+            trail: crate::audit::fixture::trail(dir.path()),
             _dir: dir,
         }
     }
@@ -98,6 +101,7 @@ impl Fixture {
             registry: &self.registry,
             master: &self.master,
             platform: &self.platform,
+            trail: &self.trail,
         }
     }
 

@@ -4,6 +4,7 @@
 //! with the server's master key, and the secret key is derived from the same bytes (IAM-45).
 
 use super::documents;
+use crate::audit::Inquiry;
 use crate::context::Session;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -303,6 +304,8 @@ pub struct ExecutionRole<'a> {
     pub session_name: &'a str,
     /// At most the role's own limit counts.
     pub lasts: Duration,
+    /// Takes note of what the role's trust policy said.
+    pub inquiry: &'a Inquiry,
 }
 
 /// Why a role cannot be assumed. The first text is SM-60's.
@@ -346,8 +349,16 @@ pub fn check_execution_role(
         .with("sts:RoleSessionName", wanted.session_name);
     let authority = Authority::bare(service, isolarium_policy::question::Context::new());
     match decide(&authority, &question, &trust_side(&role)) {
-        Ok(_) => Ok(role),
-        Err(_) => Err(refused()),
+        Ok(answer) => {
+            wanted.inquiry.allowed(vec![answer]);
+            Ok(role)
+        }
+        Err(denial) => {
+            wanted
+                .inquiry
+                .denied(&authority, std::slice::from_ref(&question), &denial);
+            Err(refused())
+        }
     }
 }
 

@@ -525,6 +525,7 @@ fn an_execution_role_is_assumed_only_when_it_trusts_sagemaker_for_this_job() {
             source_arn: &source,
             session_name: "SageMaker",
             lasts: Duration::from_secs(86_400),
+            inquiry: &crate::audit::Inquiry::default(),
         };
         assume_execution_role(ctx.store, ctx.master, ctx.clock, ctx.ids, &wanted)
     };

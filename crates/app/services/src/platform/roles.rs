@@ -1,7 +1,9 @@
 //! The real thing: every access of the platform is asked for in the name of the execution role's session, with the
 //! policies of this moment, and then done through the same stores that callers use (NI-12..14, IAM-52, IAM-57).
 
+use super::acts::PlatformAudit;
 use super::{Actor, AsRole, PlatformError, PlatformSettings};
+use crate::audit::{self, Inquiry};
 use crate::ecr::{self, Registry, ResolveError, ResolvedImage};
 use crate::iam::credentials::{AssumeError, ExecutionRole, check_execution_role};
 use crate::s3::{S3Front, TransferError};
@@ -12,8 +14,8 @@ use isolarium_model::s3::{BucketName, ObjectKey};
 use isolarium_model::sagemaker::S3Uri;
 use isolarium_model::time::{Clock, IdSource};
 use isolarium_model::{Arn, Sha256Digest};
+use isolarium_policy::Question;
 use isolarium_policy::evaluate::ResourceSide;
-use isolarium_policy::{Question, authorize};
 use isolarium_store::objects::ListingQuery;
 use isolarium_store::{LogError, LogStore, StateStore, logs};
 use std::fs::File;
@@ -41,6 +43,7 @@ pub struct ExecutionRoles {
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<dyn IdSource>,
     pub settings: PlatformSettings,
+    pub audit: PlatformAudit,
     /// The address from which the platform's own requests count as coming (`aws:SourceIp`).
     pub source: IpAddr,
 }
@@ -61,14 +64,19 @@ impl ExecutionRoles {
     /// The role's session, if the role exists and trusts the platform now.
     fn session(&self, actor: &Actor) -> Result<Caller, PlatformError> {
         let now = self.clock.now();
+        let inquiry = Inquiry::acting_for(actor.owner_arn.as_str());
         let wanted = ExecutionRole {
             role_arn: &actor.role_arn,
             scope: &actor.scope,
             source_arn: &actor.owner_arn,
             session_name: SESSION,
             lasts: LASTS,
+            inquiry: &inquiry,
         };
-        let role = check_execution_role(&*self.store, now, &wanted).map_err(|error| match error {
+        let checked = check_execution_role(&*self.store, now, &wanted);
+        let request_id = self.ids.hex(16);
+        self.audit.assumed(actor, &checked, &inquiry, &request_id, now);
+        let role = checked.map_err(|error| match error {
             AssumeError::Role(arn) => PlatformError::Role(arn),
             other @ AssumeError::Store(_) => PlatformError::Engine(other.into()),
         })?;
@@ -80,8 +88,9 @@ impl ExecutionRoles {
                 secure: true,
             },
             session: Some(Session::lasting(now, now.after(LASTS))),
-            request_id: self.ids.hex(16),
+            request_id,
             user_agent: "sagemaker.amazonaws.com".into(),
+            inquiry: inquiry.anew(),
         })
     }
 
@@ -99,7 +108,7 @@ impl ExecutionRoles {
                 .filter(|_| !open),
             ..ResourceSide::default()
         };
-        authorize((), &authority, questions, &side)
+        audit::authorize(caller, (), &authority, questions, &side)
             .map(|_| ())
             .map_err(|denial| PlatformError::Denied(denial.to_string()))
     }
@@ -118,14 +127,20 @@ impl ExecutionRoles {
                 .accounts
                 .contains(parsed.scope.account.as_str())
         });
-        self.allow(&caller, &questions, managed)?;
-        ecr::resolve_image(
-            &self.registry,
-            &*self.store,
-            reference,
-            ecr::resolve::host_architecture(),
-        )
-        .map_err(unresolved)
+        let resolved = self.allow(&caller, &questions, managed).and_then(|()| {
+            let architecture = ecr::resolve::host_architecture();
+            ecr::resolve_image(&self.registry, &*self.store, reference, architecture).map_err(unresolved)
+        });
+        let asked = audit::texts(&[("image", Some(reference))]);
+        self.audit.acted(
+            &caller,
+            "ecr.amazonaws.com",
+            "BatchGetImage",
+            asked,
+            &resolved,
+            self.clock.now(),
+        );
+        resolved
     }
 
     /// A layer's blob. Resolving the image was what needed permission.
@@ -255,9 +270,30 @@ impl ExecutionRoles {
         piece: &LogPiece<'_>,
     ) -> Result<u64, PlatformError> {
         let caller = self.session(actor)?;
+        let outcome = self.append_as(&caller, actor, group, stream, piece);
+        let asked = audit::texts(&[("logGroupName", Some(group)), ("logStreamName", Some(stream))]);
+        self.audit.acted(
+            &caller,
+            "logs.amazonaws.com",
+            "PutLogEvents",
+            asked,
+            &outcome,
+            self.clock.now(),
+        );
+        outcome
+    }
+
+    fn append_as(
+        &self,
+        caller: &Caller,
+        actor: &Actor,
+        group: &str,
+        stream: &str,
+        piece: &LogPiece<'_>,
+    ) -> Result<u64, PlatformError> {
         let (group, now) = (GroupName::new(&actor.scope, group), self.clock.now());
         self.allow(
-            &caller,
+            caller,
             &[Question::on("logs:PutLogEvents", &group.stream_arn(stream))],
             false,
         )?;
@@ -276,7 +312,7 @@ impl ExecutionRoles {
             Err(LogError::NoStream) => vec![Question::on("logs:CreateLogStream", &group.stream_arn(""))],
             _ => return first.map_err(|error| PlatformError::Engine(error.into())),
         };
-        self.allow(&caller, &questions, false)?;
+        self.allow(caller, &questions, false)?;
         self.logs
             .ensure_stream(&group, stream, now)
             .map_err(|error| PlatformError::Engine(error.into()))?;

@@ -8,6 +8,7 @@
 
 use super::backend::Backend;
 use super::body::{CheckedBody, Trailers};
+use super::event::{self, Seen};
 use super::form::{self, Form, Success};
 use super::gate::{Authorities, Call, Gate, SignatureKeys};
 use super::host::{Hosts, bucket_of};
@@ -21,7 +22,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::Body as HttpBody;
 use isolarium_model::time::Clock;
 use isolarium_model::{Principal, Region, Timestamp};
-use isolarium_store::ObjectStore;
+use isolarium_store::{AuditTrail, ObjectStore};
 use isolarium_wire::sigv4::BodyCheck;
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::service::{S3Service, S3ServiceBuilder};
@@ -51,6 +52,7 @@ pub struct S3Wiring {
     /// Signers of forms: their signature is in the body, so the front door cannot look for it.
     pub identities: Arc<dyn Identities>,
     pub access_log: Arc<dyn AccessLog>,
+    pub audit: Arc<AuditTrail>,
     /// Base host names of the operator's own under which buckets are subdomains; AWS's names are known.
     pub base_hosts: Vec<String>,
     /// Regions for which a form may be signed (IAM-46).
@@ -63,6 +65,7 @@ pub struct S3Front {
     service: S3Service,
     pub(super) gate: Arc<Gate>,
     pub(super) access_log: Arc<dyn AccessLog>,
+    pub(super) audit: Arc<AuditTrail>,
     base_hosts: Arc<Vec<String>>,
     regions: Arc<[Region]>,
     identities: Arc<dyn Identities>,
@@ -147,6 +150,7 @@ impl S3Front {
             service: builder.build(),
             gate: Arc::new(Gate::new(wiring.objects, wiring.clock, wiring.authorities)),
             access_log: wiring.access_log,
+            audit: wiring.audit,
             base_hosts: Arc::new(wiring.base_hosts),
             regions: wiring.regions.into(),
             identities: wiring.identities,
@@ -171,16 +175,22 @@ impl S3Front {
         let request_id = caller.request_id.clone();
         let head_only = request.method() == Method::HEAD;
         let resource = request.uri().path().to_owned();
-        let prepared = self.prepare(request, check, caller, &trace).await;
+        let mut seen = Seen::of(&request, caller.clone());
+        let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+        let prepared = match self.audit.ready() {
+            Err(down) if changes => Err(event::down(&down)),
+            _ => self.prepare(request, check, caller, &trace).await,
+        };
         let mut response = match prepared {
             Ok(Prepared {
                 request,
                 trailers,
-                principal,
+                caller,
                 success,
             }) => {
                 // A form names its principal itself.
-                record.principal = principal;
+                record.principal = caller.principal.arn().map(|arn| arn.to_string());
+                seen.caller = caller;
                 let answer = self.service.call(request).await;
                 match (answer, trailers.fault()) {
                     // A body that is refused within a small XML request: its own error, not the parser's.
@@ -197,6 +207,10 @@ impl S3Front {
             }
             Err(error) => fault_answer(error),
         };
+        let noted = trace.noted();
+        if let Err(down) = self.tell(&seen, &noted, &response, changes).await {
+            response = fault_answer(event::down(&down));
+        }
         let code = error_code(&response);
         complete(&mut response, &resource, &request_id);
         finish(&mut response, &request_id, head_only);
@@ -281,15 +295,14 @@ impl S3Front {
                 (put, Some(success))
             }
         };
-        let principal = caller.principal.arn().map(|arn| arn.to_string());
         request
             .extensions_mut()
-            .insert(Call::new(&self.gate, caller, trace.clone()).signed(keys));
+            .insert(Call::new(&self.gate, caller.clone(), trace.clone()).signed(keys));
         request.extensions_mut().insert(trailers.clone());
         Ok(Prepared {
             request,
             trailers,
-            principal,
+            caller,
             success,
         })
     }
@@ -312,7 +325,7 @@ impl S3Front {
 struct Prepared {
     request: Request<Body>,
     trailers: Trailers,
-    principal: Option<String>,
+    caller: Caller,
     success: Option<Success>,
 }
 
@@ -381,7 +394,7 @@ fn fault_answer(error: S3Error) -> Response<Body> {
 }
 
 /// The code of an error answer, for the access log.
-fn error_code(response: &Response<Body>) -> Option<String> {
+pub(super) fn error_code(response: &Response<Body>) -> Option<String> {
     if response.status().is_success() {
         return None;
     }

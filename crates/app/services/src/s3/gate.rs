@@ -2,12 +2,13 @@
 
 use super::fault;
 use super::log::Trace;
+use crate::audit::authorize;
 use crate::{Caller, Source};
 use http::HeaderMap;
 use isolarium_model::s3::{Bucket, BucketName, ObjectKey, Tags};
 use isolarium_model::time::Clock;
 use isolarium_model::{AccountId, Arn, Principal, Timestamp};
-use isolarium_policy::{Authority, Compiled, DocumentKind, Granted, NamedPolicy, Question, ResourceSide, authorize};
+use isolarium_policy::{Authority, Compiled, DocumentKind, Granted, NamedPolicy, Question, ResourceSide};
 use isolarium_store::{ObjectError, ObjectStore};
 use isolarium_wire::ApiError;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Result, s3_error};
@@ -271,8 +272,8 @@ impl Call {
                 .map(|bucket| self.side(bucket, &question.action))
                 .unwrap_or_default()
         };
-        let granted: Granted<ObjectStore> = authorize(self.gate.objects.clone(), &authority, &questions, &side)
-            .map_err(|denial| {
+        let granted: Granted<ObjectStore> =
+            authorize(&self.caller, self.gate.objects.clone(), &authority, &questions, &side).map_err(|denial| {
                 let nobody = self.caller.principal == Principal::Anonymous;
                 let text = if nobody {
                     "Access Denied".to_owned()

@@ -1,12 +1,15 @@
 //! The platform's own transfers (NI-12, NI-14): the same questions, the same access log, as the execution role's
 //! session. Nothing here can reach an object that the role may not.
 
+use super::event;
 use super::fault;
 use super::front::S3Front;
 use super::gate::{Allowed, Ask, Call};
 use super::log::{AccessRecord, Trace};
 use crate::Caller;
+use crate::audit;
 use isolarium_model::s3::{BucketName, Object, ObjectHeaders, ObjectKey};
+use isolarium_store::Keep;
 use isolarium_store::objects::{Attributes, Listing, ListingQuery, Put, Reading, Target, WriteCondition};
 use s3s::S3Error;
 use std::io::Read;
@@ -42,9 +45,19 @@ impl S3Front {
         act: impl FnOnce(&Allowed, &Call) -> Result<T, S3Error>,
     ) -> Result<T, TransferError> {
         let call = Call::new(&self.gate, caller.clone(), Trace::default());
-        let outcome = call.allow(asks, None).and_then(|allowed| {
+        let changes = audit::keep(operation) == Keep::Change;
+        let ready = self
+            .audit
+            .ready()
+            .or_else(|down| if changes { Err(event::down(&down)) } else { Ok(()) });
+        let outcome = ready.and_then(|()| call.allow(asks, None)).and_then(|allowed| {
             allowed.bucket()?;
             act(&allowed, &call)
+        });
+        let told = self.tell_transfer(caller, operation, bucket, key, outcome.as_ref().err(), call.now);
+        let outcome = outcome.and_then(|done| match told {
+            Err(down) if changes => Err(event::down(&down)),
+            _ => Ok(done),
         });
         let record = AccessRecord {
             operation: Some(operation.into()),

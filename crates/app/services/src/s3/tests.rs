@@ -81,6 +81,7 @@ fn caller(principal: Principal) -> Caller {
         session: None,
         request_id: "REQ1".into(),
         user_agent: "test".into(),
+        inquiry: Default::default(),
     }
 }
 
@@ -126,6 +127,7 @@ impl Lab {
                 master: MasterKey::new([7; 32]),
             }),
             access_log: log.clone(),
+            audit: Arc::new(crate::audit::fixture::trail(dir.path())),
             base_hosts: vec!["s3.test".into()],
             regions: vec!["us-east-1".parse().unwrap()],
         });

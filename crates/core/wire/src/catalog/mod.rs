@@ -38,13 +38,20 @@ macro_rules! entry {
     };
 }
 
-static ENTRIES: [Entry; 11] = [
+static ENTRIES: [Entry; 12] = [
     entry!(
         "cloudformation",
         "cloudformation",
         None,
         "2010-05-15",
         &[Protocol::Query]
+    ),
+    entry!(
+        "cloudtrail",
+        "cloudtrail",
+        Some("com.amazonaws.cloudtrail.v20131101.CloudTrail_20131101"),
+        "2013-11-01",
+        &[Protocol::Json]
     ),
     entry!(
         "cloudwatch",

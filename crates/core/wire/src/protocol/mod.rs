@@ -114,6 +114,26 @@ impl Dialect {
         operation.is_some_and(|operation| service.streams_input(operation))
     }
 
+    /// The operation that a request names, believed to be nothing more than a name of the service's model: for what is told
+    /// of a request that cannot be decoded.
+    pub fn operation(&self, head: &Parts, body: &[u8]) -> Option<&'static str> {
+        let model = self.service?.model();
+        let named = match self.protocol {
+            Protocol::Json => target(head)?.rsplit_once('.')?.1,
+            Protocol::Cbor => cbor_path(head.uri.path())?.1,
+            Protocol::RestJson => {
+                let method = Some(head.method.as_str());
+                return rest::route(model, method, head.uri.path()).map(|operation| operation.name);
+            }
+            Protocol::Query | Protocol::Ec2 => {
+                let text = std::str::from_utf8(body).unwrap_or_default();
+                let mut pairs = head.uri.query().unwrap_or_default().split('&').chain(text.split('&'));
+                pairs.find_map(|pair| pair.strip_prefix("Action="))?
+            }
+        };
+        model.operation(named).map(|operation| operation.name)
+    }
+
     fn rest_service(&self) -> Option<&'static Service> {
         (self.protocol == Protocol::RestJson)
             .then_some(self.service)

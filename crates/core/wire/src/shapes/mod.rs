@@ -2,6 +2,7 @@
 
 mod convert;
 
+pub mod cloudtrail;
 pub mod ecr;
 pub mod iam;
 pub mod logs;

@@ -11,6 +11,7 @@ use std::path::Path;
 /// Every embedded service with the API version that is taken from botocore.
 pub const SERVICES: &[(&str, &str)] = &[
     ("cloudformation", "2010-05-15"),
+    ("cloudtrail", "2013-11-01"),
     ("cloudwatch", "2010-08-01"),
     ("ec2", "2016-11-15"),
     ("ecr", "2015-09-21"),

@@ -284,6 +284,21 @@ pub const KEYS: &[KeyDoc] = &[
         "duration",
         "Time between searches for left-overs.",
     ),
+    key(
+        "audit.retention",
+        "duration",
+        "How long events stay in the audit trail; whole files leave. LookupEvents tells of 90 days at most.",
+    ),
+    key(
+        "audit.sync_interval",
+        "duration",
+        "How often the audit trail is brought from the kernel to the disk. What a power failure can take is no older; `0s` does it before every answer to a change.",
+    ),
+    key(
+        "audit.queue_bytes",
+        "bytes",
+        "Memory for events that wait to be written to the audit trail.",
+    ),
     key("log.filter", "text", "What is logged, as `level` or `crate=level,…`."),
     key("log.format", "`\"text\"` or `\"json\"`", "How log lines look."),
 ];

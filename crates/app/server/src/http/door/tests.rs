@@ -125,6 +125,7 @@ async fn bench_with(change: impl FnOnce(&mut Door)) -> Bench {
             clock: Arc::new(SystemClock),
             ids: Arc::new(SystemIds),
             master: MasterKey::new([7; 32]),
+            audit: Arc::new(crate::audit_of(dir.path())),
         }),
         identities: Arc::new(Keys),
         acceptance: Acceptance {

@@ -41,6 +41,7 @@ struct Lab {
     roles: ExecutionRoles,
     store: Arc<MemoryState>,
     accesses: Arc<Recorder>,
+    audit: Arc<isolarium_store::AuditTrail>,
     directory: tempfile::TempDir,
 }
 
@@ -80,6 +81,7 @@ impl Lab {
         let store = Arc::new(MemoryState::new());
         let policies = store.clone();
         let accesses = Arc::new(Recorder::default());
+        let audit = Arc::new(crate::audit::fixture::trail(path));
         let s3 = S3Front::new(S3Wiring {
             objects,
             clock: Arc::new(Still),
@@ -91,6 +93,7 @@ impl Lab {
                 master: crate::iam::credentials::MasterKey::new([7; 32]),
             }),
             access_log: accesses.clone(),
+            audit: audit.clone(),
             base_hosts: vec![],
             regions: vec![scope().region],
         });
@@ -106,12 +109,14 @@ impl Lab {
             clock: Arc::new(Still),
             ids: Arc::new(Zero),
             settings: PlatformSettings::default(),
+            audit: crate::platform::acts::PlatformAudit::new(audit.clone()),
             source: [127, 0, 0, 1].into(),
         };
         let lab = Self {
             roles,
             store,
             accesses,
+            audit,
             directory,
         };
         lab.role(TRUST, policy);
@@ -311,4 +316,46 @@ fn an_image_needs_the_pull_permissions_before_it_is_looked_for() {
         lab.roles.check_image(&actor(), managed),
         Err(PlatformError::Unusable(_))
     ));
+}
+
+/// Proves: IAM-27, NI-14
+#[test]
+fn the_audit_trail_tells_what_the_platform_did_for_whom_and_why_it_was_denied() {
+    let lab = Lab::new(&policy(WRITE));
+    let from = lab.file("weights");
+    lab.roles.put(&actor(), &uri("s3://data/in/a"), &from).unwrap();
+    denied(lab.roles.open(&actor(), &uri("s3://data/in/a")), "s3:GetObject");
+    lab.role(&TRUST.replace("sagemaker", "ec2"), &policy(WRITE));
+    assert!(lab.roles.assume(&actor()).is_err());
+    // Test ids are all the same: everything that is indexed is of one request.
+    let told = lab.audit.request(&"0".repeat(16)).unwrap();
+    let event = |name: &str, error: Option<&str>| {
+        told.iter()
+            .map(|told| {
+                let event: serde_json::Value = serde_json::from_str(&told.event).unwrap();
+                let verdict: crate::audit::Verdict = serde_json::from_str(told.engine.as_deref().unwrap()).unwrap();
+                (event, verdict)
+            })
+            .find(|(event, _)| event["eventName"] == name && event["errorCode"].as_str() == error)
+            .unwrap_or_else(|| panic!("{name} {error:?} is not among {told:?}"))
+    };
+    let (read, verdict) = event("GetObject", Some("AccessDenied"));
+    assert_eq!(read["userIdentity"]["invokedBy"], "sagemaker.amazonaws.com");
+    assert_eq!(
+        read["userIdentity"]["arn"],
+        "arn:aws:sts::123456789012:assumed-role/exec/SageMaker"
+    );
+    assert_eq!(verdict.acted_for.as_deref(), Some(actor().owner_arn.as_str()));
+    assert_eq!(
+        verdict.denial().unwrap().missing,
+        Some(isolarium_policy::PolicyType::Identity)
+    );
+    let (assumed, verdict) = event("AssumeRole", None);
+    assert_eq!(assumed["userIdentity"]["type"], "AWSService");
+    assert_eq!(verdict.denial(), None, "control: the first assumption was allowed");
+    let (_, verdict) = event("AssumeRole", Some("AccessDenied"));
+    assert_eq!(
+        verdict.denial().unwrap().missing,
+        Some(isolarium_policy::PolicyType::Trust)
+    );
 }
