@@ -16,6 +16,9 @@ pub struct Repository {
     /// Kept and described; the engine scans nothing.
     pub scan_on_push: bool,
     pub tags: BTreeMap<String, String>,
+    /// What other principals may do in it, as JSON text.
+    #[serde(default)]
+    pub policy: Option<String>,
 }
 
 impl Repository {

@@ -11,11 +11,12 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use isolarium_model::Scope;
 use isolarium_model::time::Clock;
-use isolarium_policy::{Question, ResourceSide};
+use isolarium_policy::{DocumentKind, NamedPolicy, Question, ResourceSide};
 use isolarium_services::audit::authorize;
-use isolarium_services::iam;
 use isolarium_services::{Caller, Source, resource_tags};
+use isolarium_services::{ecr, iam};
 use isolarium_store::StateStore;
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,20 +61,27 @@ impl Permit for ByPolicy {
     fn permit(&self, caller: &Caller, questions: &[Question]) -> Result<(), Denied> {
         let authority = iam::authority_of(self.store.as_ref(), caller, self.clock.now())
             .map_err(|error| Denied::Undecided(error.into()))?;
-        let owned = |question: &Question| ResourceSide {
-            owner: question
-                .resource
-                .parse::<isolarium_model::Arn>()
-                .ok()
-                .and_then(|arn| arn.account()),
-            ..ResourceSide::default()
+        let failed = RefCell::new(None);
+        let side = |question: &Question| match ecr::resource_side(self.store.as_ref(), question) {
+            Ok(side) => side.unwrap_or_default(),
+            Err(error) => {
+                failed.replace(Some(error));
+                // A policy that cannot be read denies, whatever else allows.
+                ResourceSide {
+                    policy: Some(NamedPolicy::parse("unread policy", "", DocumentKind::Resource)),
+                    ..ResourceSide::default()
+                }
+            }
         };
         let tagged = |question: &Question| resource_tags::added(self.store.as_ref(), None, question.clone());
         let questions: Result<Vec<Question>, _> = questions.iter().map(tagged).collect();
         let questions = questions.map_err(|error| Denied::Undecided(error.into()))?;
-        match authorize(caller, (), &authority, &questions, &owned) {
+        match authorize(caller, (), &authority, &questions, &side) {
             Ok(_) => Ok(()),
-            Err(denial) => Err(Denied::Policy(denial.to_string())),
+            Err(denial) => Err(match failed.take() {
+                Some(error) => Denied::Undecided(error.into()),
+                None => Denied::Policy(denial.to_string()),
+            }),
         }
     }
 }

@@ -128,6 +128,7 @@ impl Lab {
             modified: NOW,
             immutable_tags,
             scan_on_push: false,
+            policy: None,
             tags: std::collections::BTreeMap::new(),
         };
         let batch = Batch::default()

@@ -1,6 +1,6 @@
 //! Images: listing, describing, getting, putting, deleting.
 
-use super::{Push, RegistryError, ask, invalid, own_registry, page, refuse, shapes, shelf};
+use super::{Push, RegistryError, ask, invalid, page, refuse, registry_of, shapes, shelf, within};
 use crate::{Ctx, Operation};
 use isolarium_model::Sha256Digest;
 use isolarium_model::ecr::{Image, ImageVersion, is_tag};
@@ -61,9 +61,8 @@ fn find(
     }
 }
 
-/// Checks that registry and repository exist and are the caller's.
-fn enter(ctx: &Ctx<'_>, registry_id: Option<&str>, repository: &str) -> Result<(), ApiError> {
-    own_registry(ctx, registry_id, repository)?;
+/// Checks that the repository exists.
+fn enter(ctx: &Ctx<'_>, repository: &str) -> Result<(), ApiError> {
     shelf(ctx)
         .repository(repository)
         .map_err(|error| refuse(ctx, repository, error))?;
@@ -76,13 +75,20 @@ impl Operation for shapes::BatchGetImageRequest {
     type Output = shapes::BatchGetImageResponse;
 
     fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
-        ask(ctx, "ecr:BatchGetImage", &self.repository_name)
+        ask(
+            ctx,
+            self.registry_id.as_deref(),
+            "ecr:BatchGetImage",
+            &self.repository_name,
+        )
     }
 
     fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
         let request = request.into_inner();
         let repository = &request.repository_name;
-        enter(ctx, request.registry_id.as_deref(), repository)?;
+        let caller = registry_of(ctx, request.registry_id.as_deref());
+        let ctx = &within(ctx, &caller);
+        enter(ctx, repository)?;
         let (mut images, mut failures) = (Vec::new(), Vec::new());
         for id in &request.image_ids {
             match find(ctx, repository, id)? {
@@ -116,13 +122,20 @@ impl Operation for shapes::BatchDeleteImageRequest {
     type Output = shapes::BatchDeleteImageResponse;
 
     fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
-        ask(ctx, "ecr:BatchDeleteImage", &self.repository_name)
+        ask(
+            ctx,
+            self.registry_id.as_deref(),
+            "ecr:BatchDeleteImage",
+            &self.repository_name,
+        )
     }
 
     fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
         let request = request.into_inner();
         let repository = &request.repository_name;
-        enter(ctx, request.registry_id.as_deref(), repository)?;
+        let caller = registry_of(ctx, request.registry_id.as_deref());
+        let ctx = &within(ctx, &caller);
+        enter(ctx, repository)?;
         let (mut image_ids, mut failures) = (Vec::new(), Vec::new());
         for id in &request.image_ids {
             let version = match find(ctx, repository, id)? {
@@ -166,13 +179,20 @@ impl Operation for shapes::ListImagesRequest {
     type Output = shapes::ListImagesResponse;
 
     fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
-        ask(ctx, "ecr:ListImages", &self.repository_name)
+        ask(
+            ctx,
+            self.registry_id.as_deref(),
+            "ecr:ListImages",
+            &self.repository_name,
+        )
     }
 
     fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
         let request = request.into_inner();
         let repository = &request.repository_name;
-        enter(ctx, request.registry_id.as_deref(), repository)?;
+        let caller = registry_of(ctx, request.registry_id.as_deref());
+        let ctx = &within(ctx, &caller);
+        enter(ctx, repository)?;
         let refused = |error| refuse(ctx, repository, error);
         let mut by_image = shelf(ctx).tags_by_image(repository).map_err(refused)?;
         let wanted = request.filter.and_then(|filter| filter.tag_status);
@@ -215,13 +235,20 @@ impl Operation for shapes::DescribeImagesRequest {
     type Output = shapes::DescribeImagesResponse;
 
     fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
-        ask(ctx, "ecr:DescribeImages", &self.repository_name)
+        ask(
+            ctx,
+            self.registry_id.as_deref(),
+            "ecr:DescribeImages",
+            &self.repository_name,
+        )
     }
 
     fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
         let request = request.into_inner();
         let repository = &request.repository_name;
-        enter(ctx, request.registry_id.as_deref(), repository)?;
+        let caller = registry_of(ctx, request.registry_id.as_deref());
+        let ctx = &within(ctx, &caller);
+        enter(ctx, repository)?;
         let refused = |error| refuse(ctx, repository, error);
         let by_image = shelf(ctx).tags_by_image(repository).map_err(refused)?;
         let detail = |image: Image| shapes::ImageDetail {
@@ -284,13 +311,14 @@ impl Operation for shapes::PutImageRequest {
     type Output = shapes::PutImageResponse;
 
     fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
-        ask(ctx, "ecr:PutImage", &self.repository_name)
+        ask(ctx, self.registry_id.as_deref(), "ecr:PutImage", &self.repository_name)
     }
 
     fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
         let request = request.into_inner();
         let repository = &request.repository_name;
-        own_registry(ctx, request.registry_id.as_deref(), repository)?;
+        let caller = registry_of(ctx, request.registry_id.as_deref());
+        let ctx = &within(ctx, &caller);
         if request.image_tag.as_ref().is_some_and(|tag| !is_tag(tag)) {
             return Err(invalid(
                 "Invalid parameter at 'imageTag' failed to satisfy constraint: 'malformed tag'",

@@ -1,6 +1,6 @@
 //! Layers: availability, upload in parts, download links.
 
-use super::{ask, invalid, own_registry, refuse, refuse_upload, shapes, shelf};
+use super::{ask, invalid, refuse, refuse_upload, registry_of, shapes, shelf, within};
 use crate::{Ctx, Operation};
 use isolarium_model::Sha256Digest;
 use isolarium_policy::{Granted, Question};
@@ -20,13 +20,19 @@ impl Operation for shapes::BatchCheckLayerAvailabilityRequest {
     type Output = shapes::BatchCheckLayerAvailabilityResponse;
 
     fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
-        ask(ctx, "ecr:BatchCheckLayerAvailability", &self.repository_name)
+        ask(
+            ctx,
+            self.registry_id.as_deref(),
+            "ecr:BatchCheckLayerAvailability",
+            &self.repository_name,
+        )
     }
 
     fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
         let request = request.into_inner();
         let repository = &request.repository_name;
-        own_registry(ctx, request.registry_id.as_deref(), repository)?;
+        let caller = registry_of(ctx, request.registry_id.as_deref());
+        let ctx = &within(ctx, &caller);
         let refused = |error| refuse(ctx, repository, error);
         shelf(ctx).repository(repository).map_err(refused)?;
         let (mut layers, mut failures) = (Vec::new(), Vec::new());
@@ -63,13 +69,19 @@ impl Operation for shapes::InitiateLayerUploadRequest {
     type Output = shapes::InitiateLayerUploadResponse;
 
     fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
-        ask(ctx, "ecr:InitiateLayerUpload", &self.repository_name)
+        ask(
+            ctx,
+            self.registry_id.as_deref(),
+            "ecr:InitiateLayerUpload",
+            &self.repository_name,
+        )
     }
 
     fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
         let request = request.into_inner();
         let repository = &request.repository_name;
-        own_registry(ctx, request.registry_id.as_deref(), repository)?;
+        let caller = registry_of(ctx, request.registry_id.as_deref());
+        let ctx = &within(ctx, &caller);
         shelf(ctx)
             .repository(repository)
             .map_err(|error| refuse(ctx, repository, error))?;
@@ -92,13 +104,19 @@ impl Operation for shapes::UploadLayerPartRequest {
     type Output = shapes::UploadLayerPartResponse;
 
     fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
-        ask(ctx, "ecr:UploadLayerPart", &self.repository_name)
+        ask(
+            ctx,
+            self.registry_id.as_deref(),
+            "ecr:UploadLayerPart",
+            &self.repository_name,
+        )
     }
 
     fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
         let request = request.into_inner();
         let repository = &request.repository_name;
-        own_registry(ctx, request.registry_id.as_deref(), repository)?;
+        let caller = registry_of(ctx, request.registry_id.as_deref());
+        let ctx = &within(ctx, &caller);
         let owner = upload_owner(&ctx.caller.scope, repository);
         let upload = ctx
             .registry
@@ -135,13 +153,19 @@ impl Operation for shapes::CompleteLayerUploadRequest {
     type Output = shapes::CompleteLayerUploadResponse;
 
     fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
-        ask(ctx, "ecr:CompleteLayerUpload", &self.repository_name)
+        ask(
+            ctx,
+            self.registry_id.as_deref(),
+            "ecr:CompleteLayerUpload",
+            &self.repository_name,
+        )
     }
 
     fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
         let request = request.into_inner();
         let repository = &request.repository_name;
-        own_registry(ctx, request.registry_id.as_deref(), repository)?;
+        let caller = registry_of(ctx, request.registry_id.as_deref());
+        let ctx = &within(ctx, &caller);
         let digest = request
             .layer_digests
             .first()
@@ -182,13 +206,19 @@ impl Operation for shapes::GetDownloadUrlForLayerRequest {
     type Output = shapes::GetDownloadUrlForLayerResponse;
 
     fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
-        ask(ctx, "ecr:GetDownloadUrlForLayer", &self.repository_name)
+        ask(
+            ctx,
+            self.registry_id.as_deref(),
+            "ecr:GetDownloadUrlForLayer",
+            &self.repository_name,
+        )
     }
 
     fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
         let request = request.into_inner();
         let repository = &request.repository_name;
-        own_registry(ctx, request.registry_id.as_deref(), repository)?;
+        let caller = registry_of(ctx, request.registry_id.as_deref());
+        let ctx = &within(ctx, &caller);
         let refused = |error| refuse(ctx, repository, error);
         shelf(ctx).repository(repository).map_err(refused)?;
         let digest: Sha256Digest = request

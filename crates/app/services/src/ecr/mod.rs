@@ -4,13 +4,14 @@
 mod image;
 mod layer;
 pub mod manifest;
+mod policy;
 pub mod registry;
 mod repository;
 pub mod resolve;
 pub mod token;
 
-use crate::Ctx;
 use crate::dispatch::{Handler, handler};
+use crate::{Caller, Ctx};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use isolarium_model::ecr::Repository;
@@ -20,6 +21,7 @@ use isolarium_wire::ApiError;
 use isolarium_wire::shapes::ecr as shapes;
 
 pub use layer::upload_owner;
+pub use policy::resource_side;
 pub use registry::{Push, Pushed, Registry, RegistryError, Shelf};
 pub use resolve::{ResolveError, ResolvedImage, resolve_image};
 pub use token::TokenKey;
@@ -32,15 +34,18 @@ pub fn handlers() -> Vec<Handler> {
         handler::<shapes::BatchGetImageRequest>(),
         handler::<shapes::CompleteLayerUploadRequest>(),
         handler::<shapes::CreateRepositoryRequest>(),
+        handler::<shapes::DeleteRepositoryPolicyRequest>(),
         handler::<shapes::DeleteRepositoryRequest>(),
         handler::<shapes::DescribeImagesRequest>(),
         handler::<shapes::DescribeRepositoriesRequest>(),
         handler::<shapes::GetAuthorizationTokenRequest>(),
         handler::<shapes::GetDownloadUrlForLayerRequest>(),
+        handler::<shapes::GetRepositoryPolicyRequest>(),
         handler::<shapes::InitiateLayerUploadRequest>(),
         handler::<shapes::ListImagesRequest>(),
         handler::<shapes::ListTagsForResourceRequest>(),
         handler::<shapes::PutImageRequest>(),
+        handler::<shapes::SetRepositoryPolicyRequest>(),
         handler::<shapes::TagResourceRequest>(),
         handler::<shapes::UntagResourceRequest>(),
         handler::<shapes::UploadLayerPartRequest>(),
@@ -57,8 +62,25 @@ fn shelf<'a>(ctx: &'a Ctx<'_>) -> Shelf<'a> {
     }
 }
 
-fn ask(ctx: &Ctx<'_>, action: &str, repository: &str) -> Vec<Question> {
-    vec![Question::on(action, &Repository::arn(&ctx.caller.scope, repository))]
+/// Asks about a repository of a registry, the caller's own unless named.
+fn ask(ctx: &Ctx<'_>, registry_id: Option<&str>, action: &str, repository: &str) -> Vec<Question> {
+    let scope = registry_of(ctx, registry_id).scope;
+    vec![Question::on(action, &Repository::arn(&scope, repository))]
+}
+
+/// The caller, speaking of the registry of another account where the request names one. Whether that account lets it in
+/// is asked like everything else: its repositories have policies.
+fn registry_of(ctx: &Ctx<'_>, registry_id: Option<&str>) -> Caller {
+    let mut caller = ctx.caller.clone();
+    if let Some(account) = registry_id.and_then(|id| id.parse().ok()) {
+        caller.scope.account = account;
+    }
+    caller
+}
+
+/// The same request, about the registry that `caller` speaks of.
+fn within<'a>(ctx: &Ctx<'a>, caller: &'a Caller) -> Ctx<'a> {
+    Ctx { caller, ..*ctx }
 }
 
 /// Another account's registry has no policy that lets the caller in, and so does not exist for it.

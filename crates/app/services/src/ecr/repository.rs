@@ -1,6 +1,6 @@
 //! Repositories, their tags, and the authorization token.
 
-use super::{ask, invalid, own_registry, page, refuse, shapes, shelf};
+use super::{ask, invalid, own_registry, page, refuse, registry_of, shapes, shelf, within};
 use crate::{Ctx, Operation};
 use isolarium_model::Arn;
 use isolarium_model::ecr::{Repository, is_repository_name};
@@ -14,16 +14,20 @@ impl Operation for shapes::CreateRepositoryRequest {
     type Output = shapes::CreateRepositoryResponse;
 
     fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
-        let question = Question::on(
+        let asked = ask(
+            ctx,
+            self.registry_id.as_deref(),
             "ecr:CreateRepository",
-            &Repository::arn(&ctx.caller.scope, &self.repository_name),
+            &self.repository_name,
         );
-        vec![with_tags(question, self.tags.iter().flatten())]
+        let tagged = |question| with_tags(question, self.tags.iter().flatten());
+        asked.into_iter().map(tagged).collect()
     }
 
     fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
         let request = request.into_inner();
-        own_registry(ctx, request.registry_id.as_deref(), &request.repository_name)?;
+        let caller = registry_of(ctx, request.registry_id.as_deref());
+        let ctx = &within(ctx, &caller);
         if !is_repository_name(&request.repository_name) {
             return Err(invalid(
                 "Invalid parameter at 'repositoryName' failed to satisfy constraint: 'must satisfy regular expression \
@@ -57,6 +61,7 @@ impl Operation for shapes::CreateRepositoryRequest {
                 .into_iter()
                 .map(|tag| (tag.key, tag.value))
                 .collect(),
+            policy: None,
         };
         shelf(ctx)
             .create(&repository)
@@ -93,13 +98,19 @@ impl Operation for shapes::DeleteRepositoryRequest {
     type Output = shapes::DeleteRepositoryResponse;
 
     fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
-        ask(ctx, "ecr:DeleteRepository", &self.repository_name)
+        ask(
+            ctx,
+            self.registry_id.as_deref(),
+            "ecr:DeleteRepository",
+            &self.repository_name,
+        )
     }
 
     fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
         let request = request.into_inner();
         let name = &request.repository_name;
-        own_registry(ctx, request.registry_id.as_deref(), name)?;
+        let caller = registry_of(ctx, request.registry_id.as_deref());
+        let ctx = &within(ctx, &caller);
         let gone = shelf(ctx)
             .delete(name, request.force == Some(true))
             .map_err(|error| refuse(ctx, name, error))?;
@@ -115,23 +126,18 @@ impl Operation for shapes::DescribeRepositoriesRequest {
     type Output = shapes::DescribeRepositoriesResponse;
 
     fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
+        let on = |name: &str| ask(ctx, self.registry_id.as_deref(), "ecr:DescribeRepositories", name);
         match &self.repository_names {
-            Some(names) => names
-                .iter()
-                .flat_map(|name| ask(ctx, "ecr:DescribeRepositories", name))
-                .collect(),
-            None => ask(ctx, "ecr:DescribeRepositories", "*"),
+            Some(names) => names.iter().flat_map(|name| on(name)).collect(),
+            None => on("*"),
         }
     }
 
     fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
         let request = request.into_inner();
         let names = request.repository_names.unwrap_or_default();
-        own_registry(
-            ctx,
-            request.registry_id.as_deref(),
-            names.first().map_or("*", |name| name),
-        )?;
+        let caller = registry_of(ctx, request.registry_id.as_deref());
+        let ctx = &within(ctx, &caller);
         if !names.is_empty() {
             let mut found = Vec::new();
             for name in names {

@@ -137,8 +137,8 @@ pub fn authority(ctx: &Ctx<'_>) -> Result<Authority, ApiError> {
     authority_of(ctx.store, ctx.caller, ctx.clock.now()).map_err(ApiError::internal)
 }
 
-/// Who owns the resource of a question and what the resource itself says. A role's trust speaks to `sts:AssumeRole`;
-/// everything else here has an owner and no policy of its own.
+/// Who owns the resource of a question and what the resource itself says. A role's trust speaks to `sts:AssumeRole`,
+/// repositories have policies, and everything else here has an owner and no policy of its own.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -146,6 +146,9 @@ pub fn resource_side(ctx: &Ctx<'_>, question: &Question) -> Result<ResourceSide,
     let Ok(arn) = question.resource.parse::<Arn>() else {
         return Ok(ResourceSide::default());
     };
+    if let Some(side) = crate::ecr::resource_side(ctx.store, question).map_err(ApiError::internal)? {
+        return Ok(side);
+    }
     let trusted = matches!(
         question.action.as_str(),
         "sts:AssumeRole" | "sts:SetSourceIdentity" | "sts:TagSession"

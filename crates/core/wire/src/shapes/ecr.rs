@@ -175,6 +175,34 @@ crate::shapes::structure! { CreateRepositoryResponse
     optional repository "repository",
 }
 
+/// `DeleteRepositoryPolicyRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeleteRepositoryPolicyRequest {
+    pub registry_id: Option<String>,
+    pub repository_name: String,
+}
+
+crate::shapes::structure! { DeleteRepositoryPolicyRequest
+    optional registry_id "registryId",
+    required repository_name "repositoryName",
+}
+
+/// `DeleteRepositoryPolicyResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeleteRepositoryPolicyResponse {
+    pub registry_id: Option<String>,
+    pub repository_name: Option<String>,
+    pub policy_text: Option<String>,
+}
+
+crate::shapes::structure! { DeleteRepositoryPolicyResponse
+    optional registry_id "registryId",
+    optional repository_name "repositoryName",
+    optional policy_text "policyText",
+}
+
 /// `DeleteRepositoryRequest`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -368,6 +396,34 @@ pub struct GetDownloadUrlForLayerResponse {
 crate::shapes::structure! { GetDownloadUrlForLayerResponse
     optional download_url "downloadUrl",
     optional layer_digest "layerDigest",
+}
+
+/// `GetRepositoryPolicyRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct GetRepositoryPolicyRequest {
+    pub registry_id: Option<String>,
+    pub repository_name: String,
+}
+
+crate::shapes::structure! { GetRepositoryPolicyRequest
+    optional registry_id "registryId",
+    required repository_name "repositoryName",
+}
+
+/// `GetRepositoryPolicyResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct GetRepositoryPolicyResponse {
+    pub registry_id: Option<String>,
+    pub repository_name: Option<String>,
+    pub policy_text: Option<String>,
+}
+
+crate::shapes::structure! { GetRepositoryPolicyResponse
+    optional registry_id "registryId",
+    optional repository_name "repositoryName",
+    optional policy_text "policyText",
 }
 
 /// `Image`.
@@ -786,6 +842,38 @@ crate::shapes::string_enum! {
     LimitExceeded = "LIMIT_EXCEEDED",
     ImageArchived = "IMAGE_ARCHIVED",
     ImageSizeExceeded = "IMAGE_SIZE_EXCEEDED",
+}
+
+/// `SetRepositoryPolicyRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct SetRepositoryPolicyRequest {
+    pub registry_id: Option<String>,
+    pub repository_name: String,
+    pub policy_text: String,
+    pub force: Option<bool>,
+}
+
+crate::shapes::structure! { SetRepositoryPolicyRequest
+    optional registry_id "registryId",
+    required repository_name "repositoryName",
+    required policy_text "policyText",
+    optional force "force",
+}
+
+/// `SetRepositoryPolicyResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct SetRepositoryPolicyResponse {
+    pub registry_id: Option<String>,
+    pub repository_name: Option<String>,
+    pub policy_text: Option<String>,
+}
+
+crate::shapes::structure! { SetRepositoryPolicyResponse
+    optional registry_id "registryId",
+    optional repository_name "repositoryName",
+    optional policy_text "policyText",
 }
 
 /// `Tag`.
