@@ -167,7 +167,7 @@ def test_denials_of_every_service_are_in_the_trail_with_their_decision(engine, b
     calls = {
         "sagemaker": (client("sagemaker").list_models, {}),
         "iam": (client("iam").list_users, {}),
-        "sts": (client("sts").assume_role, {"RoleArn": "arn:aws:iam::123456789012:role/conformance-execution", "RoleSessionName": "s"}),
+        "sts": (client("sts").assume_role, {"RoleArn": "arn:aws:iam::123456789012:role/conformance-execution", "RoleSessionName": "session"}),
         "logs": (client("logs").describe_log_groups, {}),
         "ecr": (client("ecr").describe_repositories, {}),
         "cloudtrail": (client("cloudtrail").lookup_events, {}),
@@ -268,7 +268,7 @@ def test_no_secret_is_in_the_audit_files(engine, bucket, role):
 
 def test_pushes_and_pulls_are_told(engine, image):
     pushed = {event["eventName"] for event, _ in events(engine, eventSource="ecr.amazonaws.com")}
-    assert {"PutImage", "InitiateLayerUpload", "UploadLayerPart"} <= pushed
+    assert {"PutImage", "InitiateLayerUpload", "BatchCheckLayerAvailability"} <= pushed
 
 
 def test_the_chain_is_whole_and_verify_says_where_it_breaks(engine, tmp_path):
