@@ -112,8 +112,12 @@ fn remedy(denial: &Explanation) -> String {
         Some(PolicyType::Session) => add("the policy that the session was made with"),
         Some(PolicyType::Organization) => add("the service control policies of the account"),
         Some(kind @ (PolicyType::Resource | PolicyType::Endpoint)) => {
-            let mut with = statement.clone();
-            with["Principal"] = serde_json::json!({"AWS": denial.principal});
+            let with = serde_json::json!({
+                "Effect": "Allow",
+                "Principal": {"AWS": denial.principal},
+                "Action": denial.action,
+                "Resource": denial.resource,
+            });
             let to = if kind == PolicyType::Endpoint {
                 "the VPC endpoint's policy"
             } else {
