@@ -13,10 +13,16 @@ use std::collections::BTreeSet;
 const ACCOUNT: &str = "123456789012";
 
 /// Operations that need no permission, with the reason.
-const NO_PERMISSION: &[(&str, &str)] = &[(
-    "sts:GetCallerIdentity",
-    "every authenticated caller may know who it is, even against an explicit deny (IAM-53)",
-)];
+const NO_PERMISSION: &[(&str, &str)] = &[
+    (
+        "sts:GetCallerIdentity",
+        "every authenticated caller may know who it is, even against an explicit deny (IAM-53)",
+    ),
+    (
+        "sts:GetSessionToken",
+        "policies cannot control authentication; the session has the user's own rights (IAM-53)",
+    ),
+];
 
 /// Where the product differs from the reference, with the reason.
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
