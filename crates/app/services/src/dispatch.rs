@@ -116,6 +116,7 @@ impl Default for Dispatch {
         let all = [
             crate::sagemaker::handlers(),
             crate::iam::handlers(),
+            crate::iam::simulate::handlers(),
             crate::sts::handlers(),
             crate::cloudtrail::handlers(),
             crate::ecr::handlers(),

@@ -91,16 +91,16 @@ fn narrowing(store: &dyn StateStore, session: &Session) -> Result<Option<Vec<Nam
 
 /// What a principal's own records say about it.
 #[derive(Default)]
-struct Held {
-    identity: Vec<NamedPolicy>,
-    boundary: Option<NamedPolicy>,
-    tags: BTreeMap<String, String>,
+pub(super) struct Held {
+    pub(super) identity: Vec<NamedPolicy>,
+    pub(super) boundary: Option<NamedPolicy>,
+    pub(super) tags: BTreeMap<String, String>,
 }
 
 /// How often the records of a principal are read again when one of them went away in between.
 const TRIES: usize = 4;
 
-fn held_by(store: &dyn StateStore, principal: &Principal) -> Result<Held, StoreError> {
+pub(super) fn held_by(store: &dyn StateStore, principal: &Principal) -> Result<Held, StoreError> {
     for _ in 0..TRIES {
         if let Some(held) = read(store, principal)? {
             return Ok(held);
@@ -178,7 +178,12 @@ fn read(store: &dyn StateStore, principal: &Principal) -> Result<Option<Held>, S
 }
 
 /// Adds the policies of one user, group or role; says whether all of them are there.
-fn add(store: &dyn StateStore, policies: &Policies, from: &str, to: &mut Vec<NamedPolicy>) -> Result<bool, StoreError> {
+pub(super) fn add(
+    store: &dyn StateStore,
+    policies: &Policies,
+    from: &str,
+    to: &mut Vec<NamedPolicy>,
+) -> Result<bool, StoreError> {
     for (name, text) in &policies.inline {
         to.push(named(&format!("{from}{name}"), text, DocumentKind::Identity));
     }

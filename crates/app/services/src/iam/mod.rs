@@ -20,6 +20,7 @@ pub mod operator;
 mod page;
 mod policy;
 mod role;
+pub(crate) mod simulate;
 mod tags;
 mod user;
 

@@ -38,7 +38,7 @@ impl<T> Page<T> {
 }
 
 /// Items per page: 1 to 1,000, 100 unless the caller says.
-fn page_size(max_items: Option<i64>) -> usize {
+pub(super) fn page_size(max_items: Option<i64>) -> usize {
     usize::try_from(max_items.unwrap_or(100)).unwrap_or(100).clamp(1, 1_000)
 }
 

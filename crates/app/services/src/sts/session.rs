@@ -5,8 +5,7 @@ use crate::context::{Caller, Session};
 use crate::iam::credentials::mint_session;
 use crate::{Ctx, Operation};
 use isolarium_model::Principal;
-use isolarium_policy::evaluate::decide;
-use isolarium_policy::{Granted, PolicyType, Question, Reason, ResourceSide};
+use isolarium_policy::{Granted, Question};
 use isolarium_wire::ApiError;
 use isolarium_wire::shapes::sts as shapes;
 use std::time::Duration;
@@ -49,7 +48,7 @@ impl Operation for shapes::GetSessionTokenRequest {
     const NAME: &'static str = "GetSessionToken";
     type Output = shapes::GetSessionTokenResponse;
 
-    /// None has to be allowed: users need no permission for this. What denies it is heard in `execute`.
+    /// None: policies cannot control authentication, and the session has no right that its user lacks (IAM-53).
     fn questions(&self, _: &Ctx<'_>) -> Vec<Question> {
         Vec::new()
     }
@@ -58,12 +57,6 @@ impl Operation for shapes::GetSessionTokenRequest {
         let request = request.into_inner();
         if ctx.caller.session.is_some() {
             return Err(access_denied("Cannot call GetSessionToken with session credentials"));
-        }
-        let question = Question::any("sts:GetSessionToken");
-        if let Err(denial) = decide(&crate::iam::authority(ctx)?, &question, &ResourceSide::default())
-            && denial.reason != Reason::Implicit(PolicyType::Identity)
-        {
-            return Err(crate::dispatch::denied("sts", &denial));
         }
         refuse_mfa(request.serial_number.as_ref(), request.token_code.as_ref())?;
         let root = matches!(ctx.caller.principal, Principal::Root { .. });

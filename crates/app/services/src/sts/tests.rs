@@ -465,14 +465,6 @@ fn a_session_token_is_its_user_without_iam_and_most_of_sts() {
         session_token(&lab, &user_caller(&lab, "powerless", None), None).is_ok(),
         "no permission is needed"
     );
-    let no = r#"{"Version":"2012-10-17","Statement":{"Effect":"Deny","Action":"sts:GetSessionToken","Resource":"*"}}"#;
-    let error = session_token(&lab, &user_caller(&lab, "denied", Some(no)), None).unwrap_err();
-    assert!(
-        error
-            .message
-            .contains("with an explicit deny in an identity-based policy"),
-        "{error}"
-    );
 }
 
 /// Proves: IAM-53

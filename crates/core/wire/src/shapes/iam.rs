@@ -174,6 +174,46 @@ crate::shapes::structure! { AttachedPolicy
     optional policy_arn "PolicyArn",
 }
 
+crate::shapes::string_enum! {
+    /// `AttachmentType`.
+    AttachmentType
+    User = "user",
+    Group = "group",
+    Role = "role",
+}
+
+/// `ContextEntry`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ContextEntry {
+    pub context_key_name: Option<String>,
+    pub context_key_values: Option<Vec<String>>,
+    pub context_key_type: Option<ContextKeyTypeEnum>,
+}
+
+crate::shapes::structure! { ContextEntry
+    optional context_key_name "ContextKeyName",
+    optional context_key_values "ContextKeyValues",
+    optional context_key_type "ContextKeyType",
+}
+
+crate::shapes::string_enum! {
+    /// `ContextKeyTypeEnum`.
+    ContextKeyTypeEnum
+    String = "string",
+    StringList = "stringList",
+    Numeric = "numeric",
+    NumericList = "numericList",
+    Boolean = "boolean",
+    BooleanList = "booleanList",
+    Ip = "ip",
+    IpList = "ipList",
+    Binary = "binary",
+    BinaryList = "binaryList",
+    Date = "date",
+    DateList = "dateList",
+}
+
 /// `CreateAccessKeyRequest`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -675,6 +715,50 @@ crate::shapes::string_enum! {
     AWSManagedPolicy = "AWSManagedPolicy",
 }
 
+/// `EvaluationResult`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct EvaluationResult {
+    pub eval_action_name: String,
+    pub eval_resource_name: Option<String>,
+    pub eval_decision: PolicyEvaluationDecisionType,
+    pub matched_statements: Option<Vec<Statement>>,
+    pub missing_context_values: Option<Vec<String>>,
+    pub organizations_decision_detail: Option<OrganizationsDecisionDetail>,
+    pub permissions_boundary_decision_detail: Option<PermissionsBoundaryDecisionDetail>,
+    pub eval_decision_details: Option<IndexMap<String, PolicyEvaluationDecisionType>>,
+    pub resource_specific_results: Option<Vec<ResourceSpecificResult>>,
+}
+
+impl EvaluationResult {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(eval_decision: PolicyEvaluationDecisionType) -> Self {
+        Self {
+            eval_action_name: Default::default(),
+            eval_resource_name: Default::default(),
+            eval_decision,
+            matched_statements: Default::default(),
+            missing_context_values: Default::default(),
+            organizations_decision_detail: Default::default(),
+            permissions_boundary_decision_detail: Default::default(),
+            eval_decision_details: Default::default(),
+            resource_specific_results: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { EvaluationResult
+    required eval_action_name "EvalActionName",
+    optional eval_resource_name "EvalResourceName",
+    required eval_decision "EvalDecision",
+    optional matched_statements "MatchedStatements",
+    optional missing_context_values "MissingContextValues",
+    optional organizations_decision_detail "OrganizationsDecisionDetail",
+    optional permissions_boundary_decision_detail "PermissionsBoundaryDecisionDetail",
+    optional eval_decision_details "EvalDecisionDetails",
+    optional resource_specific_results "ResourceSpecificResults",
+}
+
 /// `GetAccountAuthorizationDetailsRequest`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -747,6 +831,41 @@ pub struct GetAccountSummaryResponse {
 
 crate::shapes::structure! { GetAccountSummaryResponse
     optional summary_map "SummaryMap",
+}
+
+/// `GetContextKeysForCustomPolicyRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct GetContextKeysForCustomPolicyRequest {
+    pub policy_input_list: Vec<String>,
+}
+
+crate::shapes::structure! { GetContextKeysForCustomPolicyRequest
+    required policy_input_list "PolicyInputList",
+}
+
+/// `GetContextKeysForPolicyResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct GetContextKeysForPolicyResponse {
+    pub context_key_names: Option<Vec<String>>,
+}
+
+crate::shapes::structure! { GetContextKeysForPolicyResponse
+    optional context_key_names "ContextKeyNames",
+}
+
+/// `GetContextKeysForPrincipalPolicyRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct GetContextKeysForPrincipalPolicyRequest {
+    pub policy_source_arn: String,
+    pub policy_input_list: Option<Vec<String>>,
+}
+
+crate::shapes::structure! { GetContextKeysForPrincipalPolicyRequest
+    required policy_source_arn "PolicySourceArn",
+    optional policy_input_list "PolicyInputList",
 }
 
 /// `GetGroupPolicyRequest`.
@@ -1019,6 +1138,32 @@ crate::shapes::structure! { GroupDetail
     optional create_date "CreateDate",
     optional group_policy_list "GroupPolicyList",
     optional attached_managed_policies "AttachedManagedPolicies",
+}
+
+/// `InlinePolicyIdentifierType`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct InlinePolicyIdentifierType {
+    pub policy_name: String,
+    pub attachment_type: AttachmentType,
+    pub attachment_name: String,
+}
+
+impl InlinePolicyIdentifierType {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(attachment_type: AttachmentType) -> Self {
+        Self {
+            policy_name: Default::default(),
+            attachment_type,
+            attachment_name: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { InlinePolicyIdentifierType
+    required policy_name "PolicyName",
+    required attachment_type "AttachmentType",
+    required attachment_name "AttachmentName",
 }
 
 /// `InstanceProfile`.
@@ -1965,6 +2110,28 @@ crate::shapes::structure! { OpenIDConnectProviderListEntry
     optional arn "Arn",
 }
 
+/// `OrderedOrganizationPolicyType`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct OrderedOrganizationPolicyType {
+    pub service_control_policy_input_list: Option<Vec<String>>,
+}
+
+crate::shapes::structure! { OrderedOrganizationPolicyType
+    optional service_control_policy_input_list "ServiceControlPolicyInputList",
+}
+
+/// `OrganizationsDecisionDetail`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct OrganizationsDecisionDetail {
+    pub allowed_by_organizations: Option<bool>,
+}
+
+crate::shapes::structure! { OrganizationsDecisionDetail
+    optional allowed_by_organizations "AllowedByOrganizations",
+}
+
 /// `PasswordPolicy`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -1998,6 +2165,17 @@ crate::shapes::string_enum! {
     /// `PermissionsBoundaryAttachmentType`.
     PermissionsBoundaryAttachmentType
     PermissionsBoundaryPolicy = "PermissionsBoundaryPolicy",
+}
+
+/// `PermissionsBoundaryDecisionDetail`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct PermissionsBoundaryDecisionDetail {
+    pub allowed_by_permissions_boundary: Option<bool>,
+}
+
+crate::shapes::structure! { PermissionsBoundaryDecisionDetail
+    optional allowed_by_permissions_boundary "AllowedByPermissionsBoundary",
 }
 
 /// `Policy`.
@@ -2048,6 +2226,14 @@ crate::shapes::structure! { PolicyDetail
     optional policy_document "PolicyDocument",
 }
 
+crate::shapes::string_enum! {
+    /// `PolicyEvaluationDecisionType`.
+    PolicyEvaluationDecisionType
+    Allowed = "allowed",
+    ExplicitDeny = "explicitDeny",
+    ImplicitDeny = "implicitDeny",
+}
+
 /// `PolicyGroup`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -2059,6 +2245,32 @@ pub struct PolicyGroup {
 crate::shapes::structure! { PolicyGroup
     optional group_name "GroupName",
     optional group_id "GroupId",
+}
+
+/// `PolicyIdentifier`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct PolicyIdentifier {
+    pub policy_type: Option<PolicyIdentifierPolicyType>,
+    pub policy_arn: Option<String>,
+    pub inline_policy_identifier: Option<InlinePolicyIdentifierType>,
+}
+
+crate::shapes::structure! { PolicyIdentifier
+    optional policy_type "PolicyType",
+    optional policy_arn "PolicyArn",
+    optional inline_policy_identifier "InlinePolicyIdentifier",
+}
+
+crate::shapes::string_enum! {
+    /// `PolicyIdentifierPolicyType`.
+    PolicyIdentifierPolicyType
+    Inline = "inline",
+    AwsManaged = "aws-managed",
+    UserManaged = "user-managed",
+    PermissionBoundary = "permission-boundary",
+    Scp = "scp",
+    Rcp = "rcp",
 }
 
 /// `PolicyRole`.
@@ -2080,6 +2292,18 @@ crate::shapes::string_enum! {
     All = "All",
     Aws = "AWS",
     Local = "Local",
+}
+
+crate::shapes::string_enum! {
+    /// `PolicySourceType`.
+    PolicySourceType
+    User = "user",
+    Group = "group",
+    Role = "role",
+    AwsManaged = "aws-managed",
+    UserManaged = "user-managed",
+    Resource = "resource",
+    None = "none",
 }
 
 crate::shapes::string_enum! {
@@ -2118,6 +2342,19 @@ crate::shapes::structure! { PolicyVersion
     optional version_id "VersionId",
     optional is_default_version "IsDefaultVersion",
     optional create_date "CreateDate",
+}
+
+/// `Position`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct Position {
+    pub line: Option<i64>,
+    pub column: Option<i64>,
+}
+
+crate::shapes::structure! { Position
+    optional line "Line",
+    optional column "Column",
 }
 
 /// `PutGroupPolicyOutput`.
@@ -2250,6 +2487,41 @@ pub struct RemoveUserFromGroupRequest {
 crate::shapes::structure! { RemoveUserFromGroupRequest
     required group_name "GroupName",
     required user_name "UserName",
+}
+
+/// `ResourceSpecificResult`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ResourceSpecificResult {
+    pub eval_resource_name: String,
+    pub eval_resource_decision: PolicyEvaluationDecisionType,
+    pub matched_statements: Option<Vec<Statement>>,
+    pub missing_context_values: Option<Vec<String>>,
+    pub eval_decision_details: Option<IndexMap<String, PolicyEvaluationDecisionType>>,
+    pub permissions_boundary_decision_detail: Option<PermissionsBoundaryDecisionDetail>,
+}
+
+impl ResourceSpecificResult {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(eval_resource_decision: PolicyEvaluationDecisionType) -> Self {
+        Self {
+            eval_resource_name: Default::default(),
+            eval_resource_decision,
+            matched_statements: Default::default(),
+            missing_context_values: Default::default(),
+            eval_decision_details: Default::default(),
+            permissions_boundary_decision_detail: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { ResourceSpecificResult
+    required eval_resource_name "EvalResourceName",
+    required eval_resource_decision "EvalResourceDecision",
+    optional matched_statements "MatchedStatements",
+    optional missing_context_values "MissingContextValues",
+    optional eval_decision_details "EvalDecisionDetails",
+    optional permissions_boundary_decision_detail "PermissionsBoundaryDecisionDetail",
 }
 
 /// `Role`.
@@ -2501,6 +2773,89 @@ crate::shapes::structure! { SigningCertificate
     optional upload_date "UploadDate",
 }
 
+/// `SimulateCustomPolicyRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct SimulateCustomPolicyRequest {
+    pub policy_input_list: Vec<String>,
+    pub permissions_boundary_policy_input_list: Option<Vec<String>>,
+    pub ordered_organization_policy_input_list: Option<Vec<OrderedOrganizationPolicyType>>,
+    pub action_names: Vec<String>,
+    pub resource_arns: Option<Vec<String>>,
+    pub resource_policy: Option<String>,
+    pub resource_owner: Option<String>,
+    pub caller_arn: Option<String>,
+    pub context_entries: Option<Vec<ContextEntry>>,
+    pub resource_handling_option: Option<String>,
+    pub max_items: Option<i64>,
+    pub marker: Option<String>,
+}
+
+crate::shapes::structure! { SimulateCustomPolicyRequest
+    required policy_input_list "PolicyInputList",
+    optional permissions_boundary_policy_input_list "PermissionsBoundaryPolicyInputList",
+    optional ordered_organization_policy_input_list "OrderedOrganizationPolicyInputList",
+    required action_names "ActionNames",
+    optional resource_arns "ResourceArns",
+    optional resource_policy "ResourcePolicy",
+    optional resource_owner "ResourceOwner",
+    optional caller_arn "CallerArn",
+    optional context_entries "ContextEntries",
+    optional resource_handling_option "ResourceHandlingOption",
+    optional max_items "MaxItems",
+    optional marker "Marker",
+}
+
+/// `SimulatePolicyResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct SimulatePolicyResponse {
+    pub evaluation_results: Option<Vec<EvaluationResult>>,
+    pub is_truncated: Option<bool>,
+    pub marker: Option<String>,
+}
+
+crate::shapes::structure! { SimulatePolicyResponse
+    optional evaluation_results "EvaluationResults",
+    optional is_truncated "IsTruncated",
+    optional marker "Marker",
+}
+
+/// `SimulatePrincipalPolicyRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct SimulatePrincipalPolicyRequest {
+    pub policy_source_arn: String,
+    pub policy_input_list: Option<Vec<String>>,
+    pub permissions_boundary_policy_input_list: Option<Vec<String>>,
+    pub policy_exclusion_list: Option<Vec<PolicyIdentifier>>,
+    pub action_names: Vec<String>,
+    pub resource_arns: Option<Vec<String>>,
+    pub resource_policy: Option<String>,
+    pub resource_owner: Option<String>,
+    pub caller_arn: Option<String>,
+    pub context_entries: Option<Vec<ContextEntry>>,
+    pub resource_handling_option: Option<String>,
+    pub max_items: Option<i64>,
+    pub marker: Option<String>,
+}
+
+crate::shapes::structure! { SimulatePrincipalPolicyRequest
+    required policy_source_arn "PolicySourceArn",
+    optional policy_input_list "PolicyInputList",
+    optional permissions_boundary_policy_input_list "PermissionsBoundaryPolicyInputList",
+    optional policy_exclusion_list "PolicyExclusionList",
+    required action_names "ActionNames",
+    optional resource_arns "ResourceArns",
+    optional resource_policy "ResourcePolicy",
+    optional resource_owner "ResourceOwner",
+    optional caller_arn "CallerArn",
+    optional context_entries "ContextEntries",
+    optional resource_handling_option "ResourceHandlingOption",
+    optional max_items "MaxItems",
+    optional marker "Marker",
+}
+
 /// `SourceRoleTemplate`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -2512,6 +2867,23 @@ pub struct SourceRoleTemplate {
 crate::shapes::structure! { SourceRoleTemplate
     required template_arn "TemplateArn",
     required template_minor_version "TemplateMinorVersion",
+}
+
+/// `Statement`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct Statement {
+    pub source_policy_id: Option<String>,
+    pub source_policy_type: Option<PolicySourceType>,
+    pub start_position: Option<Position>,
+    pub end_position: Option<Position>,
+}
+
+crate::shapes::structure! { Statement
+    optional source_policy_id "SourcePolicyId",
+    optional source_policy_type "SourcePolicyType",
+    optional start_position "StartPosition",
+    optional end_position "EndPosition",
 }
 
 crate::shapes::string_enum! {
