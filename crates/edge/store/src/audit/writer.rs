@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 
 /// Events of one write at most, so that nobody waits for ever behind a busy queue.
 const GROUP: usize = 512;
+/// How long the event of a read waits for company: the thread that writes is woken some twenty times a second however many
+/// are read, and costs them nothing.
+const LINGER: Duration = Duration::from_millis(50);
 /// Pause after a failed write.
 pub(super) const RETRY: Duration = Duration::from_millis(500);
 
@@ -73,6 +76,8 @@ struct State {
     weight: usize,
     lost: Lost,
     down: Option<AuditDown>,
+    /// An answer waits for something in the queue.
+    urgent: bool,
     closing: bool,
     head: Head,
 }
@@ -96,6 +101,7 @@ impl Shared {
             weight: 0,
             lost: Lost::default(),
             down: None,
+            urgent: false,
             closing: false,
             head,
         };
@@ -155,9 +161,10 @@ impl Shared {
             weight,
             slot: slot.clone(),
         });
-        let first = state.queue.len() == 1;
+        let hurry = slot.is_some() && !std::mem::replace(&mut state.urgent, true);
+        let wake = hurry || matches!(state.queue.len(), 1 | GROUP);
         drop(state);
-        if first {
+        if wake {
             self.wake.notify_all();
         }
         match (slot, down) {
@@ -170,30 +177,38 @@ impl Shared {
     /// What to write next; `None` when everything is written and the trail is being closed.
     fn next(&self, backlog: &mut VecDeque<Item>) -> Option<Lost> {
         let mut state = self.lock();
-        let retry_at = Instant::now() + RETRY;
+        let begun = Instant::now();
+        // Since when something waits for company.
+        let mut lingers: Option<Instant> = None;
         loop {
             let waiting = state.down.is_some() && !state.closing;
-            if !waiting && (!state.queue.is_empty() || !backlog.is_empty() || state.lost != Lost::default()) {
-                break;
-            }
-            if state.closing {
+            let nothing = state.queue.is_empty() && backlog.is_empty() && state.lost == Lost::default();
+            let at_once = state.closing || state.urgent || !backlog.is_empty() || state.queue.len() >= GROUP;
+            let until = if nothing && state.closing {
                 return None;
-            }
-            let left = retry_at.saturating_duration_since(Instant::now());
-            if !waiting {
-                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
-            } else if left.is_zero() {
+            } else if waiting {
+                Some(begun + RETRY)
+            } else if nothing {
+                lingers = None;
+                None
+            } else if at_once {
                 break;
             } else {
-                state = self
-                    .wake
-                    .wait_timeout(state, left)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0;
-            }
+                Some(*lingers.get_or_insert_with(Instant::now) + LINGER)
+            };
+            state = match until.map(|until| until.saturating_duration_since(Instant::now())) {
+                None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => break,
+                Some(left) => {
+                    let woken = self.wake.wait_timeout(state, left);
+                    woken.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
         }
         let room = GROUP.saturating_sub(backlog.len()).min(state.queue.len());
         backlog.extend(state.queue.drain(..room));
+        // Those behind the group are still waited for.
+        state.urgent = state.queue.iter().any(|item| item.slot.is_some());
         Some(state.lost)
     }
 }
