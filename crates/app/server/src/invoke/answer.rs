@@ -108,8 +108,9 @@ fn parse(bytes: &[u8]) -> Result<Head, Malformed> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS];
     let mut response = httparse::Response::new(&mut fields);
     match response.parse(bytes) {
-        Ok(httparse::Status::Complete(_)) => {}
-        Ok(httparse::Status::Partial) => return Err(Malformed("its head does not end where it should")),
+        Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
+        // The parser takes a bare LF for a line end too: two of them would end the head before it ends.
+        Ok(_) => return Err(Malformed("its head does not end where it should")),
         Err(_) => return Err(Malformed("its head cannot be read")),
     }
     let status = response.code.and_then(|code| StatusCode::from_u16(code).ok());

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 /// Idle connections older than this are closed: common servers close theirs after some seconds, and a request that
 /// meets such a close cannot be repeated safely.
 const LONGEST_IDLE: Duration = Duration::from_secs(1);
-/// How often workloads without fresh connections are forgotten.
-const SWEEP: Duration = Duration::from_secs(10);
+/// How often those that grew too old are looked for while any are kept.
+const SWEEP: Duration = Duration::from_millis(500);
 
 /// Why a request was not answered.
 #[derive(Debug)]
@@ -41,7 +41,8 @@ struct Kept {
 #[derive(Default)]
 struct Idle {
     by_workload: HashMap<WorkloadId, Vec<Kept>>,
-    swept: Option<Instant>,
+    /// A task closes those that grow too old.
+    swept: bool,
 }
 
 /// All connections.
@@ -49,7 +50,7 @@ pub(super) struct Pool {
     dial: Arc<dyn Dial>,
     connect_timeout: Duration,
     kept: usize,
-    idle: Mutex<Idle>,
+    idle: Arc<Mutex<Idle>>,
 }
 
 impl Pool {
@@ -58,7 +59,7 @@ impl Pool {
             dial,
             connect_timeout,
             kept,
-            idle: Mutex::default(),
+            idle: Arc::default(),
         }
     }
 
@@ -79,26 +80,23 @@ impl Pool {
         }
     }
 
-    /// Keeps a connection for the next request if it may carry one.
+    /// Keeps a connection for the next request if it may carry one. To be called within a tokio runtime.
     pub fn give_back(&self, workload: &WorkloadId, connection: Connection) {
         if !connection.is_reusable() {
             return;
         }
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        if idle.swept.is_none_or(|swept| now.duration_since(swept) > SWEEP) {
-            idle.swept = Some(now);
-            idle.by_workload.retain(|_, kept| {
-                kept.retain(|one| now.duration_since(one.since) <= LONGEST_IDLE);
-                !kept.is_empty()
-            });
-        }
         let kept = match idle.by_workload.get_mut(workload) {
             Some(kept) => kept,
             None => idle.by_workload.entry(workload.clone()).or_default(),
         };
         if kept.len() < self.kept {
             kept.push(Kept { connection, since: now });
+        }
+        if !idle.swept {
+            idle.swept = true;
+            tokio::spawn(sweep(self.idle.clone()));
         }
     }
 
@@ -141,5 +139,23 @@ impl Pool {
             .map_err(ConnectError::Adopt)?;
         let stream = tokio::net::TcpStream::from_std(socket).map_err(ConnectError::Adopt)?;
         Ok(Connection::new(stream))
+    }
+}
+
+/// Closes connections that grew too old, until none is left. A socket keeps its network namespace alive: without this,
+/// that of a container that is gone, and with it its address, would stay until the next request to any container.
+async fn sweep(idle: Arc<Mutex<Idle>>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        idle.by_workload.retain(|_, kept| {
+            kept.retain(|one| now.duration_since(one.since) <= LONGEST_IDLE);
+            !kept.is_empty()
+        });
+        if idle.by_workload.is_empty() {
+            idle.swept = false;
+            return;
+        }
     }
 }

@@ -50,18 +50,25 @@ impl Rest {
             }
             // Gone when the stream has ended, however it did.
             let mut connection = self.connection.take()?;
-            match timeout_at(self.deadline, connection.piece()).await {
-                Ok(Ok(Some(data))) => {
+            // A container that always has something to say never makes its reader wait, and only a wait looks at the
+            // clock.
+            let read = if Instant::now() < self.deadline {
+                timeout_at(self.deadline, connection.piece()).await.ok()
+            } else {
+                None
+            };
+            match read {
+                Some(Ok(Some(data))) => {
                     self.connection = Some(connection);
                     self.waiting.extend(eventstream::payload_parts(&data));
                 }
-                Ok(Ok(None)) => self.pool.give_back(self.guard.workload(), connection),
-                Ok(Err(error)) => {
+                Some(Ok(None)) => self.pool.give_back(self.guard.workload(), connection),
+                Some(Err(error)) => {
                     tracing::info!(workload = %self.guard.workload(), %error, "a container broke off a streamed answer");
                     let text = "The container closed the connection before its answer was complete.";
                     return Some(eventstream::model_stream_error(text, "StreamBroken"));
                 }
-                Err(_late) => {
+                None => {
                     let text = "The streamed answer took longer than the endpoint allows.";
                     return Some(eventstream::model_stream_error(text, "ModelInvocationTimeExceeded"));
                 }

@@ -668,3 +668,60 @@ async fn an_answer_may_come_before_the_whole_request_was_taken() {
     let body = response.into_body().collect().await.unwrap().to_bytes();
     assert!(body.len() > 32 << 20, "all of it, in events");
 }
+
+/// A socket in a container's network namespace keeps that alive, and with it the container's address. No request follows
+/// here that could look after those kept.
+#[tokio::test]
+async fn a_kept_connection_is_closed_though_nobody_asks_again() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let bench = at(listener.local_addr().unwrap(), Seen::default());
+    let container = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = [0; 4096];
+        for _ in 0..2 {
+            assert!(stream.read(&mut request).await.unwrap() > 0);
+            stream.write_all(OK).await.unwrap();
+        }
+        stream.read(&mut request).await.unwrap()
+    });
+    for _ in 0..2 {
+        bench.proxy.call(&scope(), invocation(&[])).await.unwrap();
+    }
+    let closed = tokio::time::timeout(Duration::from_secs(30), container).await;
+    assert_eq!(closed.expect("still open").unwrap(), 0);
+    assert_eq!(bench.dial.dialled.load(Ordering::SeqCst), 1, "control: it was kept");
+    assert_eq!(bench.proxy.pool.has_quiet(), None);
+}
+
+/// The container has always something to say, and the caller takes its time.
+///
+/// Proves: SM-53
+#[tokio::test]
+async fn a_stream_without_a_pause_ends_at_its_time_limit_too() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let bench = at(listener.local_addr().unwrap(), Seen::default());
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        while stream.write_all(&[b'x'; 1 << 16]).await.is_ok() {}
+    });
+    let call = Invocation {
+        streamed: true,
+        ..invocation(&[])
+    };
+    let mut body = bench.proxy.call(&scope(), call).await.unwrap().into_body();
+    let read = async {
+        let mut last = Bytes::new();
+        while let Some(frame) = body.frame().await {
+            last = frame.unwrap().into_data().unwrap();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        last
+    };
+    let last = tokio::time::timeout(Duration::from_secs(30), read).await;
+    let last = events(&last.expect("it goes on"));
+    assert!(last[0].1.contains("ModelInvocationTimeExceeded"), "{last:?}");
+}
