@@ -802,3 +802,46 @@ fn a_shim_that_died_before_its_launch_is_replaced() {
         "a third shim was started for the second launch"
     );
 }
+
+/// The runtime is a script here, whose calls tell whether they were given a filter.
+///
+/// Proves: NI-23
+#[test]
+fn a_compiled_filter_is_used_with_the_runtime_that_compiled_it_alone() {
+    let lab = Lab::new();
+    let crun = lab.dir.path().join("crun");
+    let told = lab.dir.path().join("told");
+    let install = || {
+        let fresh = crun.with_extension("new");
+        let script = format!(
+            "#!/bin/sh\ngrep -c run.oci.seccomp_bpf_data config.json >>{}\nexec /usr/bin/crun \"$@\"\n",
+            told.display()
+        );
+        std::fs::write(&fresh, script).unwrap();
+        std::fs::set_permissions(&fresh, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        std::fs::rename(&fresh, &crun).unwrap();
+    };
+    install();
+    let runtime = LocalRuntime::open(LocalConfig {
+        oci: OciChoice::Path(crun.clone()),
+        ..lab.config.clone()
+    })
+    .unwrap();
+    let launch = || {
+        let spec = lab.spec("grep -q '^Seccomp:.2$' /proc/self/status && exit 5");
+        runtime
+            .launch(&spec, netns(&spec.workload), &mut |_, _| Ok(()))
+            .unwrap();
+        assert_eq!(lab.ended(&spec.workload).code, 5);
+        runtime.remove(&spec.workload).unwrap();
+    };
+    for _ in 0..2 {
+        launch();
+    }
+    assert_eq!(std::fs::read_to_string(&told).unwrap(), "0\n1\n");
+    install();
+    for _ in 0..2 {
+        launch();
+    }
+    assert_eq!(std::fs::read_to_string(&told).unwrap(), "0\n1\n0\n1\n");
+}

@@ -1,7 +1,7 @@
 //! Starting one container.
 
 use super::spare::Idle;
-use super::{LAUNCH_PATIENCE, LocalRuntime, lock, slots};
+use super::{LocalRuntime, lock, slots};
 use crate::executor::{ExecutorError, LaunchSpec};
 use crate::local::place::{absent_is_fine, host};
 use crate::local::record::{LaunchOutcome, Record, read_exit};
@@ -13,6 +13,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
+
+#[cfg(test)]
+mod tests;
 
 /// Puts the report's programs on the container's cgroup v2 directory, given with the group's id.
 pub type Attach<'a> = dyn FnMut(BorrowedFd<'_>, u64) -> io::Result<()> + 'a;
@@ -106,6 +109,7 @@ impl LocalRuntime {
             .map_err(|error| ExecutorError::Seal(format!("the report's programs could not be attached: {error}")))?;
         let slot = slots::take(&self.place.slots(), &spec.workload)
             .map_err(host("no range of ids is free for another container on this machine"))?;
+        let version = self.oci.version();
         let job = Job {
             spec: spec.clone(),
             data_dir: self.config.data_dir.clone(),
@@ -116,46 +120,68 @@ impl LocalRuntime {
             cgroups: self.cgroups.layout.clone(),
             cgroup_id,
             slot,
-            filter: self.filter.get().cloned(),
+            filter: lock(&self.filter)
+                .as_ref()
+                .filter(|(compiled_by, _)| Some(compiled_by) == version.as_ref())
+                .map(|(_, filter)| filter.clone()),
         };
         let program = self.program.current(&self.oci);
         let mut descriptors = vec![lock_file.as_fd(), netns, group.as_fd()];
         descriptors.extend(program.as_deref().map(AsFd::as_fd));
-        let control = self
+        let (control, shim) = self
             .give(&job, &descriptors)
             .map_err(host(format!("starting {}", self.config.self_exe.display())))?;
         drop(lock_file);
         let answer = control
-            .set_read_timeout(Some(LAUNCH_PATIENCE))
+            .set_read_timeout(Some(self.patience))
             .and_then(|()| channel::receive(&control));
         match answer {
             Ok((Reply::Started { filter }, _)) => {
-                if let Some(filter) = filter {
-                    let _known_already = self.filter.set(filter);
+                if let Some(known) = version.zip(filter) {
+                    *lock(&self.filter) = Some(known);
                 }
                 self.spare.refill(&self.config.self_exe);
                 Ok(())
             }
             Ok((Reply::Unstartable { reason }, _)) => Err(ExecutorError::Unstartable(reason)),
             Ok((Reply::Host { reason }, _)) => Err(ExecutorError::Host(reason)),
-            Err(error) => Err(ExecutorError::Host(format!(
-                "the container's shim did not answer: {error}"
-            ))),
+            Err(error) => {
+                // One that was only stopped would start the container when nobody expects it any more.
+                self.end_shim(shim);
+                Err(ExecutorError::Host(format!(
+                    "the container's shim did not answer: {error}"
+                )))
+            }
         }
     }
 
-    /// Gives the job to the shim that waits, or to a new one; returns the socket on which it answers.
-    fn give(&self, job: &Job, descriptors: &[BorrowedFd<'_>]) -> io::Result<UnixStream> {
-        let give = |idle: Idle| {
-            let given = channel::send(&idle.control, job, descriptors);
+    /// Gives the job to the shim that waits, or to a new one; returns the socket on which it answers, and its pid.
+    fn give(&self, job: &Job, descriptors: &[BorrowedFd<'_>]) -> io::Result<(UnixStream, u32)> {
+        let give = |mut idle: Idle| {
+            let given = idle
+                .control
+                .set_write_timeout(Some(self.patience))
+                .and_then(|()| channel::send(&idle.control, job, descriptors));
+            if given.is_err() {
+                // What it got of the job includes the lock.
+                let _gone_already = idle.child.kill();
+            }
+            let shim = idle.child.id();
             lock(&self.children).push(idle.child);
-            given.map(|()| idle.control)
+            given.map(|()| (idle.control, shim))
         };
         // Somebody may have killed the one that waited: a job that could not be given started nothing.
         if let Some(given) = self.spare.take().and_then(|idle| give(idle).ok()) {
             return Ok(given);
         }
         give(Idle::start(&self.config.self_exe)?)
+    }
+
+    /// Kills a shim of this process that has not been reaped.
+    fn end_shim(&self, pid: u32) {
+        if let Some(shim) = lock(&self.children).iter_mut().find(|shim| shim.id() == pid) {
+            let _gone_already = shim.kill();
+        }
     }
 
     /// Leaves nothing of a failed launch but a record of why.

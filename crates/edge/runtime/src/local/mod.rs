@@ -23,7 +23,7 @@ use crate::log;
 use crate::sys;
 use cgroup::Cgroups;
 use isolarium_model::{Timestamp, WorkloadId};
-use oci::{OciProgram, SealedProgram};
+use oci::{Identity, OciProgram, SealedProgram};
 use place::{Place, absent_is_fine, host, unfinished};
 use record::{LaunchOutcome, Process, Record, read_exit, write_exit};
 use rustix::fs::inotify;
@@ -36,7 +36,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 use std::process::Child;
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// How long killed processes and their shim may take to go.
@@ -106,8 +106,11 @@ pub struct LocalRuntime {
     place: Place,
     oci: OciProgram,
     program: SealedProgram,
-    /// The compiled system call filter, once a container was started with it.
-    filter: OnceLock<String>,
+    /// The compiled system call filter, once a container was started with it, and the program that compiled it: the next
+    /// version's may know more system calls, or compile them better.
+    filter: Mutex<Option<(Identity, String)>>,
+    /// [`LAUNCH_PATIENCE`].
+    patience: Duration,
     spare: Spare,
     cgroups: Cgroups,
     watch: OwnedFd,
@@ -192,7 +195,8 @@ impl LocalRuntime {
             place,
             oci,
             program: SealedProgram::default(),
-            filter: OnceLock::new(),
+            filter: Mutex::default(),
+            patience: LAUNCH_PATIENCE,
             spare: Spare::default(),
             cgroups,
             watch,

@@ -6,13 +6,16 @@ use crate::sys::proc_path;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
+
+#[cfg(test)]
+mod tests;
 
 /// Where runtimes are looked for: distributions differ, and the privileged process trusts no PATH.
 const FOLDERS: [&str; 4] = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"];
@@ -79,6 +82,11 @@ impl OciProgram {
         (self.dialect == Dialect::Crun).then(|| (state.join(id).join("seccomp.bpf"), "run.oci.seccomp_bpf_data"))
     }
 
+    /// The version of the program that is on disk now.
+    pub fn version(&self) -> Option<Identity> {
+        fs::metadata(&self.path).ok().as_ref().map(identity)
+    }
+
     fn at(path: &Path) -> Self {
         let crun = path.file_name().is_some_and(|name| name == "crun");
         Self {
@@ -94,11 +102,15 @@ impl OciProgram {
 pub struct SealedProgram(Mutex<Option<(Identity, Arc<OwnedFd>)>>);
 
 /// What tells one version of a file from the next: device, inode, length, and when content or attributes last changed.
-type Identity = (u64, u64, u64, i64, i64);
+pub type Identity = (u64, u64, u64, i64, i64);
+
+fn identity(found: &fs::Metadata) -> Identity {
+    (found.dev(), found.ino(), found.len(), found.ctime(), found.ctime_nsec())
+}
 
 impl SealedProgram {
-    /// A copy of the program as it is on disk now; `None` where the runtime has no use for one or the kernel makes
-    /// none, which only takes longer.
+    /// A copy of the program as it is on disk now; `None` where the runtime has no use for one or none can be made, which
+    /// only takes longer.
     pub fn current(&self, oci: &OciProgram) -> Option<Arc<OwnedFd>> {
         if oci.dialect != Dialect::Crun {
             return None;
@@ -106,15 +118,17 @@ impl SealedProgram {
         let mut kept = lock(&self.0);
         let made = (|| {
             let mut file = fs::File::open(&oci.path)?;
-            let found = file.metadata()?;
-            let identity = (found.dev(), found.ino(), found.len(), found.ctime(), found.ctime_nsec());
+            let found = identity(&file.metadata()?);
             if let Some((known, copy)) = kept.as_ref()
-                && *known == identity
+                && *known == found
             {
                 return Ok(Arc::clone(copy));
             }
             let copy = Arc::new(sealed_copy(&mut file)?);
-            *kept = Some((identity, Arc::clone(&copy)));
+            if identity(&file.metadata()?) != found {
+                return Err(io::Error::other("it changes while it is copied"));
+            }
+            *kept = Some((found, Arc::clone(&copy)));
             Ok(copy)
         })();
         made.map_err(|error: io::Error| {
@@ -132,6 +146,13 @@ fn sealed_copy(file: &mut fs::File) -> io::Result<OwnedFd> {
         other => other?,
     };
     let mut memory = fs::File::from(memory);
+    // A script of this name would be opened a second time by its interpreter, when the descriptor is gone.
+    let mut magic = [0; 4];
+    file.read_exact(&mut magic)?;
+    if magic != *b"\x7fELF" {
+        return Err(io::Error::other("it is no ELF program"));
+    }
+    memory.write_all(&magic)?;
     io::copy(file, &mut memory)?;
     // The program must never run in a form that somebody could write to: opened for reading alone, and sealed.
     fcntl_add_seals(

@@ -48,6 +48,12 @@ impl Spare {
         lock(&self.0).take()
     }
 
+    /// The pid of the waiting shim.
+    #[cfg(test)]
+    pub fn pid(&self) -> Option<u32> {
+        lock(&self.0).as_ref().map(|idle| idle.child.id())
+    }
+
     /// Starts the next one unless one waits. Without it the next launch only takes longer.
     pub fn refill(&self, program: &Path) {
         let mut spare = lock(&self.0);

@@ -148,7 +148,10 @@ pub fn user_namespace(uid_map: &str, gid_map: &str) -> io::Result<OwnedFd> {
     // SAFETY: the child is ours and not yet waited for, so the number cannot be another's.
     unsafe {
         libc::kill(pid, libc::SIGKILL);
-        libc::waitpid(pid, std::ptr::null_mut(), 0);
+        // Its stack must not be freed before it is gone: an interrupted wait is repeated.
+        while libc::waitpid(pid, std::ptr::null_mut(), 0) == -1
+            && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+        {}
     }
     made
 }
