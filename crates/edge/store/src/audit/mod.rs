@@ -36,7 +36,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use writer::{Medium, Shared, Writer, keep_synced};
+use writer::{Medium, Record, Shared, Writer, keep_synced};
 
 /// How the trail is kept.
 #[derive(Clone, Copy, Debug)]
@@ -144,7 +144,7 @@ impl AuditTrail {
                 clock.now(),
                 Some(details.map_err(AuditError::Encode)?),
             );
-            writer.write(std::iter::once(&event)).1?;
+            writer.write(std::iter::once(&Record::of(event)?)).1?;
         }
         shared.at_head(writer.head.clone());
         let thread = |name: &str, run: Box<dyn FnOnce() + Send>| {

@@ -4,7 +4,9 @@ use super::chain::{self, Head, append_to, failed, file_path, sync};
 use super::event::AuditEvent;
 use super::receipt::{AuditDown, Receipt, Slot};
 use super::{AuditError, AuditSettings};
+use isolarium_model::Timestamp;
 use isolarium_model::time::Clock;
+use serde_json::value::RawValue;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -57,8 +59,26 @@ impl Medium for File {
     }
 }
 
+/// An event as its line will hold it. Whoever submits an event brings it into this form: that costs the submitting thread
+/// what it would cost the writing one, and a single thread neither becomes the bottleneck nor frees what others allocated.
+pub(super) struct Record {
+    at: Timestamp,
+    text: Vec<u8>,
+    engine: Option<Box<RawValue>>,
+}
+
+impl Record {
+    pub(super) fn of(event: AuditEvent) -> Result<Self, AuditError> {
+        Ok(Self {
+            at: event.at,
+            text: serde_json::to_vec(&event).map_err(AuditError::Encode)?,
+            engine: event.engine,
+        })
+    }
+}
+
 struct Item {
-    event: Box<AuditEvent>,
+    record: Record,
     weight: usize,
     slot: Option<Arc<Slot>>,
 }
@@ -141,6 +161,15 @@ impl Shared {
     /// change does, so that requests alone hold what is above, and while nothing can be written it is dropped and counted.
     pub(super) fn submit(&self, event: AuditEvent, keep: Keep) -> Receipt {
         let weight = event.weight();
+        let record = match Record::of(event) {
+            Ok(record) => record,
+            // Every type in an event has a JSON form; should one lose it, what it would tell of is not acknowledged.
+            Err(error) => {
+                tracing::error!(%error, "an audit event has no JSON form");
+                let cause = error.to_string().into();
+                return Receipt::known(Err(AuditDown { cause }));
+            }
+        };
         let mut state = self.lock();
         let full = state.weight.saturating_add(weight) > self.settings.queue_bytes;
         let down = state.down.clone();
@@ -157,7 +186,7 @@ impl Shared {
         let slot = (down.is_none() && (keep != Keep::Later || full)).then(Arc::<Slot>::default);
         state.weight = state.weight.saturating_add(weight);
         state.queue.push_back(Item {
-            event: Box::new(event),
+            record,
             weight,
             slot: slot.clone(),
         });
@@ -235,7 +264,7 @@ impl Writer {
             let told = self.tell_lost(lost);
             let lost_told = told.is_ok();
             let (written, outcome) = match told {
-                Ok(()) => self.write(backlog.iter().map(|item| item.event.as_ref())),
+                Ok(()) => self.write(backlog.iter().map(|item| &item.record)),
                 Err(error) => (0, Err(error)),
             };
             let shared = Arc::clone(&self.shared);
@@ -283,17 +312,14 @@ impl Writer {
         }
         let details = serde_json::value::to_raw_value(&lost).map_err(AuditError::Encode)?;
         let event = AuditEvent::of_trail("EventsLost", self.clock.now(), Some(details));
-        self.write(std::iter::once(&event)).1
+        self.write(std::iter::once(&Record::of(event)?)).1
     }
 
-    /// Writes events; how many of them the kernel has.
-    pub(super) fn write<'e>(
-        &mut self,
-        events: impl Iterator<Item = &'e AuditEvent>,
-    ) -> (usize, Result<(), AuditError>) {
+    /// Writes records; how many of them the kernel has.
+    pub(super) fn write<'e>(&mut self, records: impl Iterator<Item = &'e Record>) -> (usize, Result<(), AuditError>) {
         let mut buffer = Vec::with_capacity(4096);
         let (mut head, mut kept, mut waiting) = (self.head.clone(), 0, 0);
-        for event in events {
+        for record in records {
             if self.size.saturating_add(length(&buffer)) >= self.shared.settings.file_bytes {
                 if let Err(error) = self.flush(&mut buffer, &head) {
                     return (kept, Err(error));
@@ -303,19 +329,12 @@ impl Writer {
                     return (kept, Err(error));
                 }
             }
-            match serialised(event) {
-                Ok((text, engine)) => {
-                    let hash = chain::write_line(&mut buffer, &head, event.at, &text, engine);
-                    head = Head {
-                        events: head.events.saturating_add(1),
-                        hash,
-                    };
-                }
-                // Every type in an event has a JSON form; one event without it must not stop all others.
-                Err(error) => {
-                    tracing::error!(%error, request_id = %event.request_id, "an audit event has no JSON form")
-                }
-            }
+            let engine = record.engine.as_ref().map(|engine| engine.get().as_bytes());
+            let hash = chain::write_line(&mut buffer, &head, record.at, &record.text, engine);
+            head = Head {
+                events: head.events.saturating_add(1),
+                hash,
+            };
             waiting += 1;
         }
         match self.flush(&mut buffer, &head) {
@@ -361,14 +380,6 @@ impl Writer {
         (self.file, self.path, self.size) = (file, path, 0);
         Ok(())
     }
-}
-
-/// The JSON of an event and of the engine's part.
-fn serialised(event: &AuditEvent) -> Result<(Vec<u8>, Option<&[u8]>), serde_json::Error> {
-    Ok((
-        serde_json::to_vec(event)?,
-        event.engine.as_ref().map(|engine| engine.get().as_bytes()),
-    ))
 }
 
 fn length(buffer: &[u8]) -> u64 {
