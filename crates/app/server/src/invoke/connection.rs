@@ -133,25 +133,27 @@ impl Connection {
     /// # Errors
     /// When the body does not end as its head promised.
     pub async fn piece(&mut self) -> Result<Option<Bytes>, Broken> {
-        poll_fn(|cx| {
-            loop {
-                match self.framing.next(&mut self.arrived)? {
-                    Piece::Data(data) => return Poll::Ready(Ok(Some(data))),
-                    Piece::End => return Poll::Ready(Ok(None)),
-                    Piece::More => {}
-                }
-                // A container may answer while it still reads.
-                self.send(cx);
-                match self.receive(cx, self.framing.expected().clamp(ROOM, MOST_ROOM)) {
-                    Poll::Ready(Ok(0)) if self.framing == Framing::UntilClose => return Poll::Ready(Ok(None)),
-                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(Broken::Closed)),
-                    Poll::Ready(Ok(_)) => {}
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
-                    Poll::Pending => return Poll::Pending,
-                }
+        poll_fn(|cx| self.poll_piece(cx)).await
+    }
+
+    /// As [`piece`](Self::piece), for readers that lend the connection to nobody while they wait.
+    pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Broken>> {
+        loop {
+            match self.framing.next(&mut self.arrived)? {
+                Piece::Data(data) => return Poll::Ready(Ok(Some(data))),
+                Piece::End => return Poll::Ready(Ok(None)),
+                Piece::More => {}
             }
-        })
-        .await
+            // A container may answer while it still reads.
+            self.send(cx);
+            match self.receive(cx, self.framing.expected().clamp(ROOM, MOST_ROOM)) {
+                Poll::Ready(Ok(0)) if self.framing == Framing::UntilClose => return Poll::Ready(Ok(None)),
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(Broken::Closed)),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
     }
 
     /// Sends what the kernel takes now.

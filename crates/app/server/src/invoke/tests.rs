@@ -725,3 +725,28 @@ async fn a_stream_without_a_pause_ends_at_its_time_limit_too() {
     let last = events(&last.expect("it goes on"));
     assert!(last[0].1.contains("ModelInvocationTimeExceeded"), "{last:?}");
 }
+
+/// Proves: SM-53
+#[tokio::test]
+async fn a_caller_that_stops_reading_holds_no_container_beyond_the_time_limit() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let bench = at(listener.local_addr().unwrap(), Seen::default());
+    let container = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        while stream.write_all(&[b'x'; 1 << 16]).await.is_ok() {}
+    });
+    let call = Invocation {
+        streamed: true,
+        ..invocation(&[])
+    };
+    let mut body = bench.proxy.call(&scope(), call).await.unwrap().into_body();
+    let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!(events(&first)[0].0, "PayloadPart", "control: it streams");
+    let closed = tokio::time::timeout(Duration::from_secs(30), container).await;
+    closed.expect("still held").unwrap();
+    let all = events(&body.collect().await.unwrap().to_bytes());
+    assert!(all.last().unwrap().1.contains("ModelInvocationTimeExceeded"), "{all:?}");
+}
