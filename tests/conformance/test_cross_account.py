@@ -132,6 +132,15 @@ def test_a_repository_lets_another_account_pull_by_its_policy(engine, home, othe
         assert pulled(allowed) == 200
     error = refused("AccessDeniedException", powerless.batch_get_image, **wanted)
     assert "because no identity-based policy allows" in str(error) and pulled(powerless) in (401, 403)
+    # Tags of a repository are read where its policy says so.
+    refused("AccessDeniedException", theirs.list_tags_for_resource, resourceArn=arn)
+    refused("AccessDeniedException", theirs.tag_resource, resourceArn=arn, tags=[{"Key": "k", "Value": "v"}])
+    mine.tag_resource(resourceArn=arn, tags=[{"Key": "k", "Value": "mine"}])
+    told = policy({"Effect": "Allow", "Principal": {"AWS": THEIRS}, "Action": "ecr:ListTagsForResource"}, *json.loads(text)["Statement"])
+    mine.set_repository_policy(repositoryName=name, policyText=told)
+    assert theirs.list_tags_for_resource(resourceArn=arn)["tags"] == [{"Key": "k", "Value": "mine"}]
+    refused("AccessDeniedException", theirs.untag_resource, resourceArn=arn, tagKeys=["k"])
+    refused("AccessDeniedException", powerless.list_tags_for_resource, resourceArn=arn)
     # Reading is all that was given.
     refused("AccessDeniedException", theirs.put_image, registryId=ACCOUNT, repositoryName=name, imageManifest=manifest, imageTag="2")
     refused("AccessDeniedException", theirs.set_repository_policy, registryId=ACCOUNT, repositoryName=name, policyText=text)

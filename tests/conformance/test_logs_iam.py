@@ -132,6 +132,25 @@ def test_streams_are_ordered_and_filtered_over_pages(logs, group):
     assert len(found()) == 20
 
 
+def test_resource_policies_are_kept_listed_and_limited(logs, name):
+    """Proves: IAM-66"""
+    document = policy(allow("logs:PutLogEvents") | {"Principal": {"Service": "delivery.logs.amazonaws.com"}})
+    names = sorted(f"{name}-{n}" for n in range(10))
+    for each in names:
+        kept = logs.put_resource_policy(policyName=each, policyDocument=document)["resourcePolicy"]
+        assert kept["policyName"] == each and kept["policyDocument"] == document
+    refused("LimitExceededException", logs.put_resource_policy, policyName=f"{name}-more", policyDocument=document)
+    logs.put_resource_policy(policyName=names[0], policyDocument=document)
+    pages = logs.get_paginator("describe_resource_policies").paginate(PaginationConfig={"PageSize": 3})
+    assert [each["policyName"] for page in pages for each in page["resourcePolicies"]] == names
+    for each in names:
+        logs.delete_resource_policy(policyName=each)
+    refused("ResourceNotFoundException", logs.delete_resource_policy, policyName=names[0])
+    assert logs.describe_resource_policies()["resourcePolicies"] == []
+    for broken in ("no", policy(allow("logs:PutLogEvents"))):
+        refused("InvalidParameterException", logs.put_resource_policy, policyName=name, policyDocument=broken)
+
+
 def test_users_get_what_their_inline_policy_says(engine, iam, group):
     """Proves: IAM-20, IAM-26, IAM-60, IAM-64"""
     user = group.removeprefix("/test/")[:64]

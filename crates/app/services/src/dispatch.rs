@@ -60,12 +60,12 @@ pub fn grant<Op>(service: &str, request: Op, questions: &[Question], ctx: &Ctx<'
     let questions = tagged(questions, ctx)?;
     let failed = RefCell::new(None);
     let side = |question: &Question| {
-        crate::iam::resource_side(ctx, question).unwrap_or_else(|error| {
-            failed.replace(Some(error));
+        crate::iam::resource_side(ctx.store, &ctx.caller.principal, question).unwrap_or_else(|error| {
+            failed.replace(Some(ApiError::internal(error)));
             // A policy that cannot be read denies, whatever else allows.
             let unreadable = NamedPolicy::parse("unread policy", "", DocumentKind::Resource);
             ResourceSide {
-                policy: Some(unreadable),
+                policies: vec![unreadable],
                 ..ResourceSide::default()
             }
         })

@@ -1,6 +1,7 @@
 //! Records of CloudWatch Logs: groups, streams and events.
 
-use crate::{Arn, Scope, Timestamp};
+use crate::record::Facets;
+use crate::{Arn, Key, Record, Scope, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -68,4 +69,37 @@ pub struct LogStream {
 pub struct LogEvent {
     pub timestamp: Timestamp,
     pub message: String,
+}
+
+/// What AWS's services may write into the log groups of an account and region, as JSON text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourcePolicy {
+    pub document: String,
+    pub updated: Timestamp,
+}
+
+/// All resource policies of an account and region by name. One record, so that their number has a limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourcePolicies {
+    pub policies: BTreeMap<String, ResourcePolicy>,
+}
+
+impl ResourcePolicies {
+    /// The one key in its account and region.
+    pub fn key(scope: &Scope) -> Key {
+        Key::exact(scope, "account")
+    }
+}
+
+impl Record for ResourcePolicies {
+    const KIND: &'static str = "logs.resource-policies";
+    fn facets(&self) -> Facets {
+        let times = || self.policies.values().map(|policy| policy.updated);
+        Facets {
+            display_name: String::new(),
+            created: times().min().unwrap_or(Timestamp(0)),
+            modified: times().max().unwrap_or(Timestamp(0)),
+            status: String::new(),
+        }
+    }
 }

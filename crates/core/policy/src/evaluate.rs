@@ -7,12 +7,12 @@ use crate::principal::{AccountMeans, Named};
 use crate::question::{Authority, Question};
 use isolarium_model::{AccountId, Principal};
 
-/// What the resource itself says: its owner and, where it has one, its own policy.
+/// What the resource itself says: its owner and its own policies, of which most resources have one at most.
 #[derive(Clone, Debug, Default)]
 pub struct ResourceSide {
     /// The account that owns the resource; `None` means the caller's own.
     pub owner: Option<AccountId>,
-    pub policy: Option<NamedPolicy>,
+    pub policies: Vec<NamedPolicy>,
     /// A role's trust: its policy must allow in every case, the same account included (IAM-50).
     pub trust: bool,
 }
@@ -137,7 +137,7 @@ pub fn evaluate(authority: &Authority, question: &Question, side: &ResourceSide)
         organization: levels
             .map(|level| asked.hear(PolicyType::Organization, everybody, level))
             .collect(),
-        resource: asked.hear(resource_type, everybody, &side.policy),
+        resource: asked.hear(resource_type, everybody, &side.policies),
         identity: asked.hear(PolicyType::Identity, everybody, &authority.identity),
         boundary: asked.hear(PolicyType::Boundary, everybody, &authority.boundary),
         session: asked.hear(PolicyType::Session, everybody, authority.session.iter().flatten()),
@@ -163,7 +163,7 @@ pub fn evaluate(authority: &Authority, question: &Question, side: &ResourceSide)
 impl ResourceSide {
     fn is_trust(&self) -> bool {
         let of_trust = |policy: &NamedPolicy| policy.policy.kind == DocumentKind::Trust;
-        self.trust || self.policy.as_ref().is_some_and(of_trust)
+        self.trust || self.policies.iter().any(of_trust)
     }
 }
 

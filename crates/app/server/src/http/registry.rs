@@ -68,7 +68,7 @@ impl Permit for ByPolicy {
                 failed.replace(Some(error));
                 // A policy that cannot be read denies, whatever else allows.
                 ResourceSide {
-                    policy: Some(NamedPolicy::parse("unread policy", "", DocumentKind::Resource)),
+                    policies: vec![NamedPolicy::parse("unread policy", "", DocumentKind::Resource)],
                     ..ResourceSide::default()
                 }
             }

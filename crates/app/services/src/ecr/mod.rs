@@ -83,16 +83,6 @@ fn within<'a>(ctx: &Ctx<'a>, caller: &'a Caller) -> Ctx<'a> {
     Ctx { caller, ..*ctx }
 }
 
-/// Another account's registry has no policy that lets the caller in, and so does not exist for it.
-fn own_registry(ctx: &Ctx<'_>, registry_id: Option<&str>, repository: &str) -> Result<(), ApiError> {
-    let own = registry_id.is_none_or(|id| id == ctx.caller.scope.account.as_str());
-    if own {
-        Ok(())
-    } else {
-        Err(no_repository(repository, registry_id.unwrap_or_default()))
-    }
-}
-
 fn no_repository(repository: &str, registry_id: &str) -> ApiError {
     ApiError::client(
         "RepositoryNotFoundException",

@@ -1,10 +1,11 @@
 //! Policies of repositories: what another account may do in them (IAM-23, IAM-67).
 
 use super::{ask, invalid, refuse, registry_of, shapes, shelf, within};
+use crate::iam::derived;
 use crate::{Ctx, Operation};
 use isolarium_model::ecr::Repository;
 use isolarium_model::{Arn, Scope};
-use isolarium_policy::{Document, DocumentKind, Granted, NamedPolicy, Question, ResourceSide};
+use isolarium_policy::{Document, DocumentKind, Granted, Question, ResourceSide};
 use isolarium_store::{StateStore, StoreError};
 use isolarium_wire::ApiError;
 
@@ -27,15 +28,16 @@ pub fn resource_side(store: &dyn StateStore, question: &Question) -> Result<Opti
     let stored = store.shared::<Repository>(&Repository::key(&scope, name))?;
     let text = stored.as_ref().and_then(|stored| stored.record.policy.as_deref());
     let policy = text.map(|text| {
-        NamedPolicy::parse(
-            format!("repository policy of {name}"),
-            &about(text, &arn),
+        derived(
+            &format!("repository policy of {name}"),
+            &format!("{arn} {text}"),
             DocumentKind::Resource,
+            || about(text, &arn).into(),
         )
     });
     Ok(Some(ResourceSide {
         owner: Some(scope.account),
-        policy,
+        policies: policy.into_iter().collect(),
         trust: false,
     }))
 }

@@ -1,7 +1,7 @@
 //! Repositories, their tags, and the authorization token.
 
-use super::{ask, invalid, own_registry, page, refuse, registry_of, shapes, shelf, within};
-use crate::{Ctx, Operation};
+use super::{ask, invalid, page, refuse, registry_of, shapes, shelf, within};
+use crate::{Caller, Ctx, Operation};
 use isolarium_model::Arn;
 use isolarium_model::ecr::{Repository, is_repository_name};
 use isolarium_policy::{Granted, Question};
@@ -201,8 +201,8 @@ fn with_tags<'t>(question: Question, tags: impl Iterator<Item = &'t shapes::Tag>
     question.with_request_tags(tags.map(|tag| (&tag.key, &tag.value)))
 }
 
-/// The repository an ARN names.
-fn named(ctx: &Ctx<'_>, text: &str) -> Result<String, ApiError> {
+/// The caller, speaking of the registry in an ARN, and the repository that the ARN names.
+fn named(ctx: &Ctx<'_>, text: &str) -> Result<(Caller, String), ApiError> {
     let bad = || {
         invalid(format!(
             "Invalid parameter at 'resourceArn' failed to satisfy constraint: 'Invalid ARN' {text}"
@@ -212,15 +212,15 @@ fn named(ctx: &Ctx<'_>, text: &str) -> Result<String, ApiError> {
     let name = arn
         .resource()
         .strip_prefix("repository/")
-        .filter(|_| arn.service() == "ecr")
+        .filter(|_| arn.service() == "ecr" && arn.region().as_ref() == Some(&ctx.caller.scope.region))
         .ok_or_else(bad)?;
-    own_registry(ctx, arn.account().as_ref().map(|account| account.as_str()), name)?;
-    Ok(name.into())
+    let account = arn.account().ok_or_else(bad)?;
+    Ok((registry_of(ctx, Some(account.as_str())), name.into()))
 }
 
 fn ask_arn(ctx: &Ctx<'_>, action: &str, arn: &str) -> Question {
     match named(ctx, arn) {
-        Ok(name) => Question::on(action, &Repository::arn(&ctx.caller.scope, &name)),
+        Ok((registry, name)) => Question::on(action, &Repository::arn(&registry.scope, &name)),
         Err(_) => Question::any(action),
     }
 }
@@ -235,7 +235,8 @@ impl Operation for shapes::ListTagsForResourceRequest {
     }
 
     fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
-        let name = named(ctx, &request.get().resource_arn)?;
+        let (registry, name) = named(ctx, &request.get().resource_arn)?;
+        let ctx = &within(ctx, &registry);
         let stored = shelf(ctx)
             .repository(&name)
             .map_err(|error| refuse(ctx, &name, error))?;
@@ -263,7 +264,8 @@ impl Operation for shapes::TagResourceRequest {
 
     fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
         let request = request.into_inner();
-        let name = named(ctx, &request.resource_arn)?;
+        let (registry, name) = named(ctx, &request.resource_arn)?;
+        let ctx = &within(ctx, &registry);
         let add = |repository: &mut Repository| {
             repository
                 .tags
@@ -288,7 +290,8 @@ impl Operation for shapes::UntagResourceRequest {
 
     fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
         let request = request.into_inner();
-        let name = named(ctx, &request.resource_arn)?;
+        let (registry, name) = named(ctx, &request.resource_arn)?;
+        let ctx = &within(ctx, &registry);
         let remove = |repository: &mut Repository| repository.tags.retain(|key, _| !request.tag_keys.contains(key));
         shelf(ctx)
             .update(&name, remove)

@@ -366,7 +366,7 @@ pub fn check_execution_role(
 pub(crate) fn trust_side(role: &Role) -> ResourceSide {
     ResourceSide {
         owner: Some(role.account.clone()),
-        policy: Some(trust_policy(role)),
+        policies: vec![trust_policy(role)],
         trust: true,
     }
 }

@@ -20,18 +20,29 @@ static COMPILED: LazyLock<RwLock<HashMap<DocumentKind, Texts>>> = LazyLock::new(
 
 /// The compiled form of a text under the name that explanations cite.
 pub fn named(name: &str, text: &str, kind: DocumentKind) -> NamedPolicy {
+    derived(name, text, kind, || text.into())
+}
+
+/// The same of a document that is made from another text: `from` says everything that it is made of and is no document
+/// itself, and `text` makes it where it is not known yet.
+pub fn derived<'t>(
+    name: &str,
+    from: &str,
+    kind: DocumentKind,
+    text: impl FnOnce() -> std::borrow::Cow<'t, str>,
+) -> NamedPolicy {
     let known = {
         let all = COMPILED.read().unwrap_or_else(PoisonError::into_inner);
-        all.get(&kind).and_then(|texts| texts.get(text)).cloned()
+        all.get(&kind).and_then(|texts| texts.get(from)).cloned()
     };
     let policy = known.unwrap_or_else(|| {
-        let fresh = Arc::new(Compiled::new(text, kind));
+        let fresh = Arc::new(Compiled::new(&text(), kind));
         let mut all = COMPILED.write().unwrap_or_else(PoisonError::into_inner);
         let texts = all.entry(kind).or_default();
         if texts.len() >= MOST_COMPILED {
             texts.clear();
         }
-        texts.insert(text.into(), fresh.clone());
+        texts.insert(from.into(), fresh.clone());
         fresh
     });
     NamedPolicy {

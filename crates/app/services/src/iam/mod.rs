@@ -30,12 +30,14 @@ pub(crate) mod tests;
 use crate::Ctx;
 use crate::dispatch::{Handler, handler};
 use isolarium_model::iam::Role;
-use isolarium_model::{Arn, Timestamp};
+use isolarium_model::{Arn, Principal, Timestamp};
 use isolarium_policy::{Authority, Question, ResourceSide};
+use isolarium_store::{StateStore, StoreError};
 use isolarium_wire::ApiError;
 use isolarium_wire::shapes::iam as shapes;
 
 pub use documents::authority_of;
+pub(crate) use documents::{derived, named};
 pub(crate) use error::readable;
 
 /// Every served operation of this service.
@@ -139,15 +141,23 @@ pub fn authority(ctx: &Ctx<'_>) -> Result<Authority, ApiError> {
 }
 
 /// Who owns the resource of a question and what the resource itself says. A role's trust speaks to `sts:AssumeRole`,
-/// repositories have policies, and everything else here has an owner and no policy of its own.
+/// repositories have policies, log groups those of their account, and everything else here has an owner and no policy of its
+/// own.
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn resource_side(ctx: &Ctx<'_>, question: &Question) -> Result<ResourceSide, ApiError> {
+pub fn resource_side(
+    store: &dyn StateStore,
+    caller: &Principal,
+    question: &Question,
+) -> Result<ResourceSide, StoreError> {
     let Ok(arn) = question.resource.parse::<Arn>() else {
         return Ok(ResourceSide::default());
     };
-    if let Some(side) = crate::ecr::resource_side(ctx.store, question).map_err(ApiError::internal)? {
+    if let Some(side) = crate::ecr::resource_side(store, question)? {
+        return Ok(side);
+    }
+    if let Some(side) = crate::logs::resource_side(store, caller, question)? {
         return Ok(side);
     }
     let trusted = matches!(
@@ -155,23 +165,19 @@ pub fn resource_side(ctx: &Ctx<'_>, question: &Question) -> Result<ResourceSide,
         "sts:AssumeRole" | "sts:SetSourceIdentity" | "sts:TagSession"
     );
     if trusted && let Some(key) = Role::key_of(&arn) {
-        let role = ctx
-            .store
-            .get::<Role>(&key)
-            .map_err(ApiError::internal)?
-            .map(|stored| stored.record);
+        let role = store.get::<Role>(&key)?.map(|stored| stored.record);
         return Ok(match role.filter(|role| role.arn() == arn) {
             Some(role) => credentials::trust_side(&role),
             None => ResourceSide {
                 owner: arn.account(),
-                policy: None,
+                policies: Vec::new(),
                 trust: true,
             },
         });
     }
     Ok(ResourceSide {
         owner: arn.account(),
-        policy: None,
+        policies: Vec::new(),
         trust: trusted,
     })
 }

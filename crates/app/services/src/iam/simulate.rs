@@ -207,10 +207,10 @@ fn simulate(mut subject: Subject, asked: &Asked) -> Result<Vec<shapes::Evaluatio
     };
     let side = ResourceSide {
         owner: asked.resource_owner.as_deref().map(owner).transpose()?,
-        policy,
+        policies: policy.into_iter().collect(),
         trust: false,
     };
-    let all = subject.identity.iter().chain(&subject.boundary).chain(&side.policy);
+    let all = subject.identity.iter().chain(&subject.boundary).chain(&side.policies);
     let named: BTreeSet<String> = all
         .filter_map(|policy| policy.policy.document())
         .flat_map(|document| document.context_keys())

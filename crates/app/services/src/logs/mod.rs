@@ -5,6 +5,7 @@
 
 mod event;
 mod group;
+mod policy;
 mod stream;
 mod tag;
 
@@ -21,6 +22,8 @@ use isolarium_wire::shapes::logs as shapes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use policy::resource_side;
+
 /// Every served operation of this service.
 pub fn handlers() -> Vec<Handler> {
     vec![
@@ -28,14 +31,17 @@ pub fn handlers() -> Vec<Handler> {
         handler::<shapes::CreateLogStreamRequest>(),
         handler::<shapes::DeleteLogGroupRequest>(),
         handler::<shapes::DeleteLogStreamRequest>(),
+        handler::<shapes::DeleteResourcePolicyRequest>(),
         handler::<shapes::DeleteRetentionPolicyRequest>(),
         handler::<shapes::DescribeLogGroupsRequest>(),
         handler::<shapes::DescribeLogStreamsRequest>(),
+        handler::<shapes::DescribeResourcePoliciesRequest>(),
         handler::<shapes::FilterLogEventsRequest>(),
         handler::<shapes::GetLogEventsRequest>(),
         handler::<shapes::ListTagsForResourceRequest>(),
         handler::<shapes::ListTagsLogGroupRequest>(),
         handler::<shapes::PutLogEventsRequest>(),
+        handler::<shapes::PutResourcePolicyRequest>(),
         handler::<shapes::PutRetentionPolicyRequest>(),
         handler::<shapes::TagResourceRequest>(),
         handler::<shapes::UntagResourceRequest>(),

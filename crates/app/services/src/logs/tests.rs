@@ -480,3 +480,168 @@ fn what_is_not_done_is_refused_and_not_dropped() {
         "control"
     );
 }
+
+const DELIVERY: &str = "delivery.logs.amazonaws.com";
+
+fn delivery(name: &str, statement: &str) -> PutResourcePolicyRequest {
+    PutResourcePolicyRequest {
+        policy_name: Some(name.into()),
+        policy_document: Some(format!(r#"{{"Version":"2012-10-17","Statement":[{statement}]}}"#)),
+        ..Default::default()
+    }
+}
+
+fn delivers(group: &str) -> String {
+    format!(
+        r#"{{"Effect":"Allow","Principal":{{"Service":"{DELIVERY}"}},"Action":["logs:CreateLogStream","logs:PutLogEvents"],
+        "Resource":"arn:aws:logs:us-east-1:123456789012:log-group:{group}:log-stream:*",
+        "Condition":{{"StringEquals":{{"aws:SourceAccount":"123456789012"}}}}}}"#
+    )
+}
+
+/// Proves: IAM-66
+#[test]
+fn ten_resource_policies_are_kept_replaced_listed_in_pages_and_deleted() {
+    let fixture = Fixture::new();
+    let put = |name: &str| {
+        call::<_, PutResourcePolicyResponse>(&fixture, "PutResourcePolicy", delivery(name, &delivers("g")))
+    };
+    for n in 0..10 {
+        let kept = put(&format!("p{n}")).unwrap().resource_policy.unwrap();
+        assert_eq!(kept.last_updated_time, Some(START));
+    }
+    let (code, text) = refusal(put("p-eleven"));
+    assert_eq!(
+        (code.as_str(), text.as_str()),
+        ("LimitExceededException", "Resource limit exceeded.")
+    );
+    put("p3").expect("control: one that is there is replaced");
+    let page = |token: Option<String>| {
+        let asked = DescribeResourcePoliciesRequest {
+            next_token: token,
+            limit: Some(6),
+            ..Default::default()
+        };
+        call::<_, DescribeResourcePoliciesResponse>(&fixture, "DescribeResourcePolicies", asked).unwrap()
+    };
+    let first = page(None);
+    let second = page(Some(first.next_token.expect("there are more")));
+    assert_eq!(second.next_token, None);
+    let names: Vec<String> = [first.resource_policies, second.resource_policies]
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|policy| {
+            assert!(policy.policy_document.unwrap().contains(DELIVERY));
+            policy.policy_name.unwrap()
+        })
+        .collect();
+    assert_eq!(names, (0..10).map(|n| format!("p{n}")).collect::<Vec<_>>());
+    let delete = |name: &str| {
+        let asked = DeleteResourcePolicyRequest {
+            policy_name: Some(name.into()),
+            ..Default::default()
+        };
+        call::<_, DeleteResourcePolicyOutput>(&fixture, "DeleteResourcePolicy", asked)
+    };
+    delete("p0").unwrap();
+    let (code, text) = refusal(delete("p0"));
+    assert_eq!(
+        (code.as_str(), text.as_str()),
+        ("ResourceNotFoundException", "Policy with name [p0] does not exist.")
+    );
+    put("p-eleven").expect("there is room again");
+    let nobody = r#"{"Effect":"Allow","Action":"logs:PutLogEvents","Resource":"*"}"#;
+    let bad = [
+        delivery("no-principal", nobody),
+        delivery("", &delivers("g")),
+        PutResourcePolicyRequest {
+            policy_document: Some("no".into()),
+            ..delivery("text", "")
+        },
+        PutResourcePolicyRequest {
+            policy_document: None,
+            ..delivery("none", "")
+        },
+        PutResourcePolicyRequest {
+            resource_arn: Some("arn:aws:logs:us-east-1:123456789012:log-group:g".into()),
+            ..delivery("of-a-group", &delivers("g"))
+        },
+    ];
+    for asked in bad {
+        let refused = call::<_, PutResourcePolicyResponse>(&fixture, "PutResourcePolicy", asked);
+        assert_eq!(refusal(refused).0, "InvalidParameterException");
+    }
+}
+
+/// Proves: IAM-22, IAM-23, IAM-66
+#[test]
+fn a_resource_policy_lets_the_service_that_it_names_write_and_nobody_else() {
+    use isolarium_model::Principal;
+    use isolarium_policy::{Authority, Question, evaluate};
+    let fixture = Fixture::new();
+    let service = |name: &str| Principal::Service { name: name.into() };
+    let may = |principal: Principal, from: &str, action: &str, stream: &str| {
+        let context = [("aws:sourceaccount".to_owned(), vec![from.to_owned()])].into();
+        let question = Question::on(action, &stream.parse().unwrap());
+        let side = crate::iam::resource_side(&fixture.store, &principal, &question).unwrap();
+        evaluate::evaluate(&Authority::bare(principal, context), &question, &side).is_allowed()
+    };
+    let home = "123456789012";
+    let stream =
+        |account: &str, group: &str| format!("arn:aws:logs:us-east-1:{account}:log-group:{group}:log-stream:s");
+    let put = "logs:PutLogEvents";
+    assert!(
+        !may(service(DELIVERY), home, put, &stream(home, "flows")),
+        "nothing is allowed yet"
+    );
+    let kept: Result<PutResourcePolicyResponse, _> =
+        call(&fixture, "PutResourcePolicy", delivery("flows", &delivers("flows")));
+    kept.unwrap();
+    assert!(may(service(DELIVERY), home, put, &stream(home, "flows")), "control");
+    assert!(may(
+        service(DELIVERY),
+        home,
+        "logs:CreateLogStream",
+        &stream(home, "flows")
+    ));
+    for (who, from, action, to) in [
+        (service("vpc-flow-logs.amazonaws.com"), home, put, stream(home, "flows")),
+        (service(DELIVERY), "210987654321", put, stream(home, "flows")),
+        (service(DELIVERY), home, "logs:GetLogEvents", stream(home, "flows")),
+        (service(DELIVERY), home, put, stream(home, "others")),
+        (service(DELIVERY), home, put, stream("210987654321", "flows")),
+    ] {
+        assert!(!may(who.clone(), from, action, &to), "{who:?} {from} {action} {to}");
+    }
+    // Accounts are the business of IAM policies, whatever such a document says.
+    let stranger = || Principal::Root {
+        account: "210987654321".parse().unwrap(),
+    };
+    let everybody = r#"{"Effect":"Allow","Principal":{"AWS":"*","Service":"vpc-flow-logs.amazonaws.com"},
+        "Action":"logs:*","Resource":"*"}"#;
+    let kept: Result<PutResourcePolicyResponse, _> = call(&fixture, "PutResourcePolicy", delivery("all", everybody));
+    kept.unwrap();
+    assert!(!may(stranger(), home, put, &stream(home, "flows")));
+    assert!(
+        may(
+            service("vpc-flow-logs.amazonaws.com"),
+            home,
+            put,
+            &stream(home, "flows")
+        ),
+        "control: the document is read"
+    );
+    let flow_logs = service("vpc-flow-logs.amazonaws.com");
+    assert!(
+        !may(flow_logs, home, "logs:GetLogEvents", &stream(home, "flows")),
+        "services are let write alone"
+    );
+    let deny = delivers("flows").replace("Allow", "Deny");
+    let kept: Result<PutResourcePolicyResponse, _> = call(&fixture, "PutResourcePolicy", delivery("deny", &deny));
+    kept.unwrap();
+    assert!(
+        !may(service(DELIVERY), home, put, &stream(home, "flows")),
+        "a Deny of one policy beats the Allow of another"
+    );
+}

@@ -8,12 +8,12 @@ use crate::ecr::{self, Registry, ResolveError, ResolvedImage};
 use crate::iam::credentials::{AssumeError, ExecutionRole, check_execution_role};
 use crate::s3::{S3Front, TransferError};
 use crate::{Caller, Session, Source};
+use isolarium_model::Sha256Digest;
 use isolarium_model::ecr::ImageReference;
 use isolarium_model::logs::{GroupName, LogEvent};
 use isolarium_model::s3::{BucketName, ObjectKey};
 use isolarium_model::sagemaker::S3Uri;
 use isolarium_model::time::{Clock, IdSource};
-use isolarium_model::{Arn, Sha256Digest};
 use isolarium_policy::Question;
 use isolarium_policy::evaluate::ResourceSide;
 use isolarium_store::objects::ListingQuery;
@@ -94,19 +94,20 @@ impl ExecutionRoles {
         })
     }
 
-    /// Asks IAM whether the session may; the owner of a resource is the account in its ARN unless `owner` says that
-    /// everybody's side decides alone.
+    /// Asks IAM whether the session may. The resource's owner and its policy have their say, unless `open` says that
+    /// the resource is everybody's and the caller's side decides alone.
     fn allow(&self, caller: &Caller, questions: &[Question], open: bool) -> Result<(), PlatformError> {
         let authority = crate::iam::authority_of(&*self.store, caller, self.clock.now())
             .map_err(|error| PlatformError::Engine(error.into()))?;
-        let side = |question: &Question| ResourceSide {
-            owner: question
-                .resource
-                .parse::<Arn>()
-                .ok()
-                .and_then(|arn| arn.account())
-                .filter(|_| !open),
-            ..ResourceSide::default()
+        let sides = questions.iter().map(|question| match open {
+            true => Ok(ResourceSide::default()),
+            false => crate::iam::resource_side(&*self.store, &caller.principal, question),
+        });
+        let sides: Result<Vec<ResourceSide>, _> = sides.collect();
+        let sides = sides.map_err(|error| PlatformError::Engine(error.into()))?;
+        let side = |question: &Question| {
+            let at = questions.iter().position(|asked| asked == question);
+            at.and_then(|at| sides.get(at)).cloned().unwrap_or_default()
         };
         audit::authorize(caller, (), &authority, questions, &side)
             .map(|_| ())

@@ -355,7 +355,7 @@ impl Call {
         });
         ResourceSide {
             owner: Some(bucket.owner.clone()),
-            policy,
+            policies: policy.into_iter().collect(),
             trust: false,
         }
     }

@@ -73,10 +73,11 @@ fn asked(case: &Case) -> (Authority, Question, ResourceSide) {
     };
     let side = ResourceSide {
         owner: case.owner.as_ref().map(|owner| owner.parse().unwrap()),
-        policy: case
+        policies: case
             .resource_policy
-            .as_ref()
-            .map(|document| policy("resource", document, kind)),
+            .iter()
+            .map(|document| policy("resource", document, kind))
+            .collect(),
         trust: case.trust,
     };
     (authority, question, side)
@@ -89,7 +90,7 @@ pub fn readable(case: &Case) -> bool {
     own.chain(authority.session.iter().flatten())
         .chain(authority.organization.iter().flatten())
         .chain(authority.endpoint.as_ref().map(|endpoint| &endpoint.policy))
-        .chain(&side.policy)
+        .chain(&side.policies)
         .all(|policy| policy.policy.malformed().is_none())
 }
 

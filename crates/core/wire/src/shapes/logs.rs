@@ -102,6 +102,29 @@ crate::shapes::structure! { DeleteLogStreamRequest
     required log_stream_name "logStreamName",
 }
 
+/// `DeleteResourcePolicyOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeleteResourcePolicyOutput {}
+
+crate::shapes::structure! { DeleteResourcePolicyOutput
+}
+
+/// `DeleteResourcePolicyRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeleteResourcePolicyRequest {
+    pub policy_name: Option<String>,
+    pub resource_arn: Option<String>,
+    pub expected_revision_id: Option<String>,
+}
+
+crate::shapes::structure! { DeleteResourcePolicyRequest
+    optional policy_name "policyName",
+    optional resource_arn "resourceArn",
+    optional expected_revision_id "expectedRevisionId",
+}
+
 /// `DeleteRetentionPolicyOutput`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -192,6 +215,36 @@ pub struct DescribeLogStreamsResponse {
 
 crate::shapes::structure! { DescribeLogStreamsResponse
     optional log_streams "logStreams",
+    optional next_token "nextToken",
+}
+
+/// `DescribeResourcePoliciesRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DescribeResourcePoliciesRequest {
+    pub next_token: Option<String>,
+    pub limit: Option<i64>,
+    pub resource_arn: Option<String>,
+    pub policy_scope: Option<PolicyScope>,
+}
+
+crate::shapes::structure! { DescribeResourcePoliciesRequest
+    optional next_token "nextToken",
+    optional limit "limit",
+    optional resource_arn "resourceArn",
+    optional policy_scope "policyScope",
+}
+
+/// `DescribeResourcePoliciesResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DescribeResourcePoliciesResponse {
+    pub resource_policies: Option<Vec<ResourcePolicy>>,
+    pub next_token: Option<String>,
+}
+
+crate::shapes::structure! { DescribeResourcePoliciesResponse
+    optional resource_policies "resourcePolicies",
     optional next_token "nextToken",
 }
 
@@ -485,6 +538,13 @@ crate::shapes::structure! { OutputLogEvent
     optional ingestion_time "ingestionTime",
 }
 
+crate::shapes::string_enum! {
+    /// `PolicyScope`.
+    PolicyScope
+    Account = "ACCOUNT",
+    Resource = "RESOURCE",
+}
+
 /// `PutLogEventsRequest`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -517,6 +577,36 @@ crate::shapes::structure! { PutLogEventsResponse
     optional next_sequence_token "nextSequenceToken",
     optional rejected_log_events_info "rejectedLogEventsInfo",
     optional rejected_entity_info "rejectedEntityInfo",
+}
+
+/// `PutResourcePolicyRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct PutResourcePolicyRequest {
+    pub policy_name: Option<String>,
+    pub policy_document: Option<String>,
+    pub resource_arn: Option<String>,
+    pub expected_revision_id: Option<String>,
+}
+
+crate::shapes::structure! { PutResourcePolicyRequest
+    optional policy_name "policyName",
+    optional policy_document "policyDocument",
+    optional resource_arn "resourceArn",
+    optional expected_revision_id "expectedRevisionId",
+}
+
+/// `PutResourcePolicyResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct PutResourcePolicyResponse {
+    pub resource_policy: Option<ResourcePolicy>,
+    pub revision_id: Option<String>,
+}
+
+crate::shapes::structure! { PutResourcePolicyResponse
+    optional resource_policy "resourcePolicy",
+    optional revision_id "revisionId",
 }
 
 /// `PutRetentionPolicyOutput`.
@@ -571,6 +661,27 @@ crate::shapes::structure! { RejectedLogEventsInfo
     optional too_new_log_event_start_index "tooNewLogEventStartIndex",
     optional too_old_log_event_end_index "tooOldLogEventEndIndex",
     optional expired_log_event_end_index "expiredLogEventEndIndex",
+}
+
+/// `ResourcePolicy`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ResourcePolicy {
+    pub policy_name: Option<String>,
+    pub policy_document: Option<String>,
+    pub last_updated_time: Option<i64>,
+    pub policy_scope: Option<PolicyScope>,
+    pub resource_arn: Option<String>,
+    pub revision_id: Option<String>,
+}
+
+crate::shapes::structure! { ResourcePolicy
+    optional policy_name "policyName",
+    optional policy_document "policyDocument",
+    optional last_updated_time "lastUpdatedTime",
+    optional policy_scope "policyScope",
+    optional resource_arn "resourceArn",
+    optional revision_id "revisionId",
 }
 
 /// `SearchedLogStream`.

@@ -359,3 +359,76 @@ fn the_audit_trail_tells_what_the_platform_did_for_whom_and_why_it_was_denied() 
         Some(isolarium_policy::PolicyType::Trust)
     );
 }
+
+/// Proves: CC-11, IAM-23, IAM-67
+#[test]
+fn an_image_of_another_account_is_pulled_where_its_repository_policy_and_the_role_both_allow() {
+    let lab = Lab::new(&policy(r#"{"Effect":"Allow","Action":"ecr:*","Resource":"*"}"#));
+    let theirs = Scope {
+        account: "999999999999".parse().unwrap(),
+        ..scope()
+    };
+    let shelf = ecr::Shelf {
+        registry: &lab.roles.registry,
+        store: &*lab.store,
+        scope: &theirs,
+        now: NOW,
+    };
+    let repository = isolarium_model::ecr::Repository {
+        name: "app".into(),
+        created: NOW,
+        modified: NOW,
+        immutable_tags: false,
+        scan_on_push: false,
+        tags: BTreeMap::new(),
+        policy: None,
+    };
+    shelf.create(&repository).unwrap();
+    let config = format!(
+        r#"{{"architecture":"{}","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":[]}}}}"#,
+        ecr::resolve::host_architecture()
+    );
+    let digest = lab.roles.registry.blobs.put("u", config.as_bytes(), NOW).unwrap();
+    shelf.add_layer("app", &digest, config.len() as u64).unwrap();
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","layers":[],"config":{{
+        "mediaType":"application/vnd.oci.image.config.v1+json","digest":"{digest}","size":{}}}}}"#,
+        config.len()
+    );
+    let push = ecr::Push {
+        text: manifest.as_bytes(),
+        media_type: None,
+        tag: Some("1"),
+        digest: None,
+    };
+    let pushed = shelf.push("app", &push).unwrap().digest;
+    let image = "999999999999.dkr.ecr.us-east-1.amazonaws.com/app:1";
+    let told = |principal: &str, actions: &str| {
+        let text = policy(&format!(
+            r#"{{"Effect":"Allow","Principal":{{"AWS":"{principal}"}},"Action":{actions}}}"#
+        ));
+        shelf
+            .update("app", |repository| repository.policy = Some(text.clone()))
+            .unwrap();
+    };
+    let pull = r#"["ecr:BatchGetImage","ecr:GetDownloadUrlForLayer","ecr:BatchCheckLayerAvailability"]"#;
+    denied(
+        lab.roles.resolve_image(&actor(), image),
+        "ecr:BatchCheckLayerAvailability",
+    );
+    told("arn:aws:iam::111122223333:root", pull);
+    denied(
+        lab.roles.resolve_image(&actor(), image),
+        "ecr:BatchCheckLayerAvailability",
+    );
+    told(
+        "arn:aws:iam::123456789012:root",
+        r#"["ecr:BatchCheckLayerAvailability"]"#,
+    );
+    denied(lab.roles.resolve_image(&actor(), image), "ecr:GetDownloadUrlForLayer");
+    told("arn:aws:iam::123456789012:root", pull);
+    assert_eq!(lab.roles.resolve_image(&actor(), image).unwrap().digest, pushed);
+    // The role's own account has its say too.
+    lab.role(TRUST, &policy(LIST));
+    denied(lab.roles.resolve_image(&actor(), image), "ecr:GetAuthorizationToken");
+}
