@@ -90,10 +90,13 @@ def test_settings_that_were_never_made_answer_as_terraform_expects(s3, bucket):
         (s3.get_bucket_encryption, "ServerSideEncryptionConfigurationNotFoundError"),
         (s3.get_object_lock_configuration, "ObjectLockConfigurationNotFoundError"),
         (s3.get_bucket_tagging, "NoSuchTagSet"), (s3.get_bucket_policy, "NoSuchBucketPolicy"),
-        (s3.get_public_access_block, "NoSuchPublicAccessBlockConfiguration"),
     ]:
         error = refused(code, call, Bucket=bucket)
         assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 404
+    block = s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
+    assert len(block) == 4 and all(block.values()), "a new bucket is shut to the public"
+    s3.delete_public_access_block(Bucket=bucket)
+    refused("NoSuchPublicAccessBlockConfiguration", s3.get_public_access_block, Bucket=bucket)
     assert "Status" not in s3.get_bucket_versioning(Bucket=bucket)
     assert s3.get_bucket_request_payment(Bucket=bucket)["Payer"] == "BucketOwner"
     assert "Status" not in s3.get_bucket_accelerate_configuration(Bucket=bucket)
@@ -684,6 +687,8 @@ def test_policies_decide_for_users_accounts_and_strangers(engine, s3, bucket, re
     deny = {"Effect": "Deny", "Principal": {"AWS": "arn:aws:iam::123456789012:user/s3-reader"}, "Action": "s3:*",
             "Resource": f"arn:aws:s3:::{bucket}/*"}
     text = json.dumps({"Version": "2012-10-17", "Statement": [allow, deny]})
+    refused("AccessDenied", s3.put_bucket_policy, Bucket=bucket, Policy=text)
+    s3.delete_public_access_block(Bucket=bucket)
     s3.put_bucket_policy(Bucket=bucket, Policy=text)
     assert s3.get_bucket_policy(Bucket=bucket)["Policy"] == text
     assert s3.get_bucket_policy_status(Bucket=bucket)["PolicyStatus"]["IsPublic"]

@@ -7,6 +7,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
+use isolarium_services::s3::TlsVersion;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -16,6 +17,9 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
+
+#[cfg(test)]
+mod tests;
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +56,15 @@ const STREAMS: u32 = 256;
 /// Pause after the operating system refused a connection (out of descriptors): the ones that exist go on.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// The version in the words of `s3:TlsVersion`; the listener speaks no other.
+fn tls_version(negotiated: rustls::ProtocolVersion) -> Option<TlsVersion> {
+    match negotiated {
+        rustls::ProtocolVersion::TLSv1_2 => Some(TlsVersion("1.2")),
+        rustls::ProtocolVersion::TLSv1_3 => Some(TlsVersion("1.3")),
+        _ => None,
+    }
+}
+
 /// One listening socket.
 pub struct Listener {
     pub socket: TcpListener,
@@ -84,18 +97,24 @@ impl Listener {
             let (acceptor, patience) = (acceptor.clone(), self.limits.head_timeout);
             tokio::spawn(async move {
                 let _permit = permit;
-                let answers = service_fn(move |request| {
-                    let answer = handler.clone().handle(peer, request);
-                    async move { Ok::<_, Infallible>(answer.await) }
-                });
+                let answers = |version: Option<TlsVersion>| {
+                    service_fn(move |mut request: Request<Incoming>| {
+                        if let Some(version) = version {
+                            request.extensions_mut().insert(version);
+                        }
+                        let answer = handler.clone().handle(peer, request);
+                        async move { Ok::<_, Infallible>(answer.await) }
+                    })
+                };
                 let ended = match acceptor {
                     None => {
-                        let io = TokioIo::new(stream);
+                        let (io, answers) = (TokioIo::new(stream), answers(None));
                         watcher.watch(protocol.serve_connection(io, answers).into_owned()).await
                     }
                     Some(acceptor) => match tokio::time::timeout(patience, acceptor.accept(stream)).await {
                         Ok(Ok(stream)) => {
-                            let io = TokioIo::new(stream);
+                            let version = stream.get_ref().1.protocol_version().and_then(tls_version);
+                            let (io, answers) = (TokioIo::new(stream), answers(version));
                             watcher.watch(protocol.serve_connection(io, answers).into_owned()).await
                         }
                         Ok(Err(error)) => Err(error.into()),

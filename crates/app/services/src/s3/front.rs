@@ -290,7 +290,8 @@ impl S3Front {
                     &mut caller,
                     self.gate.now(),
                 )?;
-                keys = form.signature_keys(self.gate.now());
+                keys.retain(|(name, _)| *name == TLS_VERSION);
+                keys.extend(form.signature_keys(self.gate.now()));
                 let (put, success) = form.into_put(&bucket, length)?;
                 (put, Some(success))
             }
@@ -329,6 +330,9 @@ struct Prepared {
     success: Option<Success>,
 }
 
+/// The condition key of [`TlsVersion`].
+const TLS_VERSION: &str = "s3:TlsVersion";
+
 /// The TLS version of a request's connection, such as `1.3`; the front door puts it into the extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TlsVersion(pub &'static str);
@@ -337,7 +341,7 @@ pub struct TlsVersion(pub &'static str);
 fn signature_keys(parts: &http::request::Parts, caller: &Caller, now: Timestamp) -> SignatureKeys {
     let mut keys = SignatureKeys::new();
     if let Some(TlsVersion(version)) = parts.extensions.get() {
-        keys.push(("s3:TlsVersion", (*version).into()));
+        keys.push((TLS_VERSION, (*version).into()));
     }
     if caller.principal == Principal::Anonymous {
         return keys;

@@ -30,10 +30,17 @@ impl ObjectStore {
         // A directory without an entry is swept; an entry without a directory would only keep files from their keys.
         self.disk().create_bucket(&new.name)?;
         self.database().write(move |db| {
-            let sql = "INSERT INTO s3_buckets (name, owner, region, created, versioning) VALUES (?1, ?2, ?3, ?4, '')";
+            let sql = "INSERT INTO s3_buckets (name, owner, region, created, versioning, public_access_block) \
+                       VALUES (?1, ?2, ?3, ?4, '', ?5)";
             db.execute(
                 sql,
-                (new.name.as_str(), new.owner.as_str(), new.region.as_str(), new.now.0),
+                (
+                    new.name.as_str(),
+                    new.owner.as_str(),
+                    new.region.as_str(),
+                    new.now.0,
+                    json(&PublicAccessBlock::ALL)?,
+                ),
             )?;
             Ok(())
         })

@@ -480,6 +480,14 @@ async fn public_access_ends_where_the_owner_blocks_it() {
             .await;
         assert_eq!(put.0, StatusCode::OK, "{}", put.1);
     };
+    // A new bucket is shut to the public until its owner opens it.
+    let (status, told) = lab.send(root(), Method::GET, "/data?publicAccessBlock", b"").await;
+    assert_eq!((status, told.matches(">true<").count()), (StatusCode::OK, 4), "{told}");
+    let public = json!({"Version": "2012-10-17", "Statement": statement(json!("*"))}).to_string();
+    let (status, told) = lab.send(root(), Method::PUT, "/data?policy", public.as_bytes()).await;
+    assert_eq!(status, StatusCode::FORBIDDEN, "{told}");
+    let gone = lab.send(root(), Method::DELETE, "/data?publicAccessBlock", b"").await.0;
+    assert_eq!(gone, StatusCode::NO_CONTENT);
     lab.set_policy(statement(json!("*"))).await;
     for principal in [Principal::Anonymous, account(OTHER), role()] {
         assert_eq!(get(principal.clone()).await, StatusCode::OK, "control: {principal:?}");
@@ -497,7 +505,6 @@ async fn public_access_ends_where_the_owner_blocks_it() {
     assert!(status.contains("<IsPublic>false</IsPublic>"), "{status}");
     // And no public policy is taken any more.
     set("BlockPublicPolicy").await;
-    let public = json!({"Version": "2012-10-17", "Statement": statement(json!("*"))}).to_string();
     let (status, told) = lab.send(root(), Method::PUT, "/data?policy", public.as_bytes()).await;
     assert_eq!(status, StatusCode::FORBIDDEN, "{told}");
     let gone = lab.send(root(), Method::DELETE, "/data?publicAccessBlock", b"").await.0;

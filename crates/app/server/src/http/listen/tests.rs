@@ -1,0 +1,91 @@
+use super::*;
+use crate::clock::SystemClock;
+use crate::http::body;
+use crate::tls::{Authority, Certificates, server_config};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use isolarium_model::time::Clock;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use std::path::Path;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+
+/// Answers with the TLS version that it is told.
+struct Version;
+
+impl Handler for Version {
+    fn handle(self: Arc<Self>, peer: Peer, request: Request<Incoming>) -> Answering {
+        let version = request.extensions().get::<TlsVersion>().copied();
+        assert_eq!(peer.secure, version.is_some());
+        Box::pin(async move { Response::new(body::full(version.map_or("none", |version| version.0))) })
+    }
+}
+
+async fn listening(tls: Option<Arc<rustls::ServerConfig>>) -> (SocketAddr, watch::Sender<bool>) {
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let listener = Listener {
+        socket,
+        tls,
+        handler: Arc::new(Version),
+        limits: ConnectionLimits {
+            head: 8192,
+            head_timeout: Duration::from_secs(5),
+            connections: 10,
+        },
+    };
+    let (stop, stopping) = watch::channel(false);
+    tokio::spawn(listener.run(stopping));
+    (address, stop)
+}
+
+/// What the handler answers to a request that names a version in its own words too.
+async fn asked(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> String {
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let request = Request::builder()
+        .uri("/")
+        .header("host", "localhost")
+        .header("s3-tlsversion", "1.9");
+    let request = request.body(Full::new(Bytes::new())).unwrap();
+    let answer = sender.send_request(request).await.unwrap().into_body();
+    String::from_utf8(answer.collect().await.unwrap().to_bytes().to_vec()).unwrap()
+}
+
+fn connector(dir: &Path, version: &'static rustls::SupportedProtocolVersion) -> TlsConnector {
+    let mut roots = rustls::RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_file(dir.join("ca.pem")).unwrap())
+        .unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    TlsConnector::from(Arc::new(client))
+}
+
+/// `s3:TlsVersion` is the connection's version, and absent where there is no TLS.
+///
+/// Proves: IAM-16
+#[tokio::test]
+async fn a_request_knows_the_tls_version_of_its_connection_and_none_without_tls() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(SystemClock);
+    let authority = Arc::new(Authority::open(dir.path(), clock.now()).unwrap());
+    let regions = ["us-east-1".parse().unwrap()];
+    let certificates = Certificates::new(authority, clock, &regions, &["127.0.0.1".parse().unwrap()]);
+    let (secure, _running) = listening(Some(server_config(Arc::new(certificates)).unwrap())).await;
+    for (version, told) in [(&rustls::version::TLS12, "1.2"), (&rustls::version::TLS13, "1.3")] {
+        let stream = TcpStream::connect(secure).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let stream = connector(dir.path(), version).connect(name, stream).await.unwrap();
+        assert_eq!(asked(stream).await, told);
+    }
+    let (plain, _running) = listening(None).await;
+    assert_eq!(asked(TcpStream::connect(plain).await.unwrap()).await, "none");
+}
