@@ -3,7 +3,7 @@
 use isolarium_model::{AccountId, Principal, Region, Timestamp};
 use isolarium_services::context::Session;
 use isolarium_services::iam::credentials::{Credential, Identities, ResolveError};
-use isolarium_wire::sigv4::{AuthFault, Body, BodyCheck, Head, Parsed};
+use isolarium_wire::sigv4::{AuthFault, Body, BodyCheck, Head, Parsed, PayloadClaim};
 
 /// What is accepted.
 #[derive(Clone, Debug)]
@@ -34,6 +34,13 @@ pub struct Authentic {
     pub region: Option<Region>,
     /// What is still to be checked while a streamed body arrives.
     pub body: BodyCheck,
+}
+
+impl Claimed {
+    /// Whether the signature can be checked before the body is there: the head says what its digest is.
+    pub fn declares_digest(&self) -> bool {
+        matches!(self.parsed.payload, PayloadClaim::Sha256(_))
+    }
 }
 
 impl Acceptance {

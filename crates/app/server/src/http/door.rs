@@ -1,7 +1,7 @@
 //! From a request to its answer: route, authenticate, decode, run, encode. Whatever goes wrong is answered in the
 //! language of the request; nothing in here can end the process.
 
-use super::authenticate::{Acceptance, Authentic};
+use super::authenticate::{Acceptance, Authentic, Claimed};
 use super::body::{self, Body};
 use super::listen::{Answering, Handler, Peer};
 use super::receive::{self, ReceiveError};
@@ -156,6 +156,14 @@ impl Handler for Door {
     }
 }
 
+/// What is known of a signature before the body is read.
+enum Proof {
+    /// It is right; the body is held to the digest in the head.
+    Head(Box<Authentic>),
+    /// It covers the body.
+    Body(Box<Claimed>),
+}
+
 /// A request that got as far as its body.
 struct Admitted {
     caller: Caller,
@@ -234,6 +242,20 @@ impl Door {
                 });
             }
         };
+        let head = Head::from(parts);
+        let unbelieved = |fault: AuthFault| fault.api_error(spoken);
+        // Where the head tells the body's digest, a signature that is wrong costs no memory.
+        let proof = if claimed.declares_digest() {
+            match self.acceptance.verify(claimed, &head, sigv4::Body::Streamed, None, now) {
+                Ok(authentic) => Proof::Head(Box::new(authentic)),
+                Err(fault) => {
+                    throw_away(parts, body).await;
+                    return Err(unbelieved(fault));
+                }
+            }
+        } else {
+            Proof::Body(Box::new(claimed))
+        };
         let body = match receive::whole(&mut body, limit, self.limits.pause).await {
             Ok(body) => body,
             Err(ReceiveError::TooLarge(_)) => {
@@ -250,11 +272,14 @@ impl Door {
                 return Err(ApiError::client("IncompleteBody", error.to_string()));
             }
         };
-        let head = Head::from(parts);
-        let authentic = self
-            .acceptance
-            .verify(claimed, &head, sigv4::Body::Bytes(&body), None, now)
-            .map_err(|fault| fault.api_error(spoken))?;
+        let authentic = match proof {
+            Proof::Head(authentic) => authentic.body.holds(&body).map(|()| *authentic),
+            Proof::Body(claimed) => {
+                let body = sigv4::Body::Bytes(&body);
+                self.acceptance.verify(*claimed, &head, body, None, now)
+            }
+        };
+        let authentic = authentic.map_err(unbelieved)?;
         Ok(Admitted {
             caller: self.caller(authentic, visit, parts),
             body,

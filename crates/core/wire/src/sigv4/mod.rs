@@ -157,6 +157,20 @@ pub enum BodyCheck {
     Chunked(Box<ChunkDecoder>),
 }
 
+impl BodyCheck {
+    /// Holds a body that has arrived whole to the check; one in chunks is for the decoder.
+    ///
+    /// # Errors
+    /// [`AuthFault::PayloadMismatch`].
+    pub fn holds(&self, body: &[u8]) -> Result<(), AuthFault> {
+        match self {
+            Self::Done => Ok(()),
+            Self::Sha256(digest) if bool::from(Sha256::digest(body).as_slice().ct_eq(digest)) => Ok(()),
+            Self::Sha256(_) | Self::Chunked(_) => Err(AuthFault::PayloadMismatch),
+        }
+    }
+}
+
 /// Who may sign how.
 #[derive(Clone, Copy, Debug)]
 pub struct Accept {
@@ -539,12 +553,7 @@ impl Parsed {
     ) -> Result<BodyCheck, AuthFault> {
         match (self.payload, body) {
             (PayloadClaim::Sha256(digest), Body::Bytes(bytes)) => {
-                let fits: bool = Sha256::digest(bytes).as_slice().ct_eq(&digest).into();
-                if fits {
-                    Ok(BodyCheck::Done)
-                } else {
-                    Err(AuthFault::PayloadMismatch)
-                }
+                BodyCheck::Sha256(digest).holds(bytes).map(|()| BodyCheck::Done)
             }
             (PayloadClaim::Sha256(digest), Body::Streamed) => Ok(BodyCheck::Sha256(digest)),
             (PayloadClaim::Streaming { signed, trailer }, _) => {

@@ -19,6 +19,7 @@ use isolarium_store::state::memory::MemoryState;
 use isolarium_store::{BlobStore, Database, StoreError, logs};
 use isolarium_wire::catalog;
 use isolarium_wire::sigv4::Signer;
+use sha2::{Digest, Sha256};
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -804,6 +805,65 @@ async fn a_sender_that_waits_for_leave_is_refused_before_it_sends() {
     assert!(
         text.starts_with("HTTP/1.1 400") && text.contains("MissingAuthenticationToken"),
         "{text}"
+    );
+}
+
+/// Where the head tells the body's digest, a wrong signature is refused before anything of the body is read.
+///
+/// Proves: IAM-42
+#[tokio::test]
+async fn a_wrong_signature_over_a_declared_digest_is_refused_without_its_body() {
+    let bench = bench().await;
+    let small = "{}".repeat(1000);
+    let told = async |secret: &str, digest: bool, length: usize, waits: bool| {
+        let mut request = json("SageMaker.ListModels", &small);
+        if digest {
+            let hash = hex::encode(Sha256::digest(&small));
+            request.headers.push(("x-amz-content-sha256", hash));
+        }
+        let request = request.signed(&As { secret, ..ROOT });
+        let mut head = String::from("POST / HTTP/1.1\r\n");
+        for (name, value) in request.headers() {
+            head.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap()));
+        }
+        let leave = if waits { "expect: 100-continue\r\n" } else { "" };
+        head.push_str(&format!("content-length: {length}\r\n{leave}\r\n"));
+        let mut stream = TcpStream::connect(bench.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut text = vec![0; 4096];
+        let read = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut text));
+        let read = read.await.expect("answered in time").unwrap();
+        String::from_utf8_lossy(&text[..read]).into_owned()
+    };
+    let wrong = "a secret that nobody was given";
+    // The sender waits for leave, and a body that is going to be read gives it.
+    let answer = told(wrong, true, small.len(), true).await;
+    assert!(answer.contains("InvalidSignatureException"), "{answer}");
+    for (secret, digest) in [(SECRET, true), (wrong, false)] {
+        let answer = told(secret, digest, small.len(), true).await;
+        assert!(answer.starts_with("HTTP/1.1 100"), "control: {answer}");
+    }
+    // More is declared than is ever taken or thrown away.
+    let huge = 1 << 30;
+    let answer = told(wrong, true, huge, false).await;
+    assert!(answer.contains("InvalidSignatureException"), "{answer}");
+    let answer = told(SECRET, true, huge, false).await;
+    assert!(answer.contains("RequestEntityTooLargeException"), "control: {answer}");
+    // The body is held to the digest that was signed.
+    let hash = hex::encode(Sha256::digest(b"{\"MaxResults\":1}"));
+    let sign = || {
+        let mut request = json("SageMaker.ListModels", "{\"MaxResults\":1}");
+        request.headers.push(("x-amz-content-sha256", hash.clone()));
+        request.signed(&ROOT)
+    };
+    let mut other = sign();
+    *other.body_mut() = Full::new(Bytes::from_static(b"{\"MaxResults\":2}"));
+    let refused = send(bench.address, other).await;
+    assert_eq!(refused.code(), "InvalidSignatureException", "{}", refused.body);
+    assert_ne!(
+        send(bench.address, sign()).await.code(),
+        "InvalidSignatureException",
+        "control"
     );
 }
 
