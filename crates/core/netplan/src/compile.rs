@@ -3,6 +3,7 @@
 
 mod platform;
 mod uplink;
+pub mod vpc;
 mod workload;
 
 use crate::intent::{HostNetwork, Uplink, WorkloadNetwork};

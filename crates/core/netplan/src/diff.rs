@@ -6,6 +6,7 @@ use crate::plan::{
     PolicyRule, Route, Scope,
 };
 use crate::ruleset::Table;
+use crate::ruleset::change::Change;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,11 +20,15 @@ pub enum Step {
     CreateNamespace {
         place: Place,
     },
-    /// Makes or replaces a table in one transaction.
+    /// Makes a table what `table` says, in one transaction.
     ReplaceTable {
         place: Place,
         name: String,
         table: Table,
+        /// The smallest transaction that does it, if the table is there and only elements, sets and rules differ. Whoever
+        /// applies it may replace the table as a whole instead, which costs more and forgets what packets recorded.
+        #[serde(default)]
+        changes: Option<Vec<Change>>,
     },
     SetSysctl {
         place: Place,
@@ -284,6 +289,7 @@ fn one_place(
                 place,
                 name: name.clone(),
                 table: table.clone(),
+                changes: seen.tables.get(name).and_then(|held| table.changes_from(held)),
             });
         }
     }

@@ -1,5 +1,7 @@
 //! What the network should be, in the words of the API.
 
+pub mod vpc;
+
 use isolarium_model::WorkloadId;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr};

@@ -6,10 +6,18 @@
 
 pub mod compile;
 pub mod diff;
+pub mod id;
 pub mod intent;
 pub mod plan;
+pub mod reach;
 pub mod ruleset;
 
+pub use compile::vpc::{Edge, compile_interface, compile_vpc};
 pub use compile::{BadNetwork, Tag, compile_host, compile_workload};
 pub use diff::{Step, diff, diff_place};
 pub use plan::{HostPlan, HostSeen, NamespacePlan, NamespaceSeen, Place, WorkloadPlan};
+
+#[cfg(test)]
+mod simulate;
+#[cfg(test)]
+mod topology;

@@ -1,6 +1,7 @@
 //! What the kernel must hold, and what it was seen to hold. Both are plain values of the same nouns, so that a plan can
 //! be compared, printed, kept and sent.
 
+use crate::id::{InterfaceId, VpcId};
 use crate::ruleset::{Table, TableSeen};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -9,9 +10,10 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
-/// A namespace that plans talk about.
+/// A namespace that plans talk about. As text (it is a key of JSON objects) the first four are their names in lower case,
+/// the others the id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(try_from = "String", into = "String")]
 pub enum Place {
     /// The router of the platform network.
     Platform,
@@ -21,16 +23,55 @@ pub enum Place {
     Uplink,
     /// The namespace of the workload that is being sealed.
     Workload,
+    /// The router of a VPC.
+    Vpc(VpcId),
+    /// The namespace of whoever holds a network interface of a VPC.
+    Interface(InterfaceId),
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Platform => "the platform namespace",
-            Self::Host => "the host",
-            Self::Uplink => "the uplink namespace",
-            Self::Workload => "the workload's namespace",
-        })
+        match self {
+            Self::Platform => f.write_str("the platform namespace"),
+            Self::Host => f.write_str("the host"),
+            Self::Uplink => f.write_str("the uplink namespace"),
+            Self::Workload => f.write_str("the workload's namespace"),
+            Self::Vpc(vpc) => write!(f, "the router of {vpc}"),
+            Self::Interface(interface) => write!(f, "the namespace of {interface}"),
+        }
+    }
+}
+
+/// The text names no place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} names no namespace of a plan")]
+pub struct BadPlace(String);
+
+impl TryFrom<String> for Place {
+    type Error = BadPlace;
+    fn try_from(text: String) -> Result<Self, BadPlace> {
+        let vpc = || text.parse().ok().map(Self::Vpc);
+        let interface = || text.parse().ok().map(Self::Interface);
+        match text.as_str() {
+            "platform" => Ok(Self::Platform),
+            "host" => Ok(Self::Host),
+            "uplink" => Ok(Self::Uplink),
+            "workload" => Ok(Self::Workload),
+            _ => vpc().or_else(interface).ok_or_else(|| BadPlace(text.clone())),
+        }
+    }
+}
+
+impl From<Place> for String {
+    fn from(place: Place) -> Self {
+        match place {
+            Place::Platform => "platform".into(),
+            Place::Host => "host".into(),
+            Place::Uplink => "uplink".into(),
+            Place::Workload => "workload".into(),
+            Place::Vpc(vpc) => vpc.to_string(),
+            Place::Interface(interface) => interface.to_string(),
+        }
     }
 }
 
@@ -90,6 +131,12 @@ impl LinkName {
 
     /// What every name of [`Self::of_workload`] begins with; no other interface of the platform namespace does.
     pub const WORKLOAD_PREFIX: &'static str = "w";
+
+    /// The far side of a VPC's uplink, in a namespace it shares with others. Begins with the workload prefix: there it
+    /// comes and goes like a workload. Ten digits of the id tell VPCs apart.
+    pub fn of_vpc(vpc: VpcId) -> Self {
+        Self(format!("{}v{:010x}", Self::WORKLOAD_PREFIX, vpc.number() & 0xff_ffff_ffff).into())
+    }
 
     pub(crate) fn of_tag(tag: &str) -> Self {
         Self(format!("isl{tag}").into())

@@ -3,6 +3,7 @@
 //! Versions of `nft` print the same rule differently, so a rule is recognised by its comment, which carries a digest of
 //! the expressions it was made from; sets are compared element by element, chains by hook, priority and policy.
 
+pub mod change;
 pub mod expr;
 
 use serde::{Deserialize, Serialize};
@@ -17,14 +18,17 @@ pub struct Table {
     pub chains: Vec<Chain>,
 }
 
-/// A named set.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A named set or map.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Set {
-    /// nft's name of the element type (`ipv4_addr`).
+    /// nft's name of the element type (`ipv4_addr`), parts of a concatenation joined by ` . `.
     pub kind: String,
-    /// Elements are prefixes that may not overlap.
+    /// What elements lead to, if this is a map: `verdict` or an element type.
+    #[serde(default)]
+    pub data: Option<String>,
+    /// Elements are prefixes or ranges that may not overlap.
     pub interval: bool,
-    /// Elements as nft writes them: `10.0.0.0/8`, `192.0.2.1`.
+    /// Elements as nft writes them: `10.0.0.0/8`, `192.0.2.1`, `10.0.0.1 . tcp . 80-90`, `10.0.0.1 : goto chain`.
     pub elements: BTreeSet<String>,
 }
 
@@ -74,7 +78,7 @@ impl Rule {
 
 /// FNV-1a, 64 bits. It tells versions of a rule apart; nobody can gain anything by a collision, because whoever can write
 /// rules needs none.
-fn fnv1a(bytes: &[u8]) -> u64 {
+pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
@@ -85,7 +89,7 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 pub struct TableSeen {
     pub sets: BTreeMap<String, BTreeSet<String>>,
     pub chains: BTreeMap<String, ChainSeen>,
-    /// Objects that plans never make (maps, flow tables, ...).
+    /// Objects that plans never make (flow tables, quotas, ...).
     pub foreign: BTreeSet<String>,
 }
 
@@ -130,40 +134,70 @@ impl Table {
     pub fn replace_commands(&self, name: &str) -> Vec<Value> {
         let table = json!({"table": {"family": "inet", "name": name}});
         let mut commands = vec![json!({"add": table}), json!({"delete": table}), json!({"add": table})];
-        commands.extend(self.sets.iter().map(|(set_name, set)| {
-            let mut body = json!({"family": "inet", "table": name, "name": set_name, "type": set.kind});
-            if let Some(fields) = body.as_object_mut() {
-                if set.interval {
-                    fields.insert("flags".into(), json!(["interval"]));
-                }
-                if !set.elements.is_empty() {
-                    fields.insert(
-                        "elem".into(),
-                        set.elements.iter().map(|text| element_json(text)).collect(),
-                    );
-                }
-            }
-            json!({"add": {"set": body}})
-        }));
+        // nft resolves the chains that a verdict map names when it reads the map, so chains come between sets and maps.
+        let is_map = |set: &Set| set.data.is_some();
+        let some = |maps: bool| {
+            let chosen = self.sets.iter().filter(move |(_, set)| is_map(set) == maps);
+            chosen.map(|(set_name, set)| add_set(name, set_name, set))
+        };
+        commands.extend(some(false));
+        commands.extend(self.chains.iter().map(|chain| add_chain(name, chain)));
+        commands.extend(some(true));
         for chain in &self.chains {
-            let mut body = json!({"family": "inet", "table": name, "name": chain.name});
-            if let (Some(base), Some(fields)) = (&chain.base, body.as_object_mut()) {
-                fields.insert("type".into(), json!(base.kind));
-                fields.insert("hook".into(), json!(base.hook));
-                fields.insert("prio".into(), json!(base.priority));
-                fields.insert("policy".into(), json!(base.policy));
-            }
-            commands.push(json!({"add": {"chain": body}}));
-        }
-        for chain in &self.chains {
-            commands.extend(chain.rules.iter().map(|rule| {
-                json!({"add": {"rule": {
-                    "family": "inet", "table": name, "chain": chain.name, "comment": rule.mark(), "expr": rule.expr,
-                }}})
-            }));
+            commands.extend(add_rules(name, &chain.name, &chain.rules));
         }
         commands
     }
+}
+
+fn add_set(table: &str, name: &str, set: &Set) -> Value {
+    let parts: Vec<&str> = set.kind.split(" . ").collect();
+    let kind = match parts.as_slice() {
+        [one] => json!(one),
+        many => json!(many),
+    };
+    let mut body = json!({"family": "inet", "table": table, "name": name, "type": kind});
+    if let Some(fields) = body.as_object_mut() {
+        if set.interval {
+            fields.insert("flags".into(), json!(["interval"]));
+        }
+        if let Some(data) = &set.data {
+            fields.insert("map".into(), json!(data));
+        }
+        if !set.elements.is_empty() {
+            fields.insert(
+                "elem".into(),
+                set.elements.iter().map(|text| element_json(text)).collect(),
+            );
+        }
+    }
+    let noun = if set.data.is_some() { "map" } else { "set" };
+    json!({"add": {noun: body}})
+}
+
+fn add_chain(table: &str, chain: &Chain) -> Value {
+    let mut body = json!({"family": "inet", "table": table, "name": chain.name});
+    if let (Some(base), Some(fields)) = (&chain.base, body.as_object_mut()) {
+        fields.insert("type".into(), json!(base.kind));
+        fields.insert("hook".into(), json!(base.hook));
+        fields.insert("prio".into(), json!(base.priority));
+        fields.insert("policy".into(), json!(base.policy));
+    }
+    json!({"add": {"chain": body}})
+}
+
+fn add_rules(table: &str, chain: &str, rules: &[Rule]) -> Vec<Value> {
+    let add = |rule: &Rule| {
+        json!({"add": {"rule": {
+            "family": "inet", "table": table, "chain": chain, "comment": rule.mark(), "expr": rule.expr,
+        }}})
+    };
+    rules.iter().map(add).collect()
+}
+
+fn elements_command(verb: &str, table: &str, set: &str, elements: &BTreeSet<String>) -> Value {
+    let elem: Vec<Value> = elements.iter().map(|text| element_json(text)).collect();
+    json!({verb: {"element": {"family": "inet", "table": table, "name": set, "elem": elem}}})
 }
 
 /// Command that deletes a table.
@@ -177,18 +211,55 @@ pub fn transaction(commands: Vec<Value>) -> Value {
 }
 
 fn element_json(text: &str) -> Value {
+    if let Some((key, data)) = text.split_once(" : ") {
+        let data = match data.split_once(' ') {
+            Some((verdict, chain)) => json!({verdict: {"target": chain}}),
+            None => part_json(data),
+        };
+        return json!([element_json(key), data]);
+    }
+    if text.contains(" . ") {
+        let parts: Vec<Value> = text.split(" . ").map(part_json).collect();
+        return json!({"concat": parts});
+    }
+    part_json(text)
+}
+
+/// A number where a number is meant, else text.
+fn plain_json(text: &str) -> Value {
+    text.parse::<u16>().map_or_else(|_| json!(text), |number| json!(number))
+}
+
+fn part_json(text: &str) -> Value {
+    if let Some((from, to)) = text.split_once('-') {
+        return json!({"range": [plain_json(from), plain_json(to)]});
+    }
     match text
         .split_once('/')
         .and_then(|(addr, len)| Some((addr, len.parse::<u8>().ok()?)))
     {
         Some((addr, len)) => json!({"prefix": {"addr": addr, "len": len}}),
-        None => json!(text),
+        None => plain_json(text),
     }
 }
 
 fn element_text(value: &Value) -> String {
     if let Some(text) = value.as_str() {
         return text.into();
+    }
+    // A map's key and what it leads to.
+    if let Some([key, data]) = value.as_array().map(Vec::as_slice) {
+        let verdict = ["goto", "jump"]
+            .into_iter()
+            .find_map(|verb| Some(format!("{verb} {}", data.get(verb)?.get("target")?.as_str()?)));
+        return format!(
+            "{} : {}",
+            element_text(key),
+            verdict.unwrap_or_else(|| element_text(data))
+        );
+    }
+    if let Some(parts) = value.get("concat").and_then(Value::as_array) {
+        return parts.iter().map(element_text).collect::<Vec<_>>().join(" . ");
     }
     if let Some(prefix) = value.get("prefix")
         && let (Some(addr), Some(len)) = (prefix.get("addr").and_then(Value::as_str), prefix.get("len"))
@@ -255,7 +326,12 @@ pub fn read_listing(listing: &Value) -> Result<(BTreeMap<String, TableSeen>, BTr
                 let mark = text("comment").unwrap_or("a rule without a mark");
                 table.chains.entry(chain.into()).or_default().marks.push(mark.into());
             }
-            "set" => {
+            "set" | "map" => {
+                // What packets recorded is no plan's business: a rule that stands brought the set with it.
+                let flags = body.get("flags").and_then(Value::as_array);
+                if flags.is_some_and(|flags| flags.iter().any(|flag| flag == "dynamic")) {
+                    continue;
+                }
                 let elements = body
                     .get("elem")
                     .and_then(Value::as_array)

@@ -111,6 +111,7 @@ fn table(network: &HostNetwork) -> Table {
         kind: "ipv4_addr".into(),
         interval: true,
         elements,
+        ..Set::default()
     };
     let up = LinkName::uplink();
     let filter = "filter";
@@ -154,7 +155,10 @@ fn table(network: &HostNetwork) -> Table {
             ),
             rule("invalid", [expr::in_state(&["invalid"]), expr::drop()]),
             rule("own", [expr::comes_from("lo"), expr::accept()]),
-            rule("not a workload", [not_workload(), expr::counter(), expr::drop()]),
+            rule(
+                "not a workload",
+                [expr::not_from(ANY_WORKLOAD), expr::counter(), expr::drop()],
+            ),
             rule(
                 "service HTTP",
                 [expr::to_set("served"), expr::to_port("tcp", 80), expr::accept()],
@@ -229,8 +233,4 @@ fn table(network: &HostNetwork) -> Table {
         ]),
         chains: vec![refuse, prerouting, input, forward, postrouting],
     }
-}
-
-fn not_workload() -> Value {
-    serde_json::json!({"match": {"op": "!=", "left": {"meta": {"key": "iifname"}}, "right": ANY_WORKLOAD}})
 }

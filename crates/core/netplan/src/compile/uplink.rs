@@ -107,6 +107,7 @@ fn table(network: &HostNetwork, link: &LinkName) -> Table {
                 kind: "ipv4_addr".into(),
                 interval: true,
                 elements,
+                ..Set::default()
             },
         )]),
         chains: vec![

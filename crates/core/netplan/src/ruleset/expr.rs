@@ -107,3 +107,141 @@ pub fn masquerade() -> Value {
 pub fn goto(chain: &str) -> Value {
     json!({"goto": {"target": chain}})
 }
+
+fn header(protocol: &str, field: &str) -> Value {
+    json!({"payload": {"protocol": protocol, "field": field}})
+}
+
+/// A property of a packet that sets and maps are asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    Source,
+    Destination,
+    InLink,
+    OutLink,
+    Transport,
+    /// Destination port of any transport that has one.
+    Port,
+    /// The first two bytes behind the IP header: a source port, or type and code of ICMP.
+    IcmpTypeAndCode,
+}
+
+impl Key {
+    fn json(self) -> Value {
+        match self {
+            Self::Source => header("ip", "saddr"),
+            Self::Destination => header("ip", "daddr"),
+            Self::InLink => json!({"meta": {"key": "iifname"}}),
+            Self::OutLink => json!({"meta": {"key": "oifname"}}),
+            Self::Transport => json!({"meta": {"key": "l4proto"}}),
+            Self::Port => header("th", "dport"),
+            Self::IcmpTypeAndCode => header("th", "sport"),
+        }
+    }
+}
+
+/// One property, or several joined.
+pub fn key(keys: &[Key]) -> Value {
+    match keys {
+        [one] => one.json(),
+        many => json!({"concat": many.iter().map(|key| key.json()).collect::<Vec<_>>()}),
+    }
+}
+
+/// The properties are in a named set of the same table.
+pub fn within(keys: &[Key], set: &str) -> Value {
+    equal(key(keys), json!(format!("@{set}")))
+}
+
+/// The properties are not in a named set of the same table.
+pub fn outside(keys: &[Key], set: &str) -> Value {
+    json!({"match": {"op": "!=", "left": key(keys), "right": format!("@{set}")}})
+}
+
+/// Follows the verdict that a named map has for the properties; goes on when it has none.
+pub fn dispatch(keys: &[Key], map: &str) -> Value {
+    json!({"vmap": {"key": key(keys), "data": format!("@{map}")}})
+}
+
+/// The property is this, or lies in a range or network; see [`number_range`] and [`network`].
+pub fn is(what: Key, value: Value) -> Value {
+    equal(what.json(), value)
+}
+
+/// A range of numbers for [`is`].
+pub fn number_range(from: u16, to: u16) -> Value {
+    if from == to {
+        json!(from)
+    } else {
+        json!({"range": [from, to]})
+    }
+}
+
+/// A network for [`is`].
+pub fn network(block: ipnet::Ipv4Net) -> Value {
+    if block.prefix_len() == 32 {
+        json!(block.addr().to_string())
+    } else {
+        json!({"prefix": {"addr": block.network().to_string(), "len": block.prefix_len()}})
+    }
+}
+
+/// One of several values for [`is`].
+pub fn any_of(values: &[&str]) -> Value {
+    json!({"set": values})
+}
+
+/// The packet travels from the one who answered to the one who began.
+pub fn is_reply() -> Value {
+    equal(json!({"ct": {"key": "direction"}}), json!("reply"))
+}
+
+/// Counts the packet under its properties in a dynamic set of at most `size` elements, which the rule brings with it. (The
+/// JSON of nft 1.0.6 cannot declare such a set; the older form `meter` makes the same one.)
+pub fn record(keys: &[Key], set: &str, size: u32) -> Value {
+    json!({"meter": {"name": set, "key": key(keys), "size": size, "stmt": {"counter": null}}})
+}
+
+/// Continues in another chain and comes back when that decides nothing.
+pub fn jump(chain: &str) -> Value {
+    json!({"jump": {"target": chain}})
+}
+
+/// Goes back to the chain that jumped here.
+pub fn back() -> Value {
+    json!({"return": null})
+}
+
+/// Replaces the source by this address, with ports of a range.
+pub fn source_nat(address: std::net::Ipv4Addr, ports: Option<(u16, u16)>) -> Value {
+    let mut body = json!({"family": "ip", "addr": address.to_string()});
+    if let (Some((from, to)), Some(fields)) = (ports, body.as_object_mut()) {
+        fields.insert("port".into(), number_range(from, to));
+    }
+    json!({ "snat": body })
+}
+
+/// Replaces the source by what a map has for it.
+pub fn source_nat_by(map: &str) -> Value {
+    json!({"snat": {"family": "ip", "addr": {"map": {"key": Key::Source.json(), "data": format!("@{map}")}}}})
+}
+
+/// Replaces the destination by what a map has for it.
+pub fn destination_nat_by(map: &str) -> Value {
+    json!({"dnat": {"family": "ip", "addr": {"map": {"key": Key::Destination.json(), "data": format!("@{map}")}}}})
+}
+
+/// The packet did not come in by an interface of this name.
+pub fn not_from(link: &str) -> Value {
+    json!({"match": {"op": "!=", "left": {"meta": {"key": "iifname"}}, "right": link}})
+}
+
+/// The packet carries this mark.
+pub fn marked(mark: u32) -> Value {
+    equal(json!({"meta": {"key": "mark"}}), json!(mark))
+}
+
+/// Marks the packet.
+pub fn set_mark(mark: u32) -> Value {
+    json!({"mangle": {"key": {"meta": {"key": "mark"}}, "value": mark}})
+}

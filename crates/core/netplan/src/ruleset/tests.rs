@@ -9,6 +9,7 @@ fn table() -> Table {
                 kind: "ipv4_addr".into(),
                 interval: true,
                 elements: ["10.0.0.0/8".into(), "192.0.2.1".into()].into(),
+                ..Set::default()
             },
         )]),
         chains: vec![

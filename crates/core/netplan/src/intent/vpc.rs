@@ -1,0 +1,451 @@
+//! A VPC as its owner described it: EC2's nouns as values.
+
+use crate::id::{
+    AclId, EndpointId, GroupId, InterfaceId, InternetGatewayId, NatGatewayId, PrefixListId, RouteTableId, SubnetId,
+    VpcId,
+};
+use ipnet::Ipv4Net;
+use isolarium_model::WorkloadId;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::ops::{Deref, RangeInclusive};
+
+/// One VPC with everything in it. [`Vpc::check`] turns it into what is compiled and asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vpc {
+    pub id: VpcId,
+    /// IPv4 blocks, the first one the primary (NET-1).
+    pub blocks: Vec<Ipv4Net>,
+    pub dns: Dns,
+    pub subnets: BTreeMap<SubnetId, Subnet>,
+    pub acls: BTreeMap<AclId, NetworkAcl>,
+    pub groups: BTreeMap<GroupId, SecurityGroup>,
+    pub prefix_lists: BTreeMap<PrefixListId, BTreeSet<Ipv4Net>>,
+    pub route_tables: BTreeMap<RouteTableId, RouteTable>,
+    /// At most one is attached (NET-28).
+    pub internet_gateway: Option<InternetGatewayId>,
+    pub nat_gateways: BTreeMap<NatGatewayId, NatGateway>,
+    pub interfaces: BTreeMap<InterfaceId, Interface>,
+    pub s3_endpoints: BTreeMap<EndpointId, S3Endpoint>,
+}
+
+/// DNS attributes and DHCP options (NET-5, NET-50, NET-53).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dns {
+    /// `enableDnsSupport`: the resolver answers.
+    pub support: bool,
+    /// `enableDnsHostnames`.
+    pub hostnames: bool,
+    /// `domain-name`.
+    pub domain_name: Option<String>,
+    /// `domain-name-servers`; empty is `AmazonProvidedDNS`.
+    pub servers: Vec<Ipv4Addr>,
+}
+
+/// A subnet (NET-2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subnet {
+    pub block: Ipv4Net,
+    pub zone: String,
+    /// The associated table, or the main one (NET-24).
+    pub route_table: RouteTableId,
+    pub acl: AclId,
+}
+
+/// Ordered entries, first match wins, final deny (NET-22).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkAcl {
+    pub ingress: BTreeMap<u16, AclEntry>,
+    pub egress: BTreeMap<u16, AclEntry>,
+}
+
+/// One numbered entry of a network ACL.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AclEntry {
+    pub allow: bool,
+    pub traffic: Match,
+    /// Sources of ingress entries, destinations of egress entries.
+    pub peer: Ipv4Net,
+}
+
+/// Traffic that a rule or an entry is about (NET-18).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "protocol", rename_all = "snake_case")]
+pub enum Match {
+    /// `-1`.
+    All,
+    Tcp {
+        ports: RangeInclusive16,
+    },
+    Udp {
+        ports: RangeInclusive16,
+    },
+    /// `None` is any; a code is meaningless without a type.
+    Icmp {
+        kind: Option<(u8, Option<u8>)>,
+    },
+}
+
+/// An inclusive range of ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "(u16, u16)", into = "(u16, u16)")]
+pub struct RangeInclusive16(u16, u16);
+
+/// The range ends before it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the port range ends before it begins")]
+pub struct BadRange;
+
+impl TryFrom<(u16, u16)> for RangeInclusive16 {
+    type Error = BadRange;
+    fn try_from((from, to): (u16, u16)) -> Result<Self, BadRange> {
+        (from <= to).then_some(Self(from, to)).ok_or(BadRange)
+    }
+}
+
+impl From<RangeInclusive16> for (u16, u16) {
+    fn from(range: RangeInclusive16) -> Self {
+        (range.0, range.1)
+    }
+}
+
+impl RangeInclusive16 {
+    /// All ports.
+    pub const ALL: Self = Self(0, u16::MAX);
+
+    /// As a range of the standard library.
+    pub fn range(self) -> RangeInclusive<u16> {
+        self.0..=self.1
+    }
+}
+
+/// Only allow rules (NET-15). Duplicates mean nothing, so rules are a set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecurityGroup {
+    pub ingress: BTreeSet<GroupRule>,
+    pub egress: BTreeSet<GroupRule>,
+}
+
+/// One allow rule.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct GroupRule {
+    pub traffic: Match,
+    pub peer: Peer,
+}
+
+/// Whom a group rule admits (NET-17).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Peer {
+    Block(Ipv4Net),
+    /// The private addresses of interfaces that carry the group.
+    Group(GroupId),
+    PrefixList(PrefixListId),
+}
+
+/// Routes besides the local ones, which every table has and which cannot be removed (NET-24), and besides those of
+/// gateway endpoints, which follow from the association.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteTable {
+    pub routes: BTreeMap<Ipv4Net, Target>,
+}
+
+/// Where a route leads (NET-26). A target that is gone makes the route [`Target::Blackhole`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    InternetGateway(InternetGatewayId),
+    NatGateway(NatGatewayId),
+    Interface(InterfaceId),
+    Blackhole,
+}
+
+/// A public NAT gateway in state `available` (NET-29). Its subnet is that of its interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NatGateway {
+    /// Held by [`Holder::Nat`].
+    pub interface: InterfaceId,
+    pub elastic_ip: Ipv4Addr,
+}
+
+impl NatGateway {
+    /// Source ports that a NAT gateway uses.
+    pub const PORTS: (u16, u16) = (1024, 65535);
+}
+
+/// A network interface (NET-10).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    pub subnet: SubnetId,
+    pub primary: Ipv4Addr,
+    /// Other private addresses, each with a public one if it has one.
+    pub secondary: BTreeSet<Ipv4Addr>,
+    /// 1 to 5 groups; none for [`Holder::Nat`] only.
+    pub groups: BTreeSet<GroupId>,
+    /// `sourceDestCheck` (NET-13).
+    pub source_dest_check: bool,
+    /// Public address of the primary one.
+    pub public: Option<Ipv4Addr>,
+    pub holder: Holder,
+}
+
+/// Who holds an interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Holder {
+    /// Status `available`.
+    Nobody,
+    Container(WorkloadId),
+    /// An isolated container: the address is reserved and configured nowhere (NET-69, D-24).
+    Isolated(WorkloadId),
+    /// The platform's downloads and uploads for a workload.
+    Transfer(WorkloadId),
+    /// A program that the operator runs inside the VPC.
+    Program,
+    Nat(NatGatewayId),
+    /// An interface endpoint: served by the engine.
+    Endpoint(EndpointId),
+}
+
+impl Interface {
+    /// All private addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
+        std::iter::once(self.primary).chain(self.secondary.iter().copied())
+    }
+
+    /// Whether a namespace of its own holds the interface.
+    pub fn is_attached(&self) -> bool {
+        matches!(
+            self.holder,
+            Holder::Container(_) | Holder::Transfer(_) | Holder::Program
+        )
+    }
+}
+
+/// A gateway endpoint for S3 (NET-32).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct S3Endpoint {
+    pub prefix_list: PrefixListId,
+    /// A table has one S3 endpoint at most.
+    pub route_tables: BTreeSet<RouteTableId>,
+}
+
+/// A VPC whose parts fit together. [`Vpc::check`] is the only source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckedVpc(Vpc);
+
+impl Deref for CheckedVpc {
+    type Target = Vpc;
+    fn deref(&self) -> &Vpc {
+        &self.0
+    }
+}
+
+/// The parts of a VPC contradict each other. The API refuses such requests before this is asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadVpc {
+    /// A part names another that is not there.
+    #[error("{0} names {1}, which is not in the VPC")]
+    Dangling(String, String),
+    /// A block has host bits, the wrong size, or lies where it must not.
+    #[error("the block {0} does not fit")]
+    Block(Ipv4Net),
+    /// Two things claim one address.
+    #[error("the address {0} is taken twice, reserved or outside its subnet")]
+    Address(Ipv4Addr),
+    /// A route leads into the VPC or to reserved addresses (NET-27).
+    #[error("the route to {0} cannot be made")]
+    Route(Ipv4Net),
+    /// Groups or the source/destination check do not fit the interface's holder.
+    #[error("{0} does not fit its holder")]
+    Interface(InterfaceId),
+    /// Two S3 endpoints share a route table.
+    #[error("{0} has two S3 endpoints")]
+    Endpoints(RouteTableId),
+}
+
+/// Routes into this range are refused (NET-27).
+pub const LINK_LOCAL_SERVICES: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 168, 0), 22);
+
+fn overlap(a: &Ipv4Net, b: &Ipv4Net) -> bool {
+    a.contains(&b.network()) || b.contains(&a.network())
+}
+
+impl Vpc {
+    /// Whether an address belongs to one of the blocks.
+    pub fn contains(&self, address: Ipv4Addr) -> bool {
+        self.blocks.iter().any(|block| block.contains(&address))
+    }
+
+    /// The resolver: base + 2 of the primary block (NET-50).
+    pub fn resolver(&self) -> Option<Ipv4Addr> {
+        self.blocks.first().map(|block| nth(*block, 2))
+    }
+
+    /// Checks that the parts fit together.
+    ///
+    /// # Errors
+    /// The first contradiction, in a fixed order.
+    pub fn check(self) -> Result<CheckedVpc, BadVpc> {
+        self.check_blocks()?;
+        self.check_references()?;
+        self.check_routes()?;
+        self.check_interfaces()?;
+        Ok(CheckedVpc(self))
+    }
+
+    fn check_blocks(&self) -> Result<(), BadVpc> {
+        if self.blocks.is_empty() {
+            return Err(BadVpc::Block(Ipv4Net::default()));
+        }
+        let fits = |block: &Ipv4Net| block.trunc() == *block && (16..=28).contains(&block.prefix_len());
+        for (at, block) in self.blocks.iter().enumerate() {
+            let taken = self.blocks.iter().skip(at + 1).any(|other| overlap(block, other));
+            if !fits(block) || taken || overlap(block, &LINK_LOCAL_SERVICES) {
+                return Err(BadVpc::Block(*block));
+            }
+        }
+        let subnets: Vec<Ipv4Net> = self.subnets.values().map(|subnet| subnet.block).collect();
+        for (at, block) in subnets.iter().enumerate() {
+            let inside = self.blocks.iter().any(|outer| outer.contains(block));
+            if !fits(block) || !inside || subnets.iter().skip(at + 1).any(|other| overlap(block, other)) {
+                return Err(BadVpc::Block(*block));
+            }
+        }
+        let acl_peers = self
+            .acls
+            .values()
+            .flat_map(|acl| acl.ingress.values().chain(acl.egress.values()));
+        let rules = self
+            .groups
+            .values()
+            .flat_map(|group| group.ingress.iter().chain(&group.egress));
+        let rule_peers = rules.filter_map(|rule| match rule.peer {
+            Peer::Block(block) => Some(block),
+            Peer::Group(_) | Peer::PrefixList(_) => None,
+        });
+        let listed = self.prefix_lists.values().flatten().copied();
+        let mut all = acl_peers.map(|entry| entry.peer).chain(rule_peers).chain(listed);
+        all.find(|block| block.trunc() != *block)
+            .map_or(Ok(()), |block| Err(BadVpc::Block(block)))
+    }
+
+    fn check_references(&self) -> Result<(), BadVpc> {
+        let dangling = |from: &dyn ToString, to: &dyn ToString| Err(BadVpc::Dangling(from.to_string(), to.to_string()));
+        for (id, subnet) in &self.subnets {
+            if !self.route_tables.contains_key(&subnet.route_table) {
+                return dangling(id, &subnet.route_table);
+            }
+            if !self.acls.contains_key(&subnet.acl) {
+                return dangling(id, &subnet.acl);
+            }
+        }
+        for (id, group) in &self.groups {
+            for rule in group.ingress.iter().chain(&group.egress) {
+                match rule.peer {
+                    Peer::Group(peer) if !self.groups.contains_key(&peer) => return dangling(id, &peer),
+                    Peer::PrefixList(list) if !self.prefix_lists.contains_key(&list) => return dangling(id, &list),
+                    _ => {}
+                }
+            }
+        }
+        for (id, nat) in &self.nat_gateways {
+            let held = self.interfaces.get(&nat.interface).map(|interface| &interface.holder);
+            if held != Some(&Holder::Nat(*id)) {
+                return dangling(id, &nat.interface);
+            }
+        }
+        let mut taken = BTreeSet::new();
+        for (id, endpoint) in &self.s3_endpoints {
+            if !self.prefix_lists.contains_key(&endpoint.prefix_list) {
+                return dangling(id, &endpoint.prefix_list);
+            }
+            for table in &endpoint.route_tables {
+                if !self.route_tables.contains_key(table) {
+                    return dangling(id, table);
+                }
+                if !taken.insert(*table) {
+                    return Err(BadVpc::Endpoints(*table));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_routes(&self) -> Result<(), BadVpc> {
+        for (id, table) in &self.route_tables {
+            for (destination, target) in &table.routes {
+                let inside = self.blocks.iter().any(|block| block.contains(destination));
+                if destination.trunc() != *destination || inside || LINK_LOCAL_SERVICES.contains(destination) {
+                    return Err(BadVpc::Route(*destination));
+                }
+                let there = match target {
+                    Target::InternetGateway(gateway) => self.internet_gateway.as_ref() == Some(gateway),
+                    Target::NatGateway(nat) => self.nat_gateways.contains_key(nat),
+                    Target::Interface(interface) => self.interfaces.contains_key(interface),
+                    Target::Blackhole => true,
+                };
+                if !there {
+                    return Err(BadVpc::Dangling(id.to_string(), format!("{target:?}")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_interfaces(&self) -> Result<(), BadVpc> {
+        let mut private = BTreeSet::new();
+        let mut public = BTreeSet::new();
+        for nat in self.nat_gateways.values() {
+            if !public.insert(nat.elastic_ip) {
+                return Err(BadVpc::Address(nat.elastic_ip));
+            }
+        }
+        for (id, interface) in &self.interfaces {
+            let subnet = self.subnets.get(&interface.subnet);
+            let Some(subnet) = subnet else {
+                return Err(BadVpc::Dangling(id.to_string(), interface.subnet.to_string()));
+            };
+            for address in interface.addresses() {
+                if !assignable(subnet.block, address) || !private.insert(address) {
+                    return Err(BadVpc::Address(address));
+                }
+            }
+            if let Some(address) = interface.public
+                && (self.contains(address) || !public.insert(address))
+            {
+                return Err(BadVpc::Address(address));
+            }
+            if let Some(group) = interface.groups.iter().find(|group| !self.groups.contains_key(group)) {
+                return Err(BadVpc::Dangling(id.to_string(), group.to_string()));
+            }
+            let fits = match &interface.holder {
+                Holder::Nat(nat) => {
+                    interface.groups.is_empty()
+                        && interface.public.is_none()
+                        && self.nat_gateways.get(nat).is_some_and(|nat| nat.interface == *id)
+                }
+                Holder::Container(_) | Holder::Isolated(_) | Holder::Transfer(_) => {
+                    // D-15, NET-13: job interfaces have no public address and keep the check on.
+                    interface.public.is_none() && interface.source_dest_check && !interface.groups.is_empty()
+                }
+                Holder::Endpoint(_) => interface.public.is_none() && !interface.groups.is_empty(),
+                Holder::Nobody | Holder::Program => !interface.groups.is_empty(),
+            };
+            if !fits || interface.groups.len() > 5 {
+                return Err(BadVpc::Interface(*id));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether an interface may hold `address`: five addresses of every subnet are reserved (NET-3, NET-4).
+pub fn assignable(block: Ipv4Net, address: Ipv4Addr) -> bool {
+    block.contains(&address) && address > nth(block, 3) && address < block.broadcast()
+}
+
+pub(crate) fn nth(block: Ipv4Net, n: u32) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(block.network()).saturating_add(n))
+}
