@@ -141,8 +141,8 @@ pub fn authority(ctx: &Ctx<'_>) -> Result<Authority, ApiError> {
 }
 
 /// Who owns the resource of a question and what the resource itself says. A role's trust speaks to `sts:AssumeRole`,
-/// repositories have policies, log groups those of their account, and everything else here has an owner and no policy of its
-/// own.
+/// repositories have policies, log groups have those of their account, and everything else here has an owner and no
+/// policy of its own.
 ///
 /// # Errors
 /// When the store cannot be read.
