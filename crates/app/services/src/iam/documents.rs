@@ -6,7 +6,7 @@ use isolarium_model::iam::{Group, Policies, Policy, Role, User};
 use isolarium_model::{Arn, Principal, Timestamp};
 use isolarium_policy::{Authority, Compiled, DocumentKind, EndpointPolicy, NamedPolicy};
 use isolarium_store::StateStore;
-use isolarium_store::state::StoreError;
+use isolarium_store::state::{StoreError, Stored};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
@@ -43,6 +43,38 @@ pub fn derived<'t>(
             texts.clear();
         }
         texts.insert(from.into(), fresh.clone());
+        fresh
+    });
+    NamedPolicy {
+        name: name.into(),
+        policy,
+    }
+}
+
+/// Records of managed policies whose compiled form is kept at most; when full, all are dropped and looked up anew on use.
+const MOST_RECORDS: usize = 1_024;
+
+/// A record and what its default version compiles to.
+type OfRecord = (Arc<Stored<Policy>>, Arc<Compiled>);
+
+/// Compiled forms by the place of a record in memory. The record is held beside it, so that no other can come to lie there.
+/// To find a form by its text means to read the text, 6 kB for each of the hundred policies that a user can have.
+static OF_RECORDS: LazyLock<RwLock<HashMap<usize, OfRecord>>> = LazyLock::new(RwLock::default);
+
+/// The default version of a managed policy under the name that explanations cite.
+fn default_of(name: &str, stored: Arc<Stored<Policy>>) -> NamedPolicy {
+    let place = Arc::as_ptr(&stored).addr();
+    let known = {
+        let all = OF_RECORDS.read().unwrap_or_else(PoisonError::into_inner);
+        all.get(&place).map(|(_, policy)| Arc::clone(policy))
+    };
+    let policy = known.unwrap_or_else(|| {
+        let fresh = named(name, &stored.record.default.document, DocumentKind::Identity).policy;
+        let mut all = OF_RECORDS.write().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= MOST_RECORDS {
+            all.clear();
+        }
+        all.insert(place, (stored, Arc::clone(&fresh)));
         fresh
     });
     NamedPolicy {
@@ -209,18 +241,14 @@ pub(super) fn add(
 
 /// The default version of a managed policy (IAM-25), without a copy of the others.
 fn managed(store: &dyn StateStore, arn: &Arn, from: &str) -> Result<Option<NamedPolicy>, StoreError> {
-    let cited = |policy: &Policy| {
-        let name = format!("{from}{arn} {}", policy.default.id());
-        named(&name, &policy.default.document, DocumentKind::Identity)
-    };
+    let name = |policy: &Policy| format!("{from}{arn} {}", policy.default.id());
     if let Some(policy) = aws_managed::find(arn) {
-        return Ok(Some(cited(policy)));
+        let document = &policy.default.document;
+        return Ok(Some(named(&name(policy), document, DocumentKind::Identity)));
     }
     let Some(key) = Policy::key_of(arn) else {
         return Ok(None);
     };
-    let found = store.shared::<Policy>(&key)?;
-    Ok(found
-        .filter(|stored| stored.record.arn == *arn)
-        .map(|stored| cited(&stored.record)))
+    let found = store.shared::<Policy>(&key)?.filter(|stored| stored.record.arn == *arn);
+    Ok(found.map(|stored| default_of(&name(&stored.record), stored)))
 }
