@@ -333,19 +333,6 @@ impl Door {
         self.engine.tell(event, Keep::Later).await;
     }
 
-    /// Tells of an invocation, without its body.
-    async fn tell_invocation(&self, call: &Call, input: &Document, caller: &Caller, error: Option<&ApiError>) {
-        let ended = error.map_or(Ended::WELL, Ended::with);
-        let denied = caller.inquiry.is_denied();
-        let source = audit::source("sagemaker");
-        let now = self.engine.clock.now();
-        let mut event = audit::of_request(caller, &source, call.operation.name, ended, now).as_data();
-        event.request_parameters = audit::request_parameters(call.service, call.operation, input);
-        self.engine
-            .tell(event, if denied { Keep::Refusal } else { Keep::Later })
-            .await;
-    }
-
     /// One operation. Reads run here: they take microseconds. Writes wait for the disk, so they go to a thread that may.
     async fn run(&self, call: &Call, input: Document, caller: Caller) -> Result<Document, ApiError> {
         let (service, operation) = (call.service.name(), call.operation.name);
@@ -363,9 +350,15 @@ impl Door {
     /// InvokeEndpoint and InvokeEndpointWithResponseStream.
     async fn invoke(&self, call: &Call, input: &Document, admitted: Admitted, parts: Parts) -> Response<Body> {
         let id = admitted.caller.request_id.clone();
-        let caller = admitted.caller.clone();
+        let untold = Untold {
+            engine: &self.engine,
+            call,
+            input,
+            caller: admitted.caller.clone(),
+            told: false,
+        };
         let outcome = self.invoked(call, input, admitted, parts).await;
-        self.tell_invocation(call, input, &caller, outcome.as_ref().err()).await;
+        untold.tell(outcome.as_ref().err()).await;
         match outcome {
             Ok(mut response) => {
                 if let Ok(id) = HeaderValue::from_str(&id) {
@@ -419,6 +412,48 @@ impl Door {
             .map_err(|denial| ApiError::client("AccessDeniedException", denial.to_string()).with_status(403))
         })?;
         self.proxy.invoke(&caller.scope, asked).await
+    }
+}
+
+/// An invocation that the audit trail is to be told of, also when the caller goes away before the answer: its container
+/// may have been asked by then.
+struct Untold<'a> {
+    engine: &'a Engine,
+    call: &'a Call,
+    input: &'a Document,
+    caller: Caller,
+    told: bool,
+}
+
+impl Untold<'_> {
+    /// Without the body.
+    fn event(&self, error: Option<&ApiError>) -> AuditEvent {
+        let ended = error.map_or(Ended::WELL, Ended::with);
+        let source = audit::source("sagemaker");
+        let (name, now) = (self.call.operation.name, self.engine.clock.now());
+        let mut event = audit::of_request(&self.caller, &source, name, ended, now).as_data();
+        event.request_parameters = audit::request_parameters(self.call.service, self.call.operation, self.input);
+        event
+    }
+
+    async fn tell(mut self, error: Option<&ApiError>) {
+        self.told = true;
+        let denied = self.caller.inquiry.is_denied();
+        let keep = if denied { Keep::Refusal } else { Keep::Later };
+        self.engine.tell(self.event(error), keep).await;
+    }
+}
+
+impl Drop for Untold<'_> {
+    fn drop(&mut self) {
+        if !self.told {
+            let gone = ApiError::client(
+                "ClientDisconnected",
+                "The caller closed the connection before the answer.",
+            );
+            // Nobody waits for it.
+            drop(self.engine.audit.submit(self.event(Some(&gone)), Keep::Later));
+        }
     }
 }
 

@@ -923,6 +923,87 @@ async fn invoking_a_missing_endpoint_is_a_validation_error_of_the_runtime() {
     }
 }
 
+/// What can be dialled and says nothing.
+struct Silent(SocketAddr);
+impl isolarium_runtime::Dial for Silent {
+    fn dial(
+        &self,
+        _: &isolarium_model::WorkloadId,
+        _: u16,
+        timeout: Duration,
+    ) -> Result<std::os::fd::OwnedFd, isolarium_runtime::executor::ExecutorError> {
+        let stream = std::net::TcpStream::connect_timeout(&self.0, timeout).unwrap();
+        Ok(stream.into())
+    }
+}
+
+/// Proves: IAM-27
+#[tokio::test]
+async fn an_invocation_whose_caller_goes_away_is_in_the_audit_trail() {
+    use isolarium_reconcile::fleets::{EndpointRoutes, Fleets, Target, VariantRoute};
+    let container = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let dial = Arc::new(Silent(container.local_addr().unwrap()));
+    let fleets = Arc::new(Fleets::default());
+    let scope = Scope {
+        account: account(),
+        region: "us-east-1".parse().unwrap(),
+    };
+    let variants = vec![VariantRoute {
+        name: "one".into(),
+        weight: 1.0,
+        targets: vec![Target::new("w-00000000000000001".parse().unwrap(), "i-1".into())],
+    }];
+    let routes = EndpointRoutes {
+        name: "nope".into(),
+        variants,
+    };
+    fleets.publish(&Endpoint::key(&scope, "nope"), routes);
+    let settings = InvokeSettings {
+        timeout: Duration::from_secs(600),
+        stream_timeout: Duration::from_secs(600),
+        connect_timeout: Duration::from_secs(10),
+        body_limit: 1024,
+        idle_connections: 1,
+    };
+    let bench = bench_with(|door| {
+        door.proxy = Arc::new(Proxy::new(fleets, door.engine.store.clone(), dial, settings));
+    })
+    .await;
+    let mut caller = connect(bench.address).await;
+    let asking = tokio::spawn(async move { caller.send_request(invoke(b"1").signed(&ROOT)).await });
+    let (mut asked, _) = container.accept().await.unwrap();
+    assert!(
+        asked.read(&mut [0; 1024]).await.unwrap() > 0,
+        "control: the container is asked"
+    );
+    asking.abort();
+    let told = || {
+        let lines = walked(bench._dir.path());
+        lines
+            .iter()
+            .any(|line| line.contains("InvokeEndpoint") && line.contains("ClientDisconnected"))
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(30), async {
+        while !told() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    waited.await.expect("not told");
+}
+
+/// Lines of all text files below a directory.
+fn walked(path: &std::path::Path) -> Vec<String> {
+    let mut lines = Vec::new();
+    for entry in std::fs::read_dir(path).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_dir() {
+            lines.extend(walked(&entry.path()));
+        } else if let Ok(text) = std::fs::read_to_string(entry.path()) {
+            lines.extend(text.lines().map(str::to_owned));
+        }
+    }
+    lines
+}
+
 #[tokio::test]
 async fn a_panic_is_answered_and_ends_nothing_else() {
     let bench = bench().await;
