@@ -4,19 +4,17 @@ use super::aws_managed;
 use crate::context::{Caller, Session, Source};
 use isolarium_model::iam::{Group, Policies, Policy, Role, User};
 use isolarium_model::{Arn, Principal, Timestamp};
-use isolarium_policy::{Authority, Compiled, DocumentKind, EndpointPolicy, NamedPolicy};
+use isolarium_policy::{Address, Authority, Compiled, CompiledCache, DocumentKind, EndpointPolicy, NamedPolicy};
 use isolarium_store::StateStore;
 use isolarium_store::state::{StoreError, Stored};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
-/// Compiled texts of one kind kept at most; when full, all are dropped and read again on use.
-const MOST_COMPILED: usize = 4_096;
+/// Texts whose compiled form is kept, bytes.
+const MOST_BYTES: usize = 16 << 20;
 
-/// By whole text, so that a changed policy is another entry and never a stale one (IAM-26).
-type Texts = HashMap<Box<str>, Arc<Compiled>>;
-
-static COMPILED: LazyLock<RwLock<HashMap<DocumentKind, Texts>>> = LazyLock::new(RwLock::default);
+/// By content, so that a changed policy is another entry and never a stale one (IAM-26).
+static COMPILED: LazyLock<RwLock<CompiledCache>> = LazyLock::new(|| RwLock::new(CompiledCache::new(MOST_BYTES)));
 
 /// The compiled form of a text under the name that explanations cite.
 pub fn named(name: &str, text: &str, kind: DocumentKind) -> NamedPolicy {
@@ -31,18 +29,12 @@ pub fn derived<'t>(
     kind: DocumentKind,
     text: impl FnOnce() -> std::borrow::Cow<'t, str>,
 ) -> NamedPolicy {
-    let known = {
-        let all = COMPILED.read().unwrap_or_else(PoisonError::into_inner);
-        all.get(&kind).and_then(|texts| texts.get(from)).cloned()
-    };
+    let address = Address::of(from, kind);
+    let known = COMPILED.read().unwrap_or_else(PoisonError::into_inner).get(&address);
     let policy = known.unwrap_or_else(|| {
         let fresh = Arc::new(Compiled::new(&text(), kind));
         let mut all = COMPILED.write().unwrap_or_else(PoisonError::into_inner);
-        let texts = all.entry(kind).or_default();
-        if texts.len() >= MOST_COMPILED {
-            texts.clear();
-        }
-        texts.insert(from.into(), fresh.clone());
+        all.put(address, from, Arc::clone(&fresh));
         fresh
     });
     NamedPolicy {

@@ -8,12 +8,11 @@ use http::HeaderMap;
 use isolarium_model::s3::{Bucket, BucketName, ObjectKey, Tags};
 use isolarium_model::time::Clock;
 use isolarium_model::{AccountId, Arn, Principal, Timestamp};
-use isolarium_policy::{Authority, Compiled, DocumentKind, Granted, NamedPolicy, Question, ResourceSide};
+use isolarium_policy::{Authority, DocumentKind, Granted, Question, ResourceSide};
 use isolarium_store::{ObjectError, ObjectStore};
 use isolarium_wire::ApiError;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Result, s3_error};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// Finds everything that decides what a caller may do (IAM-21). The wiring passes `iam::authority`.
 pub trait Authorities: Send + Sync {
@@ -38,12 +37,7 @@ pub(super) struct Gate {
     objects: ObjectStore,
     clock: Arc<dyn Clock>,
     authorities: Arc<dyn Authorities>,
-    /// Bucket policies as last read, with the text they were read from (IAM-26: the text is looked up every time).
-    policies: Mutex<HashMap<BucketName, (String, Arc<Compiled>)>>,
 }
-
-/// Compiled policies kept at most.
-const MOST_POLICIES: usize = 10_000;
 
 /// What the owner's root may do whatever the bucket policy says, or nobody could take a mistaken policy away.
 pub(super) const ROOT_KEEPS: [&str; 3] = ["s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy"];
@@ -185,21 +179,7 @@ impl Gate {
             objects,
             clock,
             authorities,
-            policies: Mutex::default(),
         }
-    }
-
-    fn compiled(&self, bucket: &BucketName, text: &str) -> Arc<Compiled> {
-        let mut known = self.policies.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, compiled)) = known.get(bucket).filter(|(seen, _)| seen == text) {
-            return Arc::clone(compiled);
-        }
-        let compiled = Arc::new(Compiled::new(text, DocumentKind::Resource));
-        if known.len() >= MOST_POLICIES {
-            known.clear();
-        }
-        known.insert(bucket.clone(), (text.to_owned(), Arc::clone(&compiled)));
-        compiled
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -349,9 +329,12 @@ impl Call {
             .policy
             .as_ref()
             .filter(|text| !(spared || restricted && super::public::is_public(text)));
-        let policy = policy.map(|text| NamedPolicy {
-            name: format!("bucket policy of {}", bucket.name),
-            policy: self.gate.compiled(&bucket.name, text),
+        let policy = policy.map(|text| {
+            crate::iam::named(
+                &format!("bucket policy of {}", bucket.name),
+                text,
+                DocumentKind::Resource,
+            )
         });
         ResourceSide {
             owner: Some(bucket.owner.clone()),
