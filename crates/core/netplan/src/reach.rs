@@ -475,6 +475,12 @@ impl<'a> Way<'a> {
             }
             return Some(Some(Arrival::Credentials));
         }
+        // No route leads to other addresses of the platform's link-local range (NET-27).
+        let [a, b, c, _] = to.octets();
+        if a == 169 && b == 254 && c & 0xfc == 168 {
+            self.block(Block::NotServed(to));
+            return Some(None);
+        }
         None
     }
 

@@ -8,7 +8,7 @@ mod ruleset;
 
 use super::{empty, sysctls};
 use crate::id::{InterfaceId, RouteTableId};
-use crate::intent::vpc::{CheckedVpc, Holder, Interface, Target, Vpc, nth};
+use crate::intent::vpc::{CheckedVpc, Holder, Interface, LINK_LOCAL_SERVICES, Target, Vpc, nth};
 use crate::plan::{
     End, HostPlan, Link, LinkKind, LinkName, Mac, NamespacePlan, Neighbour, Place, PolicyRule, Route, RouteKind, Scope,
     WorkloadPlan,
@@ -250,6 +250,8 @@ fn routes(vpc: &Vpc, edge: Option<&Edge>, plan: &mut NamespacePlan) {
     plan.routes.extend(vpc.blocks.iter().map(unassigned));
     plan.routes
         .insert(route(RouteKind::Unreachable, Ipv4Net::default(), NOWHERE, None, None));
+    // Nor do the platform's link-local addresses, served or not: no route of a customer reaches them (NET-27).
+    plan.routes.insert(unassigned(&LINK_LOCAL_SERVICES));
     plan.rules.insert(PolicyRule {
         priority: LOCAL_PRIORITY,
         from: None,
@@ -305,3 +307,6 @@ fn kernel_route(edge: Option<&Edge>, destination: Ipv4Net, way: exits::Way, tabl
         exits::Way::Target(Target::Interface(_)) | exits::Way::Nowhere => nowhere,
     }
 }
+
+#[cfg(test)]
+mod tests;

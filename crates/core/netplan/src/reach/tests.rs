@@ -154,3 +154,30 @@ fn a_plan_without_one_of_its_rules_differs_from_the_oracle() {
         assert!(differs, "nobody misses rule {why:?} of chain {chain}");
     }
 }
+
+/// Found by the comparison: with the resolver off, its link-local address followed the subnet's default route to an
+/// interface that takes any destination.
+#[test]
+fn no_route_of_a_customer_leads_to_the_platforms_link_local_addresses() {
+    let mut found = 0;
+    for topology in 0..300 {
+        let vpc = topology::vpc(&mut Tape::new(&follow(topology, 300)));
+        let router = Router::new(&vpc);
+        for (id, interface) in vpc.interfaces.iter().filter(|(_, one)| one.is_attached()) {
+            let source = interface.primary;
+            let from = Origin::Interface { id: *id, source };
+            let flow = |to| Flow {
+                from,
+                to,
+                traffic: Traffic::Tcp { from: 40000, to: 80 },
+            };
+            for to in ["169.254.169.254", "169.254.169.253", "169.254.168.1"] {
+                assert_eq!(router.send(&flow(to.parse().unwrap())), None, "{to}");
+            }
+            let control = router.send(&flow(Ipv4Addr::new(169, 254, 170, 2)));
+            assert_eq!(control, Some(Arrival::Credentials));
+            found += 1;
+        }
+    }
+    assert!(found > 100, "{found} senders");
+}

@@ -110,7 +110,12 @@ pub(super) fn compile(vpc: &Vpc, draft: &mut Draft) {
         ));
         rules.push(rule(
             "from the NAT gateway",
-            [back.clone(), expr::within(&PATH_BACK, &set), expr::jump(&through)],
+            [
+                back.clone(),
+                expr::is_reply(),
+                expr::within(&PATH_BACK, &set),
+                expr::jump(&through),
+            ],
         ));
     }
     rules.push(rule(
