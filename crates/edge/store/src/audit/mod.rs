@@ -240,6 +240,7 @@ impl AuditTrail {
     /// # Errors
     /// As [`Self::index_new`].
     pub fn lookup(&self, lookup: &Lookup) -> Result<Vec<Recorded>, AuditError> {
+        self.shared.settle();
         let index = self.index()?;
         index.catch_up()?;
         index.lookup(lookup)
@@ -250,6 +251,7 @@ impl AuditTrail {
     /// # Errors
     /// As [`Self::index_new`].
     pub fn request(&self, request_id: &str) -> Result<Vec<Recorded>, AuditError> {
+        self.shared.settle();
         let index = self.index()?;
         index.catch_up()?;
         index.request(request_id)

@@ -282,6 +282,19 @@ fn requests(found: &[Recorded]) -> Vec<String> {
 }
 
 #[test]
+fn what_nobody_waited_for_is_found_as_soon_as_somebody_asks() {
+    let dir = tempfile::tempdir().unwrap();
+    let trail = open(dir.path());
+    // Reads linger for company: each question finds the one before it all the same.
+    for n in 0..20 {
+        trail.submit(event(n), Keep::Later).wait().unwrap();
+        let found = requests(&trail.lookup(&lookup(None)).unwrap());
+        assert_eq!(found.first(), Some(&format!("request-{n}")));
+        assert_eq!(trail.request(&format!("request-{n}")).unwrap().len(), 1);
+    }
+}
+
+#[test]
 fn events_are_found_by_their_attributes_newest_first_across_files_restarts_and_a_lost_index() {
     let dir = tempfile::tempdir().unwrap();
     let trail = open(dir.path());

@@ -100,12 +100,17 @@ struct State {
     urgent: bool,
     closing: bool,
     head: Head,
+    /// Events that were ever queued, and how many of them the writer is done with.
+    queued: u64,
+    done: u64,
 }
 
 /// What requests and the two threads share.
 pub(super) struct Shared {
     state: Mutex<State>,
     wake: Condvar,
+    /// The writer is done with a group.
+    written: Condvar,
     /// The trail is being closed.
     closed: Condvar,
     /// The file that is written, for the thread that syncs it.
@@ -124,10 +129,13 @@ impl Shared {
             urgent: false,
             closing: false,
             head,
+            queued: 0,
+            done: 0,
         };
         Self {
             state: Mutex::new(state),
             wake: Condvar::new(),
+            written: Condvar::new(),
             closed: Condvar::new(),
             file: Mutex::new(file),
             dirty: AtomicBool::new(false),
@@ -154,6 +162,7 @@ impl Shared {
     pub(super) fn close(&self) {
         self.lock().closing = true;
         self.wake.notify_all();
+        self.written.notify_all();
         self.closed.notify_all();
     }
 
@@ -185,6 +194,7 @@ impl Shared {
         }
         let slot = (down.is_none() && (keep != Keep::Later || full)).then(Arc::<Slot>::default);
         state.weight = state.weight.saturating_add(weight);
+        state.queued = state.queued.saturating_add(1);
         state.queue.push_back(Item {
             record,
             weight,
@@ -203,9 +213,23 @@ impl Shared {
         }
     }
 
+    /// Waits until every event that was submitted before is written, or nothing can be.
+    pub(super) fn settle(&self) {
+        let mut state = self.lock();
+        let wanted = state.queued;
+        while state.done < wanted && state.down.is_none() && !state.closing {
+            state.urgent = true;
+            self.wake.notify_all();
+            state = self.written.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
     /// What to write next; `None` when everything is written and the trail is being closed.
     fn next(&self, backlog: &mut VecDeque<Item>) -> Option<Lost> {
         let mut state = self.lock();
+        let left = state.queue.len().saturating_add(backlog.len());
+        state.done = state.queued.saturating_sub(u64::try_from(left).unwrap_or(u64::MAX));
+        self.written.notify_all();
         let begun = Instant::now();
         // Since when something waits for company.
         let mut lingers: Option<Instant> = None;
