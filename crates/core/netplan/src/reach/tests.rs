@@ -181,3 +181,103 @@ fn no_route_of_a_customer_leads_to_the_platforms_link_local_addresses() {
     }
     assert!(found > 100, "{found} senders");
 }
+
+/// A VPC without any rule: one subnet, two interfaces of one group.
+fn bare() -> crate::intent::vpc::Vpc {
+    (*topology::vpc(&mut Tape::new(&[]))).clone()
+}
+
+fn ends(vpc: &crate::intent::vpc::Vpc) -> [(InterfaceId, Ipv4Addr); 2] {
+    let mut all = vpc.interfaces.iter().map(|(id, one)| (*id, one.primary));
+    [all.next().unwrap(), all.next().unwrap()]
+}
+
+const WEB: Traffic = Traffic::Tcp { from: 40000, to: 443 };
+
+#[test]
+fn members_of_one_group_talk_only_when_a_rule_of_each_side_says_so() {
+    use crate::intent::vpc::GroupRule;
+    let mut vpc = bare();
+    let [(id, source), (other, to)] = ends(&vpc);
+    let group = *vpc.groups.keys().next().unwrap();
+    let flow = Flow {
+        from: Origin::Interface { id, source },
+        to,
+        traffic: WEB,
+    };
+    let verdict = |vpc: &crate::intent::vpc::Vpc| {
+        let vpc = vpc.clone().check().unwrap();
+        let told = reach(&vpc, &[], &flow);
+        assert_eq!(
+            Router::new(&vpc).send(&flow).is_some(),
+            matches!(told, Verdict::Reached { .. })
+        );
+        told
+    };
+    let refused = |interface, direction| Block::NoGroupRule {
+        interface,
+        groups: vec![group],
+        direction,
+    };
+    let (out, into) = (refused(id, Direction::Egress), refused(other, Direction::Ingress));
+    let by = vec![out, into.clone()];
+    assert_eq!(verdict(&vpc), Verdict::Blocked { by });
+    let rule = GroupRule {
+        traffic: Match::All,
+        peer: Peer::Group(group),
+    };
+    vpc.groups.get_mut(&group).unwrap().egress.insert(rule.clone());
+    assert_eq!(verdict(&vpc), Verdict::Blocked { by: vec![into] });
+    vpc.groups.get_mut(&group).unwrap().ingress.insert(rule);
+    assert!(matches!(verdict(&vpc), Verdict::Reached { .. }), "control");
+}
+
+#[test]
+fn everything_that_blocks_is_named_at_once() {
+    let mut vpc = bare();
+    let [(id, source), _] = ends(&vpc);
+    let gateway = InternetGatewayId::of(5);
+    vpc.internet_gateway = Some(gateway);
+    let table = *vpc.route_tables.keys().next().unwrap();
+    let default = Target::InternetGateway(gateway);
+    vpc.route_tables.get_mut(&table).unwrap().routes = BTreeMap::from([(Ipv4Net::default(), default)]);
+    let (group, acl) = (*vpc.groups.keys().next().unwrap(), *vpc.acls.keys().next().unwrap());
+    let refused = |direction, leg| Block::Acl {
+        acl,
+        direction,
+        rule: None,
+        leg,
+    };
+    let flow = Flow {
+        from: Origin::Interface { id, source },
+        to: Ipv4Addr::new(203, 0, 113, 5),
+        traffic: WEB,
+    };
+    let by = vec![
+        Block::NoGroupRule {
+            interface: id,
+            groups: vec![group],
+            direction: Direction::Egress,
+        },
+        refused(Direction::Egress, Leg::Request),
+        refused(Direction::Ingress, Leg::Reply),
+        Block::NoPublicAddress { interface: id, gateway },
+    ];
+    assert_eq!(reach(&vpc.check().unwrap(), &[], &flow), Verdict::Blocked { by });
+}
+
+#[test]
+fn without_any_rule_nothing_but_the_platforms_services_is_reachable() {
+    let vpc = bare().check().unwrap();
+    let router = Router::new(&vpc);
+    let mut arrived = 0;
+    for n in 0..2000 {
+        let flow = topology::flow(&mut Tape::new(&follow(n, 16)), &vpc);
+        match router.send(&flow) {
+            None => {}
+            Some(Arrival::Credentials | Arrival::Resolver) => arrived += 1,
+            Some(other) => panic!("{flow:?} arrived at {other:?}"),
+        }
+    }
+    assert!(arrived > 0, "control: packets are sent");
+}
