@@ -128,6 +128,92 @@ def test_what_the_role_lacks_is_named_when_the_job_is_made(engine, sagemaker, sm
     assert finished(sagemaker, name)["TrainingJobStatus"] == "Completed", "control: with the permission"
 
 
+P6 = [f"ec2:{action}" for action in (
+    "CreateNetworkInterface", "CreateNetworkInterfacePermission", "DeleteNetworkInterface", "DeleteNetworkInterfacePermission",
+    "DescribeNetworkInterfaces", "DescribeVpcs", "DescribeDhcpOptions", "DescribeSubnets", "DescribeSecurityGroups",
+)]
+VPC = {"VpcConfig": {"Subnets": ["subnet-12345678"], "SecurityGroupIds": ["sg-12345678"]}}
+# What is said of a VPC when nothing else is wrong.
+PASSED = "VpcConfig (attachment to a VPC arrives with network support, so it) is not supported"
+
+
+def in_a_vpc(sagemaker, role, image, bucket, name, prefix):
+    """The refusals of a model and of a training job in a VPC."""
+    model = {"ModelName": name, "PrimaryContainer": {"Image": image}, "ExecutionRoleArn": role}
+    job = request(name, image, role, bucket, f"s3://{bucket}/{prefix}")
+    made = ((sagemaker.create_model, model), (sagemaker.create_training_job, job))
+    return [str(refused("ValidationException", create, **wanted, **VPC)) for create, wanted in made]
+
+
+def test_each_of_the_nine_actions_that_the_role_lacks_is_named(engine, sagemaker, small, bucket, name, prefix):
+    """
+    The role is a given one with a path, and stays as it was.
+    Proves: BT-6, BT-10, IAM-55
+    """
+    iam = engine.client("iam")
+    role = iam.create_role(RoleName=name, Path="/teams/ml/", AssumeRolePolicyDocument=json.dumps(TRUST))["Role"]["Arn"]
+    assert f"role/teams/ml/{name}" in role
+    having = execution_statements(bucket)
+    for missing in P6:
+        rewrite(engine, role, *having, allow([action for action in P6 if action != missing]))
+        for told in in_a_vpc(sagemaker, role, small, bucket, name, prefix):
+            assert f"assumed-role/{name}/SageMaker is not authorized to perform: {missing} on resource: * because" in told, told
+    for narrowed in (
+        allow(P6, f"arn:aws:ec2:{REGION}:{ACCOUNT}:*"),
+        allow(P6, Condition={"ArnLike": {"ec2:Vpc": f"arn:aws:ec2:{REGION}:{ACCOUNT}:vpc/*"}}),
+    ):
+        rewrite(engine, role, *having, narrowed)
+        assert all("is not authorized to perform: ec2:" in told for told in in_a_vpc(sagemaker, role, small, bucket, name, prefix))
+    rewrite(engine, role, *having, allow(P6))
+    for told in in_a_vpc(sagemaker, role, small, bucket, name, prefix):
+        assert PASSED in told, f"control: the role may, {told}"
+    kept = iam.get_role_policy(RoleName=name, PolicyName="inline")["PolicyDocument"]
+    assert kept == json.loads(policy(*having, allow(P6))) and iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"] == []
+    refused("ValidationException", sagemaker.describe_model, ModelName=name)
+    rewrite(engine, role, *having)
+    sagemaker.create_model(ModelName=name, PrimaryContainer={"Image": small}, ExecutionRoleArn=role)
+    assert sagemaker.describe_model(ModelName=name)["ExecutionRoleArn"] == role, "control: without a VPC none of the nine is needed"
+
+
+def test_the_policy_for_sagemaker_holds_the_nine_actions(engine, sagemaker, small, bucket, name, prefix):
+    """Proves: BT-9, IAM-56"""
+    iam, full = engine.client("iam"), "arn:aws:iam::aws:policy/AmazonSageMakerFullAccess"
+    role = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(TRUST))["Role"]["Arn"]
+    for told in in_a_vpc(sagemaker, role, small, bucket, name, prefix):
+        assert "is not authorized to perform: ec2:" in told, f"control: without the policy, {told}"
+    iam.attach_role_policy(RoleName=name, PolicyArn=full)
+    for told in in_a_vpc(sagemaker, role, small, bucket, name, prefix):
+        assert PASSED in told, told
+    boundary = allow([action for action in P6 if action != "ec2:DescribeVpcs"])
+    arn = iam.create_policy(PolicyName=name, PolicyDocument=policy(boundary))["Policy"]["Arn"]
+    iam.put_role_permissions_boundary(RoleName=name, PermissionsBoundary=arn)
+    for told in in_a_vpc(sagemaker, role, small, bucket, name, prefix):
+        assert "because no permissions boundary allows the ec2:DescribeVpcs action" in told, told
+
+
+def test_what_a_models_role_lacks_besides_the_nine_actions_is_named(engine, sagemaker, small, bucket, name, prefix):
+    """Proves: BT-7, IAM-54"""
+    having = [{**each, "Action": [each["Action"]] if isinstance(each["Action"], str) else each["Action"]} for each in execution_statements(bucket)]
+    role = engine.create_role(name, having + [allow(P6)])
+    archive = {"Image": small, "ModelDataUrl": f"s3://{bucket}/{prefix}x"}
+    tree = {"Image": small, "ModelDataSource": {"S3DataSource": {
+        "S3Uri": f"s3://{bucket}/{prefix}", "S3DataType": "S3Prefix", "CompressionType": "None"}}}
+    session = f"assumed-role/{name}/SageMaker is not authorized to perform:"
+    cases = [(action, container, f"{session} {action}") for action in IMAGE_ACTIONS for container in (archive, tree)]
+    cases += [
+        ("s3:GetObject", archive, f"Could not access model data at s3://{bucket}/{prefix}x"),
+        ("s3:ListBucket", tree, f"Could not access model data at s3://{bucket}/{prefix}"),
+    ]
+    for at, (missing, container, told) in enumerate(cases):
+        model = {"ModelName": f"{at}-{name}"[:63].rstrip("-"), "PrimaryContainer": container, "ExecutionRoleArn": role}
+        left = [{**each, "Action": [action for action in each["Action"] if action != missing]} for each in having]
+        rewrite(engine, role, *[each for each in left if each["Action"]], allow(P6))
+        error = refused("ValidationException", sagemaker.create_model, **model)
+        assert told in str(error), (missing, error)
+        rewrite(engine, role, *having, allow(P6))
+        sagemaker.create_model(**model)
+
+
 def trust(**condition):
     statement = TRUST["Statement"][0] | ({"Condition": condition} if condition else {})
     return json.dumps(TRUST | {"Statement": [statement]})

@@ -9,6 +9,8 @@ pub(crate) struct FakePlatform {
     pub settings: PlatformSettings,
     /// Roles that cannot be assumed.
     pub unusable_roles: Vec<String>,
+    /// Roles that may not attach to a VPC.
+    pub unattached_roles: Vec<String>,
     pub missing_images: Vec<String>,
     /// `s3://bucket/key` of what is not there.
     pub missing_objects: Vec<String>,
@@ -24,6 +26,16 @@ impl AsRole for FakePlatform {
     fn assume(&self, actor: &Actor) -> Result<(), PlatformError> {
         if self.unusable_roles.contains(&actor.role_arn.to_string()) {
             return Err(PlatformError::Role(actor.role_arn.clone()));
+        }
+        Ok(())
+    }
+
+    fn check_network(&self, actor: &Actor) -> Result<(), PlatformError> {
+        if self.unattached_roles.contains(&actor.role_arn.to_string()) {
+            return Err(PlatformError::Denied(format!(
+                "{} is not authorized to perform: ec2:DescribeSubnets",
+                actor.role_arn
+            )));
         }
         Ok(())
     }

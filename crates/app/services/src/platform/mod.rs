@@ -76,6 +76,12 @@ pub trait AsRole: Send + Sync {
     /// `Role` when it cannot.
     fn assume(&self, actor: &Actor) -> Result<(), PlatformError>;
 
+    /// Whether the role may attach to a VPC: the actions that the platform needs of EC2 (NET-61, IAM-55, BT-6).
+    ///
+    /// # Errors
+    /// `Role`; `Denied` with the first action that the role lacks.
+    fn check_network(&self, actor: &Actor) -> Result<(), PlatformError>;
+
     /// Whether the image exists and the role may pull it (CC-11).
     ///
     /// # Errors

@@ -31,6 +31,19 @@ const SESSION: &str = "SageMaker";
 /// How long a session is said to last; every access assumes the role anew.
 const LASTS: Duration = Duration::from_secs(3600);
 
+/// What the platform does at EC2 with the role of a workload in a VPC (IAM-55, P6), in the order in which it does it.
+const ATTACHING: [&str; 9] = [
+    "DescribeSubnets",
+    "DescribeSecurityGroups",
+    "DescribeVpcs",
+    "DescribeDhcpOptions",
+    "DescribeNetworkInterfaces",
+    "CreateNetworkInterface",
+    "CreateNetworkInterfacePermission",
+    "DeleteNetworkInterfacePermission",
+    "DeleteNetworkInterface",
+];
+
 /// Objects per page of a listing.
 const PAGE: usize = 1000;
 
@@ -346,6 +359,32 @@ impl AsRole for ExecutionRoles {
 
     fn assume(&self, actor: &Actor) -> Result<(), PlatformError> {
         self.session(actor).map(|_| ())
+    }
+
+    fn check_network(&self, actor: &Actor) -> Result<(), PlatformError> {
+        let caller = self.session(actor)?;
+        // Nothing is known yet of the interfaces: a permission for some of them, or on conditions about them, is none.
+        ATTACHING.into_iter().try_for_each(|name| {
+            let asking = Caller {
+                inquiry: caller.inquiry.anew(),
+                ..caller.clone()
+            };
+            let asked = self.allow(&asking, &[Question::any(&format!("ec2:{name}"))], false);
+            let outcome = asked.map_err(|error| match error {
+                // EC2's own words (IAM-62).
+                PlatformError::Denied(text) => {
+                    PlatformError::Denied(format!("You are not authorized to perform this operation. {text}"))
+                }
+                other => other,
+            });
+            // The check itself does nothing at EC2: what it finds missing is all there is to tell (IAM-27).
+            if outcome.is_err() {
+                let now = self.clock.now();
+                self.audit
+                    .acted(&asking, "ec2.amazonaws.com", name, None, &outcome, now);
+            }
+            outcome
+        })
     }
 
     fn check_image(&self, actor: &Actor, reference: &str) -> Result<(), PlatformError> {

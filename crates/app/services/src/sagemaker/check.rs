@@ -68,6 +68,14 @@ pub(super) fn refuse(members: &[(bool, &str)]) -> Result<(), ApiError> {
         .map_or(Ok(()), |(_, what)| Err(unsupported(what)))
 }
 
+/// NET-61, BT-6: a role that may not attach to a VPC is refused first; see [`vpc`] for the rest.
+pub(super) fn attachment(ctx: &Ctx<'_>, actor: &Actor, config: Option<&shapes::VpcConfig>) -> Result<(), ApiError> {
+    if config.is_some() {
+        ctx.platform.check_network(actor).map_err(refused)?;
+    }
+    vpc(config)
+}
+
 /// VPC attachment comes with the network service: until then nothing that asks for it is accepted.
 pub(super) fn vpc(config: Option<&shapes::VpcConfig>) -> Result<(), ApiError> {
     match config {

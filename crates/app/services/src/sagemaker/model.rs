@@ -1,6 +1,6 @@
 //! CreateModel, Describe, List, Delete. Models never change (SM-19, AU-8).
 
-use super::check::{isolation, model_data, pass_role, refuse, refused, role, s3_uri, unsupported, vpc};
+use super::check::{attachment, isolation, model_data, pass_role, refuse, refused, role, s3_uri, unsupported};
 use super::listing::{Listing, descending, page};
 use super::{conditions, create, creating, delete, find, keep, kept, shapes, tag};
 use crate::platform::Actor;
@@ -57,7 +57,7 @@ impl Operation for shapes::CreateModelInput {
         };
         ctx.platform.assume(&actor).map_err(refused)?;
         isolation(ctx, &arn, &image, network.isolated())?;
-        vpc(request.vpc_config.as_ref())?;
+        attachment(ctx, &actor, request.vpc_config.as_ref())?;
         ctx.platform.check_image(&actor, &image).map_err(refused)?;
         if let Some(data) = &data {
             let is_prefix = matches!(data, ModelData::Prefix { .. });

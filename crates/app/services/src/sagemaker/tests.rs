@@ -398,6 +398,54 @@ fn creation_is_checked_as_the_execution_role_in_order() {
     assert!(create_model(&fixture, model("m")).is_ok(), "control");
 }
 
+/// Proves: SM-17, BT-6, BT-10
+#[test]
+fn a_role_that_may_not_attach_is_refused_after_isolation_and_before_the_image() {
+    let mut fixture = Fixture::new();
+    fixture.platform.unattached_roles = vec![ROLE.into()];
+    fixture.platform.missing_images = vec![IMAGE.into()];
+    let vpc = VpcConfig {
+        security_group_ids: vec!["sg-12345678".into()],
+        subnets: vec!["subnet-12345678".into()],
+    };
+    let attached_model = CreateModelInput {
+        vpc_config: Some(vpc.clone()),
+        ..model("m")
+    };
+    let attached_job = CreateTrainingJobRequest {
+        vpc_config: Some(vpc),
+        ..job("j")
+    };
+    let mut managed = attached_job.clone();
+    managed.enable_network_isolation = Some(true);
+    managed.algorithm_specification.as_mut().unwrap().training_image =
+        Some("763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2".into());
+    assert!(refusal(create_job(&fixture, managed)).1.contains("PyTorch"));
+    let lacking = invalid(format!("{ROLE} is not authorized to perform: ec2:DescribeSubnets"));
+    assert_eq!(refusal(create_model(&fixture, attached_model.clone())), lacking);
+    assert_eq!(refusal(create_job(&fixture, attached_job.clone())), lacking);
+    fixture.platform.unattached_roles.clear();
+    for (_, text) in [
+        refusal(create_model(&fixture, attached_model)),
+        refusal(create_job(&fixture, attached_job)),
+    ] {
+        assert!(
+            text.starts_with("VpcConfig"),
+            "control: the role may, the engine cannot yet: {text}"
+        );
+    }
+    fixture.platform.unattached_roles = vec![ROLE.into()];
+    fixture.platform.missing_images.clear();
+    assert!(
+        create_model(&fixture, model("m")).is_ok(),
+        "control: without a VPC nothing is asked"
+    );
+    assert!(
+        create_job(&fixture, job("j")).is_ok(),
+        "control: without a VPC nothing is asked"
+    );
+}
+
 /// Proves: NI-20, SM-45
 #[test]
 fn managed_images_that_need_s3_cannot_be_isolated() {

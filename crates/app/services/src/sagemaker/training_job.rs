@@ -1,6 +1,6 @@
 //! CreateTrainingJob, Describe, List, Stop, Delete.
 
-use super::check::{has_objects, isolation, pass_role, refused, role};
+use super::check::{attachment, has_objects, isolation, pass_role, refused, role};
 use super::listing::{Listing, page};
 use super::{conditions, creating, find, kept, must_keep, place, shapes, stored, tag, training_spec, update};
 use crate::platform::Actor;
@@ -73,6 +73,7 @@ impl Operation for shapes::CreateTrainingJobRequest {
         };
         ctx.platform.assume(&actor).map_err(refused)?;
         isolation(ctx, &arn, &spec.container.image, spec.network.isolated())?;
+        attachment(ctx, &actor, request.vpc_config.as_ref())?;
         quota(ctx, &spec.instance_type)?;
         ctx.platform
             .check_image(&actor, &spec.container.image)

@@ -1,6 +1,6 @@
 //! From a CreateTrainingJob request to what the engine acts on. What it does not carry out yet is refused here.
 
-use super::check::{refuse, s3_uri, unsupported, vpc};
+use super::check::{refuse, s3_uri, unsupported};
 use super::{keep, shapes};
 use isolarium_model::Arn;
 use isolarium_model::sagemaker::training_job::{
@@ -102,7 +102,6 @@ fn refuse_unsupported(request: &Request) -> Result<(), ApiError> {
     let output = &request.output_data_config;
     let stopping = request.stopping_condition.as_ref();
     let filled = |list: Option<usize>| list.is_some_and(|length| length > 0);
-    vpc(request.vpc_config.as_ref())?;
     refuse(&[
         some(
             request.enable_managed_spot_training == Some(true),

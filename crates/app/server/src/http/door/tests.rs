@@ -63,6 +63,9 @@ impl AsRole for Refusing {
     fn assume(&self, _: &Actor) -> Result<(), PlatformError> {
         Err(PlatformError::Unusable("refused".into()))
     }
+    fn check_network(&self, _: &Actor) -> Result<(), PlatformError> {
+        Err(PlatformError::Unusable("refused".into()))
+    }
     fn check_image(&self, _: &Actor, _: &str) -> Result<(), PlatformError> {
         Err(PlatformError::Unusable("refused".into()))
     }

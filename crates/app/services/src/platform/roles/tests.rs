@@ -294,6 +294,62 @@ fn groups_and_streams_are_made_and_filled_once_with_the_roles_permission() {
     assert_eq!(page.events.len(), 4);
 }
 
+/// Fixture P6.
+const P6: [&str; 9] = [
+    "ec2:CreateNetworkInterface",
+    "ec2:CreateNetworkInterfacePermission",
+    "ec2:DeleteNetworkInterface",
+    "ec2:DeleteNetworkInterfacePermission",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeVpcs",
+    "ec2:DescribeDhcpOptions",
+    "ec2:DescribeSubnets",
+    "ec2:DescribeSecurityGroups",
+];
+
+fn attaching(actions: &[&str], rest: &str) -> String {
+    let actions = serde_json::to_string(actions).unwrap();
+    policy(&format!(r#"{{"Effect":"Allow","Action":{actions},{rest}}}"#))
+}
+
+/// Proves: BT-6, IAM-55, IAM-62
+#[test]
+fn a_role_without_one_of_nine_actions_on_everything_may_not_attach_to_a_vpc() {
+    let lab = Lab::new(&attaching(&P6, r#""Resource":"*""#));
+    lab.roles.check_network(&actor()).unwrap();
+    for missing in P6 {
+        let others: Vec<&str> = P6.into_iter().filter(|action| *action != missing).collect();
+        lab.role(TRUST, &attaching(&others, r#""Resource":"*""#));
+        assert_eq!(
+            lab.roles.check_network(&actor()).unwrap_err().to_string(),
+            format!(
+                "You are not authorized to perform this operation. User: \
+                 arn:aws:sts::123456789012:assumed-role/exec/SageMaker is not authorized to perform: {missing} on \
+                 resource: * because no identity-based policy allows the {missing} action"
+            )
+        );
+    }
+    for narrowed in [
+        r#""Resource":"arn:aws:ec2:us-east-1:123456789012:subnet/*""#,
+        r#""Resource":"*","Condition":{"StringEquals":{"ec2:Region":"us-east-1"}}"#,
+        r#""Resource":"*","Condition":{"ArnLike":{"ec2:Vpc":"arn:aws:ec2:*:*:vpc/*"}}"#,
+        r#""Resource":"*","Condition":{"StringEquals":{"aws:SourceVpc":"vpc-1"}}"#,
+    ] {
+        lab.role(TRUST, &attaching(&P6, narrowed));
+        denied(lab.roles.check_network(&actor()), "ec2:");
+    }
+    lab.role(TRUST, &attaching(&P6, r#""Resource":"*""#));
+    lab.roles.check_network(&actor()).unwrap();
+    lab.role(&TRUST.replace("sagemaker", "ec2"), &attaching(&P6, r#""Resource":"*""#));
+    assert!(matches!(lab.roles.check_network(&actor()), Err(PlatformError::Role(_))));
+    let told = lab.audit.request(&"0".repeat(16)).unwrap();
+    assert!(
+        told.iter()
+            .any(|told| told.event.contains(r#""eventName":"DescribeVpcs""#)),
+        "{told:?}"
+    );
+}
+
 /// Proves: CC-11
 #[test]
 fn an_image_needs_the_pull_permissions_before_it_is_looked_for() {
