@@ -1,10 +1,15 @@
 use super::*;
+use crate::EndpointSource;
 use crate::s3::{AccessLog, AccessRecord, S3Wiring};
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
 use isolarium_model::iam::{Attachments, Policies, Role};
 use isolarium_model::{Scope, Timestamp};
 use isolarium_store::objects::NewBucket;
 use isolarium_store::state::MemoryState;
 use isolarium_store::{Batch, BlobStore, Database, DiskLogs, Expect, ObjectStore, objects};
+use isolarium_wire::sigv4::BodyCheck;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
@@ -487,4 +492,154 @@ fn an_image_of_another_account_is_pulled_where_its_repository_policy_and_the_rol
     // The role's own account has its say too.
     lab.role(TRUST, &policy(LIST));
     denied(lab.roles.resolve_image(&actor(), image), "ecr:GetAuthorizationToken");
+}
+
+/// Fixture P1.
+const P1: [&str; 7] = [
+    "s3:GetObject",
+    "s3:PutObject",
+    "s3:ListBucket",
+    "s3:GetBucketLocation",
+    "s3:DeleteObject",
+    "s3:ListMultipartUploadParts",
+    "s3:AbortMultipartUpload",
+];
+
+impl Lab {
+    /// The execution role's session as it comes through a gateway endpoint that allows these actions on everything.
+    fn through(&self, actions: &[&str]) -> Caller {
+        let policy = serde_json::json!({"Version": "2008-10-17", "Statement": [
+            {"Effect": "Allow", "Principal": "*", "Action": actions, "Resource": "*"}]});
+        Caller {
+            source: Source::Endpoint(EndpointSource {
+                vpc_id: "vpc-0a".into(),
+                endpoint_id: "vpce-0a".into(),
+                address: [10, 0, 1, 7].into(),
+                secure: true,
+                gateway: true,
+                policy: policy.to_string().into(),
+            }),
+            ..self.roles.session(&actor()).unwrap()
+        }
+    }
+
+    /// What a training job's transfers do, each with the action that it needs.
+    fn transfers(&self, caller: &Caller) -> [(&'static str, Result<(), TransferError>); 8] {
+        let (s3, data) = (&self.roles.s3, bucket(&uri("s3://data/")).unwrap());
+        let at = |text: &str| text.parse::<ObjectKey>().unwrap();
+        let listing = |prefix: &str| {
+            let query = ListingQuery {
+                prefix: prefix.into(),
+                delimiter: None,
+                after: None,
+                limit: PAGE,
+            };
+            s3.platform_list(caller, &data, &query).map(|_| ())
+        };
+        let put = |key: &str| {
+            let mut bytes = &b"weights"[..];
+            s3.platform_put(caller, &data, &at(key), None, &mut bytes).map(|_| ())
+        };
+        let link = |key: &str| {
+            let staging = tempfile::tempdir_in(self.directory.path()).unwrap();
+            s3.platform_link_into(caller, &data, &at(key), staging.path(), "x")
+                .map(|_| ())
+        };
+        [
+            ("s3:ListBucket", listing("in/")),
+            ("s3:GetObject", s3.platform_open(caller, &data, &at("in/a")).map(|_| ())),
+            ("s3:GetObject", link("in/a")),
+            ("s3:ListBucket", listing("checkpoints/")),
+            ("s3:GetObject", link("checkpoints/0")),
+            ("s3:PutObject", put("checkpoints/1")),
+            (
+                "s3:DeleteObject",
+                s3.platform_delete(caller, &data, &at("checkpoints/1")),
+            ),
+            ("s3:PutObject", put("out/model.tar.gz")),
+        ]
+    }
+
+    async fn ask(&self, caller: &Caller, method: Method, target: &str, body: &str) -> (StatusCode, String) {
+        let request = Request::builder()
+            .method(method)
+            .uri(target)
+            .header("content-length", body.len());
+        let request = request
+            .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
+            .unwrap();
+        let answer = self.roles.s3.call(request, caller.clone(), BodyCheck::Done).await;
+        let status = answer.status();
+        let told = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8_lossy(&told).into_owned())
+    }
+}
+
+/// Input, checkpoints and output by the platform's own operations, and an output in parts as clients send it.
+///
+/// Proves: VPC-18, VPC-16, IAM-32
+#[tokio::test]
+async fn everything_a_training_job_transfers_passes_an_endpoint_with_p1_alone() {
+    let lab = Lab::new(&policy(r#"{"Effect":"Allow","Action":"s3:*","Resource":"*"}"#));
+    for place in ["s3://data/in/a", "s3://data/checkpoints/0"] {
+        lab.roles.put(&actor(), &uri(place), &lab.file("bytes")).unwrap();
+    }
+    let caller = lab.through(&P1);
+    for (action, outcome) in lab.transfers(&caller) {
+        outcome.unwrap_or_else(|error| panic!("{action}: {error}"));
+    }
+    let (status, told) = lab.ask(&caller, Method::POST, "/data/out/parts?uploads", "").await;
+    assert_eq!(status, StatusCode::OK, "{told}");
+    let upload = told
+        .split("UploadId>")
+        .nth(1)
+        .unwrap()
+        .trim_end_matches("</")
+        .to_owned();
+    let part = format!("/data/out/parts?partNumber=1&uploadId={upload}");
+    assert_eq!(lab.ask(&caller, Method::PUT, &part, "x").await.0, StatusCode::OK);
+    let parts = format!("/data/out/parts?uploadId={upload}");
+    let (status, told) = lab.ask(&caller, Method::GET, &parts, "").await;
+    assert_eq!(status, StatusCode::OK, "{told}");
+    let etag = told.split("ETag>").nth(1).unwrap().trim_end_matches("</");
+    let list = format!(
+        "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part></CompleteMultipartUpload>"
+    );
+    let (status, told) = lab.ask(&caller, Method::POST, &parts, &list).await;
+    assert_eq!(status, StatusCode::OK, "{told}");
+    assert_eq!(lab.roles.read(&actor(), &uri("s3://data/out/parts"), 9).unwrap(), b"x");
+
+    // One more action than P1 has is denied by the endpoint, and by nothing else.
+    let tags = "/data/in/a?tagging";
+    let public = lab.roles.session(&actor()).unwrap();
+    assert_eq!(
+        lab.ask(&public, Method::GET, tags, "").await.0,
+        StatusCode::OK,
+        "control: the role may"
+    );
+    let (status, told) = lab.ask(&caller, Method::GET, tags, "").await;
+    assert_eq!(status, StatusCode::FORBIDDEN, "{told}");
+    let reason = |action: &str| format!("because no VPC endpoint policy allows the {action} action");
+    assert!(told.contains(&reason("s3:GetObjectTagging")), "{told}");
+
+    // And each of the actions is needed: without it, what needs it is denied and all else goes on.
+    for missing in ["s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:DeleteObject"] {
+        let others: Vec<&str> = P1.into_iter().filter(|action| *action != missing).collect();
+        let outcomes = lab.transfers(&lab.through(&others));
+        assert!(outcomes.iter().any(|(action, _)| *action == missing));
+        for (action, outcome) in outcomes {
+            if action == missing {
+                let error = outcome.unwrap_err();
+                assert_eq!(error.code, "AccessDenied");
+                assert!(error.message.contains(&reason(missing)), "{error}");
+            } else {
+                outcome.unwrap_or_else(|error| panic!("without {missing}, {action}: {error}"));
+            }
+        }
+    }
+    // What the endpoint lets through is still the role's to do.
+    lab.role(TRUST, &policy(LIST));
+    for (action, outcome) in lab.transfers(&lab.through(&P1)) {
+        assert_eq!(outcome.is_ok(), action == "s3:ListBucket", "{action}: {outcome:?}");
+    }
 }
