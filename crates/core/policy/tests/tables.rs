@@ -277,3 +277,49 @@ fn endpoint_policies_bind_whoever_comes_through() {
 fn the_fixtures_allow_and_deny_what_their_texts_promise() {
     hold(FIXTURES);
 }
+
+/// Principal, action and resource of an interface endpoint's policy, each constrained or not, for every caller, action and
+/// resource: what passes is what no constraint excludes.
+///
+/// Proves: PL-23
+#[test]
+fn an_endpoint_policy_constrains_principal_action_and_resource_alone_and_together() {
+    let all = serde_json::json!({"Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]});
+    let on = |name: &str| format!("arn:aws:sagemaker:us-east-1:111122223333:endpoint/{name}");
+    // The first of each is what the constraint names.
+    let callers = ["session:worker/s1", "user:alice", "root"];
+    let actions = ["sagemaker:InvokeEndpoint", "sagemaker:DescribeEndpoint"];
+    let resources = [on("one"), on("two")];
+    let mut cases = Vec::new();
+    for constrained in 0..8 {
+        let (by_principal, by_action, by_resource) = (constrained & 1 != 0, constrained & 2 != 0, constrained & 4 != 0);
+        let principal = match by_principal {
+            true => serde_json::json!({"AWS": "arn:aws:iam::111122223333:role/worker"}),
+            false => serde_json::json!("*"),
+        };
+        let endpoint = serde_json::json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow",
+            "Principal": principal,
+            "Action": if by_action { actions[0] } else { "*" },
+            "Resource": if by_resource { resources[0].as_str() } else { "*" }}]});
+        let mut asks = Vec::new();
+        for caller in callers {
+            for action in actions {
+                for resource in &resources {
+                    let excluded = by_principal && caller != callers[0]
+                        || by_action && action != actions[0]
+                        || by_resource && *resource != resources[0];
+                    asks.push(
+                        serde_json::json!({"caller": caller, "action": action, "resource": resource,
+                        "expect": if excluded { "implicit endpoint" } else { "allow" }}),
+                    );
+                }
+            }
+        }
+        cases.push(
+            serde_json::json!({"id": format!("constrained {constrained:03b}"), "caller": callers[0],
+            "identity": [all], "endpoint": endpoint, "asks": asks}),
+        );
+    }
+    hold(&Value::from(cases).to_string());
+}
