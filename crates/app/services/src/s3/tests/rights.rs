@@ -629,3 +629,121 @@ async fn a_signed_request_has_the_rights_of_its_moment() {
     .await;
     assert_eq!(get().await, StatusCode::FORBIDDEN);
 }
+
+/// Users and services in a VPC; services act there as sessions of roles (IAM-32).
+///
+/// Proves: BT-17, IAM-30
+#[tokio::test]
+async fn the_default_endpoint_policy_adds_no_limit_and_no_right() {
+    let lab = Lab::ready().await;
+    let full =
+        json!({"Statement": [{"Effect": "Allow", "Principal": "*", "Action": "*", "Resource": "*"}]}).to_string();
+    let own = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:*","Resource":"*"}]}"#;
+    let user = |id: &str| Principal::User {
+        account: id.parse().unwrap(),
+        path: "/".into(),
+        name: "ann".into(),
+        id: "AIDAANN".into(),
+    };
+    let get = async |principal: Principal, policy: &str| {
+        lab.told(through(caller(principal), policy), Method::GET, "/data/in/k", b"", &[])
+            .await
+    };
+    let permissive = json!([{"Effect": "Allow", "Principal": {"AWS": OTHER},
+        "Action": "s3:GetObject", "Resource": "arn:aws:s3:::data/*"}]);
+    let others = [
+        account(OWNER),
+        account(OTHER),
+        role(),
+        user(OWNER),
+        user(OTHER),
+        Principal::Anonymous,
+    ];
+    // (the callers' own policies, the bucket's policy, who of `others` may)
+    for (identity, bucket, may) in [
+        (false, false, [true, false, false, false, false, false]),
+        (true, false, [true, false, true, true, false, false]),
+        (false, true, [true, true, false, false, false, false]),
+        (true, true, [true, true, true, true, true, false]),
+    ] {
+        {
+            let mut policies = lab.policies.lock().unwrap();
+            policies.clear();
+            for arn in [
+                ROLE.to_owned(),
+                format!("arn:aws:iam::{OWNER}:user/ann"),
+                format!("arn:aws:iam::{OTHER}:user/ann"),
+            ] {
+                identity.then(|| policies.insert(arn, own.into()));
+            }
+        }
+        if bucket {
+            lab.set_policy(permissive.clone()).await;
+        } else {
+            lab.send(root(), Method::DELETE, "/data?policy", b"").await;
+        }
+        for (principal, may) in others.iter().zip(may) {
+            let (status, told) = get(principal.clone(), &full).await;
+            let wanted = if may { StatusCode::OK } else { StatusCode::FORBIDDEN };
+            assert_eq!(status, wanted, "{identity} {bucket} {principal:?}: {told}");
+            assert!(!told.contains("endpoint policy"), "{told}");
+            let open = lab
+                .status(caller(principal.clone()), Method::GET, "/data/in/k", b"")
+                .await;
+            assert_eq!(open, status, "control: the same by the public side, {principal:?}");
+            // Control: another policy of the endpoint does stop those who may.
+            let (status, _) = get(principal.clone(), &p1(&json!("arn:aws:s3:::other/*"))).await;
+            assert_eq!(status, StatusCode::FORBIDDEN, "{principal:?}");
+        }
+    }
+}
+
+/// Principals by `aws:PrincipalArn`, as a gateway endpoint has them (IAM-31).
+///
+/// Proves: PL-23, IAM-31
+#[tokio::test]
+async fn a_gateway_endpoint_constrains_principal_action_and_resource_alone_and_together() {
+    let lab = Lab::ready().await;
+    lab.allow(&["s3:*"]);
+    let ann = Principal::User {
+        account: OWNER.parse().unwrap(),
+        path: "/".into(),
+        name: "ann".into(),
+        id: "AIDAANN".into(),
+    };
+    let all = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:*","Resource":"*"}]}"#;
+    let arn = format!("arn:aws:iam::{OWNER}:user/ann");
+    lab.policies.lock().unwrap().insert(arn, all.into());
+    assert_eq!(
+        lab.send(root(), Method::PUT, "/data/else/k", b"bytes").await.0,
+        StatusCode::OK
+    );
+    let mut let_through = 0;
+    for constrained in 0..8 {
+        let (by_principal, by_action, by_resource) = (constrained & 1 != 0, constrained & 2 != 0, constrained & 4 != 0);
+        let mut statement = json!({"Effect": "Allow", "Principal": "*",
+            "Action": if by_action { "s3:GetObject" } else { "*" },
+            "Resource": if by_resource { "arn:aws:s3:::data/in/*" } else { "*" }});
+        if by_principal {
+            let role = format!("arn:aws:iam::{OWNER}:role/exec");
+            statement["Condition"] = json!({"ArnEquals": {"aws:PrincipalArn": role}});
+        }
+        let policy = json!({"Version": "2012-10-17", "Statement": [statement]}).to_string();
+        for (principal, other_principal) in [(role(), false), (ann.clone(), true)] {
+            for (method, other_action) in [(Method::GET, false), (Method::PUT, true)] {
+                for (target, other_resource) in [("/data/in/k", false), ("/data/else/k", true)] {
+                    let passes = !(by_principal && other_principal
+                        || by_action && other_action
+                        || by_resource && other_resource);
+                    let through = through(caller(principal.clone()), &policy);
+                    let (status, told) = lab.told(through, method.clone(), target, b"x", &[]).await;
+                    let wanted = if passes { StatusCode::OK } else { StatusCode::FORBIDDEN };
+                    assert_eq!(status, wanted, "{policy} {principal:?} {method} {target}: {told}");
+                    assert_eq!(told.contains("no VPC endpoint policy allows"), !passes, "{told}");
+                    let_through += usize::from(passes);
+                }
+            }
+        }
+    }
+    assert_eq!(let_through, 27, "8 + 3 times 4 + 3 times 2 + 1");
+}
