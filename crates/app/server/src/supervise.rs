@@ -104,8 +104,8 @@ impl Drop for NodeDir {
 }
 
 /// glibc's settings of the allocator, and ours: a request allocates some 150 small pieces, and the seven of each size that
-/// a thread keeps by default are used up many times over. Two hundred cost about 2 MiB and save a sixth of a request's own
-/// time (docs/performance.md). An operator's settings win; other C libraries do not look.
+/// a thread keeps by default are used up many times over. Two hundred cost little memory and keep requests off the arenas
+/// and their locks (docs/performance.md). An operator's settings win; other C libraries do not look.
 const ALLOCATOR: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.tcache_count=200");
 
 /// Keeps the `serve` child running until SIGTERM or SIGINT, which it passes on; returns the child's exit code.
