@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct Address([u8; 32]);
 
 impl Address {
-    /// Reading the text takes far longer, yet whoever decides often keeps the address beside the text.
+    /// The address of this text as a document of this kind.
     pub fn of(text: &str, kind: DocumentKind) -> Self {
         let kind: &[u8] = match kind {
             DocumentKind::Identity => b"identity\0",
@@ -91,21 +91,23 @@ impl CompiledCache {
             },
         );
     }
-
-    /// The compiled form of a text, kept or read now.
-    pub fn read(&mut self, text: &str, kind: DocumentKind) -> Arc<Compiled> {
-        let address = Address::of(text, kind);
-        self.get(&address).unwrap_or_else(|| {
-            let fresh = Arc::new(Compiled::new(text, kind));
-            self.put(address, text, fresh.clone());
-            fresh
-        })
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl CompiledCache {
+        /// As its holder uses it.
+        fn read(&mut self, text: &str, kind: DocumentKind) -> Arc<Compiled> {
+            let address = Address::of(text, kind);
+            self.get(&address).unwrap_or_else(|| {
+                let fresh = Arc::new(Compiled::new(text, kind));
+                self.put(address, text, fresh.clone());
+                fresh
+            })
+        }
+    }
 
     fn text(action: &str) -> String {
         format!(r#"{{"Statement":{{"Effect":"Allow","Principal":"*","Action":"s3:{action}","Resource":"*"}}}}"#)
