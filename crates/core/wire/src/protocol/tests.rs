@@ -297,3 +297,43 @@ fn gzip_bodies_are_unpacked_up_to_the_limit() {
     );
     assert_eq!(decoded(&head, None, b"{}").unwrap_err().code, "SerializationException");
 }
+
+/// Proves: NET-80
+#[test]
+fn ec2_lists_of_structures_filters_and_empty_lists_are_read_and_answered() {
+    let body = "Action=AuthorizeSecurityGroupIngress&Version=2016-11-15&GroupId=sg-1&DryRun=true&IpPermissions.1.IpProtocol=tcp\
+        &IpPermissions.1.FromPort=22&IpPermissions.1.ToPort=22&IpPermissions.1.IpRanges.1.CidrIp=10.0.0.0%2F8\
+        &IpPermissions.1.IpRanges.1.Description=a+b&IpPermissions.2.IpProtocol=-1&IpPermissions.2.Groups.1.GroupId=sg-2\
+        &TagSpecification.1.ResourceType=security-group-rule&TagSpecification.1.Tag.1.Key=k&TagSpecification.1.Tag.1.Value=v";
+    assert_eq!(
+        input(&form_head(), Some("ec2"), body),
+        serde_json::json!({"GroupId": "sg-1", "DryRun": true, "IpPermissions": [
+            {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "10.0.0.0/8", "Description": "a b"}]},
+            {"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": "sg-2"}]},
+        ], "TagSpecifications": [{"ResourceType": "security-group-rule", "Tags": [{"Key": "k", "Value": "v"}]}]})
+    );
+    let body = "Action=DescribeSecurityGroups&Version=2016-11-15&GroupId.1=sg-1&GroupId.2=sg-2&Filter.1.Name=vpc-id\
+        &Filter.1.Value.1=vpc-1&Filter.1.Value.2=vpc-2&MaxResults=5";
+    assert_eq!(
+        input(&form_head(), Some("ec2"), body),
+        serde_json::json!({"GroupIds": ["sg-1", "sg-2"], "MaxResults": 5,
+            "Filters": [{"Name": "vpc-id", "Values": ["vpc-1", "vpc-2"]}]})
+    );
+    let request = decoded(&form_head(), Some("ec2"), body.as_bytes()).unwrap();
+    let output = serde_json::json!({"SecurityGroups": [{"GroupId": "sg-1", "GroupName": "<n>", "IpPermissionsEgress": [
+        {"IpProtocol": "tcp", "FromPort": 1, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]}]});
+    assert_eq!(
+        answered(&request.call, output).1,
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+         <DescribeSecurityGroupsResponse xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15\"><requestId>id-1</requestId>\
+         <securityGroupInfo><item><groupId>sg-1</groupId><ipPermissionsEgress><item><ipProtocol>tcp</ipProtocol>\
+         <fromPort>1</fromPort><ipRanges><item><cidrIp>0.0.0.0/0</cidrIp></item></ipRanges></item></ipPermissionsEgress>\
+         <groupName>&lt;n&gt;</groupName></item></securityGroupInfo></DescribeSecurityGroupsResponse>"
+    );
+    // An empty list is an empty element: clients read a list from it, and would miss the member without it.
+    let (_, text) = answered(&request.call, serde_json::json!({"SecurityGroups": []}));
+    assert!(
+        text.contains("<securityGroupInfo></securityGroupInfo>") || text.contains("<securityGroupInfo/>"),
+        "{text}"
+    );
+}

@@ -3,6 +3,7 @@
 mod convert;
 
 pub mod cloudtrail;
+pub mod ec2;
 pub mod ecr;
 pub mod iam;
 pub mod logs;
