@@ -6,6 +6,7 @@
 
 pub mod compile;
 pub mod diff;
+pub mod flowlog;
 pub mod id;
 pub mod intent;
 pub mod plan;
