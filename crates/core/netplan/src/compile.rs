@@ -6,6 +6,7 @@ mod uplink;
 pub mod vpc;
 mod workload;
 
+use crate::id::InterfaceId;
 use crate::intent::{HostNetwork, Uplink, WorkloadNetwork};
 use crate::plan::{HostPlan, NamespacePlan, Place, Scope, WorkloadPlan};
 use ipnet::Ipv4Net;
@@ -77,6 +78,9 @@ pub enum BadNetwork {
     /// A workload's address is not one that workloads may have.
     #[error("{0} is not a workload address of the platform network {1}")]
     Address(Ipv4Addr, Ipv4Net),
+    /// The network is an interface of a VPC, which is compiled with that VPC.
+    #[error("{0} belongs to a VPC, which has not been applied")]
+    Vpc(InterfaceId),
     /// Not a tag.
     #[error("a tag is 8 lower-case hexadecimal digits")]
     Tag,
@@ -220,7 +224,8 @@ pub fn compile_host(network: &HostNetwork, tag: &Tag) -> Result<HostPlan, BadNet
 /// Compiles the network of one workload.
 ///
 /// # Errors
-/// [`BadNetwork::Address`] when its address is not one for workloads.
+/// [`BadNetwork::Address`] when its address is not one for workloads, [`BadNetwork::Vpc`] for an interface of a VPC
+/// ([`vpc::compile_interface`] compiles those).
 pub fn compile_workload(network: &HostNetwork, workload: &WorkloadNetwork) -> Result<WorkloadPlan, BadNetwork> {
     workload::compile(network, workload)
 }

@@ -2,6 +2,7 @@
 
 pub mod vpc;
 
+use crate::id::{InterfaceId, VpcId};
 use isolarium_model::WorkloadId;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr};
@@ -17,6 +18,8 @@ pub enum Reach {
         /// The container's address in the platform network; one container's alone while it lives.
         address: Ipv4Addr,
     },
+    /// VpcConfig: one interface of an applied VPC, whose holder is this workload (VPC-5).
+    Vpc { vpc: VpcId, interface: InterfaceId },
 }
 
 /// The network of one workload.
@@ -61,7 +64,7 @@ pub struct ListenerSpec {
 }
 
 /// Transport of a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Transport {
     Tcp,

@@ -187,7 +187,7 @@ impl Host {
     pub fn seal(&self, network: &WorkloadNetwork) -> Result<SealedNetns, SealError> {
         match network.reach {
             Reach::Nothing => seal::seal(&compile_nothing(), None),
-            Reach::ServiceNetwork { .. } => {
+            Reach::Vpc { .. } | Reach::ServiceNetwork { .. } => {
                 let (plan, platform) = {
                     let mut ready = self.ready();
                     let none = || SealError::Platform(Box::new(HostError::NotReady));

@@ -4,11 +4,14 @@ use crate::frame::{self, FrameError};
 use crate::host::{Network, NodeHost};
 use crate::message::{Answer, PROTOCOL, Request};
 use isolarium_model::{Sha256Digest, WorkloadId};
+use isolarium_netplan::id::{InterfaceId, VpcId};
+use isolarium_netplan::intent::vpc::Vpc;
 use isolarium_netplan::intent::{HostNetwork, ListenerSpec};
 use isolarium_runtime::executor::{
     Archives, BlockedAttempt, Dial, EgressReport, Executor, ExecutorError, LaunchSpec, LogChunk, Observed, PackFormat,
     Packed,
 };
+use isolarium_runtime::vpcs::{Destination, Door, Flows, VpcSeen, Vpcs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -310,5 +313,58 @@ impl Network for NodeClient {
 impl NodeHost for NodeClient {
     fn write_credentials(&self, text: &str) -> Result<(), ExecutorError> {
         self.done(&Request::WriteCredentials { text: text.into() }, None)
+    }
+}
+
+impl Vpcs for NodeClient {
+    fn apply_vpc(&self, vpc: &Vpc) -> Result<(), ExecutorError> {
+        let vpc = Box::new(vpc.clone());
+        self.done(&Request::ApplyVpc { vpc }, None)
+    }
+
+    fn remove_vpc(&self, vpc: VpcId) -> Result<(), ExecutorError> {
+        self.done(&Request::RemoveVpc { vpc }, None)
+    }
+
+    fn list_vpcs(&self) -> Result<Vec<VpcSeen>, ExecutorError> {
+        match self.call(&Request::ListVpcs, None)? {
+            (Answer::Vpcs { all }, _) => Ok(all),
+            _ => Err(unexpected()),
+        }
+    }
+
+    fn listen_vpc(&self, vpc: VpcId, door: Door) -> Result<OwnedFd, ExecutorError> {
+        self.descriptor(&Request::ListenVpc { vpc, door })
+    }
+
+    fn attach_interface(&self, vpc: VpcId, interface: InterfaceId) -> Result<(), ExecutorError> {
+        self.done(&Request::AttachInterface { vpc, interface }, None)
+    }
+
+    fn detach_interface(&self, vpc: VpcId, interface: InterfaceId) -> Result<(), ExecutorError> {
+        self.done(&Request::DetachInterface { vpc, interface }, None)
+    }
+
+    fn dial_from(
+        &self,
+        vpc: VpcId,
+        interface: InterfaceId,
+        to: Destination,
+        timeout: Duration,
+    ) -> Result<OwnedFd, ExecutorError> {
+        self.descriptor(&Request::DialFrom {
+            vpc,
+            interface,
+            to,
+            timeout_ms: millis(timeout),
+        })
+    }
+
+    fn read_flows(&self, vpc: VpcId, since: u64, timeout: Duration) -> Result<Flows, ExecutorError> {
+        let timeout_ms = millis(timeout);
+        match self.call(&Request::ReadFlows { vpc, since, timeout_ms }, None)? {
+            (Answer::Flows { flows }, _) => Ok(flows),
+            _ => Err(unexpected()),
+        }
     }
 }

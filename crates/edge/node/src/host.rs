@@ -2,6 +2,7 @@
 
 use isolarium_netplan::intent::{HostNetwork, ListenerSpec};
 use isolarium_runtime::executor::{Archives, Dial, EgressReport, Executor, ExecutorError};
+use isolarium_runtime::vpcs::Vpcs;
 use std::os::fd::OwnedFd;
 
 /// The shared network of the host.
@@ -13,7 +14,7 @@ pub trait Network: Send + Sync {
 }
 
 /// Everything `serve` may ask of a machine.
-pub trait NodeHost: Executor + Archives + Dial + EgressReport + Network {
+pub trait NodeHost: Executor + Archives + Dial + EgressReport + Network + Vpcs {
     /// Writes the credentials file for the person who started the engine.
     fn write_credentials(&self, text: &str) -> Result<(), ExecutorError>;
 }

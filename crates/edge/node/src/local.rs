@@ -3,12 +3,15 @@
 use crate::host::{Network, NodeHost};
 use isolarium_dataplane::{Host, HostError, HostOptions, RawAttempt, Reporter, SealError};
 use isolarium_model::{Sha256Digest, Timestamp, WorkloadId};
+use isolarium_netplan::id::{InterfaceId, VpcId};
+use isolarium_netplan::intent::vpc::Vpc;
 use isolarium_netplan::intent::{HostNetwork, ListenerSpec, Reach};
 use isolarium_runtime::executor::{
     Archives, BlockedAttempt, Dial, EgressReport, Executor, ExecutorError, LaunchSpec, LogChunk, Observed, PackFormat,
     Packed, WorkloadState,
 };
 use isolarium_runtime::local::{LocalConfig, LocalRuntime, make_folder};
+use isolarium_runtime::vpcs::{Destination, Door, Flows, VpcSeen, Vpcs};
 use std::collections::HashSet;
 use std::error::Error;
 use std::io::{self, Write};
@@ -187,7 +190,7 @@ impl Executor for LocalHost {
         let sealed = self.network.seal(&spec.network).map_err(|error| seal_failed(&error))?;
         let watched = match spec.network.reach {
             Reach::Nothing => self.reporter(),
-            Reach::ServiceNetwork { .. } => None,
+            Reach::ServiceNetwork { .. } | Reach::Vpc { .. } => None,
         };
         self.runtime.launch(spec, sealed, &mut |cgroup, _id| {
             watched.map_or(Ok(()), |reporter| reporter.attach(cgroup))
@@ -388,5 +391,36 @@ impl NodeHost for LocalHost {
             .and_then(|()| file.sync_all())
             .map_err(failed)?;
         std::fs::rename(&fresh, &self.credentials).map_err(failed)
+    }
+}
+
+fn refused<T>() -> Result<T, ExecutorError> {
+    Err(ExecutorError::Host("this node process does not carry VPCs yet".into()))
+}
+
+impl Vpcs for LocalHost {
+    fn apply_vpc(&self, _: &Vpc) -> Result<(), ExecutorError> {
+        refused()
+    }
+    fn remove_vpc(&self, _: VpcId) -> Result<(), ExecutorError> {
+        refused()
+    }
+    fn list_vpcs(&self) -> Result<Vec<VpcSeen>, ExecutorError> {
+        Ok(Vec::new())
+    }
+    fn listen_vpc(&self, _: VpcId, _: Door) -> Result<OwnedFd, ExecutorError> {
+        refused()
+    }
+    fn attach_interface(&self, _: VpcId, _: InterfaceId) -> Result<(), ExecutorError> {
+        refused()
+    }
+    fn detach_interface(&self, _: VpcId, _: InterfaceId) -> Result<(), ExecutorError> {
+        refused()
+    }
+    fn dial_from(&self, _: VpcId, _: InterfaceId, _: Destination, _: Duration) -> Result<OwnedFd, ExecutorError> {
+        refused()
+    }
+    fn read_flows(&self, _: VpcId, _: u64, _: Duration) -> Result<Flows, ExecutorError> {
+        refused()
     }
 }

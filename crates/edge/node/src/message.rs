@@ -1,8 +1,11 @@
 //! Requests and answers. JSON, so that an operator can read a trace; every type checks itself while it is parsed.
 
 use isolarium_model::{Sha256Digest, WorkloadId};
+use isolarium_netplan::id::{InterfaceId, VpcId};
+use isolarium_netplan::intent::vpc::Vpc;
 use isolarium_netplan::intent::{HostNetwork, ListenerSpec};
 use isolarium_runtime::executor::{BlockedAttempt, LaunchSpec, LogChunk, Observed, PackFormat, Packed};
+use isolarium_runtime::vpcs::{Destination, Door, Flows, VpcSeen};
 use serde::{Deserialize, Serialize};
 
 /// Version of the messages. Both halves are one binary; a mismatch means that one of them was not restarted.
@@ -86,6 +89,39 @@ pub enum Request {
     Attempts {
         workload: WorkloadId,
     },
+    /// See [`Vpcs`](isolarium_runtime::Vpcs) for this and the following ones.
+    ApplyVpc {
+        vpc: Box<Vpc>,
+    },
+    RemoveVpc {
+        vpc: VpcId,
+    },
+    ListVpcs,
+    /// The answer carries the socket.
+    ListenVpc {
+        vpc: VpcId,
+        door: Door,
+    },
+    AttachInterface {
+        vpc: VpcId,
+        interface: InterfaceId,
+    },
+    DetachInterface {
+        vpc: VpcId,
+        interface: InterfaceId,
+    },
+    /// The answer carries the connection.
+    DialFrom {
+        vpc: VpcId,
+        interface: InterfaceId,
+        to: Destination,
+        timeout_ms: u64,
+    },
+    ReadFlows {
+        vpc: VpcId,
+        since: u64,
+        timeout_ms: u64,
+    },
 }
 
 /// What `node` answers. `+fd` marks answers that carry a descriptor.
@@ -113,6 +149,12 @@ pub enum Answer {
     },
     Attempts {
         attempts: Vec<BlockedAttempt>,
+    },
+    Vpcs {
+        all: Vec<VpcSeen>,
+    },
+    Flows {
+        flows: Flows,
     },
     Failed {
         failure: Failure,

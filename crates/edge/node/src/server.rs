@@ -230,6 +230,31 @@ fn answer(request: Request, descriptor: Option<OwnedFd>, host: &dyn NodeHost) ->
         Request::Attempts { workload } => host
             .attempts(&workload)
             .map(|attempts| (Answer::Attempts { attempts }, None)),
+        request => answer_vpc(request, host),
+    }
+}
+
+fn answer_vpc(request: Request, host: &dyn NodeHost) -> Reply {
+    let done = |()| (Answer::Done, None);
+    let passed = |fd| (Answer::Descriptor, Some(fd));
+    let wait = |ms: u64| Duration::from_millis(ms).min(LONGEST_WAIT);
+    match request {
+        Request::ApplyVpc { vpc } => host.apply_vpc(&vpc).map(done),
+        Request::RemoveVpc { vpc } => host.remove_vpc(vpc).map(done),
+        Request::ListVpcs => host.list_vpcs().map(|all| (Answer::Vpcs { all }, None)),
+        Request::ListenVpc { vpc, door } => host.listen_vpc(vpc, door).map(passed),
+        Request::AttachInterface { vpc, interface } => host.attach_interface(vpc, interface).map(done),
+        Request::DetachInterface { vpc, interface } => host.detach_interface(vpc, interface).map(done),
+        Request::DialFrom {
+            vpc,
+            interface,
+            to,
+            timeout_ms,
+        } => host.dial_from(vpc, interface, to, wait(timeout_ms)).map(passed),
+        Request::ReadFlows { vpc, since, timeout_ms } => host
+            .read_flows(vpc, since, wait(timeout_ms))
+            .map(|flows| (Answer::Flows { flows }, None)),
+        _ => Err(ExecutorError::Host("out of order".into())),
     }
 }
 

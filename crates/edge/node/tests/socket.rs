@@ -7,9 +7,13 @@
 )]
 
 use isolarium_model::{Sha256Digest, Timestamp, WorkloadId};
+use isolarium_netplan::id::{InterfaceId, VpcId};
+use isolarium_netplan::intent::vpc::Vpc;
 use isolarium_netplan::intent::{HostNetwork, ListenerSpec, Reach, Transport, WorkloadNetwork};
 use isolarium_node::{Network, NodeClient, NodeHost, NodeServer};
 use isolarium_runtime::executor::*;
+use isolarium_runtime::fake::FakeVpcs;
+use isolarium_runtime::vpcs::{Destination, Door, Flows, VpcSeen, Vpcs};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,6 +22,7 @@ use std::time::Duration;
 
 #[derive(Default)]
 struct FakeHost {
+    vpcs: FakeVpcs,
     running: Mutex<BTreeMap<WorkloadId, String>>,
     layers: Mutex<Vec<Vec<u8>>>,
     refuse_seal: bool,
@@ -128,6 +133,39 @@ impl Network for FakeHost {
         std::net::TcpListener::bind((listener.address, listener.port))
             .map(Into::into)
             .map_err(|error| ExecutorError::Host(error.to_string()))
+    }
+}
+
+impl Vpcs for FakeHost {
+    fn apply_vpc(&self, vpc: &Vpc) -> Result<(), ExecutorError> {
+        self.vpcs.apply_vpc(vpc)
+    }
+    fn remove_vpc(&self, vpc: VpcId) -> Result<(), ExecutorError> {
+        self.vpcs.remove_vpc(vpc)
+    }
+    fn list_vpcs(&self) -> Result<Vec<VpcSeen>, ExecutorError> {
+        self.vpcs.list_vpcs()
+    }
+    fn listen_vpc(&self, vpc: VpcId, door: Door) -> Result<OwnedFd, ExecutorError> {
+        self.vpcs.listen_vpc(vpc, door)
+    }
+    fn attach_interface(&self, vpc: VpcId, interface: InterfaceId) -> Result<(), ExecutorError> {
+        self.vpcs.attach_interface(vpc, interface)
+    }
+    fn detach_interface(&self, vpc: VpcId, interface: InterfaceId) -> Result<(), ExecutorError> {
+        self.vpcs.detach_interface(vpc, interface)
+    }
+    fn dial_from(
+        &self,
+        vpc: VpcId,
+        interface: InterfaceId,
+        to: Destination,
+        timeout: Duration,
+    ) -> Result<OwnedFd, ExecutorError> {
+        self.vpcs.dial_from(vpc, interface, to, timeout)
+    }
+    fn read_flows(&self, vpc: VpcId, since: u64, timeout: Duration) -> Result<Flows, ExecutorError> {
+        self.vpcs.read_flows(vpc, since, timeout)
     }
 }
 
@@ -276,4 +314,61 @@ fn a_node_that_is_away_is_reported_with_what_to_do() {
         panic!("no node, no answer")
     };
     assert!(text.contains("isolarium"), "{text}");
+}
+
+/// A VPC with an entry in a network ACL crosses as it is: the numbers of entries are no keys of JSON.
+#[test]
+fn vpcs_and_their_answers_cross_the_socket() {
+    let (client, host, _dir) = pair(FakeHost::default());
+    let id = |text: &str| format!("{text}-0123456789abcdef0");
+    let json = serde_json::json!({
+        "id": id("vpc"), "blocks": ["10.0.0.0/16"],
+        "dns": {"support": true, "hostnames": false, "domain_name": null, "servers": []},
+        "subnets": {(id("subnet")): {"block": "10.0.0.0/24", "zone": "us-east-1a", "route_table": id("rtb"), "acl": id("acl")}},
+        "acls": {(id("acl")): {
+            "ingress": [[100, {"allow": true, "traffic": {"protocol": "all"}, "peer": "0.0.0.0/0"}]],
+            "egress": [[7, {"allow": true, "traffic": {"protocol": "tcp", "ports": [80, 443]}, "peer": "0.0.0.0/0"}]]}},
+        "groups": {(id("sg")): {"ingress": [], "egress": []}},
+        "prefix_lists": {}, "route_tables": {(id("rtb")): {"routes": {}}}, "internet_gateway": null, "nat_gateways": {},
+        "interfaces": {(id("eni")): {
+            "subnet": id("subnet"), "primary": "10.0.0.10", "secondary": [], "groups": [id("sg")],
+            "source_dest_check": true, "public": null, "holder": "program"}},
+        "s3_endpoints": {},
+    });
+    let vpc: Vpc = serde_json::from_value(json).unwrap();
+    client.apply_vpc(&vpc).unwrap();
+    assert_eq!(*host.vpcs.state().vpcs[&vpc.id], vpc);
+    let interface = *vpc.interfaces.keys().next().unwrap();
+    client.attach_interface(vpc.id, interface).unwrap();
+    let seen = client.list_vpcs().unwrap();
+    assert_eq!((seen[0].vpc, seen[0].interfaces.contains(&interface)), (vpc.id, true));
+    let to = Destination {
+        transport: Transport::Tcp,
+        address: "198.18.128.1".parse().unwrap(),
+        port: 80,
+    };
+    let mut dialed = std::fs::File::from(client.dial_from(vpc.id, interface, to, Duration::from_secs(1)).unwrap());
+    dialed.write_all(b"x").unwrap();
+    assert_eq!(host.vpcs.state().dialed[0].1, to);
+    let address = vpc.resolver().unwrap();
+    for transport in [Transport::Tcp, Transport::Udp] {
+        client
+            .listen_vpc(vpc.id, Door::Resolver { address, transport })
+            .unwrap();
+    }
+    let closed = client.listen_vpc(vpc.id, Door::S3 { port: 22 });
+    assert!(matches!(closed, Err(ExecutorError::Refused(_))));
+    assert_eq!(client.read_flows(vpc.id, 0, Duration::ZERO).unwrap(), Flows::default());
+    client.detach_interface(vpc.id, interface).unwrap();
+    assert!(matches!(
+        client.dial_from(vpc.id, interface, to, Duration::from_secs(1)),
+        Err(ExecutorError::Unknown)
+    ));
+    client.remove_vpc(vpc.id).unwrap();
+    assert!(client.list_vpcs().unwrap().is_empty());
+    let broken = Vpc {
+        blocks: Vec::new(),
+        ..vpc
+    };
+    assert!(matches!(client.apply_vpc(&broken), Err(ExecutorError::Host(_))));
 }

@@ -2,17 +2,21 @@
 //!
 //! - [`executor`]: the traits and values that cross the seam.
 //! - [`local`]: containers on this machine, as the privileged process sees them.
+//! - [`vpcs`]: VPCs on the host. [`fake`]: the same in memory, for tests.
 //! - `shim`: one container's parent process. `archive`: the unprivileged process that unpacks and packs.
 //! - `log`: output on disk. `sys`: the system calls that need `unsafe`.
 
 mod archive;
 pub mod executor;
+pub mod fake;
 pub mod local;
 mod log;
 mod shim;
 mod sys;
+pub mod vpcs;
 
 pub use executor::{Archives, Dial, EgressReport, Executor};
+pub use vpcs::Vpcs;
 
 use std::process::ExitCode;
 

@@ -1,12 +1,15 @@
 //! A machine without a node process: the API works, workloads do not.
 
 use isolarium_model::{Sha256Digest, WorkloadId};
+use isolarium_netplan::id::{InterfaceId, VpcId};
+use isolarium_netplan::intent::vpc::Vpc;
 use isolarium_netplan::intent::{HostNetwork, ListenerSpec};
 use isolarium_node::{Network, NodeHost};
 use isolarium_runtime::executor::{
     Archives, BlockedAttempt, Dial, EgressReport, Executor, ExecutorError, LaunchSpec, LogChunk, Observed, PackFormat,
     Packed,
 };
+use isolarium_runtime::vpcs::{Destination, Door, Flows, VpcSeen, Vpcs};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -100,5 +103,32 @@ impl NodeHost for NoNode {
     fn write_credentials(&self, text: &str) -> Result<(), ExecutorError> {
         crate::layout::write_whole(&self.credentials, text.as_bytes(), 0o600)
             .map_err(|error| ExecutorError::Host(format!("cannot write {}: {error}", self.credentials.display())))
+    }
+}
+
+impl Vpcs for NoNode {
+    fn apply_vpc(&self, _: &Vpc) -> Result<(), ExecutorError> {
+        refused()
+    }
+    fn remove_vpc(&self, _: VpcId) -> Result<(), ExecutorError> {
+        refused()
+    }
+    fn list_vpcs(&self) -> Result<Vec<VpcSeen>, ExecutorError> {
+        Ok(Vec::new())
+    }
+    fn listen_vpc(&self, _: VpcId, _: Door) -> Result<OwnedFd, ExecutorError> {
+        refused()
+    }
+    fn attach_interface(&self, _: VpcId, _: InterfaceId) -> Result<(), ExecutorError> {
+        refused()
+    }
+    fn detach_interface(&self, _: VpcId, _: InterfaceId) -> Result<(), ExecutorError> {
+        refused()
+    }
+    fn dial_from(&self, _: VpcId, _: InterfaceId, _: Destination, _: Duration) -> Result<OwnedFd, ExecutorError> {
+        refused()
+    }
+    fn read_flows(&self, _: VpcId, _: u64, _: Duration) -> Result<Flows, ExecutorError> {
+        refused()
     }
 }

@@ -8,11 +8,14 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use isolarium_model::{Sha256Digest, WorkloadId};
+use isolarium_netplan::id::{InterfaceId, VpcId};
+use isolarium_netplan::intent::vpc::Vpc;
 use isolarium_netplan::intent::{HostNetwork, ListenerSpec, Transport};
 use isolarium_node::Network;
 use isolarium_runtime::executor::{
     Archives, BlockedAttempt, Dial, EgressReport, Executor, LaunchSpec, LogChunk, Observed, PackFormat, Packed,
 };
+use isolarium_runtime::vpcs::{Destination, Door, Flows, VpcSeen, Vpcs};
 use isolarium_wire::sigv4::{self, Signer};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
@@ -345,6 +348,16 @@ pass_on!(Dial {
 });
 pass_on!(EgressReport {
     fn attempts(&self, workload: &WorkloadId) -> Done<Vec<BlockedAttempt>>;
+});
+pass_on!(Vpcs {
+    fn apply_vpc(&self, vpc: &Vpc) -> Done<()>;
+    fn remove_vpc(&self, vpc: VpcId) -> Done<()>;
+    fn list_vpcs(&self) -> Done<Vec<VpcSeen>>;
+    fn listen_vpc(&self, vpc: VpcId, door: Door) -> Done<OwnedFd>;
+    fn attach_interface(&self, vpc: VpcId, interface: InterfaceId) -> Done<()>;
+    fn detach_interface(&self, vpc: VpcId, interface: InterfaceId) -> Done<()>;
+    fn dial_from(&self, vpc: VpcId, interface: InterfaceId, to: Destination, timeout: Duration) -> Done<OwnedFd>;
+    fn read_flows(&self, vpc: VpcId, since: u64, timeout: Duration) -> Done<Flows>;
 });
 pass_on!(NodeHost {
     fn write_credentials(&self, text: &str) -> Done<()>;

@@ -56,8 +56,33 @@ pub struct Subnet {
 /// Ordered entries, first match wins, final deny (NET-22).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkAcl {
+    #[serde(with = "numbered")]
     pub ingress: BTreeMap<u16, AclEntry>,
+    #[serde(with = "numbered")]
     pub egress: BTreeMap<u16, AclEntry>,
+}
+
+/// Entries as a list of pairs: a number is no key of a JSON object inside a tagged message.
+mod numbered {
+    use super::AclEntry;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+    use std::collections::BTreeMap;
+
+    pub(super) fn serialize<S: Serializer>(entries: &BTreeMap<u16, AclEntry>, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(entries)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<u16, AclEntry>, D::Error> {
+        let entries = Vec::<(u16, AclEntry)>::deserialize(from)?;
+        let count = entries.len();
+        let all: BTreeMap<u16, AclEntry> = entries.into_iter().collect();
+        if all.len() == count {
+            Ok(all)
+        } else {
+            Err(D::Error::custom("two entries have one number"))
+        }
+    }
 }
 
 /// One numbered entry of a network ACL.
