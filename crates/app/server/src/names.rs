@@ -45,7 +45,8 @@ const SERVICES: &[(&str, &str)] = &[
     ("cloudtrail.*", "cloudtrail"),
 ];
 
-const S3_PREFIXES: &[&str] = &["s3.dualstack.", "s3-fips.dualstack.", "s3-fips.", "s3."];
+/// The last one is the legacy spelling `s3-REGION` (NET-52).
+const S3_PREFIXES: &[&str] = &["s3.dualstack.", "s3-fips.dualstack.", "s3-fips.", "s3.", "s3-"];
 
 /// Suffixes of the partitions' names.
 const SUFFIXES: &[&str] = &[".amazonaws.com", ".amazonaws.com.cn"];
@@ -88,7 +89,8 @@ fn registry(head: &str) -> Option<HostMeaning> {
     })
 }
 
-/// `s3`, `s3.REGION`, `BUCKET.s3`, `BUCKET.s3.REGION` and their dual-stack and FIPS spellings. A bucket name may hold
+/// `s3`, `s3.REGION`, `s3-REGION`, `BUCKET.s3`, `BUCKET.s3.REGION`, `BUCKET.s3-REGION` and their dual-stack and FIPS
+/// spellings. A bucket name may hold
 /// dots, so the last occurrence of the prefix counts.
 fn s3(head: &str) -> Option<HostMeaning> {
     if head == "s3" {
@@ -139,6 +141,29 @@ pub fn address(of: &HostMeaning, services: ipnet::Ipv4Net, s3_prefix_list: ipnet
     }
 }
 
+/// As [`address`], seen from a VPC of a region: S3 of other regions has an address outside the prefix list, so that
+/// the routes of a gateway endpoint do not lead there (NET-38).
+pub fn address_seen_from(
+    home: Option<&Region>,
+    of: &HostMeaning,
+    services: ipnet::Ipv4Net,
+    s3_prefix_list: ipnet::Ipv4Net,
+) -> Ipv4Addr {
+    let at = match of {
+        HostMeaning::S3 { region } | HostMeaning::S3Bucket { region, .. } => region.as_ref(),
+        HostMeaning::Service { .. } | HostMeaning::Registry { .. } => None,
+    };
+    match (home, at) {
+        (Some(home), Some(at)) if at != home => s3_of_other_regions(services),
+        _ => address(of, services, s3_prefix_list),
+    }
+}
+
+/// At the other end of the range, away from the services' own addresses.
+fn s3_of_other_regions(services: ipnet::Ipv4Net) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(services.broadcast()).saturating_sub(1))
+}
+
 /// Order of the addresses; new services go to the end, so that addresses stay.
 const SIGNING_NAMES: &[&str] = &[
     "sagemaker",
@@ -152,7 +177,7 @@ const SIGNING_NAMES: &[&str] = &[
     "kms",
 ];
 
-/// Every address of [`address`]: what the engine listens on inside the platform network.
+/// Every address of [`address`] and [`address_seen_from`]: what the engine listens on inside the platform network.
 pub fn addresses(services: ipnet::Ipv4Net, s3_prefix_list: ipnet::Ipv4Net) -> Vec<Ipv4Addr> {
     let apis = SIGNING_NAMES.iter().map(|signing_name| HostMeaning::Service {
         signing_name,
@@ -160,6 +185,7 @@ pub fn addresses(services: ipnet::Ipv4Net, s3_prefix_list: ipnet::Ipv4Net) -> Ve
     });
     let mut all: Vec<Ipv4Addr> = apis.map(|name| address(&name, services, s3_prefix_list)).collect();
     all.push(address(&HostMeaning::S3 { region: None }, services, s3_prefix_list));
+    all.push(s3_of_other_regions(services));
     if let (Ok(account), Ok(region)) = ("000000000000".parse(), "us-east-1".parse()) {
         all.push(address(
             &HostMeaning::Registry { account, region },

@@ -55,6 +55,19 @@ fn service_hosts_are_told_apart() {
             },
         ),
         (
+            "s3-us-east-1.amazonaws.com",
+            HostMeaning::S3 {
+                region: at("us-east-1"),
+            },
+        ),
+        (
+            "packages.us-east-1.amazonaws.com.s3-us-east-1.amazonaws.com",
+            HostMeaning::S3Bucket {
+                bucket: "packages.us-east-1.amazonaws.com".into(),
+                region: at("us-east-1"),
+            },
+        ),
+        (
             "a.b.s3.amazonaws.com",
             HostMeaning::S3Bucket {
                 bucket: "a.b".into(),

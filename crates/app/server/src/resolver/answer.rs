@@ -1,9 +1,10 @@
 //! What to answer to one DNS message: pure, from bytes to bytes.
 
+use super::private::{self, Private, VpcNames};
 use crate::names;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::rdata::A;
-use hickory_proto::rr::{DNSClass, RData, Record, RecordType};
+use hickory_proto::rr::rdata::{A, PTR};
+use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use ipnet::Ipv4Net;
 use isolarium_model::Region;
 
@@ -20,6 +21,8 @@ pub struct Zone {
     pub regions: Vec<Region>,
     pub services: Ipv4Net,
     pub s3_prefix_list: Ipv4Net,
+    /// The VPC that asks; `None` in the platform network.
+    pub vpc: Option<VpcNames>,
 }
 
 /// A question that was understood.
@@ -71,8 +74,17 @@ pub fn answer(zone: &Zone, bytes: &[u8]) -> Answer {
     if matches!(question.query_type(), RecordType::AXFR | RecordType::IXFR) {
         return failed(ResponseCode::Refused);
     }
-    let Some(meaning) = names::meaning(&question.name().to_ascii()) else {
-        return Answer::Forward(asked);
+    let name = question.name().to_ascii();
+    if let Some(private) = zone.vpc.as_ref().and_then(|vpc| private::lookup(vpc, &name)) {
+        return private_answer(&asked, question, private);
+    }
+    let Some(meaning) = names::meaning(&name) else {
+        // Nobody else is asked for a client that wants only what is known here.
+        return if asked.message.metadata.recursion_desired {
+            Answer::Forward(asked)
+        } else {
+            failed(ResponseCode::Refused)
+        };
     };
     use names::HostMeaning as H;
     let served = match &meaning {
@@ -86,8 +98,28 @@ pub fn answer(zone: &Zone, bytes: &[u8]) -> Answer {
     }
     let mut response = asked.response(ResponseCode::NoError);
     if matches!(question.query_type(), RecordType::A | RecordType::ANY) {
-        let address = names::address(&meaning, zone.services, zone.s3_prefix_list);
+        let home = zone.vpc.as_ref().map(|vpc| &vpc.region);
+        let address = names::address_seen_from(home, &meaning, zone.services, zone.s3_prefix_list);
         response.add_answer(Record::from_rdata(question.name().clone(), TTL, RData::A(A(address))));
+    }
+    encode(&response)
+}
+
+/// NET-51.
+fn private_answer(asked: &Asked, question: &Query, private: Private) -> Answer {
+    let kind = question.query_type();
+    let data = match private {
+        Private::Missing => return encode(&asked.response(ResponseCode::NXDomain)),
+        Private::Address(address) if matches!(kind, RecordType::A | RecordType::ANY) => Some(RData::A(A(address))),
+        Private::Name(name) if matches!(kind, RecordType::PTR | RecordType::ANY) => {
+            Name::from_ascii(name).ok().map(|name| RData::PTR(PTR(name)))
+        }
+        Private::Address(_) | Private::Name(_) => None,
+    };
+    let mut response = asked.response(ResponseCode::NoError);
+    response.metadata.authoritative = true;
+    if let Some(data) = data {
+        response.add_answer(Record::from_rdata(question.name().clone(), TTL, data));
     }
     encode(&response)
 }

@@ -1,8 +1,11 @@
-//! The name server of containers without network isolation: public service names lead to the engine, everything else
-//! to the uplink's name servers (CC-86). Its sockets live inside the platform network; `node` opened them there.
+//! The name servers of containers without network isolation, one in the platform network and one in every VPC: private
+//! names of the VPC (NET-51), public service names that lead to the engine (NET-52), everything else from the uplink's
+//! name servers (CC-86). Their sockets live inside those networks; `node` opened them there.
 
 pub mod answer;
 mod forward;
+pub mod private;
+mod shares;
 
 #[cfg(test)]
 mod tests;
@@ -10,8 +13,9 @@ mod tests;
 use answer::{Answer, Zone};
 pub use forward::{Forwarder, OpenSocket};
 use isolarium_netplan::intent::Transport;
+use shares::Shares;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,31 +24,51 @@ use tokio::sync::Semaphore;
 
 /// Questions in progress at one time; more are dropped and asked again by their clients.
 const IN_PROGRESS: usize = 512;
+/// What one client may have in progress, so that it cannot take the name server from its neighbours.
+const IN_PROGRESS_EACH: usize = 64;
 /// TCP connections at one time.
 const CONNECTIONS: usize = 128;
+/// TCP connections of one client.
+const CONNECTIONS_EACH: usize = 16;
 /// How long a TCP connection may say nothing.
 const IDLE: Duration = Duration::from_secs(10);
 
+/// Who is answered, and what names it sees.
+pub trait Audience: Send + Sync + 'static {
+    /// The names that a client sees now; `None`: it gets no answer at all.
+    fn zone_of(&self, client: IpAddr) -> Option<Arc<Zone>>;
+}
+
+/// Everybody who reaches the socket sees the same.
+impl Audience for Arc<Zone> {
+    fn zone_of(&self, _: IpAddr) -> Option<Arc<Zone>> {
+        Some(self.clone())
+    }
+}
+
 /// A running name server.
 pub struct Resolver {
-    zone: Zone,
-    forwarder: Forwarder,
+    audience: Box<dyn Audience>,
+    forwarder: Arc<Forwarder>,
     questions: Semaphore,
+    questions_each: Shares,
 }
 
 impl Resolver {
-    /// Answers for `zone`, asks `forwarder` for the rest.
-    pub fn new(zone: Zone, forwarder: Forwarder) -> Arc<Self> {
+    /// Answers `audience`, asks `forwarder` for names that are not the engine's.
+    pub fn new(audience: impl Audience, forwarder: Arc<Forwarder>) -> Arc<Self> {
         Arc::new(Self {
-            zone,
+            audience: Box::new(audience),
             forwarder,
             questions: Semaphore::new(IN_PROGRESS),
+            questions_each: Shares::of(IN_PROGRESS_EACH),
         })
     }
 
     /// The answer to one message; `None` when it deserves none.
-    async fn ask(&self, question: &[u8], transport: Transport) -> Option<Vec<u8>> {
-        match answer::answer(&self.zone, question) {
+    async fn ask(&self, client: IpAddr, question: &[u8], transport: Transport) -> Option<Vec<u8>> {
+        let zone = self.audience.zone_of(client)?;
+        match answer::answer(&zone, question) {
             Answer::Reply(reply) => Some(reply),
             Answer::Silence => None,
             // Said at once where there is nobody to ask, so that no client waits.
@@ -79,10 +103,11 @@ impl Resolver {
             let question: Vec<u8> = buffer.get(..length).unwrap_or_default().to_vec();
             let (this, socket) = (self.clone(), socket.clone());
             tokio::spawn(async move {
-                let Ok(_permit) = this.questions.try_acquire() else {
+                let (Ok(_permit), Some(_share)) = (this.questions.try_acquire(), this.questions_each.take(client.ip()))
+                else {
                     return;
                 };
-                if let Some(reply) = this.ask(&question, Transport::Udp).await
+                if let Some(reply) = this.ask(client.ip(), &question, Transport::Udp).await
                     && let Err(error) = socket.send_to(&reply, client).await
                 {
                     tracing::debug!(%client, %error, "a DNS answer was not sent");
@@ -97,22 +122,26 @@ impl Resolver {
     /// The listener's.
     pub async fn serve_tcp(self: Arc<Self>, listener: TcpListener) -> io::Result<()> {
         let connections = Arc::new(Semaphore::new(CONNECTIONS));
+        let connections_each = Shares::of(CONNECTIONS_EACH);
         loop {
             let (stream, client) = listener.accept().await?;
             let Ok(permit) = connections.clone().try_acquire_owned() else {
                 continue;
             };
+            let Some(share) = connections_each.take(client.ip()) else {
+                continue;
+            };
             let this = self.clone();
             tokio::spawn(async move {
-                let _permit = permit;
-                if let Err(error) = this.converse(stream).await {
+                let _held = (permit, share);
+                if let Err(error) = this.converse(client.ip(), stream).await {
                     tracing::debug!(%client, %error, "a DNS connection ended");
                 }
             });
         }
     }
 
-    async fn converse(&self, mut stream: TcpStream) -> io::Result<()> {
+    async fn converse(&self, client: IpAddr, mut stream: TcpStream) -> io::Result<()> {
         loop {
             let length = match tokio::time::timeout(IDLE, stream.read_u16()).await {
                 Ok(Ok(length)) => length,
@@ -122,7 +151,7 @@ impl Resolver {
             };
             let mut question = vec![0; usize::from(length)];
             tokio::time::timeout(IDLE, stream.read_exact(&mut question)).await??;
-            let Some(reply) = self.ask(&question, Transport::Tcp).await else {
+            let Some(reply) = self.ask(client, &question, Transport::Tcp).await else {
                 return Ok(());
             };
             let length = u16::try_from(reply.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;

@@ -10,6 +10,7 @@ fn zone() -> Zone {
         regions: vec!["us-east-1".parse().unwrap()],
         services: "198.18.0.0/17".parse().unwrap(),
         s3_prefix_list: "198.18.128.0/20".parse().unwrap(),
+        vpc: None,
     }
 }
 
@@ -26,7 +27,7 @@ fn open_loopback() -> OpenSocket {
 
 async fn resolver(upstream: Vec<SocketAddr>) -> (SocketAddr, SocketAddr) {
     let forwarder = Forwarder::new(upstream, Duration::from_millis(500), open_loopback());
-    let resolver = Resolver::new(zone(), forwarder);
+    let resolver = Resolver::new(Arc::new(zone()), Arc::new(forwarder));
     let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addresses = (udp.local_addr().unwrap(), tcp.local_addr().unwrap());
@@ -114,6 +115,154 @@ async fn service_names_lead_to_the_engine_by_udp_and_tcp() {
     );
     let elsewhere = ask_udp(udp, &question("api.sagemaker.eu-west-1.amazonaws.com.", RecordType::A)).await;
     assert_eq!(elsewhere.metadata.response_code, ResponseCode::NXDomain);
+}
+
+fn vpc_zone() -> Zone {
+    Zone {
+        regions: ["us-east-1", "eu-west-1"].map(|region| region.parse().unwrap()).into(),
+        vpc: Some(private::VpcNames {
+            region: "us-east-1".parse().unwrap(),
+            blocks: vec!["10.0.0.0/16".parse().unwrap()],
+            hostnames: true,
+            addresses: ["127.0.0.1", "10.0.1.20"].map(|one| one.parse().unwrap()).into(),
+        }),
+        ..zone()
+    }
+}
+
+fn reply(zone: &Zone, name: &str, kind: RecordType) -> Message {
+    match answer::answer(zone, &question(name, kind)) {
+        Answer::Reply(bytes) => Message::from_vec(&bytes).unwrap(),
+        other => panic!("{name}: {other:?}"),
+    }
+}
+
+/// Proves: NET-52, NET-38
+#[test]
+fn every_spelling_of_s3_leads_to_the_prefix_list_and_other_regions_do_not() {
+    let zone = vpc_zone();
+    let at = |name: &str| addresses(&reply(&zone, name, RecordType::A));
+    for name in [
+        "s3.us-east-1.amazonaws.com.",
+        "s3-us-east-1.amazonaws.com.",
+        "s3.amazonaws.com.",
+        "s3.dualstack.us-east-1.amazonaws.com.",
+        "data.s3.us-east-1.amazonaws.com.",
+        "data.s3-us-east-1.amazonaws.com.",
+        "data.s3.amazonaws.com.",
+        "packages.us-east-1.amazonaws.com.s3.us-east-1.amazonaws.com.",
+    ] {
+        let found = at(name);
+        assert!(
+            found.len() == 1 && zone.s3_prefix_list.contains(&found[0]),
+            "{name}: {found:?}"
+        );
+    }
+    for name in [
+        "s3.eu-west-1.amazonaws.com.",
+        "s3-eu-west-1.amazonaws.com.",
+        "data.s3.eu-west-1.amazonaws.com.",
+    ] {
+        let found = at(name);
+        assert!(
+            found.len() == 1 && zone.services.contains(&found[0]),
+            "{name}: {found:?}"
+        );
+    }
+    let unserved = reply(&zone, "s3.ap-south-1.amazonaws.com.", RecordType::A);
+    assert_eq!(unserved.metadata.response_code, ResponseCode::NXDomain);
+}
+
+/// Proves: NET-51
+#[test]
+fn private_names_are_answered_with_authority_and_never_forwarded() {
+    let zone = vpc_zone();
+    let found = reply(&zone, "ip-10-0-1-20.ec2.internal.", RecordType::A);
+    assert_eq!(addresses(&found), [Ipv4Addr::new(10, 0, 1, 20)]);
+    assert!(found.metadata.authoritative && found.metadata.recursion_available);
+    let six = reply(&zone, "ip-10-0-1-20.ec2.internal.", RecordType::AAAA);
+    assert_eq!(
+        (six.metadata.response_code, six.answers.len()),
+        (ResponseCode::NoError, 0)
+    );
+    let back = reply(&zone, "20.1.0.10.in-addr.arpa.", RecordType::PTR);
+    assert_eq!(back.answers[0].data.to_string(), "ip-10-0-1-20.ec2.internal.");
+    for missing in [
+        "ip-10-0-1-21.ec2.internal.",
+        "21.1.0.10.in-addr.arpa.",
+        "x.us-east-1.compute.internal.",
+    ] {
+        let reply = reply(&zone, missing, RecordType::A);
+        assert_eq!(reply.metadata.response_code, ResponseCode::NXDomain, "{missing}");
+    }
+    let elsewhere = super::tests::zone();
+    let asked = question("ip-10-0-1-20.ec2.internal.", RecordType::A);
+    assert!(
+        matches!(answer::answer(&elsewhere, &asked), Answer::Forward(_)),
+        "the platform network has none"
+    );
+}
+
+#[test]
+fn a_question_that_wants_no_recursion_is_not_forwarded() {
+    let mut asked = Message::from_vec(&question("example.org.", RecordType::A)).unwrap();
+    let forwarded = |message: &Message| answer::answer(&zone(), &message.to_vec().unwrap());
+    assert!(matches!(forwarded(&asked), Answer::Forward(_)), "control");
+    asked.metadata.recursion_desired = false;
+    let Answer::Reply(reply) = forwarded(&asked) else {
+        panic!("forwarded")
+    };
+    let reply = Message::from_vec(&reply).unwrap();
+    assert_eq!(reply.metadata.response_code, ResponseCode::Refused);
+}
+
+/// Answers nobody while it is off.
+struct Switched(std::sync::Mutex<Option<Arc<Zone>>>);
+
+impl Audience for Arc<Switched> {
+    fn zone_of(&self, client: IpAddr) -> Option<Arc<Zone>> {
+        let zone = self.0.lock().unwrap().clone()?;
+        let vpc = zone.vpc.as_ref()?;
+        vpc.addresses
+            .iter()
+            .any(|one| IpAddr::V4(*one) == client)
+            .then(|| zone.clone())
+    }
+}
+
+/// Proves: NET-50
+#[tokio::test]
+async fn who_is_no_client_gets_no_answer_at_all() {
+    let switch = Arc::new(Switched(std::sync::Mutex::new(None)));
+    let forwarder = Forwarder::new(Vec::new(), Duration::from_millis(500), open_loopback());
+    let resolver = Resolver::new(switch.clone(), Arc::new(forwarder));
+    let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (server, stream_server) = (udp.local_addr().unwrap(), tcp.local_addr().unwrap());
+    tokio::spawn(resolver.clone().serve_udp(udp));
+    tokio::spawn(resolver.serve_tcp(tcp));
+    let asked = question("s3.us-east-1.amazonaws.com.", RecordType::A);
+
+    // Off: the question over TCP is read and the connection closed without an answer.
+    let mut stream = TcpStream::connect(stream_server).await.unwrap();
+    let mut framed = u16::try_from(asked.len()).unwrap().to_be_bytes().to_vec();
+    framed.extend_from_slice(&asked);
+    stream.write_all(&framed).await.unwrap();
+    assert!(stream.read_u16().await.is_err());
+    // On, for a neighbour only: a stranger's datagram is not answered, and the answer that arrives first is to the
+    // question that was asked after it, by an address that is a client.
+    let stranger = UdpSocket::bind("127.0.0.2:0").await.unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    *switch.0.lock().unwrap() = Some(Arc::new(vpc_zone()));
+    stranger.send_to(&asked, server).await.unwrap();
+    client.send_to(&asked, server).await.unwrap();
+    let mut buffer = [0; 512];
+    let length = client.recv(&mut buffer).await.unwrap();
+    assert!(
+        !addresses(&Message::from_vec(&buffer[..length]).unwrap()).is_empty(),
+        "control: a client is answered"
+    );
+    assert!(stranger.try_recv(&mut buffer).is_err());
 }
 
 #[tokio::test]

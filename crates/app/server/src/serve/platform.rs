@@ -157,6 +157,7 @@ pub fn resolver(config: &Config, host: &Arc<dyn NodeHost>) -> Arc<Resolver> {
         regions: config.regions.clone(),
         services: config.network.services,
         s3_prefix_list: config.network.s3_prefix_list,
+        vpc: None,
     };
     let host = host.clone();
     let open: OpenSocket = Arc::new(move || {
@@ -169,8 +170,12 @@ pub fn resolver(config: &Config, host: &Arc<dyn NodeHost>) -> Arc<Resolver> {
         socket.map(std::net::UdpSocket::from).map_err(io::Error::other)
     });
     Resolver::new(
-        zone,
-        Forwarder::new(upstream(config), config.resolver.timeout.duration(), open),
+        Arc::new(zone),
+        Arc::new(Forwarder::new(
+            upstream(config),
+            config.resolver.timeout.duration(),
+            open,
+        )),
     )
 }
 
