@@ -7,6 +7,7 @@
 pub mod driver;
 pub mod fleets;
 pub mod metrics;
+pub mod network;
 pub mod settings;
 pub mod transfer;
 pub mod workdir;
