@@ -4,4 +4,4 @@
 
 pub mod observed;
 
-pub use observed::{Counted, Observations, Refused, Seen, Tuple};
+pub use observed::{Counts, Fate, Flow, Flows, Path, Refusal, Tcp};

@@ -1,80 +1,99 @@
 //! What the kernel of a VPC's router counted, before anybody asks whose traffic it was.
 
-use crate::reach::Direction;
+use isolarium_model::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
-/// Everything counted since the reader's position.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Observations {
-    /// Connections with packets since then, those that ended included.
-    pub flows: Vec<Counted>,
-    /// What rules or network ACLs refused since then.
-    pub refused: Vec<Refused>,
-    /// Something was counted and is not in here: the kernel dropped events, a set was full, or nobody listened for a while.
-    /// The records of this time say `SKIPDATA`.
-    pub lost: bool,
-    /// The position to read from next time.
-    pub next: u64,
+/// Packets and bytes (with IP headers) of one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    pub packets: u64,
+    pub bytes: u64,
 }
 
-/// One direction of a connection: addresses and ports as they are in the packet's headers.
+/// Addresses and ports of one direction of a flow. Ports are 0 where the protocol has none; for ICMP both are 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Tuple {
+pub struct Path {
     pub source: Ipv4Addr,
     pub destination: Ipv4Addr,
-    /// IP protocol number.
-    pub protocol: u8,
-    /// 0 for protocols without ports.
     pub source_port: u16,
     pub destination_port: u16,
 }
 
-impl Tuple {
-    /// The same the other way round.
-    pub fn reversed(self) -> Self {
-        Self {
-            source: self.destination,
-            destination: self.source,
-            source_port: self.destination_port,
-            destination_port: self.source_port,
-            ..self
-        }
-    }
+/// Who refused a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// Rules, ACL or routes on the sender's side: REJECT on the sender's interface.
+    Egress,
+    /// Rules or ACL on the receiver's side: REJECT on the receiver's interface, and ACCEPT on the sender's, which let it go.
+    Ingress,
 }
 
-/// Packets of one direction within one reading.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen {
-    pub packets: u64,
-    pub bytes: u64,
-    /// FIN 1, SYN 2, RST 4 and, on answers to a SYN, ACK 16, of all packets together. `None`: not TCP, or not known.
-    pub tcp_flags: Option<u8>,
-}
-
-/// One connection.
+/// What happened to a flow since it was last told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counted {
-    /// As the first packet entered the router.
-    pub original: Tuple,
-    /// As answers enter the router; where nothing is translated, `original` reversed.
-    pub reply: Tuple,
-    pub sent: Seen,
-    pub answered: Seen,
-    /// Unix time of the first and the last packet within this reading, seconds.
-    pub first: i64,
-    pub last: i64,
+#[serde(tag = "fate", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Fate {
+    /// It passed the rules of both sides.
+    Passed {
+        /// The way of answers as they arrive at the router: source is whom the packets really reached, destination whom
+        /// they really came from as the receiver saw it. It differs from the reverse of [`Flow::path`] where addresses were
+        /// translated (NAT, public addresses).
+        answers: Path,
+        /// Answers, since it was last told.
+        backward: Counts,
+        /// Its first packet is among those told now.
+        began: bool,
+        /// How far a TCP connection has got; `None` for other protocols, and where it is not known.
+        tcp: Option<Tcp>,
+        /// It is over; nothing more will be told of it.
+        ended: bool,
+    },
+    /// It did not pass.
+    Refused { by: Refusal },
 }
 
-/// Packets of one tuple that were refused.
+/// How far a TCP connection has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tcp {
+    /// Nobody has answered the SYN.
+    Opening,
+    Open,
+    /// Who began has sent a FIN, and who answered has not.
+    ClosedForward,
+    /// Who answered has sent a FIN, and who began has not.
+    ClosedBackward,
+    /// Both have.
+    Closed,
+    /// A RST ended it.
+    Reset,
+}
+
+/// One flow through a VPC's router in one interval: the source of flow logs (NET-57). One flow is up to four records of a
+/// flow log: two interfaces, two directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refused {
-    /// Egress: by the sender's groups, its subnet's ACL, or for want of a way out. Ingress: by the receiver's side.
-    pub direction: Direction,
-    /// As the packet entered the router. ICMP has no ports: 0.
-    pub tuple: Tuple,
-    pub seen: Seen,
-    /// Unix time of the first and the last packet within this reading, seconds.
-    pub first: i64,
-    pub last: i64,
+pub struct Flow {
+    /// IANA number.
+    pub protocol: u8,
+    /// As the first packet was sent.
+    pub path: Path,
+    /// Packets along [`Self::path`] since it was last told. Never 0 for refused flows.
+    pub forward: Counts,
+    /// When the flow began, or when it was last told; no later than `last`.
+    pub first: Timestamp,
+    /// When its packets were last known to have arrived.
+    pub last: Timestamp,
+    pub fate: Fate,
+}
+
+/// What a reader of a VPC's flows is told at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flows {
+    pub flows: Vec<Flow>,
+    /// What to ask from next time; asking from it says that everything before is kept by the caller.
+    pub next: u64,
+    /// Flows that happened and are in no answer, at least: a listener that was too slow, a full set, a node process that
+    /// was restarted. Not 0 is SKIPDATA for every interface of the VPC.
+    pub lost: u64,
 }
