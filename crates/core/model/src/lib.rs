@@ -12,6 +12,7 @@ pub mod secret;
 pub mod time;
 pub mod workload;
 
+pub mod ec2;
 pub mod ecr;
 pub mod iam;
 pub mod logs;

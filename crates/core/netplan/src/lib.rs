@@ -7,7 +7,6 @@
 pub mod compile;
 pub mod diff;
 pub mod flowlog;
-pub mod id;
 pub mod intent;
 pub mod plan;
 pub mod reach;
@@ -22,3 +21,6 @@ pub use plan::{HostPlan, HostSeen, NamespacePlan, NamespaceSeen, Place, Workload
 mod simulate;
 #[cfg(test)]
 mod topology;
+
+/// Identifiers of EC2's resources: the records' own.
+pub use isolarium_model::ec2::id;

@@ -5,11 +5,14 @@ use crate::id::{
     VpcId,
 };
 use ipnet::Ipv4Net;
-use isolarium_model::WorkloadId;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::ops::{Deref, RangeInclusive};
+use std::ops::Deref;
+
+pub use isolarium_model::ec2::address::{LINK_LOCAL_SERVICES, assignable};
+pub use isolarium_model::ec2::interface::Holder;
+pub use isolarium_model::ec2::traffic::{AclEntry, BadRange, Match, RangeInclusive16};
 
 /// One VPC with everything in it. [`Vpc::check`] turns it into what is compiled and asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,66 +88,6 @@ mod numbered {
     }
 }
 
-/// One numbered entry of a network ACL.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AclEntry {
-    pub allow: bool,
-    pub traffic: Match,
-    /// Sources of ingress entries, destinations of egress entries.
-    pub peer: Ipv4Net,
-}
-
-/// Traffic that a rule or an entry is about (NET-18).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(tag = "protocol", rename_all = "snake_case")]
-pub enum Match {
-    /// `-1`.
-    All,
-    Tcp {
-        ports: RangeInclusive16,
-    },
-    Udp {
-        ports: RangeInclusive16,
-    },
-    /// `None` is any; a code is meaningless without a type.
-    Icmp {
-        kind: Option<(u8, Option<u8>)>,
-    },
-}
-
-/// An inclusive range of ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "(u16, u16)", into = "(u16, u16)")]
-pub struct RangeInclusive16(u16, u16);
-
-/// The range ends before it begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the port range ends before it begins")]
-pub struct BadRange;
-
-impl TryFrom<(u16, u16)> for RangeInclusive16 {
-    type Error = BadRange;
-    fn try_from((from, to): (u16, u16)) -> Result<Self, BadRange> {
-        (from <= to).then_some(Self(from, to)).ok_or(BadRange)
-    }
-}
-
-impl From<RangeInclusive16> for (u16, u16) {
-    fn from(range: RangeInclusive16) -> Self {
-        (range.0, range.1)
-    }
-}
-
-impl RangeInclusive16 {
-    /// All ports.
-    pub const ALL: Self = Self(0, u16::MAX);
-
-    /// As a range of the standard library.
-    pub fn range(self) -> RangeInclusive<u16> {
-        self.0..=self.1
-    }
-}
-
 /// Only allow rules (NET-15). Duplicates mean nothing, so rules are a set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecurityGroup {
@@ -215,24 +158,6 @@ pub struct Interface {
     pub holder: Holder,
 }
 
-/// Who holds an interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Holder {
-    /// Status `available`.
-    Nobody,
-    Container(WorkloadId),
-    /// An isolated container: the address is reserved and configured nowhere (NET-69, D-24).
-    Isolated(WorkloadId),
-    /// The platform's downloads and uploads for a workload.
-    Transfer(WorkloadId),
-    /// A program that the operator runs inside the VPC.
-    Program,
-    Nat(NatGatewayId),
-    /// An interface endpoint: served by the engine.
-    Endpoint(EndpointId),
-}
-
 impl Interface {
     /// All private addresses.
     pub fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
@@ -289,9 +214,6 @@ pub enum BadVpc {
     #[error("{0} has two S3 endpoints")]
     Endpoints(RouteTableId),
 }
-
-/// Routes into this range are refused (NET-27).
-pub const LINK_LOCAL_SERVICES: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 168, 0), 22);
 
 fn overlap(a: &Ipv4Net, b: &Ipv4Net) -> bool {
     a.contains(&b.network()) || b.contains(&a.network())
@@ -464,11 +386,6 @@ impl Vpc {
         }
         Ok(())
     }
-}
-
-/// Whether an interface may hold `address`: five addresses of every subnet are reserved (NET-3, NET-4).
-pub fn assignable(block: Ipv4Net, address: Ipv4Addr) -> bool {
-    block.contains(&address) && address > nth(block, 3) && address < block.broadcast()
 }
 
 pub(crate) fn nth(block: Ipv4Net, n: u32) -> Ipv4Addr {

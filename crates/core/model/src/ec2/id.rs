@@ -56,7 +56,8 @@ impl<K> Id<K> {
         format!("{:017x}", self.0)
     }
 
-    pub(crate) fn number(self) -> u128 {
+    /// The digits as a number of 68 bits.
+    pub fn number(self) -> u128 {
         self.0
     }
 }
@@ -131,6 +132,16 @@ kinds! {
     NatGatewayKind NatGatewayId "nat-" "a NAT gateway";
     InterfaceKind InterfaceId "eni-" "a network interface";
     EndpointKind EndpointId "vpce-" "a VPC endpoint";
+    DhcpOptionsKind DhcpOptionsId "dopt-" "a set of DHCP options";
+    FlowLogKind FlowLogId "fl-" "a flow log";
+    AllocationKind AllocationId "eipalloc-" "an Elastic IP";
+    GroupRuleKind GroupRuleId "sgr-" "a rule of a security group";
+    CidrAssociationKind CidrAssociationId "vpc-cidr-assoc-" "a VPC's block";
+    RouteTableAssociationKind RouteTableAssociationId "rtbassoc-" "a route table's association";
+    AclAssociationKind AclAssociationId "aclassoc-" "a network ACL's association";
+    EipAssociationKind EipAssociationId "eipassoc-" "an Elastic IP's association";
+    AttachmentKind AttachmentId "eni-attach-" "a network interface's attachment";
+    InterfacePermissionKind InterfacePermissionId "eni-perm-" "a permission on a network interface";
 }
 
 #[cfg(test)]
