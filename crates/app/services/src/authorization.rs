@@ -1,6 +1,6 @@
 //! AWS's authorization reference, `models/authorization.json.gz`, and what is wrong with a question by it.
 
-mod input;
+pub(crate) mod input;
 mod tests;
 
 use flate2::read::GzDecoder;

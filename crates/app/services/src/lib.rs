@@ -9,6 +9,7 @@ pub mod operation;
 pub mod resource_tags;
 
 pub mod cloudtrail;
+pub mod ec2;
 pub mod ecr;
 pub mod iam;
 pub mod logs;

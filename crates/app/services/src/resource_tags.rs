@@ -25,6 +25,9 @@ pub fn added(store: &dyn StateStore, logs: Option<&dyn LogStore>, question: Ques
     if makes(&question.action, &arn) {
         return Ok(question);
     }
+    if arn.service() == "ec2" {
+        return crate::ec2::facts::added(store, question, &arn);
+    }
     let prefixes: &[&str] = match arn.service() {
         "sagemaker" => &["aws:ResourceTag/", "sagemaker:ResourceTag/"],
         "ecr" => &["aws:ResourceTag/", "ecr:ResourceTag/"],
