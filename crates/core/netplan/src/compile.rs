@@ -133,17 +133,29 @@ impl HostNetwork {
         Self::nth(self.uplink_links, 2)
     }
 
+    /// Where the routers of VPCs meet the platform namespace, which leads on to the uplink. Every VPC has the same two
+    /// addresses: each link is alone in its router, and no route leads to either.
+    pub fn vpc_edge(&self) -> vpc::Edge {
+        vpc::Edge {
+            place: Place::Platform,
+            near: Self::nth(self.uplink_links, 3),
+            far: Self::nth(self.uplink_links, 4),
+            services: vec![self.services.trunc(), self.s3_prefix_list.trunc()],
+        }
+    }
+
     /// Whether a workload may have this address, see [`AddressLease::may_hold`].
     pub fn is_workload_address(&self, address: Ipv4Addr) -> bool {
         AddressLease::may_hold(self.platform, address)
     }
 
-    fn ranges(&self) -> [(&'static str, Ipv4Net); 4] {
+    fn ranges(&self) -> [(&'static str, Ipv4Net); 5] {
         [
             ("platform", self.platform.trunc()),
             ("services", self.services.trunc()),
             ("s3_prefix_list", self.s3_prefix_list.trunc()),
             ("uplink_links", self.uplink_links.trunc()),
+            ("elastic_ips", self.elastic_ips.trunc()),
         ]
     }
 
@@ -171,8 +183,8 @@ impl HostNetwork {
         if self.platform.prefix_len() > 28 {
             return Err(BadNetwork::Small("platform", self.platform, 28));
         }
-        if self.uplink_links.prefix_len() > 30 {
-            return Err(BadNetwork::Small("uplink_links", self.uplink_links, 30));
+        if self.uplink_links.prefix_len() > 29 {
+            return Err(BadNetwork::Small("uplink_links", self.uplink_links, 29));
         }
         Ok(())
     }
@@ -215,7 +227,7 @@ pub fn compile_host(network: &HostNetwork, tag: &Tag) -> Result<HostPlan, BadNet
             places.insert(Place::Host, uplink::host(network, tag));
         }
         Uplink::Netns { .. } => {
-            places.insert(Place::Uplink, uplink::far_side(network, tag, Place::Uplink));
+            places.insert(Place::Uplink, uplink::internet(network, tag));
         }
     }
     Ok(HostPlan { places })

@@ -53,6 +53,8 @@ pub struct HostNetwork {
     pub s3_prefix_list: ipnet::Ipv4Net,
     /// /32 addresses for uplink links. Default 169.254.64.0/18.
     pub uplink_links: ipnet::Ipv4Net,
+    /// Public addresses of VPCs: Elastic IPs, NAT gateways included (NET-30). Default 198.19.0.0/16.
+    pub elastic_ips: ipnet::Ipv4Net,
 }
 
 /// A socket the engine wants inside a namespace; `node` opens it there and passes the descriptor.

@@ -132,6 +132,22 @@ impl LinkName {
     /// What every name of [`Self::of_workload`] begins with; no other interface of the platform namespace does.
     pub const WORKLOAD_PREFIX: &'static str = "w";
 
+    /// The router's side of a network interface. The name follows from the id, not from an address: rules name links, and
+    /// an address may be another interface's tomorrow. 14 digits of the id tell the interfaces of a VPC apart.
+    pub fn of_interface(interface: InterfaceId) -> Self {
+        Self(
+            format!(
+                "{}{:014x}",
+                Self::WORKLOAD_PREFIX,
+                interface.number() & 0xff_ffff_ffff_ffff
+            )
+            .into(),
+        )
+    }
+
+    /// What every name of [`Self::of_vpc`] begins with; no workload of the platform network has such a name.
+    pub const VPC_PREFIX: &'static str = "wv";
+
     /// The far side of a VPC's uplink, in a namespace it shares with others. Begins with the workload prefix: there it
     /// comes and goes like a workload. Ten digits of the id tell VPCs apart.
     pub fn of_vpc(vpc: VpcId) -> Self {

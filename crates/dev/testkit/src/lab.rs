@@ -35,6 +35,7 @@ pub fn default_network(uplink: Uplink) -> HostNetwork {
         services: net("198.18.0.0/17"),
         s3_prefix_list: net("198.18.128.0/20"),
         uplink_links: net("169.254.64.0/18"),
+        elastic_ips: net("198.19.0.0/16"),
     }
 }
 

@@ -114,6 +114,7 @@ pub struct Network {
     pub services: Ipv4Net,
     pub s3_prefix_list: Ipv4Net,
     pub uplink_links: Ipv4Net,
+    pub elastic_ips: Ipv4Net,
 }
 
 /// Sizes and waits of the front door.
@@ -307,6 +308,7 @@ impl Default for Network {
             services: net([198, 18, 0, 0], 17),
             s3_prefix_list: net([198, 18, 128, 0], 20),
             uplink_links: net([169, 254, 64, 0], 18),
+            elastic_ips: net([198, 19, 0, 0], 16),
         }
     }
 }
@@ -561,6 +563,7 @@ impl Config {
             ("network.services", net.services),
             ("network.s3_prefix_list", net.s3_prefix_list),
             ("network.uplink_links", net.uplink_links),
+            ("network.elastic_ips", net.elastic_ips),
         ];
         for (at, (name, range)) in ranges.iter().enumerate() {
             for (other_name, other) in ranges.iter().skip(at + 1) {
@@ -623,6 +626,7 @@ impl Config {
             services: self.network.services,
             s3_prefix_list: self.network.s3_prefix_list,
             uplink_links: self.network.uplink_links,
+            elastic_ips: self.network.elastic_ips,
         }
     }
 }

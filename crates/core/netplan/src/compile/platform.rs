@@ -9,6 +9,8 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 const ANY_WORKLOAD: &str = "w*";
+/// The routers of VPCs, see [`LinkName::VPC_PREFIX`].
+const ANY_VPC: &str = "wv*";
 
 pub(super) fn compile(network: &HostNetwork, tag: &Tag) -> NamespacePlan {
     let mut plan = empty(Scope::Whole { attachments: true });
@@ -78,6 +80,7 @@ fn refused(network: &HostNetwork) -> BTreeSet<String> {
         network.services,
         network.s3_prefix_list,
         network.uplink_links,
+        network.elastic_ips,
     ]);
     Ipv4Net::aggregate(&ranges).into_iter().map(text).collect()
 }
@@ -167,6 +170,11 @@ fn table(network: &HostNetwork) -> Table {
                 "service HTTPS",
                 [expr::to_set("served"), expr::to_port("tcp", 443), expr::accept()],
             ),
+            // Routers of VPCs get the public names and nothing else of the platform.
+            rule(
+                "other services to a VPC",
+                [expr::comes_from(ANY_VPC), expr::goto("refuse")],
+            ),
             rule(
                 "resolver UDP",
                 [expr::to_address(resolver), expr::to_port("udp", 53), expr::accept()],
@@ -204,6 +212,16 @@ fn table(network: &HostNetwork) -> Table {
                 [expr::in_state(&["established", "related"]), expr::accept()],
             ),
             rule("invalid", [expr::in_state(&["invalid"]), expr::drop()]),
+            // A VPC's own rules decide which of its public addresses admit what (NET-28, NET-29).
+            rule(
+                "internet to a VPC",
+                [
+                    expr::comes_from(up.as_str()),
+                    expr::goes_to(ANY_VPC),
+                    expr::to_set("public"),
+                    expr::accept(),
+                ],
+            ),
             rule(
                 "workload to the uplink",
                 [
@@ -218,18 +236,29 @@ fn table(network: &HostNetwork) -> Table {
             ),
         ],
     };
+    let mut translations = Vec::new();
+    if let Uplink::Netns { .. } = network.uplink {
+        // It has a route to them (`uplink::far_side`). Beyond the host nobody has, so there they are masqueraded as well.
+        let public = expr::within(&[expr::Key::Source], "public");
+        translations.push(rule(
+            "public addresses stay",
+            [expr::goes_to(up.as_str()), public, expr::accept()],
+        ));
+    }
+    translations.push(rule(
+        "NAT to the uplink",
+        [expr::goes_to(up.as_str()), expr::masquerade()],
+    ));
     let postrouting = Chain {
         name: "postrouting".into(),
         base: base("postrouting", 100, Policy::Accept, "nat"),
-        rules: vec![rule(
-            "NAT to the uplink",
-            [expr::goes_to(up.as_str()), expr::masquerade()],
-        )],
+        rules: translations,
     };
     Table {
         sets: BTreeMap::from([
             ("refused".into(), set(refused(network))),
             ("served".into(), set(served(network))),
+            ("public".into(), set(BTreeSet::from([text(network.elastic_ips)]))),
         ]),
         chains: vec![refuse, prerouting, input, forward, postrouting],
     }

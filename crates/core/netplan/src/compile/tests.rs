@@ -11,6 +11,7 @@ fn network(uplink: Uplink) -> HostNetwork {
         services: "198.18.0.0/17".parse().unwrap(),
         s3_prefix_list: "198.18.128.0/20".parse().unwrap(),
         uplink_links: "169.254.64.0/18".parse().unwrap(),
+        elastic_ips: "198.19.0.0/16".parse().unwrap(),
     }
 }
 
@@ -207,7 +208,7 @@ fn contradicting_ranges_are_refused_with_the_names_of_their_keys() {
     );
     assert!(with(|network| network.services = "127.1.0.0/16".parse().unwrap()).contains("127.0.0.0/8"));
     assert!(with(|network| network.platform = "100.64.0.0/29".parse().unwrap()).contains("/28"));
-    assert!(with(|network| network.uplink_links = "169.254.64.0/31".parse().unwrap()).contains("/30"));
+    assert!(with(|network| network.uplink_links = "169.254.64.0/31".parse().unwrap()).contains("/29"));
 }
 
 #[test]
@@ -237,13 +238,14 @@ fn any_network() -> impl Strategy<Value = HostNetwork> {
         Just(Uplink::Host),
         Just(Uplink::Netns { path: "/x".into() })
     ];
-    (uplink, any_range(), any_range(), any_range(), any_range()).prop_map(
-        |(uplink, platform, services, s3_prefix_list, uplink_links)| HostNetwork {
+    (uplink, any_range(), any_range(), any_range(), any_range(), any_range()).prop_map(
+        |(uplink, platform, services, s3_prefix_list, uplink_links, elastic_ips)| HostNetwork {
             uplink,
             platform,
             services,
             s3_prefix_list,
             uplink_links,
+            elastic_ips,
         },
     )
 }

@@ -57,8 +57,22 @@ pub(super) fn near_side(plan: &mut NamespacePlan, network: &HostNetwork, tag: &T
     });
 }
 
+/// The far end in a namespace that plays the internet: besides the route back it leads VPCs' public addresses here (NET-30).
+pub(super) fn internet(network: &HostNetwork, tag: &Tag) -> NamespacePlan {
+    let mut plan = far_side(network, tag);
+    plan.routes.insert(Route {
+        kind: RouteKind::Unicast,
+        destination: network.elastic_ips.trunc(),
+        table: Route::MAIN,
+        link: Some(LinkName::of_tag(tag.as_str())),
+        via: Some(network.uplink_near()),
+        source: None,
+    });
+    plan
+}
+
 /// The far end: one interface, one address, the route back.
-pub(super) fn far_side(network: &HostNetwork, tag: &Tag, _place: Place) -> NamespacePlan {
+fn far_side(network: &HostNetwork, tag: &Tag) -> NamespacePlan {
     let name = LinkName::of_tag(tag.as_str());
     let (near, far) = (network.uplink_near(), network.uplink_far());
     let mut plan = empty(Scope::Named);
@@ -78,7 +92,7 @@ pub(super) fn far_side(network: &HostNetwork, tag: &Tag, _place: Place) -> Names
 /// The far end in the host's namespace: forwards and masquerades what comes from the platform, and lets it reach neither
 /// the host itself nor private ranges, should the platform's own rules ever be gone.
 pub(super) fn host(network: &HostNetwork, tag: &Tag) -> NamespacePlan {
-    let mut plan = far_side(network, tag, Place::Host);
+    let mut plan = far_side(network, tag);
     plan.sysctls = sysctls([("net/ipv4/ip_forward", "1")]);
     plan.tables
         .insert(tag.host_table(), table(network, &LinkName::of_tag(tag.as_str())));

@@ -90,7 +90,7 @@ pub fn compile_vpc(vpc: &CheckedVpc, edge: Option<&Edge>) -> HostPlan {
 pub fn compile_interface(vpc: &CheckedVpc, id: InterfaceId) -> Option<WorkloadPlan> {
     let interface = vpc.interfaces.get(&id).filter(|interface| interface.is_attached())?;
     let gateway = nth(vpc.subnets.get(&interface.subnet)?.block, 1);
-    let (eth0, beside) = (LinkName::eth0(), LinkName::of_workload(interface.primary));
+    let (eth0, beside) = (LinkName::eth0(), LinkName::of_interface(id));
     let (own_mac, router_mac) = (
         Mac::of(interface.primary, End::Far),
         Mac::of(interface.primary, End::Near),

@@ -10,6 +10,7 @@ fn plan(uplink: Uplink) -> HostPlan {
         services: "198.18.0.0/17".parse().unwrap(),
         s3_prefix_list: "198.18.128.0/20".parse().unwrap(),
         uplink_links: "169.254.64.0/18".parse().unwrap(),
+        elastic_ips: "198.19.0.0/16".parse().unwrap(),
     };
     compile_host(&network, &Tag::of(1)).unwrap()
 }

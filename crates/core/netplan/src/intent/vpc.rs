@@ -4,6 +4,7 @@ use crate::id::{
     AclId, EndpointId, GroupId, InterfaceId, InternetGatewayId, NatGatewayId, PrefixListId, RouteTableId, SubnetId,
     VpcId,
 };
+use crate::plan::LinkName;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -207,7 +208,7 @@ pub enum BadVpc {
     /// A route leads into the VPC or to reserved addresses (NET-27).
     #[error("the route to {0} cannot be made")]
     Route(Ipv4Net),
-    /// Groups or the source/destination check do not fit the interface's holder.
+    /// Groups or the source/destination check do not fit the interface's holder, or its id looks like another's.
     #[error("{0} does not fit its holder")]
     Interface(InterfaceId),
     /// Two S3 endpoints share a route table.
@@ -349,7 +350,11 @@ impl Vpc {
                 return Err(BadVpc::Address(nat.elastic_ip));
             }
         }
+        let mut links = BTreeSet::new();
         for (id, interface) in &self.interfaces {
+            if !links.insert(LinkName::of_interface(*id)) {
+                return Err(BadVpc::Interface(*id));
+            }
             let subnet = self.subnets.get(&interface.subnet);
             let Some(subnet) = subnet else {
                 return Err(BadVpc::Dangling(id.to_string(), interface.subnet.to_string()));

@@ -68,6 +68,7 @@ fn network() -> HostNetwork {
         services: "198.18.0.0/17".parse().unwrap(),
         s3_prefix_list: "198.18.128.0/20".parse().unwrap(),
         uplink_links: "169.254.64.0/18".parse().unwrap(),
+        elastic_ips: "198.19.0.0/16".parse().unwrap(),
     }
 }
 

@@ -102,6 +102,11 @@ pub const KEYS: &[KeyDoc] = &[
         "Link addresses towards the uplink.",
     ),
     key(
+        "network.elastic_ips",
+        "IPv4 range",
+        "Public addresses of VPCs: Elastic IPs, those of NAT gateways included. A network namespace as uplink gets a route to them; through the host nobody outside sees them.",
+    ),
+    key(
         "limits.request_body",
         "bytes",
         "Largest body of a JSON, query or CBOR request. S3 and the registry stream and have no limit here.",

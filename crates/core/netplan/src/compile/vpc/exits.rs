@@ -78,6 +78,15 @@ pub(super) fn by_nat_gateway(vpc: &Vpc, nat: NatGatewayId) -> Vec<(Ipv4Net, Span
 
 /// Destinations that a table leads to an interface, without overlap.
 pub(super) fn to_interface(vpc: &Vpc, table: RouteTableId, id: InterfaceId) -> Vec<Ipv4Net> {
+    let routes = || {
+        vpc.route_tables
+            .get(&table)
+            .into_iter()
+            .flat_map(|table| table.routes.values())
+    };
+    if !routes().any(|target| *target == Target::Interface(id)) {
+        return Vec::new();
+    }
     let flat = ranges::flatten(&ways(vpc, table)).into_iter();
     let led = flat.filter(|(_, way)| *way == Way::Target(Target::Interface(id)));
     led.flat_map(|((from, to), _)| ipnet::Ipv4Subnets::new(from.into(), to.into(), 0))

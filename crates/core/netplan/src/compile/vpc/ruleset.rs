@@ -9,6 +9,7 @@ mod groups;
 use super::ranges;
 use super::{Edge, exits};
 use crate::compile::REFUSED;
+use crate::id::InterfaceId;
 use crate::intent::vpc::{CheckedVpc, Holder, Interface, NatGateway, Vpc};
 use crate::plan::LinkName;
 use crate::ruleset::expr::{self, Key};
@@ -124,26 +125,31 @@ fn refusals(draft: &mut Draft) {
 }
 
 fn sets(vpc: &Vpc, edge: Option<&Edge>, draft: &mut Draft) {
-    let attached = || vpc.interfaces.values().filter(|interface| interface.is_attached());
-    let link = |interface: &Interface| LinkName::of_workload(interface.primary).to_string();
-    let (strict, free): (Vec<_>, Vec<_>) = attached().partition(|interface| interface.source_dest_check);
+    let attached = || vpc.interfaces.iter().filter(|(_, interface)| interface.is_attached());
+    let link = |id: &InterfaceId| LinkName::of_interface(*id).to_string();
+    let (strict, free): (Vec<_>, Vec<_>) = attached().partition(|(_, interface)| interface.source_dest_check);
     let owned = strict
         .iter()
-        .flat_map(|one| one.addresses().map(|address| format!("{} . {address}", link(one))));
+        .flat_map(|(id, one)| one.addresses().map(|address| format!("{} . {address}", link(id))));
     draft.set("owned", "ifname . ipv4_addr", false, owned.collect());
-    draft.set("unchecked", "ifname", false, free.iter().map(|one| link(one)).collect());
-    let from = attached().map(|one| format!("{} : goto {}", link(one), groups::combination(&one.groups, "out")));
+    draft.set(
+        "unchecked",
+        "ifname",
+        false,
+        free.iter().map(|(id, _)| link(id)).collect(),
+    );
+    let from = attached().map(|(id, one)| format!("{} : goto {}", link(id), groups::combination(&one.groups, "out")));
     draft.map("eni_src", "ifname", "verdict", false, from.collect());
     let endpoint = |one: &&Interface| matches!(one.holder, Holder::Endpoint(_));
     let endpoints = || vpc.interfaces.values().filter(endpoint);
-    let to = attached().chain(endpoints()).flat_map(|one| {
+    let to = attached().map(|(_, one)| one).chain(endpoints()).flat_map(|one| {
         let chain = groups::combination(&one.groups, "in");
         one.addresses().map(move |address| format!("{address} : goto {chain}"))
     });
     draft.map("eni_dst", "ipv4_addr", "verdict", false, to.collect());
     let through = free
         .iter()
-        .map(|one| format!("{} : goto {}", link(one), groups::combination(&one.groups, "in")));
+        .map(|(id, one)| format!("{} : goto {}", link(id), groups::combination(&one.groups, "in")));
     draft.map("eni_through", "ifname", "verdict", false, through.collect());
     let served = endpoints()
         .flat_map(Interface::addresses)

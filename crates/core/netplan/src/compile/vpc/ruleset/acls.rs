@@ -40,9 +40,9 @@ pub(super) fn compile(vpc: &Vpc, draft: &mut Draft) {
     let free = || {
         let free = vpc
             .interfaces
-            .values()
-            .filter(|one| one.is_attached() && !one.source_dest_check);
-        free.filter_map(|one| Some((LinkName::of_workload(one.primary), vpc.subnets.get(&one.subnet)?)))
+            .iter()
+            .filter(|(_, one)| one.is_attached() && !one.source_dest_check);
+        free.filter_map(|(id, one)| Some((LinkName::of_interface(*id), vpc.subnets.get(&one.subnet)?)))
     };
     let near = free().map(|(link, subnet)| format!("{} . {link}", subnet.block));
     draft.set("to_same_subnet", "ipv4_addr . ifname", true, near.collect());
