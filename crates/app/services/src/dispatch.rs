@@ -121,6 +121,7 @@ impl Default for Dispatch {
             crate::cloudtrail::handlers(),
             crate::ecr::handlers(),
             crate::logs::handlers(),
+            crate::ec2::handlers(),
         ];
         let handlers = all
             .into_iter()

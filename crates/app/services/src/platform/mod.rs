@@ -7,6 +7,7 @@ pub mod roles;
 #[cfg(test)]
 pub(crate) mod fake;
 
+use crate::ec2::Ec2Settings;
 use isolarium_model::sagemaker::{InstanceTable, S3Uri};
 use isolarium_model::{Arn, Scope};
 use managed_images::ManagedImages;
@@ -52,6 +53,8 @@ pub struct PlatformSettings {
     pub training_instances: Option<u32>,
     /// What instance types stand for (CC-7).
     pub instances: InstanceTable,
+    /// Networks: regions, zones, public addresses, quotas (NET-30, NET-86).
+    pub ec2: Ec2Settings,
 }
 
 impl Default for PlatformSettings {
@@ -61,6 +64,7 @@ impl Default for PlatformSettings {
             platform_network: ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(100, 64, 0, 0), 16),
             training_instances: None,
             instances: InstanceTable::default(),
+            ec2: Ec2Settings::default(),
         }
     }
 }

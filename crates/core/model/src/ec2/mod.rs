@@ -10,6 +10,7 @@
 //!   as the record of the interface that holds it. So it has one holder, and a subnet with holders is not deleted.
 //! - INVARIANT (public-address): a public address is taken by a [`PublicAddress`] record that must be absent before.
 
+pub mod account;
 pub mod address;
 pub mod dhcp;
 pub mod elastic_ip;
@@ -30,6 +31,7 @@ pub mod traffic;
 pub mod vpc;
 pub mod zone;
 
+pub use account::AccountAttributes;
 pub use dhcp::DhcpOptions;
 pub use elastic_ip::{ElasticIp, PublicAddress};
 pub use endpoint::{EndpointKind, EndpointState, VpcEndpoint};
