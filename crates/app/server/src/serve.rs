@@ -35,6 +35,7 @@ use isolarium_reconcile::{Deps, Driver, Fleets, ReconcileSettings, WorkDir};
 use isolarium_runtime::executor::ExecutorError;
 use isolarium_services::Dispatch;
 use isolarium_services::audit::{self, Inquiry};
+use isolarium_services::ec2::Ec2Settings;
 use isolarium_services::iam::credentials::{
     AssumeError, ExecutionRole, SessionCredentials, StoredIdentities, assume_execution_role,
 };
@@ -515,6 +516,10 @@ fn platform_settings(config: &Config) -> PlatformSettings {
         platform_network: config.network.platform,
         training_instances: config.limits.training_instances,
         instances: config.instance_table(),
+        ec2: Ec2Settings {
+            regions: config.regions.clone(),
+            ..Ec2Settings::default()
+        },
     }
 }
 

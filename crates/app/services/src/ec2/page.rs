@@ -1,6 +1,5 @@
 //! Describe operations: ids, filters and pages, the same for every noun (NET-81).
 
-use super::error;
 use super::filter::Filters;
 use super::noun::{Noun, every, find};
 use super::shapes;

@@ -14,13 +14,13 @@ const MAX_VALUE: usize = 255;
 ///
 /// # Errors
 /// `InvalidParameterValue` for another resource type and for tags that cannot be; `TagLimitExceeded`.
-pub(super) fn specified(
-    given: Option<&Vec<shapes::TagSpecification>>,
-    resource_type: &str,
-) -> Result<Tags, ApiError> {
+pub(super) fn specified(given: Option<&Vec<shapes::TagSpecification>>, resource_type: &str) -> Result<Tags, ApiError> {
     let mut tags = Tags::new();
     for specification in given.into_iter().flatten() {
-        let named = specification.resource_type.as_deref().ok_or_else(|| error::missing("ResourceType"))?;
+        let named = specification
+            .resource_type
+            .as_deref()
+            .ok_or_else(|| error::missing("ResourceType"))?;
         if named != resource_type {
             return Err(error::invalid(format!(
                 "'{named}' is not a valid taggable resource type for this operation."
@@ -45,7 +45,9 @@ pub(super) fn add(tags: &mut Tags, given: &[shapes::Tag]) -> Result<(), ApiError
             return Err(error::invalid("Tag key cannot be empty."));
         }
         if key.to_ascii_lowercase().starts_with("aws:") {
-            return Err(error::invalid("Tag keys starting with 'aws:' are reserved for internal use"));
+            return Err(error::invalid(
+                "Tag keys starting with 'aws:' are reserved for internal use",
+            ));
         }
         if key.chars().count() > MAX_KEY {
             return Err(error::invalid(format!(
@@ -111,7 +113,10 @@ mod tests {
         assert_eq!(add(&mut tags, &many).unwrap_err().code, "TagLimitExceeded");
         assert_eq!(tags.len(), 1);
         add(&mut tags, &[tag("kept", "2"), tag("new", "")]).unwrap();
-        assert_eq!(tags, Tags::from([("kept".into(), "2".into()), ("new".into(), String::new())]));
+        assert_eq!(
+            tags,
+            Tags::from([("kept".into(), "2".into()), ("new".into(), String::new())])
+        );
     }
 
     /// Proves: NET-82

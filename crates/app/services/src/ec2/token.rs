@@ -1,7 +1,7 @@
 //! `ClientToken`: a creation that is asked twice happens once (NET-82).
 
-use super::error;
 use super::change::{Made, again};
+use super::error;
 use crate::Ctx;
 use isolarium_model::ec2::ClientToken;
 use isolarium_model::{Key, Sha256Digest, Timestamp};

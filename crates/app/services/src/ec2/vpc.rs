@@ -66,7 +66,11 @@ fn create(request: shapes::CreateVpcRequest, ctx: &Ctx<'_>) -> Result<shapes::Cr
         None | Some(shapes::Tenancy::Default) => Tenancy::Default,
         Some(shapes::Tenancy::Dedicated) => Tenancy::Dedicated,
         Some(other @ shapes::Tenancy::Host) => {
-            return Err(error::bad_value("instanceTenancy", other, "A VPC is default or dedicated."));
+            return Err(error::bad_value(
+                "instanceTenancy",
+                other,
+                "A VPC is default or dedicated.",
+            ));
         }
     };
     let tags = tags::specified(request.tag_specifications.as_ref(), Vpc::TYPE)?;
@@ -111,12 +115,18 @@ fn delete(request: shapes::DeleteVpcRequest, ctx: &Ctx<'_>) -> Result<shapes::De
         // Read first: every change of its parts moves its revision (vpc-generation).
         let vpc = find::<Vpc>(ctx, &request.vpc_id)?;
         let id = vpc.record.id;
-        let (tables, acls, groups) = (of_vpc::<RouteTable>(ctx, id)?, of_vpc::<NetworkAcl>(ctx, id)?, of_vpc::<SecurityGroup>(ctx, id)?);
+        let (tables, acls, groups) = (
+            of_vpc::<RouteTable>(ctx, id)?,
+            of_vpc::<NetworkAcl>(ctx, id)?,
+            of_vpc::<SecurityGroup>(ctx, id)?,
+        );
         let busy = !of_vpc::<Subnet>(ctx, id)?.is_empty()
             || !of_vpc::<NetworkInterface>(ctx, id)?.is_empty()
             || !of_vpc::<InternetGateway>(ctx, id)?.is_empty()
             || !of_vpc::<VpcEndpoint>(ctx, id)?.is_empty()
-            || of_vpc::<NatGateway>(ctx, id)?.iter().any(|nat| nat.record.state.holds())
+            || of_vpc::<NatGateway>(ctx, id)?
+                .iter()
+                .any(|nat| nat.record.state.holds())
             || tables.iter().any(|table| !table.record.is_main())
             || acls.iter().any(|acl| !acl.record.is_default)
             || groups.iter().any(|group| !group.record.is_default());

@@ -36,7 +36,10 @@ fn associate(
         if vpc.blocks.iter().any(|one| overlap(&one.block, &block)) {
             return Err(ApiError::client(
                 "InvalidVpc.Range",
-                format!("The CIDR '{block}' conflicts with another CIDR block of the VPC '{}'.", vpc.id),
+                format!(
+                    "The CIDR '{block}' conflicts with another CIDR block of the VPC '{}'.",
+                    vpc.id
+                ),
             ));
         }
         // A route into the VPC cannot stand beside the local one (NET-24).
@@ -49,7 +52,10 @@ fn associate(
             ));
         }
         if vpc.blocks.len() >= MAX_BLOCKS {
-            let text = format!("This network '{}' has met its maximum number of allowed CIDRs: {MAX_BLOCKS}", vpc.id);
+            let text = format!(
+                "This network '{}' has met its maximum number of allowed CIDRs: {MAX_BLOCKS}",
+                vpc.id
+            );
             return Err(error::limit("CidrLimitExceeded", text));
         }
         let made = Block {
@@ -90,7 +96,10 @@ fn disassociate(
         let gone = vpc.blocks.remove(at);
         let subnets = of_vpc::<Subnet>(ctx, vpc.id)?;
         if let Some(subnet) = subnets.iter().find(|subnet| gone.block.contains(&subnet.record.block)) {
-            let text = format!("The CIDR '{}' is in use by the subnet '{}'.", gone.block, subnet.record.id);
+            let text = format!(
+                "The CIDR '{}' is in use by the subnet '{}'.",
+                gone.block, subnet.record.id
+            );
             return Err(ApiError::client("InvalidCidr.InUse", text));
         }
         Ok((batch, gone))
