@@ -37,12 +37,15 @@ pub(super) fn in_vpc<T>(
     vpc: VpcId,
     prepare: impl Fn(&mut Vpc, Batch) -> Made<T>,
 ) -> Result<T, ApiError> {
-    again(ctx, || {
-        let mut found = referred::<Vpc>(ctx, vpc)?;
-        let (batch, made) = prepare(&mut found.record, Batch::default())?;
-        found.record.generation = found.record.generation.saturating_add(1);
-        Ok((put(batch, &found)?, made))
-    })
+    again(ctx, || stepped(ctx, vpc, &prepare))
+}
+
+/// One round of [`in_vpc`], for creations that also have a client token.
+pub(super) fn stepped<T>(ctx: &Ctx<'_>, vpc: VpcId, prepare: impl Fn(&mut Vpc, Batch) -> Made<T>) -> Made<T> {
+    let mut found = referred::<Vpc>(ctx, vpc)?;
+    let (batch, made) = prepare(&mut found.record, Batch::default())?;
+    found.record.generation = found.record.generation.saturating_add(1);
+    Ok((put(batch, &found)?, made))
 }
 
 /// Adds a record that was read and changed.

@@ -4,18 +4,29 @@
 mod block;
 mod change;
 pub mod default_vpc;
+mod dhcp_options;
+mod elastic_ip;
 mod error;
 pub(crate) mod facts;
 mod filter;
+mod interface;
+mod interface_permission;
+mod interface_view;
+mod internet_gateway;
+mod nat_gateway;
 mod noun;
 mod operation;
 mod page;
 pub mod questions;
+mod route;
+mod route_table;
 mod settings;
+mod subnet;
 mod tags;
 mod token;
 mod vpc;
 mod vpc_block;
+mod zone;
 
 use crate::dispatch::{Handler, handler};
 use isolarium_wire::shapes::ec2 as shapes;
@@ -28,14 +39,56 @@ pub(crate) const FLOW_LOGS_SERVICE: &str = "vpc-flow-logs.amazonaws.com";
 /// Every served operation of this service.
 pub fn handlers() -> Vec<Handler> {
     vec![
+        handler::<shapes::AllocateAddressRequest>(),
+        handler::<shapes::AssociateAddressRequest>(),
+        handler::<shapes::AssociateDhcpOptionsRequest>(),
+        handler::<shapes::AssociateRouteTableRequest>(),
         handler::<shapes::AssociateVpcCidrBlockRequest>(),
+        handler::<shapes::AttachInternetGatewayRequest>(),
+        handler::<shapes::AttachNetworkInterfaceRequest>(),
         handler::<shapes::CreateDefaultVpcRequest>(),
+        handler::<shapes::CreateDhcpOptionsRequest>(),
+        handler::<shapes::CreateInternetGatewayRequest>(),
+        handler::<shapes::CreateNatGatewayRequest>(),
+        handler::<shapes::CreateNetworkInterfacePermissionRequest>(),
+        handler::<shapes::CreateNetworkInterfaceRequest>(),
+        handler::<shapes::CreateRouteRequest>(),
+        handler::<shapes::CreateRouteTableRequest>(),
+        handler::<shapes::CreateSubnetRequest>(),
         handler::<shapes::CreateVpcRequest>(),
+        handler::<shapes::DeleteDhcpOptionsRequest>(),
+        handler::<shapes::DeleteInternetGatewayRequest>(),
+        handler::<shapes::DeleteNatGatewayRequest>(),
+        handler::<shapes::DeleteNetworkInterfacePermissionRequest>(),
+        handler::<shapes::DeleteNetworkInterfaceRequest>(),
+        handler::<shapes::DeleteRouteRequest>(),
+        handler::<shapes::DeleteRouteTableRequest>(),
+        handler::<shapes::DeleteSubnetRequest>(),
         handler::<shapes::DeleteVpcRequest>(),
+        handler::<shapes::DescribeAccountAttributesRequest>(),
+        handler::<shapes::DescribeAddressesRequest>(),
+        handler::<shapes::DescribeAvailabilityZonesRequest>(),
+        handler::<shapes::DescribeDhcpOptionsRequest>(),
+        handler::<shapes::DescribeInternetGatewaysRequest>(),
+        handler::<shapes::DescribeNatGatewaysRequest>(),
+        handler::<shapes::DescribeNetworkInterfacePermissionsRequest>(),
+        handler::<shapes::DescribeNetworkInterfacesRequest>(),
+        handler::<shapes::DescribeRegionsRequest>(),
+        handler::<shapes::DescribeRouteTablesRequest>(),
+        handler::<shapes::DescribeSubnetsRequest>(),
         handler::<shapes::DescribeVpcAttributeRequest>(),
         handler::<shapes::DescribeVpcsRequest>(),
+        handler::<shapes::DetachInternetGatewayRequest>(),
+        handler::<shapes::DetachNetworkInterfaceRequest>(),
+        handler::<shapes::DisassociateAddressRequest>(),
+        handler::<shapes::DisassociateRouteTableRequest>(),
         handler::<shapes::DisassociateVpcCidrBlockRequest>(),
+        handler::<shapes::ModifyNetworkInterfaceAttributeRequest>(),
+        handler::<shapes::ModifySubnetAttributeRequest>(),
         handler::<shapes::ModifyVpcAttributeRequest>(),
+        handler::<shapes::ReleaseAddressRequest>(),
+        handler::<shapes::ReplaceRouteRequest>(),
+        handler::<shapes::ReplaceRouteTableAssociationRequest>(),
     ]
 }
 

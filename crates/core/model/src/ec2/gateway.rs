@@ -119,9 +119,9 @@ impl NatState {
         }
     }
 
-    /// Whether traffic of the VPC may go through it, and routes to it are active.
+    /// Whether routes to it are active: from its creation on, so that the plan which brings it has them too.
     pub fn serves(self) -> bool {
-        self == Self::Available
+        matches!(self, Self::Pending | Self::Available)
     }
 
     /// Whether it holds its interface and its Elastic IP.

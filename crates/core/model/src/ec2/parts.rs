@@ -2,6 +2,7 @@
 
 use super::id::EndpointId;
 use super::id::{AclId, GroupId, InterfaceId, InternetGatewayId, NatGatewayId, RouteTableId, SubnetId};
+use super::route_table::Targets;
 use super::{
     ElasticIp, InternetGateway, NatGateway, NetworkAcl, NetworkInterface, RouteState, RouteTable, RouteTarget,
     SecurityGroup, Subnet, Vpc, VpcEndpoint,
@@ -50,24 +51,23 @@ impl Parts {
         own.or_else(|| self.acls.values().find(|acl| acl.is_default))
     }
 
-    /// Whether a route leads anywhere: a target that is gone, detached or not yet there makes it a blackhole (NET-26).
+    /// Whether a route leads anywhere (NET-26).
     pub fn route_state(&self, target: RouteTarget) -> RouteState {
-        let there = match target {
-            RouteTarget::InternetGateway(id) => self.attached(id),
-            RouteTarget::NatGateway(id) => self.nat_gateways.get(&id).is_some_and(|nat| nat.state.serves()),
-            RouteTarget::Interface(id) => self
-                .interfaces
-                .get(&id)
-                .is_some_and(|interface| interface.attachment.is_some()),
-        };
-        if there {
-            RouteState::Active
-        } else {
-            RouteState::Blackhole
-        }
+        target.state(self)
+    }
+}
+
+impl Targets for Parts {
+    fn attached(&self, gateway: InternetGatewayId) -> bool {
+        self.internet_gateway.as_ref().is_some_and(|one| one.id == gateway)
     }
 
-    fn attached(&self, id: InternetGatewayId) -> bool {
-        self.internet_gateway.as_ref().is_some_and(|gateway| gateway.id == id)
+    fn serves(&self, gateway: NatGatewayId) -> bool {
+        self.nat_gateways.get(&gateway).is_some_and(|nat| nat.state.serves())
+    }
+
+    fn held(&self, interface: InterfaceId) -> bool {
+        let found = self.interfaces.get(&interface);
+        found.is_some_and(|interface| interface.attachment.is_some())
     }
 }

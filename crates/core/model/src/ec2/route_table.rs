@@ -39,6 +39,32 @@ pub enum RouteTarget {
     Interface(InterfaceId),
 }
 
+/// What routes may lead to, as found at one moment.
+pub trait Targets {
+    /// Whether the gateway is attached to the VPC.
+    fn attached(&self, gateway: InternetGatewayId) -> bool;
+    /// Whether the VPC has the gateway, and it serves.
+    fn serves(&self, gateway: NatGatewayId) -> bool;
+    /// Whether the VPC has the interface, and something holds it.
+    fn held(&self, interface: InterfaceId) -> bool;
+}
+
+impl RouteTarget {
+    /// Whether a route to it leads anywhere: a target that is gone or detached makes it a blackhole (NET-26).
+    pub fn state(self, targets: &dyn Targets) -> RouteState {
+        let there = match self {
+            Self::InternetGateway(id) => targets.attached(id),
+            Self::NatGateway(id) => targets.serves(id),
+            Self::Interface(id) => targets.held(id),
+        };
+        if there {
+            RouteState::Active
+        } else {
+            RouteState::Blackhole
+        }
+    }
+}
+
 /// Whether a route leads anywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteState {

@@ -341,15 +341,6 @@ crate::shapes::structure! { AttachmentEnaSrdUdpSpecification
     optional ena_srd_udp_enabled "EnaSrdUdpEnabled",
 }
 
-crate::shapes::string_enum! {
-    /// `AttachmentStatus`.
-    AttachmentStatus
-    Attaching = "attaching",
-    Attached = "attached",
-    Detaching = "detaching",
-    Detached = "detached",
-}
-
 /// `AttributeBooleanValue`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -2816,7 +2807,7 @@ crate::shapes::structure! { InternetGateway
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
 pub struct InternetGatewayAttachment {
-    pub state: Option<AttachmentStatus>,
+    pub state: Option<String>,
     pub vpc_id: Option<String>,
 }
 
@@ -3388,7 +3379,7 @@ pub struct NetworkInterface {
     pub connection_tracking_configuration: Option<ConnectionTrackingConfiguration>,
     pub description: Option<String>,
     pub groups: Option<Vec<GroupIdentifier>>,
-    pub interface_type: Option<NetworkInterfaceType>,
+    pub interface_type: Option<String>,
     pub ipv6_addresses: Option<Vec<NetworkInterfaceIpv6Address>>,
     pub mac_address: Option<String>,
     pub network_interface_id: Option<String>,
@@ -3486,7 +3477,7 @@ pub struct NetworkInterfaceAttachment {
     pub network_card_index: Option<i64>,
     pub instance_id: Option<String>,
     pub instance_owner_id: Option<String>,
-    pub status: Option<AttachmentStatus>,
+    pub status: Option<String>,
     pub ena_srd_specification: Option<AttachmentEnaSrdSpecification>,
     pub ena_queue_count: Option<i64>,
 }
@@ -3613,29 +3604,6 @@ crate::shapes::string_enum! {
     Attaching = "attaching",
     InUse = "in-use",
     Detaching = "detaching",
-}
-
-crate::shapes::string_enum! {
-    /// `NetworkInterfaceType`.
-    NetworkInterfaceType
-    Interface = "interface",
-    NatGateway = "natGateway",
-    Efa = "efa",
-    EfaOnly = "efa-only",
-    Trunk = "trunk",
-    LoadBalancer = "load_balancer",
-    NetworkLoadBalancer = "network_load_balancer",
-    VpcEndpoint = "vpc_endpoint",
-    Branch = "branch",
-    TransitGateway = "transit_gateway",
-    Lambda = "lambda",
-    Quicksight = "quicksight",
-    GlobalAcceleratorManaged = "global_accelerator_managed",
-    ApiGatewayManaged = "api_gateway_managed",
-    GatewayLoadBalancer = "gateway_load_balancer",
-    GatewayLoadBalancerEndpoint = "gateway_load_balancer_endpoint",
-    IotRulesManaged = "iot_rules_managed",
-    AwsCodestarConnectionsManaged = "aws_codestar_connections_managed",
 }
 
 /// `NewDhcpConfiguration`.

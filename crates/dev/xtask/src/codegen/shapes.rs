@@ -9,6 +9,9 @@ use std::fmt::Write;
 
 /// Enums with more values stay `String`: instance types are data, not code.
 const LARGEST_ENUM: usize = 60;
+/// Enums whose answers have values that the model does not list, by service: they stay `String`. EC2 says `available` of an
+/// attached internet gateway and `nat_gateway` of an interface.
+const OPEN_ENUMS: &[(&str, &str)] = &[("ec2", "AttachmentStatus"), ("ec2", "NetworkInterfaceType")];
 const TAKEN: &[&str] = &[
     "Box",
     "Document",
@@ -32,10 +35,14 @@ struct Service<'a> {
 /// When an operation is unknown or two shapes would get one name.
 pub fn generate(name: &str, model: &Value, served: &[String]) -> Result<String> {
     let operations = model["operations"].as_object().context("no operations")?;
-    let service = Service {
-        name,
-        shapes: model["shapes"].as_object().context("no shapes")?,
-    };
+    let mut shapes = model["shapes"].as_object().context("no shapes")?.clone();
+    for (_, open) in OPEN_ENUMS.iter().filter(|(service, _)| *service == name) {
+        let shape = shapes.get_mut(*open).and_then(Value::as_object_mut);
+        shape
+            .with_context(|| format!("{name} has no shape {open}"))?
+            .remove("enum");
+    }
+    let service = Service { name, shapes: &shapes };
     let mut bodies: BTreeMap<String, String> = BTreeMap::new();
     let mut pending: BTreeSet<String> = BTreeSet::new();
     let mut inputs: BTreeSet<String> = BTreeSet::new();
