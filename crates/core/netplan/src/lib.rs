@@ -18,8 +18,12 @@ pub use diff::{Step, diff, diff_place};
 pub use plan::{HostPlan, HostSeen, NamespacePlan, NamespaceSeen, Place, WorkloadPlan};
 
 #[cfg(test)]
-mod simulate;
+extern crate self as isolarium_netplan;
 #[cfg(test)]
+mod simulate;
+// Shared with the labs, which hold the kernel to the same oracle.
+#[cfg(test)]
+#[path = "../../../dev/testkit/src/lab/topology.rs"]
 mod topology;
 
 /// Identifiers of EC2's resources: the records' own.

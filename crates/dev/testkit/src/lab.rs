@@ -7,6 +7,9 @@
 mod capture;
 mod internet;
 pub mod probe;
+pub mod topology;
+pub mod vpc;
+pub mod wire;
 
 pub use capture::{Capture, Frame};
 pub use internet::{Internet, Stub};
@@ -45,7 +48,14 @@ impl Lab {
     /// # Errors
     /// Without root, or when the kernel refuses something.
     pub fn new() -> anyhow::Result<Self> {
-        let internet = Internet::new()?;
+        Self::around(Internet::new()?)
+    }
+
+    /// A platform network with this internet.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn around(internet: Internet) -> anyhow::Result<Self> {
         Self::with_uplink(internet, |internet| Uplink::Netns { path: internet.path() })
     }
 
@@ -106,6 +116,11 @@ impl Lab {
             run_dir: self.dir.path().join("run"),
             host_netns: None,
         })
+    }
+
+    /// Where the host keeps its namespaces.
+    pub fn run_dir(&self) -> std::path::PathBuf {
+        self.dir.path().join("run")
     }
 
     /// The platform namespace.

@@ -1,6 +1,7 @@
 //! Connections from inside a workload's namespace.
 
 use crate::kernel::netns;
+use isolarium_netplan::intent::Transport;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -18,12 +19,29 @@ use std::time::{Duration, Instant};
 /// # Errors
 /// `ConnectionRefused` while nothing listens, `TimedOut` after `timeout`.
 pub fn dial(at: BorrowedFd<'_>, port: u16, timeout: Duration) -> io::Result<OwnedFd> {
+    dial_to(
+        at,
+        SocketAddrV4::new(Ipv4Addr::LOCALHOST, port),
+        Transport::Tcp,
+        timeout,
+    )
+}
+
+/// Connects to any address from inside the namespace, as [`dial`] does.
+///
+/// # Errors
+/// What a process inside would see; `TimedOut` after `timeout`.
+pub fn dial_to(at: BorrowedFd<'_>, to: SocketAddrV4, by: Transport, timeout: Duration) -> io::Result<OwnedFd> {
     let end = Instant::now() + timeout;
+    let kind = match by {
+        Transport::Tcp => SocketType::STREAM,
+        Transport::Udp => SocketType::DGRAM,
+    };
     let socket = netns::within(at, || {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)
+        rustix::net::socket_with(AddressFamily::INET, kind, flags, None)
     })??;
-    match rustix::net::connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)) {
+    match rustix::net::connect(&socket, &to) {
         Ok(()) => {}
         Err(Errno::INPROGRESS) => {
             writable(&socket, end)?;

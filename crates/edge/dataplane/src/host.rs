@@ -7,13 +7,15 @@
 
 mod listen;
 mod uplink;
+mod vpc;
 
 use crate::kernel::handle::Handle;
-use crate::kernel::netlink::Socket;
 use crate::kernel::{KernelHost, netns, observe};
 use crate::net_host::{ApplyError, NetHost, converge};
 use crate::seal::{self, SealError, SealedNetns};
 use isolarium_netplan::compile::compile_nothing;
+use isolarium_netplan::id::VpcId;
+use isolarium_netplan::intent::vpc::Holder;
 use isolarium_netplan::intent::{HostNetwork, ListenerSpec, Reach, Uplink, WorkloadNetwork};
 use isolarium_netplan::plan::{HostPlan, LinkName, NamespacePlan, Place, Scope};
 use isolarium_netplan::{BadNetwork, Step, Tag, compile_host, compile_workload};
@@ -42,6 +44,7 @@ pub struct Host {
     options: HostOptions,
     tag: Tag,
     ready: Mutex<Option<Ready>>,
+    routers: vpc::Routers,
 }
 
 /// What stands since [`Host::ensure`].
@@ -51,14 +54,8 @@ struct Ready {
     plan: HostPlan,
     kernel: KernelHost,
     platform: Arc<Handle>,
-    generation: Generation,
-}
-
-/// Watches whether anybody changed the platform's rules since they were read back.
-#[derive(Debug)]
-struct Generation {
-    socket: Socket,
-    seen: u32,
+    /// The generation of the platform's rules when they were read back.
+    generation: u32,
 }
 
 /// Why the shared network is not as intended. What was there before still stands, deny included.
@@ -82,11 +79,17 @@ pub enum HostError {
     /// The network could not be brought in line.
     #[error("the shared network is not as planned")]
     Apply(#[from] ApplyError),
+    /// No VPC of this id was applied.
+    #[error("{0} has not been applied")]
+    NoVpc(VpcId),
+    /// The VPC does not serve what was asked for.
+    #[error("{0} has no such door")]
+    Door(VpcId),
     /// A listener was asked for on an address that the platform does not serve.
     #[error("{0} is not an address of the platform")]
     Address(std::net::IpAddr),
     /// The socket could not be opened.
-    #[error("no socket on {address} port {port} in the platform namespace")]
+    #[error("no socket on {address} port {port}")]
     Listen {
         /// Where it should have been.
         address: std::net::IpAddr,
@@ -111,6 +114,7 @@ impl Host {
             options,
             tag,
             ready: Mutex::new(None),
+            routers: vpc::Routers::default(),
         }
     }
 
@@ -134,6 +138,7 @@ impl Host {
         let platform = Arc::new(self.platform()?);
         let mut kernel = KernelHost {
             places: BTreeMap::from([(Place::Platform, Arc::clone(&platform))]),
+            ..KernelHost::default()
         };
         match &network.uplink {
             Uplink::None => {}
@@ -152,7 +157,7 @@ impl Host {
             // Only now is the interface of an earlier uplink through the host gone, and its rules without use.
             uplink::undo(&self.record(), &host, &self.tag)?;
         }
-        let generation = Generation::of(&platform).map_err(system("nftables cannot be watched"))?;
+        let generation = generation_of(&platform)?;
         *ready = Some(Ready {
             network: network.clone(),
             plan,
@@ -180,14 +185,20 @@ impl Host {
     }
 
     /// Makes, reads back and hands out the namespace of one workload (NI-6, NI-11, NET-73). Isolation needs no shared
-    /// network; [`Reach::ServiceNetwork`] needs [`Self::ensure`] before.
+    /// network; [`Reach::ServiceNetwork`] needs [`Self::ensure`] before, [`Reach::Vpc`] also [`Self::apply_vpc`].
     ///
     /// # Errors
     /// See [`SealError`]; nothing is left behind.
     pub fn seal(&self, network: &WorkloadNetwork) -> Result<SealedNetns, SealError> {
         match network.reach {
             Reach::Nothing => seal::seal(&compile_nothing(), None),
-            Reach::Vpc { .. } | Reach::ServiceNetwork { .. } => {
+            Reach::Vpc { vpc, interface } => self.seal_interface(
+                vpc,
+                interface,
+                false,
+                &|holder| matches!(holder, Holder::Container(workload) if *workload == network.workload),
+            ),
+            Reach::ServiceNetwork { .. } => {
                 let (plan, platform) = {
                     let mut ready = self.ready();
                     let none = || SealError::Platform(Box::new(HostError::NotReady));
@@ -208,15 +219,16 @@ impl Host {
     /// # Errors
     /// The first thing that could not be removed; the rest was still tried.
     pub fn teardown(&self) -> Result<(), HostError> {
-        let mut ready = self.ready();
-        *ready = None;
-        let platform = self.netns_dir().join("platform");
         let mut first = Ok(());
         let mut note = |outcome: Result<(), HostError>| {
             if first.is_ok() {
                 first = outcome;
             }
         };
+        note(self.remove_vpcs());
+        let mut ready = self.ready();
+        *ready = None;
+        let platform = self.netns_dir().join("platform");
         if let Ok(fd) = netns::open(&platform) {
             note(cut(fd));
         }
@@ -280,25 +292,22 @@ fn share(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// The number of a namespace's rules; it changes with every transaction, whoever made it.
+fn generation_of(handle: &Handle) -> Result<u32, HostError> {
+    let asked = handle.netfilter().and_then(|mut socket| socket.generation());
+    asked.map_err(system("nftables cannot be watched"))
+}
+
 impl Ready {
     /// Fails, or puts things right, when somebody else changed the platform's rules since they were read back: a workload
     /// is never attached to a router that no longer denies.
     fn still_stands(&mut self) -> Result<(), HostError> {
-        let watched = |error| system("nftables cannot be watched")(error);
-        if self.generation.socket.generation().map_err(watched)? == self.generation.seen {
+        if generation_of(&self.platform)? == self.generation {
             return Ok(());
         }
         converge(&mut self.kernel, &self.plan.places)?;
-        self.generation = Generation::of(&self.platform).map_err(watched)?;
+        self.generation = generation_of(&self.platform)?;
         Ok(())
-    }
-}
-
-impl Generation {
-    fn of(platform: &Handle) -> io::Result<Self> {
-        let mut socket = platform.run(Socket::open_generation)??;
-        let seen = socket.generation()?;
-        Ok(Self { socket, seen })
     }
 }
 
@@ -307,6 +316,7 @@ fn cut(fd: OwnedFd) -> Result<(), HostError> {
     let handle = Handle::open(fd).map_err(system("the platform namespace cannot be entered"))?;
     let mut kernel = KernelHost {
         places: BTreeMap::from([(Place::Platform, Arc::new(handle))]),
+        ..KernelHost::default()
     };
     let everything = NamespacePlan {
         scope: Scope::Whole { attachments: true },

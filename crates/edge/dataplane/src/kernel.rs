@@ -1,18 +1,21 @@
 //! The real kernel behind [`NetHost`](crate::NetHost).
 
+pub(crate) mod elements;
 pub mod handle;
 pub mod netlink;
 pub mod netns;
 pub(crate) mod nft;
 pub(crate) mod observe;
-mod route;
+pub(crate) mod route;
 pub(crate) mod sysctl;
 
 use crate::net_host::{ApplyError, NetHost, ObserveError};
+use elements::Elements;
 use handle::Handle;
 use isolarium_netplan::Step;
 use isolarium_netplan::plan::{HostSeen, NamespacePlan, Place};
-use isolarium_netplan::ruleset;
+use isolarium_netplan::ruleset::{self, TableSeen};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
@@ -22,6 +25,20 @@ use std::sync::Arc;
 pub struct KernelHost {
     /// Absent places do not exist; [`Step::CreateNamespace`] cannot make them here, their owner does.
     pub places: BTreeMap<Place, Arc<Handle>>,
+    /// Tables that were read before, with the generation of that time: while it is the namespace's, they are not read
+    /// again. Steps that need no more than elements are refused by the kernel when it is not.
+    pub known: BTreeMap<Place, Known>,
+    /// The last table was changed element by element, and each was asked for afterwards.
+    pub by_elements: Cell<bool>,
+}
+
+/// The tables of a namespace as they were read back.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// The generation of nftables that holds them.
+    pub generation: u32,
+    /// The tables.
+    pub tables: BTreeMap<String, TableSeen>,
 }
 
 impl NetHost for KernelHost {
@@ -29,7 +46,9 @@ impl NetHost for KernelHost {
         let mut seen = HostSeen::default();
         for (place, want) in plan {
             if let Some(handle) = self.places.get(place) {
-                seen.places.insert(*place, observe::namespace(*place, handle, want)?);
+                let known = self.known.get(place).map(|known| &known.tables);
+                seen.places
+                    .insert(*place, observe::namespace(*place, handle, want, known)?);
             }
         }
         Ok(seen)
@@ -105,9 +124,18 @@ impl KernelHost {
                 .map_err(|source| refused(first, source))?
                 .map_err(|(step, source): (&Step, io::Error)| refused(step, source)),
             Class::Table => {
+                if let Some(done) = self.elements(handle, first, steps) {
+                    return done.map_err(|source| refused(first, source));
+                }
+                self.by_elements.set(false);
                 let commands = steps
                     .iter()
                     .flat_map(|step| match step {
+                        Step::ReplaceTable {
+                            name,
+                            changes: Some(changes),
+                            ..
+                        } => ruleset::change::commands(name, changes),
                         Step::ReplaceTable { name, table, .. } => table.replace_commands(name),
                         Step::DeleteTable { name, .. } => vec![ruleset::delete_command(name)],
                         _ => Vec::new(),
@@ -126,5 +154,31 @@ impl KernelHost {
                     .map_err(|(at, source)| refused(steps.get(at).unwrap_or(first), source))
             }
         }
+    }
+
+    /// Takes the one step that only adds and deletes elements of a table that is known. `None`: it is not such a step.
+    fn elements(&self, handle: &Handle, first: &Step, steps: &[Step]) -> Option<io::Result<()>> {
+        let (
+            Step::ReplaceTable {
+                place,
+                name,
+                table,
+                changes,
+            },
+            [_],
+        ) = (first, steps)
+        else {
+            return None;
+        };
+        let elements = Elements::of(table, changes.as_deref()?)?;
+        let known = self.known.get(place)?;
+        self.by_elements.set(true);
+        Some(elements.apply(handle, name, known.generation).and_then(|()| {
+            // Nothing else was changed, so this is all there is to read back.
+            let stands = elements.stand(handle, name)?;
+            stands
+                .then_some(())
+                .ok_or_else(|| io::Error::other("the kernel does not hold the elements it accepted"))
+        }))
     }
 }

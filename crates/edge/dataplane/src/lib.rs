@@ -4,10 +4,12 @@
 //!   the only source of a [`SealedNetns`].
 //! - [`NetHost`]: observe and apply, with [`converge`] on top; [`kernel`] is the real one, [`fake`] keeps it in memory.
 //! - [`dial()`]: connections from inside a workload's namespace.
+//! - [`flow`]: what passed through VPCs' routers and what they refused.
 //! - [`Reporter`]: what sealed containers tried to reach.
 
 pub mod dial;
 pub mod fake;
+mod flow;
 pub mod host;
 pub mod kernel;
 pub mod net_host;

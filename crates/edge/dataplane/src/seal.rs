@@ -4,6 +4,7 @@ use crate::kernel::KernelHost;
 use crate::kernel::handle::Handle;
 use crate::kernel::netns;
 use crate::net_host::{ApplyError, NetHost, verify};
+use isolarium_netplan::id::InterfaceId;
 use isolarium_netplan::plan::{HostSeen, KindSeen, LinkName, LinkSeen, NamespaceSeen, Place, WorkloadPlan};
 use isolarium_netplan::{BadNetwork, Step, diff};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,12 @@ pub struct SealedNetns {
     fd: OwnedFd,
 }
 
+impl From<SealedNetns> for OwnedFd {
+    fn from(sealed: SealedNetns) -> Self {
+        sealed.fd
+    }
+}
+
 impl AsFd for SealedNetns {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -32,9 +39,12 @@ pub enum SealError {
     /// The intent contradicts the host's network.
     #[error("the workload's network cannot be planned")]
     Plan(#[from] BadNetwork),
-    /// The platform network does not stand, so nothing may be attached to it.
-    #[error("the platform network does not stand")]
+    /// The network that it attaches to does not stand.
+    #[error("the network to attach to does not stand")]
     Platform(#[source] Box<crate::HostError>),
+    /// The interface is not one of the VPC, or somebody else holds it.
+    #[error("{0} is not an interface of this holder")]
+    Interface(InterfaceId),
     /// The kernel gives no namespace.
     #[error("no network namespace could be made; the engine must run as root (CAP_SYS_ADMIN, CAP_NET_ADMIN)")]
     Namespace(#[source] io::Error),
@@ -50,14 +60,14 @@ const LEAVING: Duration = Duration::from_secs(2);
 /// Pause between two tries.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Makes the namespace of a plan. `platform` is needed when the plan attaches to it.
-pub(crate) fn seal(plan: &WorkloadPlan, platform: Option<&Arc<Handle>>) -> Result<SealedNetns, SealError> {
-    while_leaving(|| seal_by(plan, platform.cloned(), |host| host))
+/// Makes the namespace of a plan. `router` is needed when the plan attaches to one.
+pub(crate) fn seal(plan: &WorkloadPlan, router: Option<&Arc<Handle>>) -> Result<SealedNetns, SealError> {
+    while_leaving(|| seal_by(plan, router.cloned(), |host| host))
 }
 
 /// Tries again, for at most [`LEAVING`], while what the plan wants to make is there already. One that belongs to a living
 /// workload stays there, and the last refusal is the answer.
-fn while_leaving<R>(mut attempt: impl FnMut() -> Result<R, SealError>) -> Result<R, SealError> {
+pub(crate) fn while_leaving<R>(mut attempt: impl FnMut() -> Result<R, SealError>) -> Result<R, SealError> {
     let deadline = Instant::now() + LEAVING;
     loop {
         match attempt() {
@@ -72,25 +82,28 @@ fn while_leaving<R>(mut attempt: impl FnMut() -> Result<R, SealError>) -> Result
 }
 
 /// [`seal`] by a host that `wrap` made of the kernel's.
-fn seal_by<H: NetHost>(
+pub(crate) fn seal_by<H: NetHost>(
     plan: &WorkloadPlan,
-    platform: Option<Arc<Handle>>,
+    router: Option<Arc<Handle>>,
     wrap: impl FnOnce(KernelHost) -> H + Send,
 ) -> Result<SealedNetns, SealError> {
+    let is_fresh = |place: &Place| matches!(place, Place::Workload | Place::Interface(_));
+    let fresh = plan.places.keys().copied().find(is_fresh).unwrap_or(Place::Workload);
+    let beside = plan.places.keys().copied().find(|place| *place != fresh);
     netns::within_fresh(|fd| {
         let own = fd.try_clone().map_err(SealError::Namespace)?;
         let handle = Arc::new(Handle::resident(own).map_err(SealError::Namespace)?);
-        let places = BTreeMap::from([(Place::Workload, handle)]);
-        let places: BTreeMap<_, _> = places
-            .into_iter()
-            .chain(platform.map(|handle| (Place::Platform, handle)))
-            .collect();
-        let undo = KernelHost { places: places.clone() };
-        match install(&mut wrap(KernelHost { places }), plan) {
+        let places: BTreeMap<_, _> = [(fresh, handle)].into_iter().chain(beside.zip(router)).collect();
+        let host = |places| KernelHost {
+            places,
+            ..KernelHost::default()
+        };
+        let undo = host(places.clone());
+        match install(&mut wrap(host(places)), plan, fresh) {
             Ok(()) => Ok(SealedNetns { fd }),
             Err(error) => {
                 // The namespace's end takes its interfaces along, but some time later; the address must be free at once.
-                leave_nothing(undo);
+                leave_nothing(undo, fresh);
                 Err(error.into())
             }
         }
@@ -99,26 +112,31 @@ fn seal_by<H: NetHost>(
 }
 
 /// A fresh namespace is known, so it is not looked at before; what was made of it is.
-fn install(host: &mut impl NetHost, plan: &WorkloadPlan) -> Result<(), ApplyError> {
+fn install(host: &mut impl NetHost, plan: &WorkloadPlan, fresh: Place) -> Result<(), ApplyError> {
     let lo = LinkSeen {
         kind: KindSeen::Loopback,
         up: false,
         mac: None,
         addresses: BTreeSet::new(),
     };
-    let fresh = NamespaceSeen {
+    let inside = NamespaceSeen {
         links: BTreeMap::from([(LinkName::lo(), lo)]),
         ..NamespaceSeen::default()
     };
-    let places = BTreeMap::from([(Place::Workload, fresh), (Place::Platform, NamespaceSeen::default())]);
+    let mut places: BTreeMap<Place, NamespaceSeen> = plan
+        .places
+        .keys()
+        .map(|place| (*place, NamespaceSeen::default()))
+        .collect();
+    places.insert(fresh, inside);
     host.apply(&diff(&HostSeen { places }, &plan.places))?;
     verify(host, &plan.places)
 }
 
-fn leave_nothing(mut host: KernelHost) {
-    // By its end inside: the name on the platform's side may be another workload's, which is why this one failed.
+fn leave_nothing(mut host: KernelHost, fresh: Place) {
+    // By its end inside: the name on the router's side may be another workload's, which is why this one failed.
     let step = Step::DeleteLink {
-        place: Place::Workload,
+        place: fresh,
         link: LinkName::eth0(),
     };
     if let Err(error) = host.apply(&[step]) {

@@ -15,6 +15,7 @@ use isolarium_runtime::vpcs::{Destination, Door, Flows, VpcSeen, Vpcs};
 use std::collections::HashSet;
 use std::error::Error;
 use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::PathBuf;
@@ -394,33 +395,84 @@ impl NodeHost for LocalHost {
     }
 }
 
-fn refused<T>() -> Result<T, ExecutorError> {
-    Err(ExecutorError::Host("this node process does not carry VPCs yet".into()))
+/// What is unknown stays unknown; everything else is the host's.
+fn vpc_failed(error: &HostError) -> ExecutorError {
+    match error {
+        HostError::NoVpc(_) => ExecutorError::Unknown,
+        HostError::Door(_) => ExecutorError::Refused(error.to_string()),
+        _ => host_failed(error),
+    }
 }
 
 impl Vpcs for LocalHost {
-    fn apply_vpc(&self, _: &Vpc) -> Result<(), ExecutorError> {
-        refused()
+    fn apply_vpc(&self, vpc: &Vpc) -> Result<(), ExecutorError> {
+        let checked = vpc.clone().check();
+        let checked = checked.map_err(|bad| ExecutorError::Host(format!("{} cannot be carried out: {bad}", vpc.id)))?;
+        if let Some(address) = public_addresses(vpc).find(|address| !self.configured.elastic_ips.contains(address)) {
+            // A route to any other address would take it from whoever has it.
+            return Err(ExecutorError::Host(format!(
+                "{} has the public address {address}, which is not of network.elastic_ips ({})",
+                vpc.id, self.configured.elastic_ips
+            )));
+        }
+        self.network.apply_vpc(checked).map_err(|error| vpc_failed(&error))
     }
-    fn remove_vpc(&self, _: VpcId) -> Result<(), ExecutorError> {
-        refused()
+
+    fn remove_vpc(&self, vpc: VpcId) -> Result<(), ExecutorError> {
+        self.network.remove_vpc(vpc).map_err(|error| vpc_failed(&error))
     }
+
     fn list_vpcs(&self) -> Result<Vec<VpcSeen>, ExecutorError> {
-        Ok(Vec::new())
+        let all = self.network.vpcs().map_err(|error| vpc_failed(&error))?;
+        Ok(all
+            .into_iter()
+            .map(|(vpc, interfaces)| VpcSeen { vpc, interfaces })
+            .collect())
     }
-    fn listen_vpc(&self, _: VpcId, _: Door) -> Result<OwnedFd, ExecutorError> {
-        refused()
+
+    fn listen_vpc(&self, vpc: VpcId, door: Door) -> Result<OwnedFd, ExecutorError> {
+        self.network.open_door(vpc, door).map_err(|error| vpc_failed(&error))
     }
-    fn attach_interface(&self, _: VpcId, _: InterfaceId) -> Result<(), ExecutorError> {
-        refused()
+
+    fn attach_interface(&self, vpc: VpcId, interface: InterfaceId) -> Result<(), ExecutorError> {
+        self.network
+            .attach_interface(vpc, interface)
+            .map_err(|error| match error {
+                SealError::Platform(inner) => vpc_failed(&inner),
+                SealError::Interface(_) => ExecutorError::Refused(error.to_string()),
+                other => seal_failed(&other),
+            })
     }
-    fn detach_interface(&self, _: VpcId, _: InterfaceId) -> Result<(), ExecutorError> {
-        refused()
+
+    fn detach_interface(&self, vpc: VpcId, interface: InterfaceId) -> Result<(), ExecutorError> {
+        self.network
+            .detach_interface(vpc, interface)
+            .map_err(|error| vpc_failed(&error))
     }
-    fn dial_from(&self, _: VpcId, _: InterfaceId, _: Destination, _: Duration) -> Result<OwnedFd, ExecutorError> {
-        refused()
+
+    fn dial_from(
+        &self,
+        vpc: VpcId,
+        interface: InterfaceId,
+        to: Destination,
+        timeout: Duration,
+    ) -> Result<OwnedFd, ExecutorError> {
+        let address = SocketAddrV4::new(to.address, to.port);
+        let dialed = self.network.dial_from(vpc, interface, (address, to.transport), timeout);
+        dialed.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => ExecutorError::Unknown,
+            _ => ExecutorError::Refused(format!("no connection to {address} from {interface}: {error}")),
+        })
     }
-    fn read_flows(&self, _: VpcId, _: u64, _: Duration) -> Result<Flows, ExecutorError> {
-        refused()
+
+    fn read_flows(&self, vpc: VpcId, since: u64, timeout: Duration) -> Result<Flows, ExecutorError> {
+        self.network
+            .read_flows(vpc, since, timeout)
+            .map_err(|error| vpc_failed(&error))
     }
+}
+
+fn public_addresses(vpc: &Vpc) -> impl Iterator<Item = Ipv4Addr> {
+    let interfaces = vpc.interfaces.values().filter_map(|interface| interface.public);
+    interfaces.chain(vpc.nat_gateways.values().map(|nat| nat.elastic_ip))
 }

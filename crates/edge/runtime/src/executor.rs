@@ -112,8 +112,9 @@ pub enum ExecutorError {
     Unstartable(String),
     #[error("no such workload")]
     Unknown,
-    /// The archive breaks a rule (path escape, device, wrong digest): refused, nothing kept.
-    #[error("the archive was refused: {0}")]
+    /// What was asked for breaks a rule (an archive's path escape, device or digest; a door that a VPC lacks; a connection
+    /// that nobody answers): refused, nothing kept.
+    #[error("refused: {0}")]
     Refused(String),
     /// Privilege, kernel feature or tool is missing, disk full: the operator must act. The text says how.
     #[error("{0}")]

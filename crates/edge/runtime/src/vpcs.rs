@@ -5,27 +5,13 @@ use crate::executor::ExecutorError;
 pub use isolarium_netplan::flowlog::{Counts, Fate, Flow, Flows, Path, Refusal, Tcp};
 use isolarium_netplan::id::{InterfaceId, VpcId};
 use isolarium_netplan::intent::Transport;
+pub use isolarium_netplan::intent::vpc::Door;
 use isolarium_netplan::intent::vpc::Vpc;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
-
-/// A socket of the engine inside a VPC's router. The peer address of what arrives there is the private address of the
-/// interface that sent it: the router drops every other source (NET-13).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(tag = "door", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Door {
-    /// The resolver, port 53 of the VPC's base + 2 or of 169.254.169.253 (NET-50). Refused while the VPC's DNS support is
-    /// off: the address is not served then.
-    Resolver { address: Ipv4Addr, transport: Transport },
-    /// S3 gateway endpoints, on every address of the prefix lists that the VPC's endpoints name; port 80 or 443. The
-    /// accepted socket's own address is the destination that the container chose (NET-34).
-    S3 { port: u16 },
-    /// Container credentials, 169.254.170.2 port 80.
-    Credentials,
-}
 
 /// Where [`Vpcs::dial_from`] connects to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -21,6 +21,8 @@ use std::net::Ipv4Addr;
 /// The resolver's other address (NET-50).
 pub const LINK_LOCAL_RESOLVER: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 253);
 
+pub use ruleset::{RECORDED, REFUSALS};
+
 /// Name of the nftables table in a VPC's router.
 pub const TABLE: &str = "vpc";
 
@@ -55,6 +57,8 @@ pub fn compile_vpc(vpc: &CheckedVpc, edge: Option<&Edge>) -> HostPlan {
         ("net/ipv6/conf/all/disable_ipv6", "1"),
         ("net/ipv6/conf/default/disable_ipv6", "1"),
         ("net/netfilter/nf_conntrack_acct", "1"),
+        // Else flows that began before somebody listens end unheard.
+        ("net/netfilter/nf_conntrack_events", "1"),
         ("net/netfilter/nf_conntrack_tcp_loose", "0"),
         ("net/netfilter/nf_conntrack_timestamp", "1"),
     ]);

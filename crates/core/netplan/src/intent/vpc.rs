@@ -1,5 +1,6 @@
 //! A VPC as its owner described it: EC2's nouns as values.
 
+use super::Transport;
 use crate::id::{
     AclId, EndpointId, GroupId, InterfaceId, InternetGatewayId, NatGatewayId, PrefixListId, RouteTableId, SubnetId,
     VpcId,
@@ -32,6 +33,28 @@ pub struct Vpc {
     pub nat_gateways: BTreeMap<NatGatewayId, NatGateway>,
     pub interfaces: BTreeMap<InterfaceId, Interface>,
     pub s3_endpoints: BTreeMap<EndpointId, S3Endpoint>,
+}
+
+/// A socket of the engine inside a VPC's router. The peer address of what arrives there is the private address of the
+/// interface that sent it: the router drops every other source (NET-13).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(tag = "door", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Door {
+    /// The resolver, port 53 of the VPC's base + 2 or of 169.254.169.253 (NET-50). Refused while the VPC's DNS support is
+    /// off: the address is not served then.
+    Resolver {
+        /// Which of the two.
+        address: Ipv4Addr,
+        transport: Transport,
+    },
+    /// S3 gateway endpoints, on every address of the prefix lists that the VPC's endpoints name; port 80 or 443. The
+    /// accepted socket's own address is the destination that the container chose (NET-34).
+    S3 {
+        /// 80 or 443.
+        port: u16,
+    },
+    /// Container credentials, 169.254.170.2 port 80.
+    Credentials,
 }
 
 /// DNS attributes and DHCP options (NET-5, NET-50, NET-53).

@@ -198,8 +198,11 @@ pub fn is_reply() -> Value {
 
 /// Counts the packet under its properties in a dynamic set of at most `size` elements, which the rule brings with it. (The
 /// JSON of nft 1.0.6 cannot declare such a set; the older form `meter` makes the same one.)
-pub fn record(keys: &[Key], set: &str, size: u32) -> Value {
-    json!({"meter": {"name": set, "key": key(keys), "size": size, "stmt": {"counter": null}}})
+///
+/// An element goes `seconds` after its last packet.
+pub fn record(keys: &[Key], set: &str, size: u32, seconds: u32) -> Value {
+    let key = json!({"elem": {"val": key(keys), "timeout": seconds}});
+    json!({"meter": {"name": set, "key": key, "size": size, "stmt": {"counter": null}}})
 }
 
 /// Continues in another chain and comes back when that decides nothing.

@@ -51,11 +51,19 @@ impl Capture {
     /// # Errors
     /// When frames were lost or the kernel says anything else.
     pub fn frames(&self) -> Result<Vec<Frame>> {
+        Ok(self.raw()?.iter().filter_map(|bytes| Frame::parse(bytes)).collect())
+    }
+
+    /// The frames since the last call as they were.
+    ///
+    /// # Errors
+    /// When frames were lost or the kernel says anything else.
+    pub fn raw(&self) -> Result<Vec<Vec<u8>>> {
         let mut frames = Vec::new();
         let mut buffer = vec![0; 64 << 10];
         loop {
             match rustix::net::recv(&self.socket, buffer.as_mut_slice(), RecvFlags::empty()) {
-                Ok((length, _)) => frames.extend(Frame::parse(buffer.get(..length).unwrap_or_default())),
+                Ok((length, _)) => frames.push(buffer.get(..length).unwrap_or_default().to_vec()),
                 Err(Errno::AGAIN) => return Ok(frames),
                 Err(errno) => return Err(errno.into()),
             }

@@ -91,6 +91,7 @@ impl Internet {
         let handle = Arc::new(Handle::open(netns.try_clone()?)?);
         let mut kernel = KernelHost {
             places: BTreeMap::from([(Place::Uplink, handle)]),
+            ..KernelHost::default()
         };
         let place = Place::Uplink;
         let mut steps = vec![Step::SetUp {
@@ -124,6 +125,22 @@ impl Internet {
             }
         }
         Ok(internet)
+    }
+
+    /// A namespace without servers and addresses: nobody answers.
+    ///
+    /// # Errors
+    /// Without root, or when the kernel refuses something.
+    pub fn bare() -> Result<Self> {
+        ensure!(
+            rustix::process::geteuid().is_root(),
+            "network labs need root; run the tests as root"
+        );
+        Ok(Self {
+            netns: netns::within_fresh(|fd| fd)?,
+            seen: Arc::default(),
+            servers: Vec::new(),
+        })
     }
 
     /// The stub's namespace.

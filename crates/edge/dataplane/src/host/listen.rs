@@ -1,4 +1,4 @@
-//! Sockets inside the platform namespace.
+//! Sockets inside the platform namespace and the routers of VPCs.
 
 use super::HostError;
 use crate::kernel::handle::Handle;
@@ -32,7 +32,17 @@ fn served(network: &HostNetwork, address: IpAddr) -> Option<Ipv4Addr> {
     known.then_some(address)
 }
 
+/// A socket beside others of the same port: a listener on one address takes what is meant for it, one on the unspecified
+/// address the rest.
+pub(super) fn bind_shared(address: SocketAddrV4, transport: Transport) -> io::Result<OwnedFd> {
+    bind_with(address, transport, true)
+}
+
 fn bind(address: SocketAddrV4, transport: Transport) -> io::Result<OwnedFd> {
+    bind_with(address, transport, false)
+}
+
+fn bind_with(address: SocketAddrV4, transport: Transport, shared: bool) -> io::Result<OwnedFd> {
     let kind = match transport {
         Transport::Tcp => SocketType::STREAM,
         Transport::Udp => SocketType::DGRAM,
@@ -40,6 +50,9 @@ fn bind(address: SocketAddrV4, transport: Transport) -> io::Result<OwnedFd> {
     let socket = rustix::net::socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, None)?;
     if transport == Transport::Tcp {
         sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
+    if shared {
+        sockopt::set_socket_reuseport(&socket, true)?;
     }
     transparent(&socket)?;
     rustix::net::bind(&socket, &address)?;

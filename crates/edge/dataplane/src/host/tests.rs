@@ -23,6 +23,7 @@ fn both(work: fn(&mut dyn Machine)) {
     let places = [Place::Platform, Place::Uplink];
     work(&mut KernelHost {
         places: places.map(|place| (place, handle())).into(),
+        ..KernelHost::default()
     });
     work(&mut FakeHost::with(&places));
 }

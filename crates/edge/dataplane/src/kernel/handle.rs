@@ -4,7 +4,7 @@ use super::netlink::Socket;
 use super::netns;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, ThreadId};
 
 /// A namespace that can be asked and changed from any thread.
@@ -12,6 +12,8 @@ use std::thread::{self, ThreadId};
 pub struct Handle {
     netns: OwnedFd,
     socket: Mutex<Socket>,
+    /// For nftables and conntrack; opened when it is first needed.
+    netfilter: OnceLock<Mutex<Socket>>,
     /// The thread that lives in this namespace, if the handle was made by it.
     resident: Option<ThreadId>,
 }
@@ -26,6 +28,7 @@ impl Handle {
         Ok(Self {
             netns,
             socket: Mutex::new(socket),
+            netfilter: OnceLock::new(),
             resident: None,
         })
     }
@@ -38,6 +41,7 @@ impl Handle {
         Ok(Self {
             netns,
             socket: Mutex::new(Socket::open()?),
+            netfilter: OnceLock::new(),
             resident: Some(thread::current().id()),
         })
     }
@@ -56,6 +60,21 @@ impl Handle {
     pub fn socket(&self) -> MutexGuard<'_, Socket> {
         // A panic between request and answer leaves answers behind; the socket's sequence numbers tell them apart.
         self.socket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The netfilter socket, held as [`Self::socket`].
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn netfilter(&self) -> io::Result<MutexGuard<'_, Socket>> {
+        let socket = match self.netfilter.get() {
+            Some(socket) => socket,
+            None => {
+                let opened = self.run(Socket::open_netfilter)??;
+                self.netfilter.get_or_init(|| Mutex::new(opened))
+            }
+        };
+        Ok(socket.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Runs `work` inside the namespace.

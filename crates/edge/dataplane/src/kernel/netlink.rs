@@ -3,6 +3,7 @@
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
 
 const HEADER: usize = 16;
 /// The kernel never sends more than 32 KiB in one message of a dump.
@@ -171,16 +172,16 @@ impl Socket {
         })
     }
 
-    /// Opens a socket that can be asked for the nftables generation of the calling thread's namespace.
+    /// Opens a socket for nftables and conntrack of the calling thread's namespace.
     ///
     /// # Errors
     /// Those of the kernel.
-    pub fn open_generation() -> io::Result<Self> {
+    pub fn open_netfilter() -> io::Result<Self> {
         Self::open_protocol(Some(rustix::net::netlink::NETFILTER))
     }
 
     /// The number of the current nftables generation; it changes with every transaction, whoever made it. Only for a
-    /// socket of [`Self::open_generation`].
+    /// socket of [`Self::open_netfilter`].
     ///
     /// # Errors
     /// Those of the kernel.
@@ -193,6 +194,51 @@ impl Socket {
             .find(NFTA_GEN_ID)
             .ok_or(io::ErrorKind::InvalidData)?;
         Ok(u32::from_be_bytes(id.try_into().map_err(io::Error::other)?))
+    }
+
+    /// Sends requests of nftables as one transaction: all of them or none, and none when the generation is no longer
+    /// `generation`. Only for a socket of [`Self::open_netfilter`].
+    ///
+    /// # Errors
+    /// The first refusal, or when the kernel could not be talked to.
+    pub fn transact(&mut self, generation: u32, requests: Vec<Request>) -> io::Result<()> {
+        const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
+        const NFNL_MSG_BATCH_END: u16 = 0x11;
+        const NFNL_BATCH_GENID: u16 = 1;
+        // No family, version 0, subsystem nftables.
+        const HEAD: [u8; 4] = [0, 0, 0, 10];
+        let count = requests.len();
+        let first = self.next_sequences(count + 2);
+        let begin = Request::new(NFNL_MSG_BATCH_BEGIN, 0, &HEAD).with(NFNL_BATCH_GENID, &generation.to_be_bytes());
+        let mut bytes = begin.finish(first, 0);
+        let mut sequence = first;
+        for request in requests {
+            sequence = sequence.wrapping_add(1);
+            bytes.extend(request.finish(sequence, NLM_F_ACK));
+        }
+        let last = sequence.wrapping_add(1);
+        bytes.extend(Request::new(NFNL_MSG_BATCH_END, 0, &HEAD).finish(last, 0));
+        self.send(&bytes)?;
+        let mut answers = 0;
+        let mut refusal = None;
+        while answers < count {
+            for received in self.receive()? {
+                let at = usize::try_from(received.sequence.wrapping_sub(first)).unwrap_or(usize::MAX);
+                if at > count + 1 || received.kind != NLMSG_ERROR {
+                    continue;
+                }
+                match received.error() {
+                    None => answers += 1,
+                    // The whole batch is refused at its beginning: nothing else is answered.
+                    Some(error) if at == 0 => return Err(error),
+                    Some(error) => {
+                        answers += 1;
+                        refusal = refusal.or(Some(error));
+                    }
+                }
+            }
+        }
+        refusal.map_or(Ok(()), Err)
     }
 
     /// Sends all requests at once and waits until each is answered. Returns those that were refused, by position; the
@@ -338,6 +384,63 @@ impl Socket {
             rest = rest.get(size.next_multiple_of(4)..).unwrap_or_default();
         }
         Ok(all)
+    }
+}
+
+/// A netfilter socket that hears of what happens.
+#[derive(Debug)]
+pub struct Events(Socket);
+
+/// What a wait brought.
+#[derive(Debug)]
+pub enum Heard {
+    /// Events, at least one.
+    Messages(Vec<Message>),
+    /// The time passed.
+    Nothing,
+    /// Events were lost: they came faster than they were heard.
+    TooMuch,
+}
+
+impl Events {
+    /// Listens to the groups of this mask in the calling thread's namespace.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub fn open(groups: u32) -> io::Result<Self> {
+        const ROOM: usize = 8 << 20;
+        let socket = Socket::open_netfilter()?;
+        // Without the privilege the ordinary size has to do.
+        let _smaller = rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket.fd, ROOM);
+        rustix::net::bind(&socket.fd, &rustix::net::netlink::SocketAddrNetlink::new(0, groups))?;
+        Ok(Self(socket))
+    }
+
+    /// Waits for events.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub fn wait(&mut self, at_most: Duration) -> io::Result<Heard> {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let at_most = Timespec::try_from(at_most).map_err(io::Error::other)?;
+        match poll(&mut [PollFd::new(&self.0.fd, PollFlags::IN)], Some(&at_most)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(Heard::Nothing),
+            Ok(_) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        match self.0.receive() {
+            Ok(received) => Ok(Heard::Messages(
+                received
+                    .into_iter()
+                    .map(|one| Message {
+                        kind: one.kind,
+                        body: one.body,
+                    })
+                    .collect(),
+            )),
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(Heard::TooMuch),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::thread::{ThreadNameSpaceType, UnshareFlags};
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::thread;
 
@@ -67,6 +67,16 @@ pub fn create_pinned(path: &Path) -> io::Result<OwnedFd> {
         rustix::mount::mount_bind("/proc/thread-self/ns/net", path)?;
         Ok(fd)
     })?
+}
+
+/// Keeps the namespace behind an open descriptor findable at `path`, as [`create_pinned`] does.
+///
+/// # Errors
+/// When it cannot be mounted; nothing is left then but possibly the empty file.
+pub fn pin(fd: RawFd, path: &Path) -> io::Result<()> {
+    rustix::fs::openat(CWD, path, OFlags::CREATE | OFlags::CLOEXEC, Mode::from_raw_mode(0o400))?;
+    rustix::mount::mount_bind(format!("/proc/self/fd/{fd}"), path)?;
+    Ok(())
 }
 
 /// Undoes [`create_pinned`]; a path that is no mount or absent is a success.

@@ -11,7 +11,7 @@ use ipnet::Ipv4Net;
 use isolarium_netplan::plan::{
     KindSeen, LinkName, LinkSeen, Mac, NamespacePlan, NamespaceSeen, Neighbour, Place, Route, RouteKind, Scope,
 };
-use isolarium_netplan::ruleset;
+use isolarium_netplan::ruleset::{self, TableSeen};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -21,12 +21,19 @@ const ARPHRD_LOOPBACK: u16 = 772;
 const RTPROT_KERNEL: u8 = 2;
 const RTN_BROADCAST: u8 = 3;
 const RTM_F_CLONED: u32 = 0x200;
+/// Leaves counters out of an interface's description (`RTEXT_FILTER_SKIP_STATS`).
+const SKIP_STATS: [u8; 4] = 8_u32.to_ne_bytes();
 const PERMANENT_RULES: [u32; 3] = [0, 32766, 32767];
 
 /// Names of interfaces by number.
 type Names = BTreeMap<i32, LinkName>;
 
-pub(super) fn namespace(place: Place, handle: &Handle, want: &NamespacePlan) -> Result<NamespaceSeen, ObserveError> {
+pub(super) fn namespace(
+    place: Place,
+    handle: &Handle,
+    want: &NamespacePlan,
+    known: Option<&BTreeMap<String, TableSeen>>,
+) -> Result<NamespaceSeen, ObserveError> {
     let failed = |what| move |source| ObserveError { what, place, source };
     let mut seen = NamespaceSeen::default();
     let whole = matches!(want.scope, Scope::Whole { .. });
@@ -50,7 +57,10 @@ pub(super) fn namespace(place: Place, handle: &Handle, want: &NamespacePlan) -> 
         .chain(want.links.values().flat_map(|link| link.sysctls.keys()))
         .collect();
     // A namespace without tables and without any use for them is not asked: that would be a process for every workload.
-    let asks_nft = !want.tables.is_empty();
+    let asks_nft = !want.tables.is_empty() && known.is_none();
+    if let Some(known) = known {
+        seen.tables = known.clone();
+    }
     if !paths.is_empty() || asks_nft {
         let (values, listings) = handle
             .run(|| {
@@ -93,7 +103,7 @@ fn is_absent(error: &io::Error) -> bool {
 fn links(socket: &mut Socket, want: &NamespacePlan, whole: bool, seen: &mut NamespaceSeen) -> io::Result<Names> {
     let mut names = Names::new();
     let messages = if whole {
-        socket.dump(&Request::new(libc::RTM_GETLINK, 0, &[0; 16]))?
+        socket.dump(&Request::new(libc::RTM_GETLINK, 0, &[0; 16]).with(libc::IFLA_EXT_MASK, &SKIP_STATS))?
     } else {
         let mut found = Vec::new();
         for name in want.links.keys() {

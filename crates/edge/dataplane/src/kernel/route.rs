@@ -23,6 +23,8 @@ const SCOPE_HOST: u8 = 254;
 const RTNH_F_ONLINK: u32 = 4;
 pub(super) const NUD_PERMANENT: u16 = 0x80;
 const IFF_UP: u32 = 1;
+/// Group of links in routers, so that all of them can go at once.
+const OUR_GROUP: u32 = 0x0069_736c;
 const VETH_INFO_PEER: u16 = 1;
 
 type Peers<'a> = dyn Fn(Place) -> Option<BorrowedFd<'a>> + 'a;
@@ -147,6 +149,25 @@ fn request(
     }))
 }
 
+/// Removes the links that [`add_pair`] made in this namespace, all in one turn of the kernel.
+pub(crate) fn delete_links(socket: &mut Socket) -> io::Result<()> {
+    let group = Request::new(libc::RTM_DELLINK, 0, &link_header(0, 0)).with(libc::IFLA_GROUP, &OUR_GROUP.to_ne_bytes());
+    gone(socket.carry_out(&[group])?)
+}
+
+/// Removes a link; one that is not there is a success.
+pub(crate) fn delete_link(socket: &mut Socket, name: &LinkName) -> io::Result<()> {
+    match index_of(socket, name) {
+        Err(error) if is_absent(&error) => Ok(()),
+        index => gone(socket.carry_out(&[Request::new(libc::RTM_DELLINK, 0, &link_header(index?, 0))])?),
+    }
+}
+
+fn gone(refused: Vec<(usize, io::Error)>) -> io::Result<()> {
+    let other = refused.into_iter().find(|(_, error)| !is_absent(error));
+    other.map_or(Ok(()), |(_, error)| Err(error))
+}
+
 fn link_header(index: i32, flags: u32) -> [u8; 16] {
     let mut header = [0; 16];
     let (_, rest) = header.split_at_mut(4);
@@ -163,6 +184,7 @@ fn add_pair(link: &LinkName, mac: Mac, peer: &LinkName, peer_mac: Mac, netns: Bo
     Request::new(libc::RTM_NEWLINK, CREATE_NEW, &link_header(0, 0))
         .with(libc::IFLA_IFNAME, &zero_ended(link))
         .with(libc::IFLA_ADDRESS, &mac.0)
+        .with(libc::IFLA_GROUP, &OUR_GROUP.to_ne_bytes())
         .nested(libc::IFLA_LINKINFO, |info| {
             attribute(info, libc::IFLA_INFO_KIND, |kind| kind.extend_from_slice(b"veth"));
             attribute(info, libc::IFLA_INFO_DATA, |data| {

@@ -22,7 +22,11 @@ const ANY_INTERFACE: &str = "w*";
 /// Ports at which services answer at endpoints (NET-37).
 const SERVICE_PORTS: [u16; 2] = [80, 443];
 /// Flows that a refusal is remembered of, for flow logs; more are counted as lost.
-const RECORDED: u32 = 65536;
+pub const RECORDED: u32 = 65536;
+/// Seconds for which a refusal is remembered after its last packet. Whoever reads them does so more often.
+const REMEMBERED: u32 = 150;
+/// The dynamic sets of refusals, on the sender's side and on the receiver's.
+pub const REFUSALS: [&str; 2] = ["rejected_egress", "rejected_ingress"];
 
 /// A table in the making.
 #[derive(Default)]
@@ -114,10 +118,9 @@ fn refusals(draft: &mut Draft) {
         Key::IcmpTypeAndCode,
         Key::Port,
     ];
-    for direction in ["egress", "ingress"] {
-        let name = format!("rejected_{direction}");
+    for (name, direction) in REFUSALS.into_iter().zip(["egress", "ingress"]) {
         let rules = vec![
-            rule("record", [expr::record(&flow, &name, RECORDED)]),
+            rule("record", [expr::record(&flow, name, RECORDED, REMEMBERED)]),
             rule("refuse", [expr::counter(), expr::drop()]),
         ];
         draft.chain(format!("refuse_{direction}"), rules);

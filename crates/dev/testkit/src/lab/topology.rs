@@ -1,21 +1,30 @@
 //! Random VPCs and flows, for tests: made from a tape of numbers, so that a shorter tape or smaller numbers make a
-//! smaller case.
+//! smaller case. The tests of `netplan` are built from this same file.
 
-use crate::id::{
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    missing_docs,
+    reason = "generators of tests"
+)]
+
+use ipnet::Ipv4Net;
+use isolarium_netplan::id::{
     AclId, EndpointId, GroupId, InterfaceId, InternetGatewayId, NatGatewayId, PrefixListId, RouteTableId, SubnetId,
     VpcId,
 };
-use crate::intent::vpc::{
+use isolarium_netplan::intent::vpc::{
     AclEntry, CheckedVpc, Dns, GroupRule, Holder, Interface, Match, NatGateway, NetworkAcl, Peer, RouteTable,
     S3Endpoint, SecurityGroup, Subnet, Target, Vpc,
 };
-use crate::reach::{Flow, Origin, Traffic};
-use ipnet::Ipv4Net;
+use isolarium_netplan::reach::{Flow, Origin, Traffic};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 /// Numbers to choose by; zeros when they run out.
-pub(crate) struct Tape<'a> {
+pub struct Tape<'a> {
     numbers: &'a [u32],
 }
 
@@ -151,7 +160,7 @@ fn private(subnet: usize, n: usize) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, u8::try_from(subnet).unwrap(), u8::try_from(10 + n).unwrap())
 }
 
-pub(crate) fn vpc(tape: &mut Tape<'_>) -> CheckedVpc {
+pub fn vpc(tape: &mut Tape<'_>) -> CheckedVpc {
     let number = |n: usize| u128::try_from(n).unwrap();
     let (subnets, tables, acls) = (1 + tape.below(3), 1 + tape.below(3), 1 + tape.below(3));
     let (groups, nats, count) = (1 + tape.below(4), tape.below(3), 2 + tape.below(5));
@@ -316,7 +325,7 @@ const PLACES: [&str; 16] = [
     "198.19.0.1",
 ];
 
-pub(crate) fn flow(tape: &mut Tape<'_>, vpc: &Vpc) -> Flow {
+pub fn flow(tape: &mut Tape<'_>, vpc: &Vpc) -> Flow {
     let ids: Vec<InterfaceId> = vpc.interfaces.keys().copied().collect();
     let addresses: Vec<Ipv4Addr> = vpc.interfaces.values().flat_map(Interface::addresses).collect();
     let outside = ["203.0.113.5", "203.0.113.200", "8.8.8.8", "198.18.128.9"].map(|text| text.parse().unwrap());

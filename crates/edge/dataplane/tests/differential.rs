@@ -1,0 +1,357 @@
+//! The kernel against the oracle: random VPCs, random flows, every packet made by hand and looked for where it should
+//! arrive. `reach` was written from EC2's documents and knows nothing of the compiler.
+//!
+//! `TOPOLOGIES` sets the number of VPCs (300), `SEED` the first one. A difference is made smaller before it is told; its
+//! tape belongs into `CASES`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test fails by panicking"
+)]
+
+use isolarium_netplan::id::{InterfaceId, VpcId};
+use isolarium_netplan::intent::Transport;
+use isolarium_netplan::intent::vpc::{CheckedVpc, Door, Holder, Interface, Vpc};
+use isolarium_netplan::plan::LinkName;
+use isolarium_netplan::reach::{Arrival, Flow, Origin, Traffic, Verdict, reach};
+use isolarium_testkit::lab::topology::{self, Tape};
+use isolarium_testkit::lab::vpc::{Tap, VpcLab, run_in};
+use isolarium_testkit::lab::wire::Packet;
+use isolarium_testkit::lab::{Internet, Lab};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+/// Tapes on which kernel and oracle once differed: seed of the topology, seed of the flows.
+const CASES: [(u64, u64); 0] = [];
+
+const FLOWS: u64 = 70;
+/// Numbers of the tape that decide about subnets and interfaces; what follows decides about rules and routes.
+const SHAPE: usize = 70;
+
+/// Numbers that follow from a seed (SplitMix64).
+fn follow(seed: u64, count: usize) -> Vec<u32> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        u32::try_from((z ^ (z >> 31)) >> 32).unwrap()
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+/// Flows of which every first packet is new to the router.
+fn flows(vpc: &Vpc, seed: u64) -> Vec<Flow> {
+    let all = (0..FLOWS).map(|n| {
+        let mut flow = topology::flow(&mut Tape::new(&follow(seed.wrapping_add(n), 16)), vpc);
+        let own = u16::try_from(n).unwrap();
+        flow.traffic = match flow.traffic {
+            Traffic::Tcp { from, to } => Traffic::Tcp { from: from + own, to },
+            Traffic::Udp { from, to } => Traffic::Udp { from: from + own, to },
+            // An error message without what it is about is no flow to the kernel.
+            Traffic::Icmp { .. } => Traffic::Icmp { kind: 8, code: 0 },
+        };
+        flow
+    });
+    all.collect()
+}
+
+/// What holds a topology's packets: taps in every namespace, and the engine's sockets in the router.
+struct Bench {
+    taps: BTreeMap<InterfaceId, Tap>,
+    outside: Tap,
+    _listeners: Vec<TcpListener>,
+    resolvers: Vec<UdpSocket>,
+}
+
+impl Bench {
+    fn new(vpc: &VpcLab<'_>, lab: &Lab) -> Self {
+        let platform = lab.platform().unwrap();
+        let link = LinkName::of_vpc(vpc.id());
+        let outside = Tap::behind(platform.as_fd(), &link).unwrap();
+        // Packets for addresses that the platform would not lead here: the router has to refuse them by itself.
+        let near = lab.network().vpc_edge().near.to_string();
+        for block in ["10.0.0.0/16", "192.0.3.0/24"] {
+            let args = ["route", "replace", block, "via", &near, "dev", link.as_str(), "onlink"];
+            run_in(platform.as_fd(), "ip", &args).unwrap();
+        }
+        let taps = vpc.held().iter().map(|(id, at)| (*id, Tap::on(at.as_fd()).unwrap()));
+        let mut bench = Self {
+            taps: taps.collect(),
+            outside,
+            _listeners: Vec::new(),
+            resolvers: Vec::new(),
+        };
+        let mut doors = vec![Door::S3 { port: 80 }, Door::S3 { port: 443 }, Door::Credentials];
+        if vpc.vpc().dns.support {
+            for address in [vpc.vpc().resolver().unwrap(), Ipv4Addr::new(169, 254, 169, 253)] {
+                let transport = Transport::Tcp;
+                doors.push(Door::Resolver { address, transport });
+                let socket = vpc.datagrams(address).unwrap();
+                socket.set_nonblocking(true).unwrap();
+                bench.resolvers.push(socket);
+            }
+        }
+        bench._listeners = doors.into_iter().map(|door| vpc.listener(door).unwrap()).collect();
+        bench
+    }
+
+    fn serve(&self) {
+        for socket in &self.resolvers {
+            let mut buffer = [0; 64];
+            while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+                assert_eq!(length, 4);
+                let asked = u32::from_be_bytes(buffer[..4].try_into().unwrap());
+                let _refused_by_rules = socket.send_to(&(asked | 0x4000_0000).to_be_bytes(), from);
+            }
+        }
+    }
+
+    /// What every tap sees until nothing has come for a while.
+    fn collect(&self) -> Vec<(Option<InterfaceId>, Packet)> {
+        let mut all = Vec::new();
+        let mut quiet = Instant::now();
+        while quiet.elapsed() < Duration::from_millis(12) {
+            self.serve();
+            let before = all.len();
+            for (id, tap) in &self.taps {
+                all.extend(tap.seen().unwrap().into_iter().map(|packet| (Some(*id), packet)));
+            }
+            all.extend(self.outside.seen().unwrap().into_iter().map(|packet| (None, packet)));
+            if all.len() > before {
+                quiet = Instant::now();
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        all
+    }
+
+    fn tap(&self, at: Option<InterfaceId>) -> Option<&Tap> {
+        at.map_or(Some(&self.outside), |id| self.taps.get(&id))
+    }
+}
+
+fn origin(flow: &Flow) -> (Option<InterfaceId>, Ipv4Addr) {
+    match flow.from {
+        Origin::Interface { id, source } => (Some(id), source),
+        Origin::Internet(source) => (None, source),
+    }
+}
+
+/// Where flows arrived, and whether their answers came back.
+fn kernel(bench: &Bench, vpc: &CheckedVpc, flows: &[Flow], first: u32) -> Vec<Option<Arrival>> {
+    let number = |n: usize| first + u32::try_from(n).unwrap();
+    bench.collect();
+    for (n, flow) in flows.iter().enumerate() {
+        let (at, source) = origin(flow);
+        let packet = Packet {
+            source,
+            destination: flow.to,
+            traffic: flow.traffic,
+            probe: number(n),
+            answer: false,
+        };
+        if let Some(tap) = bench.tap(at) {
+            tap.send(&packet);
+        }
+    }
+    let mut seen = bench.collect();
+    let mut arrived: BTreeMap<u32, (Option<InterfaceId>, Packet)> = BTreeMap::new();
+    for (at, packet) in seen.iter().filter(|(_, packet)| !packet.answer) {
+        let of_this_round = usize::try_from(packet.probe.wrapping_sub(first)).unwrap() < flows.len();
+        assert!(of_this_round, "a probe of another round: {packet:?}");
+        arrived.insert(packet.probe, (*at, *packet));
+    }
+    for (at, packet) in arrived.values() {
+        if let (Some(tap), Some(reply)) = (bench.tap(*at), packet.reply()) {
+            tap.send(&reply);
+        }
+    }
+    seen.extend(bench.collect());
+    let answered: BTreeSet<(Option<InterfaceId>, u32)> = seen
+        .iter()
+        .filter(|(_, packet)| packet.answer)
+        .map(|(at, packet)| (*at, packet.probe))
+        .collect();
+    let decide = |(n, flow): (usize, &Flow)| {
+        answered.contains(&(origin(flow).0, number(n))).then_some(())?;
+        Some(match arrived.get(&number(n)) {
+            Some((Some(id), _)) => Arrival::Interface(*id),
+            Some((None, packet)) => Arrival::Internet { seen_as: packet.source },
+            None => served(vpc, flow.to),
+        })
+    };
+    flows.iter().enumerate().map(decide).collect()
+}
+
+/// What answers in the router at an address.
+fn served(vpc: &CheckedVpc, address: Ipv4Addr) -> Arrival {
+    let holds =
+        |one: &Interface| matches!(one.holder, Holder::Endpoint(_)) && one.addresses().any(|own| own == address);
+    if let Some((id, _)) = vpc.interfaces.iter().find(|(_, one)| holds(one)) {
+        return Arrival::Interface(*id);
+    }
+    if address == Ipv4Addr::new(169, 254, 170, 2) {
+        return Arrival::Credentials;
+    }
+    if Some(address) == vpc.resolver() || address == Ipv4Addr::new(169, 254, 169, 253) {
+        return Arrival::Resolver;
+    }
+    let endpoint = vpc.s3_endpoints.keys().next();
+    Arrival::S3Endpoint(*endpoint.unwrap_or_else(|| panic!("nothing answers at {address}")))
+}
+
+fn compare(bench: &Bench, lab: &Lab, vpc: &CheckedVpc, flows: &[Flow], first: u32) -> Option<String> {
+    let services = lab.network().vpc_edge().services;
+    let done = kernel(bench, vpc, flows, first);
+    flows.iter().zip(done).find_map(|(flow, done)| {
+        let verdict = reach(vpc, &services, flow);
+        let expected = match &verdict {
+            Verdict::Reached { arrival, .. } => Some(*arrival),
+            Verdict::Blocked { .. } => None,
+        };
+        // A packet to the sender's own address never leaves its namespace, nor does the answer to one that a route led back.
+        let own = |id: InterfaceId| {
+            let to_itself = vpc.interfaces[&id].addresses().any(|address| address == flow.to);
+            to_itself || expected == Some(Arrival::Interface(id))
+        };
+        if matches!(flow.from, Origin::Interface { id, .. } if own(id)) || expected == done {
+            return None;
+        }
+        let told = serde_json::to_string_pretty(&**vpc).unwrap();
+        Some(format!("{flow:?}\noracle: {verdict:?}\nkernel: {done:?}\n{told}"))
+    })
+}
+
+struct Tally {
+    reached: usize,
+    flows: usize,
+}
+
+/// The first difference on a topology and on the one that it is changed to while its interfaces stay attached.
+fn difference(lab: &Lab, decoy: &[Tap], tape: &[u32], seed: u64, tally: &mut Tally) -> Option<String> {
+    let first = topology::vpc(&mut Tape::new(tape));
+    let churned: Vec<u32> = tape
+        .iter()
+        .take(SHAPE)
+        .copied()
+        .chain(follow(seed ^ 0x5eed, 300))
+        .collect();
+    let second = topology::vpc(&mut Tape::new(&churned));
+    let mut vpc = VpcLab::new(lab, (*first).clone()).unwrap();
+    let mut found = None;
+    for (round, intent) in [(0, first), (1, second)] {
+        if round > 0 {
+            vpc.change((*intent).clone()).unwrap();
+        }
+        let bench = Bench::new(&vpc, lab);
+        let flows = flows(&intent, seed.wrapping_add(1000 * u64::from(round)));
+        tally.flows += flows.len();
+        let services = lab.network().vpc_edge().services;
+        let reached = |flow: &&Flow| matches!(reach(&intent, &services, flow), Verdict::Reached { .. });
+        tally.reached += flows.iter().filter(reached).count();
+        found = compare(&bench, lab, &intent, &flows, round * 1000).map(|told| format!("round {round}\n{told}"));
+        drop(bench);
+        silence_ends(lab, &vpc);
+        if found.is_some() {
+            break;
+        }
+    }
+    for tap in decoy {
+        let strayed = tap.seen().unwrap();
+        assert!(strayed.is_empty(), "another VPC's packets arrived: {strayed:?}");
+    }
+    found
+}
+
+fn silence_ends(lab: &Lab, vpc: &VpcLab<'_>) {
+    let platform = lab.platform().unwrap();
+    let table = format!("q_{}", LinkName::of_vpc(vpc.id()));
+    run_in(platform.as_fd(), "nft", &["delete", "table", "netdev", &table]).unwrap();
+    for at in vpc.held().values() {
+        run_in(at.as_fd(), "nft", &["delete", "table", "inet", "q"]).unwrap();
+    }
+}
+
+/// The same difference, told by fewer numbers that are not zero.
+fn smaller(lab: &Lab, decoy: &[Tap], tape: &[u32], seed: u64) -> Vec<u32> {
+    let mut best = tape.to_vec();
+    let mut tally = Tally { reached: 0, flows: 0 };
+    let mut chunk = best.len() / 2;
+    while chunk > 0 {
+        let mut at = 0;
+        while at < best.len() {
+            let mut tried = best.clone();
+            let end = (at + chunk).min(tried.len());
+            if tried[at..end].iter().any(|number| *number != 0) {
+                tried[at..end].fill(0);
+                if difference(lab, decoy, &tried, seed, &mut tally).is_some() {
+                    best = tried;
+                }
+            }
+            at = end;
+        }
+        chunk /= 2;
+    }
+    best
+}
+
+/// A VPC with the same blocks, whose interfaces sit at the same addresses and admit everything.
+fn twin() -> Vpc {
+    let mut vpc = (*topology::vpc(&mut Tape::new(&[]))).clone();
+    let mut interfaces = BTreeMap::new();
+    let subnet = *vpc.subnets.keys().next().unwrap();
+    let like = vpc.interfaces.values().next().unwrap().clone();
+    for n in 0..4 {
+        let one = Interface {
+            subnet,
+            primary: Ipv4Addr::new(10, 0, 0, 10 + n),
+            holder: Holder::Program,
+            public: None,
+            secondary: BTreeSet::new(),
+            ..like.clone()
+        };
+        interfaces.insert(InterfaceId::of(0x900 + u128::from(n)), one);
+    }
+    vpc.interfaces = interfaces;
+    vpc.nat_gateways.clear();
+    vpc.id = VpcId::of(2);
+    vpc
+}
+
+/// Proves: NET-1, NET-13, NET-15, NET-16, NET-17, NET-18, NET-19, NET-22, NET-24, NET-25, NET-26, NET-28, NET-29, NET-36, NET-37
+#[test]
+fn the_kernel_does_with_every_packet_what_ec2_would_do() {
+    let variable = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
+    let (count, begin) = (variable("TOPOLOGIES", 300), variable("SEED", 1));
+    let lab = Lab::around(Internet::bare().unwrap()).unwrap();
+    let twin = VpcLab::new(&lab, twin()).unwrap();
+    let decoy: Vec<Tap> = twin.held().values().map(|at| Tap::on(at.as_fd()).unwrap()).collect();
+    let mut tally = Tally { reached: 0, flows: 0 };
+    let seeds = CASES.into_iter().chain((begin..begin + count).map(|n| (n, n << 20)));
+    for (topology, seed) in seeds {
+        let tape = follow(topology, 300);
+        if let Some(told) = difference(&lab, &decoy, &tape, seed, &mut tally) {
+            let mut none = Tally { reached: 0, flows: 0 };
+            let least = smaller(&lab, &decoy, &tape, seed);
+            let again = difference(&lab, &decoy, &least, seed, &mut none);
+            panic!(
+                "topology {topology}, flows {seed}\n{}\ntape {least:?}",
+                again.unwrap_or(told)
+            );
+        }
+    }
+    eprintln!("{} of {} flows arrived", tally.reached, tally.flows);
+    assert!(
+        tally.reached * 20 > tally.flows,
+        "control: {} of {} flows arrive",
+        tally.reached,
+        tally.flows
+    );
+}
