@@ -701,6 +701,16 @@ def test_policies_decide_for_users_accounts_and_strangers(engine, s3, bucket, re
         "BlockPublicPolicy": True, "RestrictPublicBuckets": True})
     refused("AccessDenied", anonymous.get_object, Bucket=bucket, Key="open/k")
     refused("AccessDenied", s3.put_bucket_policy, Bucket=bucket, Policy=text)
+    for wide in [{"IpAddress": {"aws:SourceIp": ["0.0.0.0/1", "128.0.0.0/1"]}}, {"StringLike": {"aws:userid": "?*"}}]:
+        reaching = json.dumps({"Version": "2012-10-17", "Statement": [allow | {"Condition": wide}]})
+        refused("AccessDenied", s3.put_bucket_policy, Bucket=bucket, Policy=reaching)
+        s3.delete_public_access_block(Bucket=bucket)
+        s3.put_bucket_policy(Bucket=bucket, Policy=reaching)
+        assert anonymous.get_object(Bucket=bucket, Key="open/k")["Body"].read() == b"o", "control: the statement reaches"
+        s3.put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration={
+            "BlockPublicPolicy": True, "RestrictPublicBuckets": True})
+        refused("AccessDenied", anonymous.get_object, Bucket=bucket, Key="open/k")
+        refused("AccessDenied", other.get_object, Bucket=bucket, Key="open/k")
     s3.delete_public_access_block(Bucket=bucket)
     s3.delete_bucket_policy(Bucket=bucket)
     refused("AccessDenied", anonymous.get_object, Bucket=bucket, Key="open/k")
