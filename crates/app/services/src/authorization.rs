@@ -170,11 +170,17 @@ impl Fault {
     }
 }
 
-/// Whether a key of a request, in small letters, is the one that the reference writes, such as `aws:RequestTag/${TagKey}`
-/// or, for global ones, `aws:PrincipalTag/tag-key`.
+/// Whether a key of a request, in small letters, is the one that the reference writes, such as `aws:RequestTag/${TagKey}`,
+/// `s3:ExistingObjectTag/<key>` or, for global ones, `aws:PrincipalTag/tag-key`.
 fn is_key(given: &str, written: &str) -> bool {
     let written = written.to_ascii_lowercase();
-    match written.find("${").or_else(|| written.find("/tag-key").map(|at| at + 1)) {
+    let named = || {
+        ["/tag-key", "/<key>"]
+            .iter()
+            .find_map(|name| written.find(name))
+            .map(|at| at + 1)
+    };
+    match written.find("${").or_else(named) {
         Some(at) => given.starts_with(&written[..at]),
         None => given == written,
     }

@@ -33,9 +33,11 @@ where
     }
 }
 
-/// Questions with the tags of their resources.
+/// Questions with what is known of their resources.
 fn tagged(questions: &[Question], ctx: &Ctx<'_>) -> Result<Vec<Question>, ApiError> {
-    let with_tags = |question: &Question| crate::resource_tags::added(ctx.store, Some(ctx.logs), question.clone());
+    let with_tags = |question: &Question| {
+        crate::resource_tags::added(ctx.store, Some(ctx.logs), &ctx.caller.principal, question.clone())
+    };
     questions.iter().map(with_tags).collect()
 }
 

@@ -1,11 +1,12 @@
-//! Tags of the resource that a question is about, as condition keys: `aws:ResourceTag/KEY` and the service's own spelling
-//! (IAM-16). Read in one place for every service, so that no operation can forget them.
+//! What is known of the resource that a question is about, as condition keys: whose it is, `aws:ResourceAccount`, and its
+//! tags, `aws:ResourceTag/KEY` and the service's own spelling (IAM-16). Read in one place for every service, so that no
+//! operation can forget them.
 
 use isolarium_model::ecr::Repository;
 use isolarium_model::iam::{Policy, Role, User};
 use isolarium_model::logs::GroupName;
 use isolarium_model::sagemaker::{Endpoint, EndpointConfig, Model, TrainingJob};
-use isolarium_model::{Arn, Key, Record, Scope};
+use isolarium_model::{AccountId, Arn, Key, Principal, Record, Scope};
 use isolarium_policy::Question;
 use isolarium_store::{LogStore, StateStore};
 use isolarium_wire::ApiError;
@@ -13,12 +14,19 @@ use std::collections::BTreeMap;
 
 type Tags = BTreeMap<String, String>;
 
-/// Adds the tags of the resource to a question. A resource without tags, or that does not exist, adds nothing; neither does
-/// the one that the action is about to make, which has none yet. `logs` may be absent where no log group can be meant.
+/// Adds the owner and the tags of the resource to a question. A resource without tags, or that does not exist, adds none;
+/// neither does the one that the action is about to make, which has none yet. `logs` may be absent where no log group can
+/// be meant.
 ///
 /// # Errors
 /// When the tags cannot be read: an unread tag must not let a caller past a Deny.
-pub fn added(store: &dyn StateStore, logs: Option<&dyn LogStore>, question: Question) -> Result<Question, ApiError> {
+pub fn added(
+    store: &dyn StateStore,
+    logs: Option<&dyn LogStore>,
+    caller: &Principal,
+    question: Question,
+) -> Result<Question, ApiError> {
+    let question = with_owner(caller, question);
     let Ok(arn) = question.resource.parse::<Arn>() else {
         return Ok(question);
     };
@@ -40,6 +48,22 @@ pub fn added(store: &dyn StateStore, logs: Option<&dyn LogStore>, question: Ques
             question.with(&format!("{prefix}{key}"), value.clone())
         })
     }))
+}
+
+/// `aws:ResourceAccount` is the account that the ARN names; where it names none, as `*` does, the caller's own.
+fn with_owner(caller: &Principal, question: Question) -> Question {
+    let named = question
+        .resource
+        .splitn(6, ':')
+        .nth(4)
+        .filter(|named| !named.is_empty());
+    let owner = named
+        .or_else(|| caller.account().map(AccountId::as_str))
+        .map(str::to_owned);
+    match owner {
+        Some(owner) => question.with("aws:ResourceAccount", owner),
+        None => question,
+    }
 }
 
 /// Whether the action creates a resource of this very kind: `CreateEndpointConfig` an `endpoint-config`.

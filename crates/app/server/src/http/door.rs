@@ -15,14 +15,14 @@ use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use isolarium_model::sagemaker::Endpoint;
 use isolarium_model::time::{Clock, IdSource};
 use isolarium_model::{AccountId, Region, Scope};
-use isolarium_policy::{Question, ResourceSide};
+use isolarium_policy::ResourceSide;
 use isolarium_services::audit::{self, Ended, Inquiry, Stranger, authorize};
 use isolarium_services::ecr::Registry;
 use isolarium_services::iam::credentials::{Identities, MasterKey, ResolveError};
 use isolarium_services::platform::AsRole;
+use isolarium_services::sagemaker::invocation_question;
 use isolarium_services::{Caller, Ctx, Dispatch, Source, resource_tags};
 use isolarium_store::audit::{AuditDown, Receipt};
 use isolarium_store::{AuditEvent, AuditTrail, Keep, LogStore, StateStore};
@@ -389,23 +389,16 @@ impl Door {
             return Err(ApiError::client("ValidationError", "The request names no endpoint."));
         };
         let Admitted { caller, body } = admitted;
-        let arn = Endpoint::arn(&caller.scope, endpoint_name);
-        let action = format!("sagemaker:{}", call.operation.name);
+        let question = invocation_question(&caller.scope, call.operation.name, endpoint_name, input);
         let invocation = Invocation {
             endpoint_name: endpoint_name.clone(),
             headers: parts.headers,
             body,
             streamed,
         };
-        let mut question = Question::on(&action, &arn);
-        for name in ["TargetModel", "TargetContainerHostname"] {
-            if let Some(Document::String(given)) = member(input, name) {
-                question = question.with(&format!("sagemaker:{name}"), given.clone());
-            }
-        }
         let asked = self.engine.with_ctx(&caller, |ctx| {
             let authority = isolarium_services::iam::authority(ctx)?;
-            let questions = [resource_tags::added(ctx.store, None, question)?];
+            let questions = [resource_tags::added(ctx.store, None, &caller.principal, question)?];
             authorize(&caller, invocation, &authority, &questions, &|_| {
                 ResourceSide::default()
             })

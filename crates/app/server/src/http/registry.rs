@@ -73,7 +73,8 @@ impl Permit for ByPolicy {
                 }
             }
         };
-        let tagged = |question: &Question| resource_tags::added(self.store.as_ref(), None, question.clone());
+        let tagged =
+            |question: &Question| resource_tags::added(self.store.as_ref(), None, &caller.principal, question.clone());
         let questions: Result<Vec<Question>, _> = questions.iter().map(tagged).collect();
         let questions = questions.map_err(|error| Denied::Undecided(error.into()))?;
         match authorize(caller, (), &authority, &questions, &side) {

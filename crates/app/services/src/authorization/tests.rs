@@ -236,6 +236,11 @@ fn every_question_of_every_operation_is_one_that_aws_asks() {
                 continue;
             }
             faults.extend(questions.iter().flat_map(|question| reference.faults(question)));
+            let unowned = questions.iter().filter(|question| {
+                let owner = question.context.get("aws:resourceaccount");
+                owner != Some(&vec![ACCOUNT.to_owned()])
+            });
+            faults.extend(unowned.map(|question| Fault::new(&own, &format!("owner of {}", question.resource))));
             let untagged = questions.iter().filter(|question| without_tag(question));
             faults.extend(untagged.map(|question| Fault::new(&own, &format!("tags of {}", question.resource))));
             if !questions.iter().any(|question| question.action == own) {
@@ -332,6 +337,38 @@ fn a_creation_with_tags_says_which_one() {
     assert!(ask("").iter().all(|question| question.action != "sagemaker:AddTags"));
 }
 
+/// Proves: IAM-7, IAM-16, IAM-35
+#[test]
+fn invocations_and_pulls_are_asked_as_aws_asks_them() {
+    let reference = Reference::load();
+    let scope = root(ACCOUNT).scope;
+    let input: Document =
+        serde_json::from_str(r#"{"TargetModel":"m.tar.gz","TargetContainerHostname":"c"}"#).expect("JSON");
+    for operation in ["InvokeEndpoint", "InvokeEndpointWithResponseStream"] {
+        let own = format!("sagemaker:{operation}");
+        let asked = crate::sagemaker::invocation_question(&scope, operation, "e", &Document::Map(Default::default()));
+        assert_eq!(reference.faults(&asked), []);
+        assert_eq!(reference.unasked(&own, &[asked]), []);
+    }
+    let asked = crate::sagemaker::invocation_question(&scope, "InvokeEndpoint", "e", &input);
+    assert_eq!(
+        reference.unsupplied("sagemaker:InvokeEndpoint", std::slice::from_ref(&asked)),
+        []
+    );
+    // The Developer Guide names this key, the reference does not (IAM-16).
+    let known = [Fault::new(
+        "sagemaker:InvokeEndpoint",
+        "key sagemaker:targetcontainerhostname",
+    )];
+    assert_eq!(reference.faults(&asked), known);
+    for question in crate::ecr::resolve::pull_questions("123456789012.dkr.ecr.us-east-1.amazonaws.com/repository:1")
+        .expect("an image")
+    {
+        assert_eq!(reference.faults(&question), []);
+        assert_eq!(reference.unasked(&question.action, std::slice::from_ref(&question)), []);
+    }
+}
+
 #[test]
 fn formats_of_arns_and_keys_are_read() {
     let role = "arn:${Partition}:iam::${Account}:role/${RoleNameWithPath}";
@@ -340,5 +377,6 @@ fn formats_of_arns_and_keys_are_read() {
     assert!(!has_format("arn:aws:iam::12345:role/a", role));
     assert!(is_key("aws:requesttag/team", "aws:RequestTag/${TagKey}"));
     assert!(is_key("aws:principaltag/team", "aws:PrincipalTag/tag-key"));
+    assert!(is_key("s3:existingobjecttag/team", "s3:ExistingObjectTag/<key>"));
     assert!(!is_key("aws:sourceip2", "aws:SourceIp"));
 }

@@ -346,7 +346,13 @@ pub fn check_execution_role(
         .with("aws:EpochTime", now.0.div_euclid(1000).to_string())
         .with("aws:PrincipalIsAWSService", "true")
         .with("aws:PrincipalServiceName", SAGEMAKER)
-        .with("sts:RoleSessionName", wanted.session_name);
+        .with("sts:RoleSessionName", wanted.session_name)
+        .with("aws:ResourceAccount", role.account.as_str());
+    let question = role.attachments.tags.iter().fold(question, |question, (tag, value)| {
+        question
+            .with(&format!("aws:ResourceTag/{tag}"), value)
+            .with(&format!("iam:ResourceTag/{tag}"), value)
+    });
     let authority = Authority::bare(service, isolarium_policy::question::Context::new());
     match decide(&authority, &question, &trust_side(&role)) {
         Ok(answer) => {

@@ -112,6 +112,11 @@ impl ExecutionRoles {
     fn allow(&self, caller: &Caller, questions: &[Question], open: bool) -> Result<(), PlatformError> {
         let authority = crate::iam::authority_of(&*self.store, caller, self.clock.now())
             .map_err(|error| PlatformError::Engine(error.into()))?;
+        let known = |question: &Question| {
+            crate::resource_tags::added(&*self.store, Some(&*self.logs), &caller.principal, question.clone())
+        };
+        let questions: Result<Vec<Question>, _> = questions.iter().map(known).collect();
+        let questions = questions.map_err(|error| PlatformError::Engine(error.into()))?;
         let sides = questions.iter().map(|question| match open {
             true => Ok(ResourceSide::default()),
             false => crate::iam::resource_side(&*self.store, &caller.principal, question),
@@ -122,7 +127,7 @@ impl ExecutionRoles {
             let at = questions.iter().position(|asked| asked == question);
             at.and_then(|at| sides.get(at)).cloned().unwrap_or_default()
         };
-        audit::authorize(caller, (), &authority, questions, &side)
+        audit::authorize(caller, (), &authority, &questions, &side)
             .map(|_| ())
             .map_err(|denial| PlatformError::Denied(denial.to_string()))
     }

@@ -1,11 +1,11 @@
 //! Buckets and their configuration. What is not enforced is refused, never stored and forgotten.
 
 use super::body::blocking;
-use super::convert::{bucket_name, owner, tag_set, tags_of, timestamp};
+use super::convert::{bucket_name, canned, new_acl, owner, tag_set, tags_of, timestamp};
 use super::fault::{self, custom};
 use super::gate::{Allowed, Ask, Call, ROOT_KEEPS};
 use super::public::is_public;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use isolarium_model::s3::{BucketName, PublicAccessBlock, Versioning};
 use isolarium_model::{AccountId, Region};
 use isolarium_policy::{Document, DocumentKind};
@@ -42,13 +42,13 @@ where
     O: Send + 'static,
     F: FnOnce(&Allowed, &BucketName, T) -> S3Result<O> + Send + 'static,
 {
-    on_bucket_asking(request, |bucket, _| Ask::bucket(action, bucket), name, answer).await
+    on_bucket_asking(request, |bucket, _, _| Ask::bucket(action, bucket), name, answer).await
 }
 
-/// The same with a question that depends on the input.
+/// The same with a question that depends on the input and its headers.
 pub(super) async fn on_bucket_asking<T, O, F>(
     request: S3Request<T>,
-    ask: impl FnOnce(&BucketName, &T) -> Ask,
+    ask: impl FnOnce(&BucketName, &T, &HeaderMap) -> Ask,
     name: impl FnOnce(&T) -> (&str, Option<&str>),
     answer: F,
 ) -> S3Result<S3Response<O>>
@@ -61,7 +61,7 @@ where
     let (text, expected) = name(&request.input);
     let (bucket, expected) = (bucket_name(text)?, expected.map(str::to_owned));
     call.trace.note(|noted| noted.bucket = Some(bucket.to_string()));
-    let ask = ask(&bucket, &request.input);
+    let ask = ask(&bucket, &request.input, &request.headers);
     let ask_action = ask.action();
     let input = request.input;
     blocking(move || {
@@ -125,29 +125,27 @@ pub(super) async fn create(
     let input = request.input;
     let name = bucket_name(&input.bucket)?;
     call.trace.note(|noted| noted.bucket = Some(name.to_string()));
-    let grants = input.grant_full_control.is_some()
-        || input.grant_read.is_some()
-        || input.grant_read_acp.is_some()
-        || input.grant_write.is_some()
-        || input.grant_write_acp.is_some();
-    super::convert::canned_acl(input.acl.as_ref().map(|acl| acl.as_str()), grants)?;
+    let configuration = input.create_bucket_configuration.as_ref();
     let enforced = |ownership: &dto::ObjectOwnership| ownership.as_str() == dto::ObjectOwnership::BUCKET_OWNER_ENFORCED;
-    if input.object_lock_enabled_for_bucket == Some(true) || !input.object_ownership.as_ref().is_none_or(enforced) {
-        return Err(super::convert::not_implemented());
-    }
+    let unkept = input.object_lock_enabled_for_bucket == Some(true)
+        || !input.object_ownership.as_ref().is_none_or(enforced)
+        || configuration.is_some_and(|wanted| wanted.bucket.is_some() || wanted.location.is_some());
+    let acl = canned!(input);
+    let constraint = configuration.and_then(|wanted| wanted.location_constraint.as_ref());
+    let constraint = constraint.map(|constraint| constraint.as_str().to_owned());
+    let ownership = input.object_ownership.as_ref().map(|ownership| ownership.as_str());
+    let ask = Ask::new_bucket("s3:CreateBucket", &name)
+        .with("s3:LocationConstraint", constraint.clone())
+        .with("s3:x-amz-object-ownership", ownership)
+        .with_access(&request.headers);
     blocking(move || {
         let owner = call.account()?.clone();
-        let configuration = input.create_bucket_configuration;
-        if configuration
-            .as_ref()
-            .is_some_and(|wanted| wanted.bucket.is_some() || wanted.location.is_some())
-        {
+        let allowed = call.allow(&[ask], None)?;
+        // IAM's word comes before the engine's own (IAM-59).
+        acl?;
+        if unkept {
             return Err(super::convert::not_implemented());
         }
-        let constraint = configuration.and_then(|wanted| wanted.location_constraint);
-        let constraint = constraint.as_ref().map(|constraint| constraint.as_str().to_owned());
-        let ask = Ask::new_bucket("s3:CreateBucket", &name).with("s3:LocationConstraint", constraint.clone());
-        let allowed = call.allow(&[ask], None)?;
         let region = region_of(&call, constraint.as_deref())?;
         let new = NewBucket {
             name: name.clone(),
@@ -552,11 +550,15 @@ pub(super) async fn get_acl(
 pub(super) async fn put_acl(
     request: S3Request<dto::PutBucketAclInput>,
 ) -> S3Result<S3Response<dto::PutBucketAclOutput>> {
-    on_bucket(request, "s3:PutBucketAcl", of_bucket!(), |_, _, input| {
-        let canned = input.acl.as_ref().map(|acl| acl.as_str());
-        super::convert::canned_acl(canned.or(Some("none")), input.access_control_policy.is_some())?;
-        Ok(dto::PutBucketAclOutput {})
-    })
+    on_bucket_asking(
+        request,
+        |bucket, _, headers| Ask::bucket("s3:PutBucketAcl", bucket).with_access(headers),
+        of_bucket!(),
+        |_, _, input| {
+            new_acl!(input)?;
+            Ok(dto::PutBucketAclOutput {})
+        },
+    )
     .await
 }
 

@@ -196,6 +196,28 @@ pub(super) fn canned_acl(acl: Option<&str>, grants: bool) -> S3Result<()> {
     ))
 }
 
+/// The access that a request's headers ask for, where it can give grants for everything.
+macro_rules! canned {
+    ($input:expr) => {{
+        let grants = $input.grant_full_control.is_some()
+            || $input.grant_read.is_some()
+            || $input.grant_read_acp.is_some()
+            || $input.grant_write.is_some()
+            || $input.grant_write_acp.is_some();
+        super::convert::canned_acl($input.acl.as_ref().map(|acl| acl.as_str()), grants)
+    }};
+}
+pub(super) use canned;
+
+/// The same of a request that changes access and nothing else: it has to name a canned ACL.
+macro_rules! new_acl {
+    ($input:expr) => {{
+        let named = $input.acl.is_some() && $input.access_control_policy.is_none();
+        super::convert::canned!($input).and_then(|()| super::convert::canned_acl((!named).then_some("none"), false))
+    }};
+}
+pub(super) use new_acl;
+
 pub(super) fn not_implemented() -> s3s::S3Error {
     s3_error!(
         NotImplemented,

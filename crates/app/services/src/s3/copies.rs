@@ -6,7 +6,7 @@ use super::convert::{
     timestamp,
 };
 use super::fault;
-use super::gate::{Allowed, Ask, Call};
+use super::gate::{Allowed, Ask, Call, Write};
 use super::objects::{LARGEST_PUT, ReadConditions, read_action};
 use http::HeaderMap;
 use isolarium_model::s3::{BucketName, ChecksumAlgorithm, Object, ObjectHeaders, ObjectKey, Tags, Versioning};
@@ -41,9 +41,15 @@ pub(super) fn source_ask(source: &CopySource) -> Ask {
 }
 
 /// The question about writing a copy: `s3:x-amz-copy-source` is the source as `BUCKET/KEY`.
-pub(super) fn copy_ask(bucket: &BucketName, key: &ObjectKey, headers: &HeaderMap, source: &CopySource) -> Ask {
+pub(super) fn copy_ask(
+    bucket: &BucketName,
+    key: &ObjectKey,
+    headers: &HeaderMap,
+    source: &CopySource,
+    write: Write,
+) -> Ask {
     let text = format!("{}/{}", source.bucket, source.key);
-    Ask::write(bucket, key, headers).with("s3:x-amz-copy-source", Some(text))
+    Ask::write(bucket, key, headers, write).with("s3:x-amz-copy-source", Some(text))
 }
 
 macro_rules! check_source {
@@ -92,7 +98,7 @@ pub(super) async fn copy(request: S3Request<dto::CopyObjectInput>) -> S3Result<S
     let headers: ObjectHeaders = object_headers!(input);
     blocking(move || {
         let given = if keep_tags { Tags::new() } else { tags.clone() };
-        let writing = copy_ask(&bucket, &key, &request.headers, &source).with_tags(&given);
+        let writing = copy_ask(&bucket, &key, &request.headers, &source, Write::Object).with_tags(&given);
         let mut asks = vec![writing, source_ask(&source)];
         if !given.is_empty() {
             asks.push(Ask::object("s3:PutObjectTagging", &bucket, key.as_str()).with_tags(&given));

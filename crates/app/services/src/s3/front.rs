@@ -290,7 +290,7 @@ impl S3Front {
                     &mut caller,
                     self.gate.now(),
                 )?;
-                keys.retain(|(name, _)| *name == TLS_VERSION);
+                keys.retain(|(name, _)| [TLS_VERSION, REFERER].contains(name));
                 keys.extend(form.signature_keys(self.gate.now()));
                 let (put, success) = form.into_put(&bucket, length)?;
                 (put, Some(success))
@@ -332,21 +332,24 @@ struct Prepared {
 
 /// The condition key of [`TlsVersion`].
 const TLS_VERSION: &str = "s3:TlsVersion";
+/// The condition key of the page that led to the request.
+const REFERER: &str = "aws:referer";
 
 /// The TLS version of a request's connection, such as `1.3`; the front door puts it into the extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TlsVersion(pub &'static str);
 
-/// The condition keys that tell how a request was signed. Nobody's requests have none but the connection's.
+/// The condition keys that tell how a request was signed and whence it came. Nobody's requests have only the latter.
 fn signature_keys(parts: &http::request::Parts, caller: &Caller, now: Timestamp) -> SignatureKeys {
     let mut keys = SignatureKeys::new();
     if let Some(TlsVersion(version)) = parts.extensions.get() {
         keys.push((TLS_VERSION, (*version).into()));
     }
+    let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
+    keys.extend(header("referer").map(|page| (REFERER, page.into())));
     if caller.principal == Principal::Anonymous {
         return keys;
     }
-    let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
     let query = parts.uri.query().unwrap_or_default();
     let parameter = |name: &str| {
         query

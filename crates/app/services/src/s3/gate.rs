@@ -37,20 +37,52 @@ pub(super) struct Gate {
     objects: ObjectStore,
     clock: Arc<dyn Clock>,
     authorities: Arc<dyn Authorities>,
+    /// What was asked, for the check against AWS's authorization reference.
+    #[cfg(test)]
+    pub(super) asked: std::sync::Mutex<Vec<Question>>,
 }
 
 /// What the owner's root may do whatever the bucket policy says, or nobody could take a mistaken policy away.
 pub(super) const ROOT_KEEPS: [&str; 3] = ["s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy"];
 
-/// Headers of a write that are condition keys of `s3:PutObject`.
-const WRITE_KEYS: [&str; 6] = [
+/// Headers of requests that change access, which are condition keys of the same name.
+const ACCESS_KEYS: [&str; 6] = [
     "x-amz-acl",
+    "x-amz-grant-full-control",
+    "x-amz-grant-read",
+    "x-amz-grant-read-acp",
+    "x-amz-grant-write",
+    "x-amz-grant-write-acp",
+];
+
+/// Headers of a write that are condition keys of `s3:PutObject`, beside [`ACCESS_KEYS`].
+const WRITE_KEYS: [&str; 9] = [
     "x-amz-storage-class",
     "x-amz-metadata-directive",
+    "x-amz-object-annotation-directive",
+    "x-amz-server-side-encryption",
+    "x-amz-server-side-encryption-aws-kms-key-id",
+    "x-amz-server-side-encryption-customer-algorithm",
     "x-amz-website-redirect-location",
     "if-match",
     "if-none-match",
 ];
+
+/// Headers of a write whose condition keys leave the prefix off.
+const LOCK_KEYS: [&str; 3] = [
+    "object-lock-mode",
+    "object-lock-legal-hold",
+    "object-lock-retain-until-date",
+];
+
+/// What a write does: `s3:ObjectCreationOperation` tells the two apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Write {
+    /// It makes an object: PutObject, CopyObject, CompleteMultipartUpload.
+    Object,
+    /// It begins or goes on with an upload, of which no object comes yet.
+    Upload,
+}
 
 /// One action on one bucket or object.
 pub(super) struct Ask {
@@ -120,12 +152,24 @@ impl Ask {
     }
 
     /// About an object to be written with these headers.
-    pub(super) fn write(bucket: &BucketName, key: &ObjectKey, headers: &HeaderMap) -> Self {
-        let ask = Self::object("s3:PutObject", bucket, key.as_str());
-        WRITE_KEYS.iter().fold(ask, |ask, name| {
-            let value = headers.get(*name).and_then(|value| value.to_str().ok());
-            ask.with(&format!("s3:{name}"), value)
+    pub(super) fn write(bucket: &BucketName, key: &ObjectKey, headers: &HeaderMap, write: Write) -> Self {
+        let creates = (write == Write::Object).to_string();
+        let ask = Self::object("s3:PutObject", bucket, key.as_str())
+            .with("s3:ObjectCreationOperation", Some(creates))
+            .with_access(headers);
+        let ask = WRITE_KEYS
+            .iter()
+            .fold(ask, |ask, name| ask.with(&format!("s3:{name}"), text(headers, name)));
+        LOCK_KEYS.iter().fold(ask, |ask, name| {
+            ask.with(&format!("s3:{name}"), text(headers, &format!("x-amz-{name}")))
         })
+    }
+
+    /// With the headers that say who else is to have access.
+    pub(super) fn with_access(self, headers: &HeaderMap) -> Self {
+        ACCESS_KEYS
+            .iter()
+            .fold(self, |ask, name| ask.with(&format!("s3:{name}"), text(headers, name)))
     }
 
     /// With the tags that the request gives an object.
@@ -145,6 +189,10 @@ impl Ask {
     }
 }
 
+fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
 /// A request on its way: who asks, and the gate.
 #[derive(Clone)]
 pub(super) struct Call {
@@ -152,7 +200,7 @@ pub(super) struct Call {
     pub(super) caller: Caller,
     pub(super) trace: Trace,
     pub(super) now: Timestamp,
-    /// Condition keys of the request that every question has: how it was signed.
+    /// Condition keys of the request that every question has: how it was signed, and the page that led to it.
     keys: Arc<SignatureKeys>,
 }
 
@@ -179,6 +227,8 @@ impl Gate {
             objects,
             clock,
             authorities,
+            #[cfg(test)]
+            asked: std::sync::Mutex::default(),
         }
     }
 
@@ -245,6 +295,8 @@ impl Call {
         for (ask, bucket) in asks.iter().zip(&buckets) {
             questions.push(self.question(ask, bucket.as_ref())?);
         }
+        #[cfg(test)]
+        self.gate.asked.lock().unwrap().extend(questions.clone());
         let side = |question: &Question| {
             let at = questions.iter().position(|asked| asked == question);
             let bucket = at.and_then(|at| buckets.get(at)).and_then(Option::as_ref);
@@ -282,10 +334,17 @@ impl Call {
         for (key, value) in self.keys.iter() {
             question = question.with(key, value.as_str());
         }
-        let Some(bucket) = bucket else { return Ok(question) };
+        let owner = match &ask.bucket {
+            Some(_) => bucket.map(|bucket| &bucket.owner),
+            // A bucket to be made, or none in particular, is the caller's.
+            None => self.caller.principal.account(),
+        };
         for key in ["s3:ResourceAccount", "aws:ResourceAccount"] {
-            question = question.with(key, bucket.owner.as_str());
+            question = owner
+                .iter()
+                .fold(question, |question, owner| question.with(key, owner.as_str()));
         }
+        let Some(bucket) = bucket else { return Ok(question) };
         if let Some((key, version)) = ask.tagged.as_ref().filter(|_| self.tags_matter(bucket)) {
             let object = match self.gate.objects.head(&bucket.name, key, version.as_deref()) {
                 Ok(object) => object,

@@ -178,7 +178,7 @@ pub(super) async fn versions(
 ) -> S3Result<S3Response<dto::ListObjectVersionsOutput>> {
     on_bucket_asking(
         request,
-        |bucket, input| listing_ask!("s3:ListBucketVersions", bucket, input),
+        |bucket, input, _| listing_ask!("s3:ListBucketVersions", bucket, input),
         of_bucket!(),
         |allowed, bucket, input| {
             let (most, limit) = limit(input.max_keys)?;

@@ -6,7 +6,7 @@ use super::convert::{
     names, object_headers, refuse_unkept, seconds, shown_version, signed, timestamp, write_condition,
 };
 use super::fault;
-use super::gate::{Ask, Call};
+use super::gate::{Ask, Call, Write};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -155,7 +155,7 @@ pub(super) async fn put(mut request: S3Request<dto::PutObjectInput>) -> S3Result
         input.content_md5.clone(),
         Some(ChecksumAlgorithm::Crc64Nvme),
     )?;
-    let mut asks = vec![Ask::write(&bucket, &key, &request.headers).with_tags(&tags)];
+    let mut asks = vec![Ask::write(&bucket, &key, &request.headers, Write::Object).with_tags(&tags)];
     if !tags.is_empty() {
         asks.push(Ask::object("s3:PutObjectTagging", &bucket, key.as_str()).with_tags(&tags));
     }

@@ -7,7 +7,7 @@ use http_body_util::{BodyExt, Full};
 use isolarium_model::s3::{BucketName, ObjectKey};
 use isolarium_model::time::Clock;
 use isolarium_model::{Principal, Scope, Timestamp};
-use isolarium_policy::{Authority, DocumentKind, EndpointPolicy, NamedPolicy};
+use isolarium_policy::{Authority, DocumentKind, EndpointPolicy, NamedPolicy, Question};
 use isolarium_store::objects::{ListingQuery, SCHEMA};
 use isolarium_store::state::MemoryState;
 use isolarium_store::{Database, ObjectStore};
@@ -17,6 +17,7 @@ use std::io::Read;
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 
+mod reference;
 mod rights;
 
 const ROLE: &str = "arn:aws:sts::123456789012:assumed-role/exec/job-1";

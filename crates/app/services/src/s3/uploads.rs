@@ -8,7 +8,7 @@ use super::convert::{
 };
 use super::copies::{check_part_source, copy_ask, source_ask, source_of, source_owner};
 use super::fault;
-use super::gate::{Allowed, Ask, Call};
+use super::gate::{Allowed, Ask, Call, Write};
 use super::lists::{limit, prefixes, url_encoding};
 use super::objects::{LARGEST_PUT, Wanted};
 use isolarium_model::s3::{BucketName, ChecksumAlgorithm, ChecksumKind, ObjectHeaders, ObjectKey, Upload, Versioning};
@@ -96,7 +96,7 @@ pub(super) async fn create(
     let checksum = checksum_plan(input.checksum_algorithm.as_ref(), input.checksum_type.as_ref())?;
     let headers: ObjectHeaders = object_headers!(input);
     blocking(move || {
-        let mut asks = vec![Ask::write(&bucket, &key, &request.headers).with_tags(&tags)];
+        let mut asks = vec![Ask::write(&bucket, &key, &request.headers, Write::Upload).with_tags(&tags)];
         if !tags.is_empty() {
             asks.push(Ask::object("s3:PutObjectTagging", &bucket, key.as_str()).with_tags(&tags));
         }
@@ -136,13 +136,11 @@ pub(super) async fn part(mut request: S3Request<dto::UploadPartInput>) -> S3Resu
     let (expected, id) = (input.expected_bucket_owner.clone(), input.upload_id.clone());
     let (given, named) = (given_checksums!(input), input.checksum_algorithm.clone());
     let md5 = input.content_md5.clone();
+    let asks = [Ask::write(&bucket, &key, &request.headers, Write::Upload)];
     let asked = (bucket.clone(), key.clone(), id.clone());
     let (call, allowed, upload) = blocking(move || {
         let (bucket, key, id) = asked;
-        let allowed = call.allow(
-            &[Ask::object("s3:PutObject", &bucket, key.as_str())],
-            expected.as_deref(),
-        )?;
+        let allowed = call.allow(&asks, expected.as_deref())?;
         allowed.bucket()?;
         let upload = upload_of(&allowed, &bucket, &key, &id)?;
         Ok((call, allowed, upload))
@@ -203,7 +201,8 @@ pub(super) async fn part_copy(
     let number = part_number(input.part_number)?;
     let source = source_of(&input.copy_source)?;
     blocking(move || {
-        let asks = [copy_ask(&bucket, &key, &request.headers, &source), source_ask(&source)];
+        let writing = copy_ask(&bucket, &key, &request.headers, &source, Write::Upload);
+        let asks = [writing, source_ask(&source)];
         let allowed = call.allow(&asks, input.expected_bucket_owner.as_deref())?;
         allowed.bucket()?;
         source_owner(&allowed, &source.bucket, input.expected_source_bucket_owner.as_deref())?;
@@ -287,7 +286,7 @@ pub(super) async fn complete(
     let condition = write_condition(input.if_match.as_ref(), input.if_none_match.as_ref())?;
     let checksum = given_checksums!(input).into_iter().next();
     blocking(move || {
-        let asks = [Ask::write(&bucket, &key, &request.headers)];
+        let asks = [Ask::write(&bucket, &key, &request.headers, Write::Object)];
         let allowed = call.allow(&asks, input.expected_bucket_owner.as_deref())?;
         let versioned = allowed.bucket()?.versioning != Versioning::Never;
         let upload = upload_of(&allowed, &bucket, &key, &input.upload_id)?;

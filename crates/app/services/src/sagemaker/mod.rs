@@ -6,12 +6,15 @@ mod conditions;
 mod endpoint;
 mod endpoint_config;
 mod endpoint_view;
+mod invocation;
 mod listing;
 mod model;
 mod place;
 mod tag;
 mod training_job;
 mod training_spec;
+
+pub use invocation::invocation_question;
 
 use crate::Ctx;
 use crate::dispatch::{Handler, handler};

@@ -9,6 +9,7 @@ use http::{Method, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
+use isolarium_model::sagemaker::Endpoint;
 use isolarium_model::sagemaker::S3Uri;
 use isolarium_model::{Principal, Secret, Timestamp};
 use isolarium_services::ecr::TokenKey;
