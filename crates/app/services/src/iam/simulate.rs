@@ -28,6 +28,8 @@ struct Asked {
     resource_owner: Option<String>,
     caller_arn: Option<String>,
     boundary: Option<Vec<String>>,
+    /// Guard rails of an organisation, by level from its root to the account.
+    organization: Vec<Vec<String>>,
     entries: Option<Vec<shapes::ContextEntry>>,
     marker: Option<String>,
     max_items: Option<i64>,
@@ -205,6 +207,11 @@ fn simulate(mut subject: Subject, asked: &Asked) -> Result<Vec<shapes::Evaluatio
         }
         None => None,
     };
+    let organization: Vec<Vec<NamedPolicy>> = asked
+        .organization
+        .iter()
+        .map(|level| given("ServiceControlPolicyInputList", level))
+        .collect::<Result<_, _>>()?;
     let side = ResourceSide {
         owner: asked.resource_owner.as_deref().map(owner).transpose()?,
         policies: policy.into_iter().collect(),
@@ -212,6 +219,7 @@ fn simulate(mut subject: Subject, asked: &Asked) -> Result<Vec<shapes::Evaluatio
     };
     let all = subject.identity.iter().chain(&subject.boundary).chain(&side.policies);
     let named: BTreeSet<String> = all
+        .chain(organization.iter().flatten())
         .filter_map(|policy| policy.policy.document())
         .flat_map(|document| document.context_keys())
         .collect();
@@ -222,6 +230,7 @@ fn simulate(mut subject: Subject, asked: &Asked) -> Result<Vec<shapes::Evaluatio
     let authority = Authority {
         identity: subject.identity,
         boundary: subject.boundary,
+        organization,
         ..Authority::bare(subject.principal, subject.context)
     };
     let everything = vec!["*".to_owned()];

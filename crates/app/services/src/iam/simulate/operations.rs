@@ -51,10 +51,7 @@ operation! {
     "SimulateCustomPolicy", SimulateCustomPolicyRequest -> SimulatePolicyResponse,
     asks |_, _| vec![Question::any("iam:SimulateCustomPolicy")],
     does |request, ctx| {
-        refuse(
-            "OrderedOrganizationPolicyInputList",
-            request.ordered_organization_policy_input_list.as_ref(),
-        )?;
+        let levels = request.ordered_organization_policy_input_list.unwrap_or_default();
         let subject = nobody(ctx, &request.policy_input_list)?;
         let asked = Asked {
             actions: request.action_names,
@@ -63,6 +60,10 @@ operation! {
             resource_owner: request.resource_owner,
             caller_arn: request.caller_arn,
             boundary: request.permissions_boundary_policy_input_list,
+            organization: levels
+                .into_iter()
+                .map(|level| level.service_control_policy_input_list.unwrap_or_default())
+                .collect(),
             entries: request.context_entries,
             marker: request.marker,
             max_items: request.max_items,
@@ -86,6 +87,7 @@ operation! {
             resource_owner: request.resource_owner,
             caller_arn: request.caller_arn,
             boundary: request.permissions_boundary_policy_input_list,
+            organization: Vec::new(),
             entries: request.context_entries,
             marker: request.marker,
             max_items: request.max_items,

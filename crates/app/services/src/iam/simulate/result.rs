@@ -1,7 +1,7 @@
 //! One decision of the engine in the words of the simulator.
 
 use isolarium_policy::{
-    Authority, Cited, Explanation, Outcome, PolicyType, Position, Question, ResourceSide, evaluate,
+    Authority, Cited, Explanation, NamedPolicy, Outcome, PolicyType, Position, Question, ResourceSide, evaluate,
 };
 use isolarium_wire::shapes::iam as shapes;
 
@@ -23,6 +23,7 @@ impl Simulation {
         let decision = decision(story.outcome);
         let matched = self.matched(&story);
         let boundary = self.bounded(question);
+        let organizations = self.railed(question);
         let specific = shapes::ResourceSpecificResult {
             eval_resource_name: question.resource.clone(),
             matched_statements: Some(matched.clone()),
@@ -36,6 +37,7 @@ impl Simulation {
             matched_statements: Some(matched),
             missing_context_values: Some(self.missing.clone()),
             permissions_boundary_decision_detail: boundary,
+            organizations_decision_detail: organizations,
             resource_specific_results: self.several.then(|| vec![specific]),
             ..shapes::EvaluationResult::new(decision)
         }
@@ -54,14 +56,31 @@ impl Simulation {
         })
     }
 
-    /// The statements that decided: those that deny, else those that allow. The boundary's have a member of their own.
+    /// Whether every level of the organisation alone would allow; `None` without one.
+    fn railed(&self, question: &Question) -> Option<shapes::OrganizationsDecisionDetail> {
+        let allows = |level: &Vec<NamedPolicy>| {
+            let alone = Authority {
+                identity: level.clone(),
+                ..Authority::bare(self.authority.principal.clone(), self.authority.context.clone())
+            };
+            evaluate(&alone, question, &ResourceSide::default()).is_allowed()
+        };
+        let levels = &self.authority.organization;
+        (!levels.is_empty()).then(|| shapes::OrganizationsDecisionDetail {
+            allowed_by_organizations: Some(levels.iter().all(allows)),
+        })
+    }
+
+    /// The statements that decided: those that deny, else those that allow. The boundary's and the organisation's have
+    /// members of their own.
     fn matched(&self, story: &Explanation) -> Vec<shapes::Statement> {
         let cited = if story.denied_by.is_empty() {
             &story.allowed_by
         } else {
             &story.denied_by
         };
-        let own = cited.iter().filter(|cited| cited.policy_type != PolicyType::Boundary);
+        let elsewhere = [PolicyType::Boundary, PolicyType::Organization];
+        let own = cited.iter().filter(|cited| !elsewhere.contains(&cited.policy_type));
         own.map(|cited| self.statement(cited)).collect()
     }
 

@@ -130,6 +130,45 @@ fn boundaries_and_resource_policies_are_simulated_too() {
     assert_eq!(simulated(&lab, no_caller).unwrap_err().code, "InvalidInput");
 }
 
+/// Every level of the organisation must allow, and what its documents say is told beside the decision.
+///
+/// Proves: IAM-21
+#[test]
+fn an_organisations_guard_rails_are_simulated_level_by_level() {
+    let lab = Fixture::new();
+    let all = r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}"#;
+    let reads = all.replace("\"*\",\"Res", "\"s3:Get*\",\"Res");
+    let no_lists = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"},
+        {"Sid":"NoLists","Effect":"Deny","Action":"s3:List*","Resource":"*"}]}"#;
+    let asked = |levels: &[&[&str]], action: &str| {
+        let level = |texts: &&[&str]| shapes::OrderedOrganizationPolicyType {
+            service_control_policy_input_list: Some(texts.iter().map(ToString::to_string).collect()),
+        };
+        let request = shapes::SimulateCustomPolicyRequest {
+            ordered_organization_policy_input_list: Some(levels.iter().map(level).collect()),
+            ..custom(&[all], &[action])
+        };
+        let one = results(&lab, request).remove(0);
+        let told = one.organizations_decision_detail.map(|detail| detail.allowed_by_organizations.unwrap());
+        (one.eval_decision, told, one.matched_statements.unwrap().len())
+    };
+    assert_eq!(asked(&[], "s3:PutObject"), (Decision::Allowed, None, 1), "control: without an organisation");
+    assert_eq!(asked(&[&[all], &[all]], "s3:PutObject"), (Decision::Allowed, Some(true), 1));
+    assert_eq!(asked(&[&[all], &[&reads]], "s3:PutObject").0, Decision::ImplicitDeny, "the second level is silent");
+    assert_eq!(asked(&[&[&reads], &[all]], "s3:PutObject").1, Some(false), "the first level is silent");
+    assert_eq!(asked(&[&[&reads, all], &[all]], "s3:PutObject").0, Decision::Allowed, "one document of a level is enough");
+    assert_eq!(asked(&[&[all], &[]], "s3:GetObject").0, Decision::ImplicitDeny, "a level without documents allows nothing");
+    assert_eq!(asked(&[&[all], &[no_lists]], "s3:ListBucket"), (Decision::ExplicitDeny, Some(false), 0));
+    assert_eq!(asked(&[&[all], &[no_lists]], "s3:GetObject"), (Decision::Allowed, Some(true), 1));
+    let unreadable = shapes::SimulateCustomPolicyRequest {
+        ordered_organization_policy_input_list: Some(vec![shapes::OrderedOrganizationPolicyType {
+            service_control_policy_input_list: Some(vec!["{}".into()]),
+        }]),
+        ..custom(&[all], &["s3:GetObject"])
+    };
+    assert_eq!(simulated(&lab, unreadable).unwrap_err().code, "InvalidInput");
+}
+
 /// Proves: IAM-25
 #[test]
 fn a_principals_own_policies_are_simulated_for_who_may_ask() {
