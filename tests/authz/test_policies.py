@@ -313,7 +313,8 @@ def test_p1_of_the_old_version_covers_exactly_its_seven_actions(engine, caller):
     blocked = {"BlockPublicAcls": True}
     for call, members in [
         (s3.delete_bucket, {}), (s3.get_bucket_policy, {}), (s3.put_bucket_policy, {"Policy": "{}"}),
-        (s3.get_object_tagging, {"Key": "k"}), (s3.get_bucket_versioning, {}), (s3.list_object_versions, {}), (s3.list_multipart_uploads, {}),
+        (s3.get_object_tagging, {"Key": "k"}), (s3.put_object_acl, {"Key": "k", "ACL": "bucket-owner-full-control"}),
+        (s3.get_bucket_versioning, {}), (s3.list_object_versions, {}), (s3.list_multipart_uploads, {}),
         (s3.put_public_access_block, {"PublicAccessBlockConfiguration": blocked}),
         (s3.get_object, {"Key": "k", "VersionId": "null"}),
     ]:

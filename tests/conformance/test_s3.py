@@ -136,6 +136,12 @@ def test_objects_keep_their_bytes_and_headers(s3, bucket):
     refused("NotImplemented", s3.put_object, Bucket=bucket, Key="x", ServerSideEncryption="AES256")
     refused("AccessControlListNotSupported", s3.put_object, Bucket=bucket, Key="x", ACL="public-read")
     s3.put_object(Bucket=bucket, Key="x", ACL="bucket-owner-full-control")
+    for harmless in ("bucket-owner-full-control", "private"):
+        s3.put_object_acl(Bucket=bucket, Key="x", ACL=harmless)
+    refused("AccessControlListNotSupported", s3.put_object_acl, Bucket=bucket, Key="x", ACL="public-read")
+    refused("AccessControlListNotSupported", s3.put_object_acl, Bucket=bucket, Key="x", GrantRead="id=1")
+    refused("NoSuchKey", s3.put_object_acl, Bucket=bucket, Key="nothing", ACL="private")
+    assert len(s3.get_object_acl(Bucket=bucket, Key="x")["Grants"]) == 1
     got = s3.get_object(Bucket=bucket, Key="dir/k", ResponseContentType="a/b", ResponseContentDisposition="attachment")
     assert got["ContentType"] == "a/b" and got["ContentDisposition"] == "attachment"
     assert s3.get_object(Bucket=bucket, Key="x")["ContentType"] == "binary/octet-stream"

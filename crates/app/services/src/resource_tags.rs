@@ -52,11 +52,7 @@ pub fn added(
 
 /// `aws:ResourceAccount` is the account that the ARN names; where it names none, as `*` does, the caller's own.
 fn with_owner(caller: &Principal, question: Question) -> Question {
-    let named = question
-        .resource
-        .splitn(6, ':')
-        .nth(4)
-        .filter(|named| !named.is_empty());
+    let named = question.resource.split(':').nth(4).filter(|named| !named.is_empty());
     let owner = named
         .or_else(|| caller.account().map(AccountId::as_str))
         .map(str::to_owned);

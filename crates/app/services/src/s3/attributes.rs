@@ -1,7 +1,9 @@
 //! What is known about an object besides its bytes: attributes, tags, ACL.
 
 use super::body::blocking;
-use super::convert::{etag, fill_checksums, kind_of, names, owner, shown_version, signed, tag_set, tags_of, timestamp};
+use super::convert::{
+    etag, fill_checksums, kind_of, names, new_acl, owner, shown_version, signed, tag_set, tags_of, timestamp,
+};
 use super::gate::{Ask, Call};
 use super::objects::read_action;
 use isolarium_model::s3::{ChecksumAlgorithm, Object, Versioning};
@@ -195,6 +197,33 @@ pub(super) async fn get_acl(
             grants: Some(super::buckets::full_control(&object.owner)),
             ..Default::default()
         }))
+    })
+    .await
+}
+
+/// Buckets enforce their owner, so that an ACL can only say what is so already.
+pub(super) async fn put_acl(
+    request: S3Request<dto::PutObjectAclInput>,
+) -> S3Result<S3Response<dto::PutObjectAclOutput>> {
+    let call = Call::of(&request)?;
+    let input = request.input;
+    let (bucket, key) = names(&call, &input.bucket, &input.key)?;
+    blocking(move || {
+        let action = read_action(input.version_id.as_ref(), "s3:PutObjectAcl", "s3:PutObjectVersionAcl");
+        let storage = request
+            .headers
+            .get("x-amz-storage-class")
+            .and_then(|value| value.to_str().ok());
+        let ask = Ask::existing(action, &bucket, &key, input.version_id.as_ref())
+            .with_access(&request.headers)
+            .with("s3:x-amz-storage-class", storage);
+        let allowed = call.allow(&[ask], input.expected_bucket_owner.as_deref())?;
+        allowed
+            .store
+            .head(&bucket, &key, input.version_id.as_deref())
+            .map_err(|error| call.missing(error, &bucket))?;
+        new_acl!(input)?;
+        Ok(S3Response::new(dto::PutObjectAclOutput::default()))
     })
     .await
 }

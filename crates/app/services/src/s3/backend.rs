@@ -105,6 +105,13 @@ impl S3 for Backend {
         attributes::get_acl(request).await
     }
 
+    async fn put_object_acl(
+        &self,
+        request: S3Request<dto::PutObjectAclInput>,
+    ) -> S3Result<S3Response<dto::PutObjectAclOutput>> {
+        attributes::put_acl(request).await
+    }
+
     async fn create_bucket(
         &self,
         request: S3Request<dto::CreateBucketInput>,

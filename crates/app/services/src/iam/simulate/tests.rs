@@ -149,17 +149,48 @@ fn an_organisations_guard_rails_are_simulated_level_by_level() {
             ..custom(&[all], &[action])
         };
         let one = results(&lab, request).remove(0);
-        let told = one.organizations_decision_detail.map(|detail| detail.allowed_by_organizations.unwrap());
+        let told = one
+            .organizations_decision_detail
+            .map(|detail| detail.allowed_by_organizations.unwrap());
         (one.eval_decision, told, one.matched_statements.unwrap().len())
     };
-    assert_eq!(asked(&[], "s3:PutObject"), (Decision::Allowed, None, 1), "control: without an organisation");
-    assert_eq!(asked(&[&[all], &[all]], "s3:PutObject"), (Decision::Allowed, Some(true), 1));
-    assert_eq!(asked(&[&[all], &[&reads]], "s3:PutObject").0, Decision::ImplicitDeny, "the second level is silent");
-    assert_eq!(asked(&[&[&reads], &[all]], "s3:PutObject").1, Some(false), "the first level is silent");
-    assert_eq!(asked(&[&[&reads, all], &[all]], "s3:PutObject").0, Decision::Allowed, "one document of a level is enough");
-    assert_eq!(asked(&[&[all], &[]], "s3:GetObject").0, Decision::ImplicitDeny, "a level without documents allows nothing");
-    assert_eq!(asked(&[&[all], &[no_lists]], "s3:ListBucket"), (Decision::ExplicitDeny, Some(false), 0));
-    assert_eq!(asked(&[&[all], &[no_lists]], "s3:GetObject"), (Decision::Allowed, Some(true), 1));
+    assert_eq!(
+        asked(&[], "s3:PutObject"),
+        (Decision::Allowed, None, 1),
+        "control: without an organisation"
+    );
+    assert_eq!(
+        asked(&[&[all], &[all]], "s3:PutObject"),
+        (Decision::Allowed, Some(true), 1)
+    );
+    assert_eq!(
+        asked(&[&[all], &[&reads]], "s3:PutObject").0,
+        Decision::ImplicitDeny,
+        "the second level is silent"
+    );
+    assert_eq!(
+        asked(&[&[&reads], &[all]], "s3:PutObject").1,
+        Some(false),
+        "the first level is silent"
+    );
+    assert_eq!(
+        asked(&[&[&reads, all], &[all]], "s3:PutObject").0,
+        Decision::Allowed,
+        "one document of a level is enough"
+    );
+    assert_eq!(
+        asked(&[&[all], &[]], "s3:GetObject").0,
+        Decision::ImplicitDeny,
+        "a level without documents allows nothing"
+    );
+    assert_eq!(
+        asked(&[&[all], &[no_lists]], "s3:ListBucket"),
+        (Decision::ExplicitDeny, Some(false), 0)
+    );
+    assert_eq!(
+        asked(&[&[all], &[no_lists]], "s3:GetObject"),
+        (Decision::Allowed, Some(true), 1)
+    );
     let unreadable = shapes::SimulateCustomPolicyRequest {
         ordered_organization_policy_input_list: Some(vec![shapes::OrderedOrganizationPolicyType {
             service_control_policy_input_list: Some(vec!["{}".into()]),

@@ -110,7 +110,7 @@ async fn the_s3_access_policy_of_an_endpoint_lets_seven_actions_through() {
     let lab = Lab::ready().await;
     lab.allow(&["s3:*"]);
     let any = p1(&json!("*"));
-    let cases: [(Method, &str, &[u8], Headers<'_>, bool); 18] = [
+    let cases: [(Method, &str, &[u8], Headers<'_>, bool); 20] = [
         (Method::GET, "/data/in/k", b"", &[], true),
         (Method::HEAD, "/data/in/k", b"", &[], true),
         (Method::GET, "/data/in/k", b"", &[("range", "bytes=0-1")], true),
@@ -131,6 +131,20 @@ async fn the_s3_access_policy_of_an_endpoint_lets_seven_actions_through() {
         (Method::GET, "/data?list-type=2", b"", &[], true),
         (Method::GET, "/data/in/k?versionId=null", b"", &[], false),
         (Method::GET, "/data/in/k?tagging", b"", &[], false),
+        (
+            Method::PUT,
+            "/data/in/k?acl",
+            b"",
+            &[("x-amz-acl", "bucket-owner-full-control")],
+            false,
+        ),
+        (
+            Method::PUT,
+            "/data/in/k?acl&versionId=null",
+            b"",
+            &[("x-amz-acl", "private")],
+            false,
+        ),
         (Method::GET, "/data?policy", b"", &[], false),
         (Method::PUT, "/another", b"", &[], false),
         (Method::DELETE, "/data", b"", &[], false),
