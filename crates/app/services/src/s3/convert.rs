@@ -314,8 +314,9 @@ pub(super) fn stored_encoding(text: String) -> Option<String> {
     (!kept.is_empty()).then(|| kept.join(","))
 }
 
-/// The members that a write may carry and that this store would have to forget.
-macro_rules! refuse_unkept {
+/// The refusal of a write that carries what this store would have to forget, to be told once IAM has allowed the write
+/// (IAM-59).
+macro_rules! kept {
     ($input:expr) => {{
         let encrypted = $input.server_side_encryption.is_some()
             || $input.ssekms_key_id.is_some()
@@ -324,30 +325,34 @@ macro_rules! refuse_unkept {
         let locked = $input.object_lock_mode.is_some()
             || $input.object_lock_legal_hold_status.is_some()
             || $input.object_lock_retain_until_date.is_some();
-        if encrypted || locked {
-            return Err(super::convert::not_implemented());
-        }
         let grants = $input.grant_full_control.is_some()
             || $input.grant_read.is_some()
             || $input.grant_read_acp.is_some()
             || $input.grant_write_acp.is_some();
-        super::convert::canned_acl($input.acl.as_ref().map(|acl| acl.as_str()), grants)?;
-        super::convert::storage_class($input.storage_class.as_ref())?;
         let user: usize = $input
             .metadata
             .iter()
             .flatten()
             .map(|(key, value)| key.len() + value.len())
             .sum();
-        if user > 2048 {
-            return Err(s3_error!(
-                MetadataTooLarge,
-                "Your metadata headers exceed the maximum allowed metadata size"
-            ));
-        }
+        let refusal = || {
+            if encrypted || locked {
+                return Err(super::convert::not_implemented());
+            }
+            super::convert::canned_acl($input.acl.as_ref().map(|acl| acl.as_str()), grants)?;
+            super::convert::storage_class($input.storage_class.as_ref())?;
+            if user > 2048 {
+                return Err(s3_error!(
+                    MetadataTooLarge,
+                    "Your metadata headers exceed the maximum allowed metadata size"
+                ));
+            }
+            Ok(())
+        };
+        refusal()
     }};
 }
-pub(super) use refuse_unkept;
+pub(super) use kept;
 
 /// Percent-encodes a key for a listing with `encoding-type=url`.
 pub(super) fn encoded(text: String, url: bool) -> String {

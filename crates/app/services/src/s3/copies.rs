@@ -2,8 +2,7 @@
 
 use super::body::blocking;
 use super::convert::{
-    algorithm, etag, fill_checksums, header_tags, kind_of, names, object_headers, refuse_unkept, shown_version,
-    timestamp,
+    algorithm, etag, fill_checksums, header_tags, kept, kind_of, names, object_headers, shown_version, timestamp,
 };
 use super::fault;
 use super::gate::{Allowed, Ask, Call, Write};
@@ -73,10 +72,10 @@ pub(super) async fn copy(request: S3Request<dto::CopyObjectInput>) -> S3Result<S
     let call = Call::of(&request)?;
     let input = request.input;
     let (bucket, key) = names(&call, &input.bucket, &input.key)?;
-    refuse_unkept!(input);
-    if input.copy_source_sse_customer_algorithm.is_some() {
-        return Err(super::convert::not_implemented());
-    }
+    let kept = match input.copy_source_sse_customer_algorithm {
+        Some(_) => Err(super::convert::not_implemented()),
+        None => kept!(input),
+    };
     let source = source_of(&input.copy_source)?;
     let directive = |text: Option<&str>| text.is_none_or(|text| text == "COPY");
     let keep_headers = directive(input.metadata_directive.as_ref().map(|text| text.as_str()));
@@ -109,6 +108,7 @@ pub(super) async fn copy(request: S3Request<dto::CopyObjectInput>) -> S3Result<S
             allowed.bucket()?.versioning != Versioning::Never,
         );
         source_owner(&allowed, &source.bucket, input.expected_source_bucket_owner.as_deref())?;
+        kept?;
         let from = allowed
             .store
             .head(&source.bucket, &source.key, source.version.as_deref())

@@ -2,8 +2,8 @@
 
 use super::body::{SMALL, Trailers, blocking, read_small, receive, send, send_bytes};
 use super::convert::{
-    CHECKSUMS, algorithm, algorithm_name, etag, etag_text, fill_checksums, given_checksums, header_tags, kind_of,
-    names, object_headers, refuse_unkept, seconds, shown_version, signed, timestamp, write_condition,
+    CHECKSUMS, algorithm, algorithm_name, etag, etag_text, fill_checksums, given_checksums, header_tags, kept, kind_of,
+    names, object_headers, seconds, shown_version, signed, timestamp, write_condition,
 };
 use super::fault;
 use super::gate::{Ask, Call, Write};
@@ -141,10 +141,10 @@ pub(super) async fn put(mut request: S3Request<dto::PutObjectInput>) -> S3Result
     let body = request.input.body.take();
     let input = &request.input;
     let (bucket, key) = names(&call, &input.bucket, &input.key)?;
-    refuse_unkept!(input);
-    if input.write_offset_bytes.is_some() {
-        return Err(super::convert::not_implemented());
-    }
+    let kept = match input.write_offset_bytes {
+        Some(_) => Err(super::convert::not_implemented()),
+        None => kept!(input),
+    };
     let tags = header_tags(input.tagging.as_deref())?;
     let condition = write_condition(input.if_match.as_ref(), input.if_none_match.as_ref())?;
     let headers: ObjectHeaders = object_headers!(input);
@@ -163,6 +163,7 @@ pub(super) async fn put(mut request: S3Request<dto::PutObjectInput>) -> S3Result
     let (call, allowed) = blocking(move || {
         let allowed = call.allow(&asks, expected.as_deref())?;
         allowed.bucket()?;
+        kept?;
         Ok((call, allowed))
     })
     .await?;

@@ -3,8 +3,8 @@
 use super::body::{blocking, receive};
 use super::buckets::{of_bucket, on_bucket};
 use super::convert::{
-    algorithm, algorithm_name, encoded, etag, fill_checksums, given_checksums, header_tags, kind_name, kind_of, names,
-    object_headers, owner, refuse_unkept, shown_version, signed, timestamp, write_condition,
+    algorithm, algorithm_name, encoded, etag, fill_checksums, given_checksums, header_tags, kept, kind_name, kind_of,
+    names, object_headers, owner, shown_version, signed, timestamp, write_condition,
 };
 use super::copies::{check_part_source, copy_ask, source_ask, source_of, source_owner};
 use super::fault;
@@ -91,7 +91,7 @@ pub(super) async fn create(
     let call = Call::of(&request)?;
     let input = request.input;
     let (bucket, key) = names(&call, &input.bucket, &input.key)?;
-    refuse_unkept!(input);
+    let kept = kept!(input);
     let tags = header_tags(input.tagging.as_deref())?;
     let checksum = checksum_plan(input.checksum_algorithm.as_ref(), input.checksum_type.as_ref())?;
     let headers: ObjectHeaders = object_headers!(input);
@@ -102,6 +102,7 @@ pub(super) async fn create(
         }
         let allowed = call.allow(&asks, input.expected_bucket_owner.as_deref())?;
         let account = allowed.bucket()?.owner.clone();
+        kept?;
         let initiator = call
             .caller
             .principal
@@ -129,9 +130,7 @@ pub(super) async fn part(mut request: S3Request<dto::UploadPartInput>) -> S3Resu
     let body = request.input.body.take();
     let input = &request.input;
     let (bucket, key) = names(&call, &input.bucket, &input.key)?;
-    if input.sse_customer_algorithm.is_some() {
-        return Err(super::convert::not_implemented());
-    }
+    let encrypted = input.sse_customer_algorithm.is_some();
     let number = part_number(input.part_number)?;
     let (expected, id) = (input.expected_bucket_owner.clone(), input.upload_id.clone());
     let (given, named) = (given_checksums!(input), input.checksum_algorithm.clone());
@@ -142,6 +141,9 @@ pub(super) async fn part(mut request: S3Request<dto::UploadPartInput>) -> S3Resu
         let (bucket, key, id) = asked;
         let allowed = call.allow(&asks, expected.as_deref())?;
         allowed.bucket()?;
+        if encrypted {
+            return Err(super::convert::not_implemented());
+        }
         let upload = upload_of(&allowed, &bucket, &key, &id)?;
         Ok((call, allowed, upload))
     })
@@ -195,9 +197,7 @@ pub(super) async fn part_copy(
     let call = Call::of(&request)?;
     let input = request.input;
     let (bucket, key) = names(&call, &input.bucket, &input.key)?;
-    if input.sse_customer_algorithm.is_some() || input.copy_source_sse_customer_algorithm.is_some() {
-        return Err(super::convert::not_implemented());
-    }
+    let encrypted = input.sse_customer_algorithm.is_some() || input.copy_source_sse_customer_algorithm.is_some();
     let number = part_number(input.part_number)?;
     let source = source_of(&input.copy_source)?;
     blocking(move || {
@@ -205,6 +205,9 @@ pub(super) async fn part_copy(
         let asks = [writing, source_ask(&source)];
         let allowed = call.allow(&asks, input.expected_bucket_owner.as_deref())?;
         allowed.bucket()?;
+        if encrypted {
+            return Err(super::convert::not_implemented());
+        }
         source_owner(&allowed, &source.bucket, input.expected_source_bucket_owner.as_deref())?;
         let upload = upload_of(&allowed, &bucket, &key, &input.upload_id)?;
         let mut reading = allowed

@@ -407,6 +407,45 @@ async fn condition_keys_of_s3_are_there_when_the_request_says_them_and_only_then
     assert_eq!(put(&[]).await.0, StatusCode::FORBIDDEN, "no copy has no source");
 }
 
+/// What the engine cannot keep is refused after IAM has had its word, and policies see what was asked for: the usual
+/// statement against unencrypted uploads denies what it names, and lets the rest go on to the engine's own refusal.
+///
+/// Proves: IAM-16, IAM-59
+#[tokio::test]
+async fn iam_is_asked_before_a_write_is_refused_for_what_it_wants() {
+    let lab = Lab::ready().await;
+    let encrypted: Headers<'_> = &[("x-amz-server-side-encryption", "AES256")];
+    let copied: Headers<'_> = &[
+        ("x-amz-server-side-encryption", "AES256"),
+        ("x-amz-copy-source", "/data/in/k"),
+    ];
+    let customer: Headers<'_> = &[("x-amz-server-side-encryption-customer-algorithm", "AES256")];
+    let writes = [
+        (Method::PUT, "/data/new", encrypted),
+        (Method::PUT, "/data/new", copied),
+        (Method::POST, "/data/new?uploads", encrypted),
+        (Method::PUT, "/data/new?partNumber=1&uploadId=u", customer),
+    ];
+    lab.allow(&["s3:GetObject"]);
+    for (method, target, headers) in writes.clone() {
+        let (status, told) = lab.told(caller(role()), method, target, b"", headers).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{target}: {told}");
+        assert!(told.contains("s3:PutObject"), "{told}");
+    }
+    lab.allow(&["s3:*"]);
+    for (method, target, headers) in writes {
+        let (status, told) = lab.told(caller(role()), method, target, b"", headers).await;
+        assert_eq!(status, StatusCode::NOT_IMPLEMENTED, "control: {target}: {told}");
+    }
+    lab.set_policy(json!([{"Effect": "Deny", "Principal": "*", "Action": "s3:PutObject",
+        "Resource": "arn:aws:s3:::data/*",
+        "Condition": {"StringNotEquals": {"s3:x-amz-server-side-encryption": "AES256"}}}]))
+        .await;
+    let put = async |headers: Headers<'_>| lab.told(caller(role()), Method::PUT, "/data/new", b"", headers).await.0;
+    assert_eq!(put(&[]).await, StatusCode::FORBIDDEN);
+    assert_eq!(put(encrypted).await, StatusCode::NOT_IMPLEMENTED);
+}
+
 /// Proves: IAM-16
 #[tokio::test]
 async fn how_a_request_was_signed_is_a_condition_key() {
