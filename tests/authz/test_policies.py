@@ -327,7 +327,7 @@ def test_p1_of_the_old_version_covers_exactly_its_seven_actions(engine, caller):
 def test_p4_lets_invoke_one_endpoint_whatever_the_case_of_its_name(caller):
     """P4 as statements of a caller.
 
-    Proves: IAM-9, IAM-35, PL-24, PL-25, PL-26
+    Proves: IAM-9, IAM-35, PL-24, PL-25, PL-26, PL-27
     """
     resource = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:endpoint/myEndpoint"
     client = caller({"Effect": "Allow", "Action": "sagemaker:InvokeEndpoint", "Resource": resource})
@@ -341,6 +341,16 @@ def test_p4_lets_invoke_one_endpoint_whatever_the_case_of_its_name(caller):
         (sagemaker.create_endpoint, {"EndpointName": "myEndpoint", "EndpointConfigName": "c"}),
     ]:
         assert outcome(call, **members)[0] == "denied", call
+    # P4 binds whom it is attached to and nobody else: the same calls by whoever is allowed them.
+    client = caller(ALLOW_ALL)
+    runtime, sagemaker = client("sagemaker-runtime"), client("sagemaker")
+    for call, members in [
+        (runtime.invoke_endpoint, {"EndpointName": "other", "Body": b""}),
+        (runtime.invoke_endpoint_with_response_stream, {"EndpointName": "myEndpoint", "Body": b""}),
+        (sagemaker.describe_endpoint, {"EndpointName": "myEndpoint"}), (sagemaker.create_training_job, job()),
+        (sagemaker.create_endpoint, {"EndpointName": "myEndpoint", "EndpointConfigName": "c"}),
+    ]:
+        assert outcome(call, **members)[0] == "allowed", call
 
 
 def test_what_an_invocation_aims_at_is_visible_to_policies(caller):

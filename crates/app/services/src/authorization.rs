@@ -2,6 +2,7 @@
 
 pub(crate) mod input;
 mod tests;
+mod through;
 
 use flate2::read::GzDecoder;
 use isolarium_policy::Question;

@@ -92,8 +92,9 @@ pub struct EndpointSource {
     pub secure: bool,
     /// Whether it is a gateway endpoint, where an account as `Principal` means its root alone (IAM-31).
     pub gateway: bool,
-    /// The endpoint's policy text.
-    pub policy: Arc<str>,
+    /// The endpoint's policy text; `None` at an endpoint of the FIPS Runtime, which takes no policy: nothing narrows its
+    /// callers but their own rights (IAM-34).
+    pub policy: Option<Arc<str>>,
 }
 
 impl Caller {

@@ -266,7 +266,7 @@ fn documents_are_weighed_in_order() {
     hold(include_str!("cases/evaluation.json"));
 }
 
-/// Proves: IAM-30, IAM-31, IAM-33, IAM-37, IAM-38, IAM-39
+/// Proves: IAM-30, IAM-31, IAM-33, IAM-37, IAM-38, IAM-39, PL-28
 #[test]
 fn endpoint_policies_bind_whoever_comes_through() {
     hold(include_str!("cases/endpoints.json"));

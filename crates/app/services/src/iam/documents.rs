@@ -99,8 +99,10 @@ pub fn authority_of(store: &dyn StateStore, caller: &Caller, now: Timestamp) -> 
         Some(session) => narrowing(store, session)?,
         None => None,
     };
-    if let Source::Endpoint(endpoint) = &caller.source {
-        let policy = named(&endpoint.endpoint_id, &endpoint.policy, DocumentKind::Endpoint);
+    if let Source::Endpoint(endpoint) = &caller.source
+        && let Some(text) = &endpoint.policy
+    {
+        let policy = named(&endpoint.endpoint_id, text, DocumentKind::Endpoint);
         authority.endpoint = Some(EndpointPolicy {
             policy,
             gateway: endpoint.gateway,

@@ -687,7 +687,7 @@ fn condition_keys_are_there_when_aws_has_them_and_absent_when_not() {
             address: [10, 0, 0, 9].into(),
             secure: true,
             gateway: false,
-            policy: ALL.into(),
+            policy: Some(ALL.into()),
         }),
         principal: Principal::RoleSession {
             account: ACCOUNT.parse().unwrap(),
@@ -726,7 +726,7 @@ fn an_endpoint_policy_binds_its_callers_root_included() {
             address: [10, 0, 0, 9].into(),
             secure: true,
             gateway: false,
-            policy: policy.into(),
+            policy: Some(policy.into()),
         }),
         ..root(ACCOUNT)
     };

@@ -111,9 +111,11 @@ impl Lab {
                 .iter()
                 .map(|text| NamedPolicy::parse("test", text, DocumentKind::Identity))
                 .collect();
-            if let Source::Endpoint(endpoint) = &caller.source {
+            if let Source::Endpoint(endpoint) = &caller.source
+                && let Some(text) = &endpoint.policy
+            {
                 authority.endpoint = Some(EndpointPolicy {
-                    policy: NamedPolicy::parse(&endpoint.endpoint_id, &endpoint.policy, DocumentKind::Endpoint),
+                    policy: NamedPolicy::parse(&endpoint.endpoint_id, text, DocumentKind::Endpoint),
                     gateway: endpoint.gateway,
                 });
             }

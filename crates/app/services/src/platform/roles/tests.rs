@@ -517,7 +517,7 @@ impl Lab {
                 address: [10, 0, 1, 7].into(),
                 secure: true,
                 gateway: true,
-                policy: policy.to_string().into(),
+                policy: Some(policy.to_string().into()),
             }),
             ..self.roles.session(&actor()).unwrap()
         }

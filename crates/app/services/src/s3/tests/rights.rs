@@ -44,7 +44,7 @@ fn through(mut caller: Caller, policy: &str) -> Caller {
         address: "10.0.1.7".parse().unwrap(),
         secure: true,
         gateway: true,
-        policy: policy.into(),
+        policy: Some(policy.into()),
     });
     caller
 }
@@ -224,7 +224,7 @@ async fn package_buckets_are_denied_by_name_whatever_else_is_allowed() {
     }
 }
 
-/// Proves: IAM-38, IAM-39, VPC-15, IAM-16
+/// Proves: IAM-38, IAM-39, VPC-15, PL-28, IAM-16
 #[tokio::test]
 async fn a_bucket_can_be_kept_to_a_vpc() {
     let lab = Lab::ready().await;
