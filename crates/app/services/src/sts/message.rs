@@ -1,4 +1,5 @@
-//! Encoded authorization messages: why a request was denied, readable only by who may call DecodeAuthorizationMessage.
+//! Encoded authorization messages: why a request was denied, readable only by who may call DecodeAuthorizationMessage in
+//! the account whose request it was.
 
 use super::user_id;
 use crate::iam::credentials::MasterKey;
@@ -6,6 +7,7 @@ use crate::{Ctx, Operation};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use isolarium_model::time::IdSource;
+use isolarium_model::{AccountId, Principal};
 use isolarium_policy::explain::{Cited, Outcome};
 use isolarium_policy::{Authority, Denial, Granted, Question};
 use isolarium_wire::ApiError;
@@ -15,6 +17,14 @@ use serde_json::{Value, json};
 
 /// What the key is for: nothing else that the master key seals opens here.
 const PURPOSE: &str = "authorization message";
+
+/// What a story is bound to: the account of the denied caller. It names policies, statements and values of keys, which are
+/// no business of other accounts. `None` for callers without an account, to whom nothing is told.
+fn account(principal: &Principal) -> Option<Aad<&[u8]>> {
+    principal
+        .account()
+        .map(|account| Aad::from(AccountId::as_str(account).as_bytes()))
+}
 
 fn key(master: &MasterKey) -> Option<LessSafeKey> {
     UnboundKey::new(&CHACHA20_POLY1305, &master.derive(PURPOSE))
@@ -35,20 +45,20 @@ pub(crate) fn encoded(
     let mut bytes = told(authority, questions, denial).to_string().into_bytes();
     let sealed = Nonce::assume_unique_for_key(nonce);
     key(master)?
-        .seal_in_place_append_tag(sealed, Aad::empty(), &mut bytes)
+        .seal_in_place_append_tag(sealed, account(&authority.principal)?, &mut bytes)
         .ok()?;
     let mut blob = nonce.to_vec();
     blob.append(&mut bytes);
     Some(URL_SAFE_NO_PAD.encode(blob))
 }
 
-/// Opens a sealed story; `None` when this engine did not seal it so.
-fn decoded(master: &MasterKey, blob: &str) -> Option<String> {
+/// Opens a sealed story for a reader; `None` when this engine did not seal it so for the reader's account.
+fn decoded(master: &MasterKey, reader: &Principal, blob: &str) -> Option<String> {
     let bytes = URL_SAFE_NO_PAD.decode(blob).ok()?;
     let (nonce, sealed) = bytes.split_at_checked(NONCE_LEN)?;
     let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
     let mut sealed = sealed.to_vec();
-    let story = key(master)?.open_in_place(nonce, Aad::empty(), &mut sealed).ok()?;
+    let story = key(master)?.open_in_place(nonce, account(reader)?, &mut sealed).ok()?;
     String::from_utf8(story.to_vec()).ok()
 }
 
@@ -103,7 +113,7 @@ impl Operation for shapes::DecodeAuthorizationMessageRequest {
     }
 
     fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
-        let story = decoded(ctx.master, &request.into_inner().encoded_message);
+        let story = decoded(ctx.master, &ctx.caller.principal, &request.into_inner().encoded_message);
         let refused = || {
             let text = "Message is not a valid authorization message.";
             ApiError::client("InvalidAuthorizationMessageException", text)

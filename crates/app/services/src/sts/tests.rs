@@ -557,6 +557,12 @@ fn a_denial_of_ec2_carries_its_story_for_who_may_read_it() {
     );
 
     assert_eq!(decode(&denied, blob).unwrap_err().code, "AccessDenied");
+    // The root of the account may read it, and that of another, who may call the operation as well, may not.
+    assert!(decode(&root(ACCOUNT), blob).is_ok(), "control");
+    assert_eq!(
+        decode(&root("999988887777"), blob).unwrap_err().code,
+        "InvalidAuthorizationMessageException"
+    );
     let mut changed = blob.to_owned().into_bytes();
     changed[20] = if changed[20] == b'A' { b'B' } else { b'A' };
     let changed = String::from_utf8(changed).unwrap();
