@@ -93,25 +93,45 @@ fn a_process_of_the_host_cannot_be_signalled() {
     assert!(on_host(&[&attempt])[&attempt].open, "control");
 }
 
+/// Neither other containers nor the host's and the platform's namespace lead to the server. The control is the same probe
+/// in the server's own namespace.
+///
 /// Proves: NI-21, NI-24
 #[test]
 fn the_platform_reaches_an_isolated_server_and_other_containers_do_not() {
     let stand = Stand::new(ALL);
-    let server = stand.isolated(&["serve", "8080"]);
+    // Nothing of the host answers there.
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let server = stand.isolated(&["serve", &port.to_string()]);
     stand.wait_for(&server, "serving");
-    let foreign = "tcp=127.0.0.1,8080,foreign";
-    let found = stand.found(&stand.default_container(DEFAULT, &[foreign]));
-    assert_eq!(found[foreign].errno, libc::ECONNREFUSED);
-    let other = stand.found(&stand.isolated(&[foreign]));
-    assert_eq!(other[foreign].errno, libc::ECONNREFUSED);
+    let foreign = format!("tcp=127.0.0.1,{port},foreign");
+    let foreign = foreign.as_str();
+    let of_default = stand.found(&stand.default_container(DEFAULT, &[foreign]));
+    let of_other = stand.found(&stand.isolated(&[foreign]));
+    let of_host = on_host(&[foreign]);
+    let of_platform = netns::within(stand.platform().as_fd(), || on_host(&[foreign])).unwrap();
+    for found in [of_default, of_other, of_host, of_platform] {
+        assert_eq!((found[foreign].open, found[foreign].errno), (false, libc::ECONNREFUSED));
+    }
 
-    let mut stream = TcpStream::from(stand.host.dial(&server, 8080, Duration::from_secs(5)).unwrap());
+    let mut stream = TcpStream::from(stand.host.dial(&server, port, Duration::from_secs(5)).unwrap());
     stream.write_all(b"GET /ping HTTP/1.1\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     stand.wait_for(&server, "GET /ping HTTP/1.1");
-    assert_eq!(stand.said(&server), ["serving", "GET /ping HTTP/1.1"]);
+    assert_eq!(
+        stand.said(&server),
+        ["serving", "GET /ping HTTP/1.1"],
+        "and nobody else came"
+    );
+    let home = stand.namespace_of(&server);
+    let own = netns::within(home.as_fd(), || on_host(&[foreign])).unwrap();
+    assert!(own[foreign].open, "control: {own:?}");
 }
 
 /// Proves: NI-26

@@ -174,6 +174,13 @@ impl Stand {
         netns::open(&self.dir.path().join("run/netns/platform")).unwrap()
     }
 
+    /// The network namespace of a container that runs.
+    pub fn namespace_of(&self, workload: &WorkloadId) -> OwnedFd {
+        let runtime = LocalRuntime::open(self.config.clone()).unwrap();
+        let pid = runtime.init_pid(workload).unwrap();
+        netns::open(Path::new(&format!("/proc/{pid}/ns/net"))).unwrap()
+    }
+
     fn spec(&self, reach: Reach, args: &[&str]) -> LaunchSpec {
         let workload = new_id();
         self.launched.borrow_mut().push(workload.clone());
