@@ -5,8 +5,10 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tarfile
 import threading
+from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError, WaiterError
@@ -196,12 +198,23 @@ def test_models_are_immutable_and_texts_match(sagemaker, name, image, role, trai
         sagemaker.describe_model(ModelName=name)
 
 
+def environment(engine):
+    """The engine's environment with the pinned programs before all others."""
+    programs = str(Path(sys.executable).parent)
+    given = engine.environment()
+    return given | {"PATH": f"{programs}:{given.get('PATH', os.environ['PATH'])}"}
+
+
 def aws(engine, *arguments):
     """The aws CLI of the pinned environment."""
-    import sys
-    from pathlib import Path
+    done = subprocess.run(["aws", *arguments], env=environment(engine), text=True, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
-    done = subprocess.run([str(Path(sys.executable).parent / "aws"), *arguments], env=engine.environment(), text=True, capture_output=True, timeout=120)
+
+def shell(engine, script):
+    """A line of bash that calls the same CLI."""
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], env=environment(engine), text=True, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -229,6 +242,13 @@ def test_listing_150_models_pages_completely(engine, sagemaker, image, role, nam
     assert sorted(listed) == sorted(names)
     status = {model: sagemaker.describe_model(ModelName=model)["EnableNetworkIsolation"] for model in names}
     assert sum(status.values()) == 75 and set(status.values()) == {True, False}
+    # The loop as an auditor writes it in a shell, over the first models that the CLI lists.
+    loop = (
+        f"for model in $(aws sagemaker list-models --name-contains {prefix} --query 'Models[].ModelName' --output text | tr '\\t' '\\n' | head -n 3); do "
+        "echo $model $(aws sagemaker describe-model --model-name $model --query EnableNetworkIsolation --output text); done"
+    )
+    lines = shell(engine, loop).splitlines()
+    assert lines == [f"{model} {status[model]}" for model in listed[:3]] and {line.split()[1] for line in lines} == {"True", "False"}, lines
 
 
 def test_the_cli_runs_the_whole_life_of_an_endpoint(engine, sagemaker, name, image, role, trained):
