@@ -191,8 +191,12 @@ def test_the_policy_for_sagemaker_holds_the_nine_actions(engine, sagemaker, smal
         assert "because no permissions boundary allows the ec2:DescribeVpcs action" in told, told
 
 
-def test_what_a_models_role_lacks_besides_the_nine_actions_is_named(engine, sagemaker, small, bucket, name, prefix):
-    """Proves: BT-7, IAM-54"""
+def test_what_a_models_role_lacks_of_its_image_and_its_model_data_is_named(engine, sagemaker, small, bucket, name, prefix):
+    """The rights to images and objects, beside the nine actions. Logs are asked for when a container writes; nobody asks for
+    cloudwatch:PutMetricData and logs:DescribeLogStreams.
+
+    Proves: BT-7, IAM-54
+    """
     having = [{**each, "Action": [each["Action"]] if isinstance(each["Action"], str) else each["Action"]} for each in execution_statements(bucket)]
     role = engine.create_role(name, having + [allow(P6)])
     archive = {"Image": small, "ModelDataUrl": f"s3://{bucket}/{prefix}x"}
