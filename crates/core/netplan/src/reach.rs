@@ -261,10 +261,33 @@ struct Way<'a> {
 }
 
 /// What a table says about a destination.
-enum Next {
+pub(crate) enum Next {
     To(Ipv4Net, Target),
     S3(Ipv4Net, EndpointId),
     Nowhere,
+}
+
+/// Longest prefix wins; on equal prefixes a static route beats a prefix list's (NET-25).
+pub(crate) fn route(vpc: &CheckedVpc, table: RouteTableId, to: Ipv4Addr) -> Next {
+    let fixed = vpc.route_tables.get(&table).into_iter().flat_map(|table| &table.routes);
+    let fixed = fixed
+        .filter(|(block, _)| block.contains(&to))
+        .max_by_key(|(block, _)| block.prefix_len());
+    let endpoints = vpc
+        .s3_endpoints
+        .iter()
+        .filter(|(_, one)| one.route_tables.contains(&table));
+    let listed = endpoints.flat_map(|(id, endpoint)| {
+        let blocks = vpc.prefix_lists.get(&endpoint.prefix_list).into_iter().flatten();
+        blocks.filter(|block| block.contains(&to)).map(|block| (*block, *id))
+    });
+    let listed = listed.max_by_key(|(block, _)| block.prefix_len());
+    match (fixed, listed) {
+        (Some((block, _)), Some((listed, id))) if listed.prefix_len() > block.prefix_len() => Next::S3(listed, id),
+        (Some((block, target)), _) => Next::To(*block, *target),
+        (None, Some((block, id))) => Next::S3(block, id),
+        (None, None) => Next::Nowhere,
+    }
 }
 
 impl<'a> Way<'a> {
@@ -358,35 +381,6 @@ impl<'a> Way<'a> {
         }
     }
 
-    /// Longest prefix wins; on equal prefixes a static route beats a prefix list's (NET-25).
-    fn route(&self, table: RouteTableId, to: Ipv4Addr) -> Next {
-        let fixed = self
-            .vpc
-            .route_tables
-            .get(&table)
-            .into_iter()
-            .flat_map(|table| &table.routes);
-        let fixed = fixed
-            .filter(|(block, _)| block.contains(&to))
-            .max_by_key(|(block, _)| block.prefix_len());
-        let endpoints = self
-            .vpc
-            .s3_endpoints
-            .iter()
-            .filter(|(_, one)| one.route_tables.contains(&table));
-        let listed = endpoints.flat_map(|(id, endpoint)| {
-            let blocks = self.vpc.prefix_lists.get(&endpoint.prefix_list).into_iter().flatten();
-            blocks.filter(|block| block.contains(&to)).map(|block| (*block, *id))
-        });
-        let listed = listed.max_by_key(|(block, _)| block.prefix_len());
-        match (fixed, listed) {
-            (Some((block, _)), Some((listed, id))) if listed.prefix_len() > block.prefix_len() => Next::S3(listed, id),
-            (Some((block, target)), _) => Next::To(*block, *target),
-            (None, Some((block, id))) => Next::S3(block, id),
-            (None, None) => Next::Nowhere,
-        }
-    }
-
     fn begin_inside(&mut self, id: InterfaceId, source: Ipv4Addr) -> Option<Arrival> {
         let Some(interface) = self.vpc.interfaces.get(&id) else {
             self.block(Block::NoSuchInterface(id));
@@ -420,7 +414,7 @@ impl<'a> Way<'a> {
             }
             return self.enter(own_subnet, subnet, source, other_id, other);
         }
-        match self.route(subnet.route_table, to) {
+        match route(self.vpc, subnet.route_table, to) {
             Next::To(destination, target) => {
                 self.path.push(Hop::Route {
                     table: subnet.route_table,
@@ -559,7 +553,7 @@ impl<'a> Way<'a> {
                 self.acl(there, Direction::Ingress, source, Leg::Request);
                 self.path.push(Hop::NatGateway(nat_id));
                 self.acl(there, Direction::Egress, to, Leg::Request);
-                match self.route(there.route_table, to) {
+                match route(self.vpc, there.route_table, to) {
                     Next::To(destination, Target::InternetGateway(gateway)) => {
                         self.path.push(Hop::Route {
                             table: there.route_table,
@@ -610,7 +604,7 @@ impl<'a> Way<'a> {
         self.groups(*id, interface, Direction::Ingress, source);
         if self.flow.traffic.reply().is_some() {
             let (table, leg) = (subnet.route_table, Leg::Reply);
-            match self.route(table, source) {
+            match route(self.vpc, table, source) {
                 Next::To(_, Target::InternetGateway(_)) => {}
                 Next::To(destination, Target::Blackhole) => self.block(Block::Blackhole {
                     table,

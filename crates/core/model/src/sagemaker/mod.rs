@@ -6,6 +6,7 @@
 pub mod endpoint;
 pub mod endpoint_config;
 pub mod failure;
+pub mod flows;
 pub mod instance_type;
 pub mod model;
 pub mod network;
