@@ -4,7 +4,7 @@ use crate::audit::Inquiry;
 use crate::ecr::Registry;
 use crate::iam::credentials::MasterKey;
 use isolarium_model::time::{Clock, IdSource};
-use isolarium_model::{Arn, Principal, Scope, Timestamp};
+use isolarium_model::{Arn, Principal, Region, Scope, Timestamp};
 use isolarium_policy::question::Context;
 use isolarium_store::{AuditTrail, LogStore, StateStore};
 use serde::{Deserialize, Serialize};
@@ -87,6 +87,8 @@ pub struct EndpointSource {
     pub vpc_id: String,
     /// The endpoint's id: `aws:SourceVpce`.
     pub endpoint_id: String,
+    /// Its region: a gateway endpoint leads to no bucket of another one (NET-38).
+    pub region: Region,
     /// The private source address: `aws:VpcSourceIp`.
     pub address: IpAddr,
     pub secure: bool,

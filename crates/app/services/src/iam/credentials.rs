@@ -330,6 +330,19 @@ pub fn check_execution_role(
     now: Timestamp,
     wanted: &ExecutionRole<'_>,
 ) -> Result<Role, AssumeError> {
+    check_service_role(store, now, wanted, SAGEMAKER)
+}
+
+/// As [`check_execution_role`], for a role that trusts another service of AWS.
+///
+/// # Errors
+/// As there.
+pub fn check_service_role(
+    store: &dyn StateStore,
+    now: Timestamp,
+    wanted: &ExecutionRole<'_>,
+    service: &str,
+) -> Result<Role, AssumeError> {
     let refused = || AssumeError::Role(wanted.role_arn.clone());
     let key = Role::key_of(wanted.role_arn).ok_or_else(refused)?;
     let role = store.get::<Role>(&key)?.ok_or_else(refused)?.record;
@@ -337,7 +350,7 @@ pub fn check_execution_role(
     if role.account != wanted.scope.account || role.arn() != *wanted.role_arn {
         return Err(refused());
     }
-    let service = Principal::Service { name: SAGEMAKER.into() };
+    let principal = Principal::Service { name: service.into() };
     let question = Question::on("sts:AssumeRole", wanted.role_arn)
         .with("aws:SourceAccount", wanted.scope.account.as_str())
         .with("aws:SourceArn", wanted.source_arn.as_str())
@@ -345,7 +358,7 @@ pub fn check_execution_role(
         .with("aws:CurrentTime", super::iso_time(now))
         .with("aws:EpochTime", now.0.div_euclid(1000).to_string())
         .with("aws:PrincipalIsAWSService", "true")
-        .with("aws:PrincipalServiceName", SAGEMAKER)
+        .with("aws:PrincipalServiceName", service)
         .with("sts:RoleSessionName", wanted.session_name)
         .with("aws:ResourceAccount", role.account.as_str());
     let question = role.attachments.tags.iter().fold(question, |question, (tag, value)| {
@@ -353,7 +366,7 @@ pub fn check_execution_role(
             .with(&format!("aws:ResourceTag/{tag}"), value)
             .with(&format!("iam:ResourceTag/{tag}"), value)
     });
-    let authority = Authority::bare(service, isolarium_policy::question::Context::new());
+    let authority = Authority::bare(principal, isolarium_policy::question::Context::new());
     match decide(&authority, &question, &trust_side(&role)) {
         Ok(answer) => {
             wanted.inquiry.allowed(vec![answer]);

@@ -684,6 +684,7 @@ fn condition_keys_are_there_when_aws_has_them_and_absent_when_not() {
         source: Source::Endpoint(EndpointSource {
             vpc_id: "vpc-1".into(),
             endpoint_id: "vpce-1".into(),
+            region: "us-east-1".parse().unwrap(),
             address: [10, 0, 0, 9].into(),
             secure: true,
             gateway: false,
@@ -723,6 +724,7 @@ fn an_endpoint_policy_binds_its_callers_root_included() {
         source: Source::Endpoint(EndpointSource {
             vpc_id: "vpc-1".into(),
             endpoint_id: "vpce-1".into(),
+            region: "us-east-1".parse().unwrap(),
             address: [10, 0, 0, 9].into(),
             secure: true,
             gateway: false,

@@ -1,6 +1,7 @@
 //! The platform acting for an execution role: transfers, image pulls, log writes (IAM-52, NI-12).
 
 pub mod acts;
+pub mod flow_logs;
 pub mod managed_images;
 pub mod roles;
 

@@ -109,7 +109,7 @@ impl ExecutionRoles {
 
     /// Asks IAM whether the session may. The resource's owner and its policy have their say, unless `open` says that
     /// the resource is everybody's and the caller's side decides alone.
-    fn allow(&self, caller: &Caller, questions: &[Question], open: bool) -> Result<(), PlatformError> {
+    pub(super) fn allow(&self, caller: &Caller, questions: &[Question], open: bool) -> Result<(), PlatformError> {
         let authority = crate::iam::authority_of(&*self.store, caller, self.clock.now())
             .map_err(|error| PlatformError::Engine(error.into()))?;
         let known = |question: &Question| {

@@ -14,8 +14,8 @@ use super::gate::{Authorities, Call, Gate, SignatureKeys};
 use super::host::{Hosts, bucket_of};
 use super::log::{AccessLog, AccessRecord, Trace};
 use super::query;
-use crate::Caller;
 use crate::iam::credentials::Identities;
+use crate::{Caller, Source};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
@@ -237,6 +237,11 @@ impl S3Front {
         B::Error: Into<StdError>,
     {
         let (mut parts, body) = request.into_parts();
+        if let Source::Endpoint(endpoint) = &caller.source
+            && endpoint.gateway
+        {
+            self.refuse_elsewhere(&parts, &endpoint.region)?;
+        }
         let mut keys = signature_keys(&parts, &caller, self.gate.now());
         let sent = parts.uri.query().unwrap_or_default();
         if sent
@@ -306,6 +311,34 @@ impl S3Front {
             caller,
             success,
         })
+    }
+
+    /// NET-38: a gateway endpoint leads to no bucket of another region. The answer names the host that does.
+    fn refuse_elsewhere(&self, parts: &http::request::Parts, home: &Region) -> S3Result<()> {
+        let in_header = parts.headers.get(http::header::HOST);
+        let host = in_header
+            .and_then(|host| host.to_str().ok())
+            .or_else(|| parts.uri.host());
+        let in_path = || parts.uri.path().trim_start_matches('/').split('/').next();
+        let addressed = host.and_then(|host| self.bucket_in_host(host)).or_else(in_path);
+        let Some(Ok(name)) = addressed.map(super::convert::bucket_name) else {
+            return Ok(());
+        };
+        let Some(region) = self.gate.region_of(&name)?.filter(|region| region != home) else {
+            return Ok(());
+        };
+        let text = "The bucket you are attempting to access must be addressed using the specified endpoint. Please send all \
+                    future requests to this endpoint.";
+        let mut error = S3Error::with_message(S3ErrorCode::PermanentRedirect, text);
+        if let Ok(region) = HeaderValue::from_str(region.as_str()) {
+            let xml = HeaderValue::from_static("application/xml");
+            let name = HeaderName::from_static("x-amz-bucket-region");
+            error.set_headers(HeaderMap::from_iter([
+                (name, region),
+                (http::header::CONTENT_TYPE, xml),
+            ]));
+        }
+        Err(error)
     }
 
     /// The bucket that a form is posted to.

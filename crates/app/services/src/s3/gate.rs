@@ -7,7 +7,7 @@ use crate::{Caller, Source};
 use http::HeaderMap;
 use isolarium_model::s3::{Bucket, BucketName, ObjectKey, Tags};
 use isolarium_model::time::Clock;
-use isolarium_model::{AccountId, Arn, Principal, Timestamp};
+use isolarium_model::{AccountId, Arn, Principal, Region, Timestamp};
 use isolarium_policy::{Authority, DocumentKind, Granted, Question, ResourceSide};
 use isolarium_store::{ObjectError, ObjectStore};
 use isolarium_wire::ApiError;
@@ -222,6 +222,15 @@ impl Allowed {
 }
 
 impl Gate {
+    /// Where a bucket is; `None` when there is none.
+    pub(super) fn region_of(&self, bucket: &BucketName) -> S3Result<Option<Region>> {
+        match self.objects.bucket(bucket) {
+            Ok(bucket) => Ok(Some(bucket.region)),
+            Err(ObjectError::NoSuchBucket) => Ok(None),
+            Err(error) => Err(fault::of(error)),
+        }
+    }
+
     pub(super) fn new(objects: ObjectStore, clock: Arc<dyn Clock>, authorities: Arc<dyn Authorities>) -> Self {
         Self {
             objects,

@@ -195,6 +195,38 @@ impl S3Front {
         source: &mut dyn Read,
     ) -> Result<Object, TransferError> {
         let ask = Ask::write(bucket, key, &HeaderMap::new(), Write::Object);
+        self.put_asking(caller, bucket, key, ask, content_type, source)
+    }
+
+    /// Stores an object as a service of AWS, for the resource that `about` tells the bucket's policy of; needs
+    /// `s3:PutObject`.
+    ///
+    /// # Errors
+    /// S3's error.
+    pub fn service_put(
+        &self,
+        caller: &Caller,
+        bucket: &BucketName,
+        key: &ObjectKey,
+        about: &[(&str, String)],
+        source: &mut dyn Read,
+    ) -> Result<Object, TransferError> {
+        let ask = Ask::write(bucket, key, &HeaderMap::new(), Write::Object);
+        let ask = about
+            .iter()
+            .fold(ask, |ask, (key, value)| ask.with(key, Some(value.as_str())));
+        self.put_asking(caller, bucket, key, ask, None, source)
+    }
+
+    fn put_asking(
+        &self,
+        caller: &Caller,
+        bucket: &BucketName,
+        key: &ObjectKey,
+        ask: Ask,
+        content_type: Option<&str>,
+        source: &mut dyn Read,
+    ) -> Result<Object, TransferError> {
         self.transfer(
             caller,
             "PutObject",

@@ -41,6 +41,7 @@ fn through(mut caller: Caller, policy: &str) -> Caller {
     caller.source = Source::Endpoint(EndpointSource {
         vpc_id: "vpc-0a".into(),
         endpoint_id: "vpce-0a".into(),
+        region: "us-east-1".parse().unwrap(),
         address: "10.0.1.7".parse().unwrap(),
         secure: true,
         gateway: true,
@@ -102,6 +103,39 @@ impl Lab {
         let (status, _) = self.told(caller(role()), method, target, b"", headers).await;
         status != StatusCode::FORBIDDEN
     }
+}
+
+/// Proves: NET-38
+#[tokio::test]
+async fn a_gateway_endpoint_leads_to_no_bucket_of_another_region() {
+    let lab = Lab::ready().await;
+    let mut far = caller(root());
+    far.scope.region = "eu-west-1".parse().unwrap();
+    let place = br#"<CreateBucketConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><LocationConstraint>eu-west-1</LocationConstraint></CreateBucketConfiguration>"#;
+    assert_eq!(
+        lab.status(far.clone(), Method::PUT, "/far", place).await,
+        StatusCode::OK
+    );
+    assert_eq!(
+        lab.status(far.clone(), Method::PUT, "/far/k", b"far").await,
+        StatusCode::OK
+    );
+    let all = p1(&json!("*"));
+    for (target, headers) in [
+        ("/far/k", &[][..]),
+        ("/far", &[]),
+        ("/k", &[("host", "far.s3-us-east-1.amazonaws.com")]),
+    ] {
+        let near = through(caller(root()), &all);
+        let (status, told) = lab.told(near, Method::GET, target, b"", headers).await;
+        assert_eq!(status, StatusCode::MOVED_PERMANENTLY, "{target}: {told}");
+        assert!(told.contains("<Code>PermanentRedirect</Code>"), "{told}");
+        let by_the_internet = lab.told(far.clone(), Method::GET, target, b"", headers).await;
+        assert_eq!(by_the_internet.0, StatusCode::OK, "control: {target}");
+    }
+    let near = through(caller(root()), &all);
+    let own = lab.status(near, Method::GET, "/data/in/k", b"").await;
+    assert_eq!(own, StatusCode::OK, "control: a bucket of the endpoint's region");
 }
 
 /// Proves: IAM-36, VPC-16, VPC-17, VPC-19, IAM-30, IAM-33
