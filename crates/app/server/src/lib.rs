@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod clock;
 pub mod credentials;
+pub mod flows;
 pub mod http;
 pub mod invoke;
 pub mod layout;
@@ -13,6 +14,7 @@ pub mod resolver;
 pub mod serve;
 pub mod supervise;
 pub mod tls;
+pub mod vpc;
 
 /// A trail for tests.
 #[cfg(test)]

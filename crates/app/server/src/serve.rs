@@ -14,6 +14,7 @@ pub use no_node::NoNode;
 use crate::cli::config::{Config, UnknownKeys};
 use crate::clock::{SystemClock, SystemIds};
 use crate::credentials::{Assume, Credentials, Lifetimes, Session, SessionError};
+use crate::flows::{FlowLogs, FlowSettings};
 use crate::http::authenticate::Acceptance;
 use crate::http::door::{Door, Engine, RequestLimits};
 use crate::http::listen::{ConnectionLimits, Handler, Listener};
@@ -26,9 +27,11 @@ use crate::operator::profiles;
 use crate::operator::server::OperatorSocket;
 use crate::registry::Distribution;
 use crate::tls::{Authority, Certificates, TlsError, server_config};
+use crate::vpc::{Behind, VpcDoors};
 use acting::AsTransfer;
 use isolarium_model::Scope;
 use isolarium_model::time::{Clock, IdSource};
+use isolarium_netplan::flowlog::Ranges;
 use isolarium_node::NodeHost;
 use isolarium_reconcile::driver::StartError as DriverError;
 use isolarium_reconcile::{Deps, Driver, Fleets, ReconcileSettings, WorkDir};
@@ -182,16 +185,33 @@ impl Server {
                 limits,
             });
         }
+        let mut background = Vec::new();
         if has_node {
             let network = config.host_network();
             let sockets = Sockets::open(host.as_ref(), &network)?;
             let credentials = Arc::new(credentials(&config, &stores, &trail, &clock, &ids));
             let tls = server_config(certificates(&[]))?;
-            let resolver = platform::resolver(&config, &host);
+            let forwarder = platform::forwarder(&config, &host);
+            let resolver = platform::resolver(&config, forwarder.clone());
             // Containers are no callers from this machine: `auth.unknown_keys` is not meant for what they run.
             let mut inside = config.clone();
             inside.auth.unknown_keys = UnknownKeys::Reject;
-            let inside: Arc<dyn Handler> = door(&inside);
+            let inside = door(&inside);
+            let s3_names = Certificates::of_s3(authority.clone(), clock.clone(), &config.regions);
+            let doors = Arc::new(VpcDoors::new(Behind {
+                host: host.clone(),
+                store: stores.state.clone(),
+                front: inside.clone(),
+                tls: server_config(Arc::new(s3_names))?,
+                credentials: credentials.clone(),
+                forwarder,
+                public: platform::public_names(&config),
+                limits,
+                runtime: tokio::runtime::Handle::current(),
+            }));
+            let flow_logs = flow_logs(&config, &layout, &host, doors, &roles);
+            background.push(tokio::spawn(flow_logs.run()));
+            let inside: Arc<dyn Handler> = inside;
             listeners.extend(sockets.listeners(&inside, credentials, &tls, limits, resolver));
         }
         let driver = Driver::start(Deps {
@@ -224,11 +244,11 @@ impl Server {
         });
         let operator_path = layout.at("run/operator.sock");
         let operator_socket = OperatorSocket::bind(&operator_path).map_err(file(operator_path))?;
-        let background = vec![
+        background.extend([
             tokio::spawn(operator_socket.run(Arc::new(move |ask| operator.answer(ask)))),
             tokio::spawn(housekeeping::keep(stores, clock)),
             tokio::spawn(housekeeping::keep_trail(trail, retention)),
-        ];
+        ]);
         let url_path = layout.at("run/url");
         layout::write_whole(&url_path, format!("{url}\n").as_bytes(), 0o644).map_err(file(url_path))?;
         Ok(Self {
@@ -275,6 +295,31 @@ impl Server {
         // Joining its threads blocks until the current steps are done.
         let _ = tokio::task::spawn_blocking(move || drop(driver)).await;
     }
+}
+
+fn flow_logs(
+    config: &Config,
+    layout: &Layout,
+    host: &Arc<dyn NodeHost>,
+    doors: Arc<VpcDoors>,
+    roles: &Arc<ExecutionRoles>,
+) -> Arc<FlowLogs> {
+    Arc::new(FlowLogs {
+        host: host.clone(),
+        views: Arc::new(move || doors.views()),
+        store: roles.store.clone(),
+        roles: roles.clone(),
+        clock: roles.clock.clone(),
+        ranges: Ranges {
+            s3: vec![config.network.s3_prefix_list],
+            amazon: vec![config.network.services],
+        },
+        folder: layout.at("flows"),
+        settings: FlowSettings {
+            read: config.flow_logs.read.duration(),
+            minute: config.flow_logs.minute.duration(),
+        },
+    })
 }
 
 /// Connections a listener takes: half of the files this process may have open are left for everything else, so that

@@ -41,6 +41,7 @@ pub struct Config {
     pub credentials: Credentials,
     pub audit: Audit,
     pub resolver: Resolver,
+    pub flow_logs: FlowLogs,
     pub serve: Serve,
     pub runtime: Runtime,
     pub images: Images,
@@ -198,6 +199,23 @@ pub struct Resolver {
     pub timeout: Span,
 }
 
+/// Flow logs of VPCs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FlowLogs {
+    pub read: Span,
+    pub minute: Span,
+}
+
+impl Default for FlowLogs {
+    fn default() -> Self {
+        Self {
+            read: Span::seconds(5),
+            minute: Span::seconds(60),
+        }
+    }
+}
+
 /// The serving process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -275,6 +293,7 @@ impl Default for Config {
             credentials: Credentials::default(),
             audit: Audit::default(),
             resolver: Resolver::default(),
+            flow_logs: FlowLogs::default(),
             serve: Serve::default(),
             runtime: Runtime::default(),
             images: Images::default(),

@@ -109,10 +109,15 @@ enum Command {
     },
     /// Print the isolation report of a training job or endpoint
     ///
-    /// Lists what its containers tried to reach while they were sealed: when, which process, where to, how often.
+    /// Lists what its containers tried to reach while they were sealed: when, which process, where to, how often. With
+    /// --flows it lists what they and the platform's transfers for them sent and received in their VPC, with the rules
+    /// that decided.
     Report {
         /// Name or ARN of a training job or endpoint
         target: String,
+        /// Traffic in the VPC instead of attempts to leave a sealed container
+        #[arg(long)]
+        flows: bool,
         /// Print JSON instead of a table
         #[arg(long)]
         json: bool,

@@ -3,23 +3,102 @@
 use super::{Exit, Settings, run::print};
 use crate::operator::message::{Answer, Ask, Report};
 use anyhow::anyhow;
+use isolarium_model::sagemaker::flows::OwnerFlows;
 use std::fmt::Write;
 
-pub(super) fn report(target: &str, json: bool, settings: &Settings) -> anyhow::Result<Exit> {
+pub(super) fn report(target: String, flows: bool, json: bool, settings: &Settings) -> anyhow::Result<Exit> {
     let config = settings.load(&[])?;
-    match super::operator::asked(&config.data_dir, &Ask::Report { target: target.into() })? {
-        Err(exit) => Ok(exit),
-        Ok(Answer::Report { report }) => {
-            let text = if json {
-                format!("{}\n", serde_json::to_string_pretty(&report)?)
-            } else {
-                table(&report)
-            };
-            print(&text)?;
-            Ok(Exit::Success)
-        }
-        Ok(_) => Err(anyhow!("the server answered another question; is it another version?")),
+    let ask = if flows {
+        Ask::Flows { target }
+    } else {
+        Ask::Report { target }
+    };
+    let text = match super::operator::asked(&config.data_dir, &ask)? {
+        Err(exit) => return Ok(exit),
+        Ok(Answer::Report { report }) if !flows => match json {
+            true => pretty(&report)?,
+            false => table(&report),
+        },
+        Ok(Answer::Flows { flows: found }) if flows => match json {
+            true => pretty(&found)?,
+            false => flow_table(&found),
+        },
+        Ok(_) => return Err(anyhow!("the server answered another question; is it another version?")),
+    };
+    print(&text)?;
+    Ok(Exit::Success)
+}
+
+fn pretty(value: &impl serde::Serialize) -> anyhow::Result<String> {
+    Ok(format!("{}\n", serde_json::to_string_pretty(value)?))
+}
+
+fn time(at: isolarium_model::Timestamp) -> String {
+    jiff::Timestamp::from_millisecond(at.0).map_or_else(|_| at.0.to_string(), |time| format!("{time:.3}"))
+}
+
+const FLOW_HEADS: [&str; 10] = [
+    "TIME",
+    "INTERFACE",
+    "OF",
+    "DIRECTION",
+    "ACTION",
+    "PROTOCOL",
+    "SOURCE",
+    "DESTINATION",
+    "PACKETS",
+    "DECIDED BY",
+];
+
+/// A row for each direction of a flow on each interface.
+fn flow_table(found: &OwnerFlows) -> String {
+    let mut rows = vec![FLOW_HEADS.map(str::to_owned)];
+    for flow in &found.flows {
+        let either = |is: bool, yes: &str, no: &str| if is { yes } else { no }.to_owned();
+        rows.push([
+            time(flow.first),
+            flow.interface.to_string(),
+            either(flow.transfer, "transfer", "container"),
+            either(flow.egress, "egress", "ingress"),
+            either(flow.accepted, "ACCEPT", "REJECT"),
+            match flow.protocol {
+                1 => "icmp".into(),
+                6 => "tcp".into(),
+                17 => "udp".into(),
+                other => other.to_string(),
+            },
+            format!("{}:{}", flow.source, flow.source_port),
+            format!("{}:{}", flow.destination, flow.destination_port),
+            flow.packets.to_string(),
+            either(flow.decided_by.is_empty(), "-", &flow.decided_by.join("; ")),
+        ]);
     }
+    let mut text = format!("{}\n", found.owner_arn);
+    if rows.len() == 1 {
+        text.push_str("no traffic in a VPC was seen\n");
+        return text;
+    }
+    text.push_str(&aligned(&rows));
+    if found.left_out > 0 {
+        let _ = writeln!(text, "{} more flows were not kept", found.left_out);
+    }
+    text
+}
+
+/// Columns as wide as their widest cell.
+fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
+    let mut widths = [0_usize; N];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        let _ = writeln!(text, "{}", cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+    text
 }
 
 const HEADS: [&str; 9] = [
@@ -36,9 +115,6 @@ const HEADS: [&str; 9] = [
 
 /// The table people read: a row for each kind of attempt.
 fn table(report: &Report) -> String {
-    let time = |at: isolarium_model::Timestamp| {
-        jiff::Timestamp::from_millisecond(at.0).map_or_else(|_| at.0.to_string(), |time| format!("{time:.3}"))
-    };
     let mut rows: Vec<[String; 9]> = vec![HEADS.map(str::to_owned)];
     for attempt in report.workloads.iter().flat_map(|workload| &workload.attempts) {
         rows.push([
@@ -62,20 +138,7 @@ fn table(report: &Report) -> String {
         );
         return text;
     }
-    let mut widths = [0_usize; 9];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    for row in &rows {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
-        let _ = writeln!(text, "{}", cells.join("  ").trim_end());
-    }
+    text.push_str(&aligned(&rows));
     text
 }
 
@@ -132,6 +195,51 @@ mod tests {
                 "3"
             ]
         );
+    }
+
+    #[test]
+    fn traffic_is_a_row_with_the_rules_that_decided() {
+        let mut found = OwnerFlows {
+            owner_arn: "arn".into(),
+            began: Timestamp(0),
+            flows: Vec::new(),
+            left_out: 3,
+        };
+        assert!(flow_table(&found).contains("no traffic in a VPC was seen"));
+        found.flows.push(isolarium_model::sagemaker::flows::OwnerFlow {
+            interface: "eni-0123456789abcdef0".parse().unwrap(),
+            transfer: false,
+            egress: true,
+            accepted: false,
+            protocol: 6,
+            source: "10.0.1.5".parse().unwrap(),
+            source_port: 40000,
+            destination: "203.0.113.9".parse().unwrap(),
+            destination_port: 443,
+            packets: 3,
+            bytes: 180,
+            first: Timestamp(0),
+            last: Timestamp(1),
+            decided_by: vec!["no outbound rule of sg-0123456789abcdef0".into()],
+        });
+        let text = flow_table(&found);
+        let row = text.lines().nth(2).unwrap();
+        let cells: Vec<&str> = row.split_whitespace().collect();
+        assert_eq!(
+            cells[1..9],
+            [
+                "eni-0123456789abcdef0",
+                "container",
+                "egress",
+                "REJECT",
+                "tcp",
+                "10.0.1.5:40000",
+                "203.0.113.9:443",
+                "3"
+            ]
+        );
+        assert!(row.ends_with("no outbound rule of sg-0123456789abcdef0"), "{row}");
+        assert!(text.ends_with("3 more flows were not kept\n"));
     }
 
     #[test]

@@ -40,7 +40,12 @@ pub(super) fn run(command: Command) -> anyhow::Result<Exit> {
             super::doctor::doctor(&config, local, json)
         }
         Command::Env { account, settings } => env(account.as_ref(), &settings),
-        Command::Report { target, json, settings } => super::report::report(&target, json, &settings),
+        Command::Report {
+            target,
+            flows,
+            json,
+            settings,
+        } => super::report::report(target, flows, json, &settings),
         Command::ExplainDenied {
             request_id,
             json,

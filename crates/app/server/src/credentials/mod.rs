@@ -1,6 +1,6 @@
 //! The container-credentials endpoint: `GET /v2/credentials/<token>` at 169.254.170.2 (CC-80..82).
 //!
-//! A caller is known by its address, which only one container holds (the platform network refuses every other source
+//! A caller is known by its place, which only one container holds (the platform network and VPCs refuse every other source
 //! address), and by the unguessable token in its environment. Both must belong to the same workload.
 
 #[cfg(test)]
@@ -9,7 +9,8 @@ mod tests;
 use crate::http::body::{self, Body};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use isolarium_model::sagemaker::{AddressLease, Attachment, Endpoint, Placement, TrainingJob};
+use isolarium_model::ec2::{self, NetworkInterface};
+use isolarium_model::sagemaker::{AddressLease, Endpoint, Placement, TrainingJob};
 use isolarium_model::time::Clock;
 use isolarium_model::{Arn, Key, Record, Scope, Secret, Timestamp, WorkloadId};
 use isolarium_store::{StateStore, StoreError};
@@ -70,6 +71,25 @@ struct Document<'a> {
     role_arn: &'a str,
 }
 
+/// Where a request comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// This address of the platform network.
+    Platform(Ipv4Addr),
+    /// This network interface; the key of its record.
+    Interface(Key),
+    /// A place that no container has.
+    Nobody,
+}
+
+/// A place with the one workload that holds it.
+struct Held {
+    workload: WorkloadId,
+    address: Ipv4Addr,
+    owner: Key,
+    owner_arn: Arn,
+}
+
 /// The container that asks.
 struct Holder {
     workload: WorkloadId,
@@ -90,8 +110,19 @@ impl Credentials {
         }
     }
 
-    /// Answers one request from the container at `from`. Blocks for a store read or two.
-    pub fn answer<B>(&self, from: Ipv4Addr, request: &Request<B>) -> Response<Body> {
+    /// As [`Self::answer`], on a thread that may block.
+    pub async fn serve<B: Send + 'static>(self: Arc<Self>, from: Asker, request: Request<B>) -> Response<Body> {
+        let answer = tokio::task::spawn_blocking(move || self.answer(&from, &request)).await;
+        answer.unwrap_or_else(|lost| {
+            tracing::error!(error = %lost, "the credentials endpoint failed");
+            let mut response = Response::new(body::empty());
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            response
+        })
+    }
+
+    /// Answers one request. Blocks for a store read or two.
+    pub fn answer<B>(&self, from: &Asker, request: &Request<B>) -> Response<Body> {
         if request.method() != Method::GET {
             return refusal(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered");
         }
@@ -101,7 +132,7 @@ impl Credentials {
             return nothing();
         };
         let failed = |error: &(dyn std::error::Error + 'static)| {
-            tracing::error!(%from, error, "credentials could not be handed out");
+            tracing::error!(?from, error, "credentials could not be handed out");
             refusal(StatusCode::INTERNAL_SERVER_ERROR, "the credentials could not be made")
         };
         let holder = match self.holder(from, token) {
@@ -119,34 +150,48 @@ impl Credentials {
         }
     }
 
-    fn holder(&self, from: Ipv4Addr, token: &str) -> Result<Option<Holder>, StoreError> {
-        let Ok(lease_key) = AddressLease::key(from) else {
+    fn holder(&self, from: &Asker, token: &str) -> Result<Option<Holder>, StoreError> {
+        let Some(held) = self.held(from)? else {
             return Ok(None);
         };
-        let Some(lease) = self.store.get::<AddressLease>(&lease_key)?.map(|stored| stored.record) else {
-            return Ok(None);
-        };
-        let Ok(owner_arn) = lease.owner_arn.parse::<Arn>() else {
-            return Ok(None);
-        };
-        let scope = lease.owner.scope.clone();
-        let role_arn = match owner_arn.resource().split_once('/') {
+        let role_arn = match held.owner_arn.resource().split_once('/') {
             Some(("training-job", _)) => {
-                let job = self.owner::<TrainingJob>(&lease.owner)?;
-                job.and_then(|job| job.role_of(&lease.workload, from, token))
+                let job = self.owner::<TrainingJob>(&held.owner)?;
+                job.and_then(|job| job.role_of(&held, token))
             }
             Some(("endpoint", _)) => {
-                let endpoint = self.owner::<Endpoint>(&lease.owner)?;
-                endpoint.and_then(|endpoint| endpoint.role_of(&lease.workload, from, token))
+                let endpoint = self.owner::<Endpoint>(&held.owner)?;
+                endpoint.and_then(|endpoint| endpoint.role_of(&held, token))
             }
             _ => None,
         };
         Ok(role_arn.map(|role_arn| Holder {
-            workload: lease.workload,
-            scope,
-            owner_arn,
+            workload: held.workload,
+            scope: held.owner.scope,
+            owner_arn: held.owner_arn,
             role_arn,
         }))
+    }
+
+    fn held(&self, from: &Asker) -> Result<Option<Held>, StoreError> {
+        match from {
+            Asker::Nobody => Ok(None),
+            Asker::Platform(address) => {
+                let Ok(key) = AddressLease::key(*address) else {
+                    return Ok(None);
+                };
+                let lease = self.owner::<AddressLease>(&key)?;
+                Ok(lease.and_then(|lease| {
+                    Some(Held {
+                        workload: lease.workload,
+                        address: *address,
+                        owner: lease.owner,
+                        owner_arn: lease.owner_arn.parse().ok()?,
+                    })
+                }))
+            }
+            Asker::Interface(key) => Ok(self.owner::<NetworkInterface>(key)?.and_then(held_by)),
+        }
     }
 
     fn owner<R: Record>(&self, key: &Key) -> Result<Option<R>, StoreError> {
@@ -175,19 +220,19 @@ impl Credentials {
 
 /// A record that runs containers under execution roles.
 trait HoldsCredentials {
-    /// The execution role of the container `workload`, if it has this address and this token.
-    fn role_of(&self, workload: &WorkloadId, address: Ipv4Addr, token: &str) -> Option<Arn>;
+    /// The execution role of the container in this place, if it has this token.
+    fn role_of(&self, held: &Held, token: &str) -> Option<Arn>;
 }
 
 impl HoldsCredentials for TrainingJob {
-    fn role_of(&self, workload: &WorkloadId, address: Ipv4Addr, token: &str) -> Option<Arn> {
+    fn role_of(&self, held: &Held, token: &str) -> Option<Arn> {
         let placement = &self.run.placement;
-        is_holder(placement, workload, address, token).then(|| self.spec.role_arn.clone())
+        is_holder(placement, held, token).then(|| self.spec.role_arn.clone())
     }
 }
 
 impl HoldsCredentials for Endpoint {
-    fn role_of(&self, workload: &WorkloadId, address: Ipv4Addr, token: &str) -> Option<Arn> {
+    fn role_of(&self, held: &Held, token: &str) -> Option<Arn> {
         let serving = self
             .active
             .iter()
@@ -200,19 +245,31 @@ impl HoldsCredentials for Endpoint {
             .map(|retiring| (&retiring.instance.placement, &retiring.role_arn));
         serving
             .chain(leaving)
-            .find(|(placement, _)| is_holder(placement, workload, address, token))
+            .find(|(placement, _)| is_holder(placement, held, token))
             .map(|(_, role_arn)| role_arn.clone())
     }
 }
 
-fn is_holder(placement: &Placement, workload: &WorkloadId, address: Ipv4Addr, token: &str) -> bool {
-    match &placement.attachment {
-        Attachment::Isolated => false,
-        Attachment::ServiceNetwork {
-            address: own,
-            credentials_token,
-        } => placement.workload == *workload && *own == address && same(credentials_token, token),
+/// The workload that a network interface was made for, where that is a container with a way out.
+fn held_by(interface: NetworkInterface) -> Option<Held> {
+    let requester = interface.requester?;
+    match interface.holder {
+        ec2::Holder::Container(workload) => Some(Held {
+            workload,
+            address: interface.primary,
+            owner: requester.owner?,
+            owner_arn: requester.owner_arn?.parse().ok()?,
+        }),
+        _ => None,
     }
+}
+
+fn is_holder(placement: &Placement, held: &Held, token: &str) -> bool {
+    let own = placement.credentials_path();
+    let own_token = own.as_deref().and_then(|path| path.strip_prefix(PATH));
+    placement.workload == held.workload
+        && placement.address() == Some(held.address)
+        && own_token.is_some_and(|own| same(own, token))
 }
 
 /// Comparison whose time tells nothing about where the texts differ.

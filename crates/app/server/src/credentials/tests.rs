@@ -1,7 +1,7 @@
 use super::*;
 use http_body_util::BodyExt;
 use isolarium_model::sagemaker::training_job::{JobRun, JobSpec, OutputCompression, OutputConfig};
-use isolarium_model::sagemaker::{ContainerSpec, JobNetwork, SecondaryStatus};
+use isolarium_model::sagemaker::{Attachment, ContainerSpec, JobNetwork, SecondaryStatus};
 use isolarium_store::state::memory::MemoryState;
 use isolarium_store::{Batch, Expect};
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
@@ -131,7 +131,10 @@ fn open() -> Attachment {
 
 async fn get(bench: &Bench, from: Ipv4Addr, path: &str) -> (StatusCode, serde_json::Value) {
     let request = Request::get(path).body(()).unwrap();
-    let response = bench.credentials.answer(from, &request);
+    told(bench.credentials.answer(&Asker::Platform(from), &request)).await
+}
+
+async fn told(response: Response<Body>) -> (StatusCode, serde_json::Value) {
     let status = response.status();
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
     (status, serde_json::from_slice(&bytes).unwrap())
@@ -177,9 +180,84 @@ async fn only_the_containers_own_address_and_token_get_an_answer() {
     }
     let request = Request::post(path()).body(()).unwrap();
     assert_eq!(
-        bench.credentials.answer(CONTAINER, &request).status(),
+        bench.credentials.answer(&Asker::Platform(CONTAINER), &request).status(),
         StatusCode::METHOD_NOT_ALLOWED
     );
+}
+
+/// Proves: CC-82
+#[tokio::test]
+async fn in_a_vpc_a_container_is_known_by_its_interface() {
+    let bench = bench(open(), true);
+    let ids = |n: u128| ec2::id::InterfaceId::of(n);
+    let interface = |n: u128, holder: ec2::Holder, primary: Ipv4Addr| NetworkInterface {
+        id: ids(n),
+        vpc: ec2::id::VpcId::of(1),
+        subnet: ec2::id::SubnetId::of(1),
+        zone: ec2::zone::zones(&scope().region, "a").remove(0),
+        primary,
+        secondary: Default::default(),
+        groups: Default::default(),
+        description: String::new(),
+        source_dest_check: true,
+        requester: Some(ec2::Requester {
+            id: "sagemaker".into(),
+            owner: Some(TrainingJob::key(&scope(), "j")),
+            owner_arn: Some(job(open()).arn.to_string()),
+        }),
+        holder,
+        attachment: None,
+        created: Timestamp(0),
+        tags: Default::default(),
+    };
+    let (container, stranger) = (
+        ec2::Holder::Container(workload()),
+        "w-00000000000000000".parse().unwrap(),
+    );
+    let mut batch = Batch::default();
+    for one in [
+        interface(1, container.clone(), CONTAINER),
+        interface(2, ec2::Holder::Transfer(workload()), CONTAINER),
+        interface(3, ec2::Holder::Isolated(workload()), CONTAINER),
+        interface(4, ec2::Holder::Container(stranger), CONTAINER),
+        interface(5, container, Ipv4Addr::new(100, 64, 0, 10)),
+    ] {
+        batch = batch.put(&ec2::key(&scope(), one.id), Expect::Absent, &one).unwrap();
+    }
+    bench.credentials.store.commit(batch).unwrap();
+    let ask = |n: u128, path: String| {
+        let request = Request::get(path).body(()).unwrap();
+        told(
+            bench
+                .credentials
+                .answer(&Asker::Interface(ec2::key(&scope(), ids(n))), &request),
+        )
+    };
+    let (status, body) = ask(1, path()).await;
+    assert_eq!(
+        (status, &body["AccessKeyId"]),
+        (StatusCode::OK, &"ASIA0".into()),
+        "control"
+    );
+    let guess = format!("{PATH}{}", TOKEN.replace('f', "e"));
+    for (n, path) in [
+        (1, guess),
+        (2, path()),
+        (3, path()),
+        (4, path()),
+        (5, path()),
+        (6, path()),
+    ] {
+        assert_eq!(
+            ask(n, path.clone()).await.0,
+            StatusCode::NOT_FOUND,
+            "interface {n}, {path}"
+        );
+    }
+    let nobody = bench
+        .credentials
+        .answer(&Asker::Nobody, &Request::get(path()).body(()).unwrap());
+    assert_eq!(nobody.status(), StatusCode::NOT_FOUND);
 }
 
 /// Proves: CC-84

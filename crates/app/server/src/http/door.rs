@@ -36,7 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// What every operation works with.
 pub struct Engine {
@@ -73,6 +73,8 @@ pub trait Part: Send + Sync {
 pub struct Visit {
     pub request_id: String,
     pub peer: Peer,
+    /// What IAM is told of the way it took.
+    pub source: Source,
     /// Who it says that signed it; not yet believed.
     pub claim: Result<Parsed, AuthFault>,
 }
@@ -92,6 +94,24 @@ pub struct Door {
 
 impl Handler for Door {
     fn handle(self: Arc<Self>, peer: Peer, request: Request<Incoming>) -> Answering {
+        let source = Source::Public {
+            address: peer.address,
+            secure: peer.secure,
+        };
+        self.enter(peer, source, None, request)
+    }
+}
+
+impl Door {
+    /// Answers a request that came by `source`. `part` is the part of the engine that the way leads to; `None`: the
+    /// request says.
+    pub fn enter(
+        self: Arc<Self>,
+        peer: Peer,
+        source: Source,
+        part: Option<Route>,
+        request: Request<Incoming>,
+    ) -> Answering {
         Box::pin(async move {
             let (parts, body) = request.into_parts();
             let claim = sigv4::parse(
@@ -100,10 +120,11 @@ impl Handler for Door {
                     sigv2_query: self.acceptance.sigv2_query,
                 },
             );
-            let route = route::route(&parts, &claim);
+            let route = part.unwrap_or_else(|| route::route(&parts, &claim));
             let visit = Visit {
                 request_id: crate::clock::request_id(),
                 peer,
+                source,
                 claim,
             };
             let language = match &route {
@@ -293,10 +314,7 @@ impl Door {
         Caller {
             principal: authentic.principal,
             scope: Scope { account, region },
-            source: Source::Public {
-                address: visit.peer.address,
-                secure: visit.peer.secure,
-            },
+            source: visit.source,
             session: authentic.session,
             request_id: visit.request_id,
             user_agent: agent(parts).to_owned(),

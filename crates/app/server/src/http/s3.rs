@@ -14,10 +14,10 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use isolarium_model::time::Clock;
 use isolarium_model::{Principal, Region, Scope};
+use isolarium_services::Caller;
 use isolarium_services::audit::{self, Ended, Inquiry, Stranger};
 use isolarium_services::iam::credentials::{Identities, ResolveError};
 use isolarium_services::s3::S3Front;
-use isolarium_services::{Caller, Source};
 use isolarium_store::{AuditTrail, Keep};
 use isolarium_wire::sigv4::{self, AuthFault, BodyCheck, Dialect, Head};
 use isolarium_wire::{ApiError, Document};
@@ -104,10 +104,7 @@ impl S3Part {
                 region: region.unwrap_or_else(|| self.home.region.clone()),
             },
             principal,
-            source: Source::Public {
-                address: visit.peer.address,
-                secure: visit.peer.secure,
-            },
+            source: visit.source.clone(),
             session,
             request_id: visit.request_id.clone(),
             user_agent: agent(parts).to_owned(),
@@ -158,7 +155,7 @@ fn agent(parts: &Parts) -> &str {
 }
 
 /// IAM-48: S3's error body; HEAD has none.
-pub(super) fn refusal(error: &ApiError, parts: &Parts, request_id: &str) -> Response<Body> {
+pub(crate) fn refusal(error: &ApiError, parts: &Parts, request_id: &str) -> Response<Body> {
     if let Some(cause) = std::error::Error::source(error) {
         tracing::error!(request_id, error = cause, "an S3 request failed");
     }

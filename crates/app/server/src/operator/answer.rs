@@ -36,6 +36,7 @@ impl Operator {
     pub fn answer(&self, ask: Ask) -> Answer {
         let answered = match ask {
             Ask::Report { target } => self.report(&target),
+            Ask::Flows { target } => self.flows(&target),
             Ask::ExplainDenied { request_id } => self.explain(&request_id),
             Ask::Push { account, repository } => self.push(account, &repository),
             Ask::CreateAccount { account, alias } => self.create_account(account, alias),
@@ -59,6 +60,11 @@ impl Operator {
         let store = self.engine.store.as_ref();
         let report = report::gather(store, self.egress.as_ref(), &self.home, target)?;
         Ok(Answer::Report { report })
+    }
+
+    fn flows(&self, target: &str) -> Result<Answer, Failure> {
+        let flows = report::flows(self.engine.store.as_ref(), &self.home, target)?;
+        Ok(Answer::Flows { flows })
     }
 
     fn explain(&self, request_id: &str) -> Result<Answer, Failure> {

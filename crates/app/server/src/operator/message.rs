@@ -1,6 +1,7 @@
 //! Questions and answers of the operator socket.
 
 use super::denial::DenialReport;
+use isolarium_model::sagemaker::flows::OwnerFlows;
 use isolarium_model::{AccountId, Timestamp};
 use isolarium_runtime::executor::BlockedAttempt;
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,8 @@ pub const LONGEST: u64 = 8 << 20;
 pub enum Ask {
     /// The isolation report of a training job or endpoint, by name (default account and region) or ARN.
     Report { target: String },
+    /// What passed in its VPC for a training job or endpoint, by name or ARN.
+    Flows { target: String },
     /// Why a request was denied (IAM-27).
     ExplainDenied { request_id: String },
     /// Leave to push an image into a repository, which is made where it is missing; of the default account where none is
@@ -45,6 +48,9 @@ pub enum Ask {
 pub enum Answer {
     Report {
         report: Report,
+    },
+    Flows {
+        flows: OwnerFlows,
     },
     /// The denials of a request.
     Denials {

@@ -1,9 +1,10 @@
 //! Gathers an isolation report: attempts of running containers from the host, those of ended ones from their records.
 
 use super::message::{Report, WorkloadReport};
+use isolarium_model::sagemaker::flows::OwnerFlows;
 use isolarium_model::sagemaker::network::IsolationRecord;
 use isolarium_model::sagemaker::{Attachment, BlockedDestination, Endpoint, Placement, TrainingJob};
-use isolarium_model::{Arn, Scope};
+use isolarium_model::{Arn, Key, Scope, Timestamp};
 use isolarium_runtime::EgressReport;
 use isolarium_runtime::executor::{BlockedAttempt, ExecutorError};
 use isolarium_store::{Query, StateStore, StoreError};
@@ -82,6 +83,23 @@ pub fn gather(
     })
 }
 
+/// What passed in its VPC for `target`: nothing for one that has none.
+///
+/// # Errors
+/// See [`ReportError`].
+pub fn flows(store: &dyn StateStore, home: &Scope, target: &str) -> Result<OwnerFlows, ReportError> {
+    let subject = find(store, home, target)?;
+    let arn = subject.arn.to_string();
+    let key = Key::exact(&subject.scope, &arn);
+    let found = store.get::<OwnerFlows>(&key)?.map(|stored| stored.record);
+    Ok(found.unwrap_or(OwnerFlows {
+        owner_arn: arn,
+        began: Timestamp(0),
+        flows: Vec::new(),
+        left_out: 0,
+    }))
+}
+
 fn attempt(kept: &BlockedDestination) -> BlockedAttempt {
     BlockedAttempt {
         first: kept.first,
@@ -140,10 +158,10 @@ fn find(store: &dyn StateStore, home: &Scope, target: &str) -> Result<Subject, R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use isolarium_model::WorkloadId;
     use isolarium_model::sagemaker::EndpointStatus;
     use isolarium_model::sagemaker::endpoint::Instance;
     use isolarium_model::sagemaker::endpoint::Retiring;
-    use isolarium_model::{Key, Timestamp, WorkloadId};
     use isolarium_store::state::memory::MemoryState;
     use isolarium_store::{Batch, Expect};
 
@@ -255,6 +273,30 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn traffic_is_found_by_name_and_there_may_be_none() {
+        let store = store();
+        let arn = Endpoint::arn(&scope(), "Ep").to_string();
+        assert!(flows(store.as_ref(), &scope(), "Ep").unwrap().flows.is_empty());
+        let record = OwnerFlows {
+            owner_arn: arn.clone(),
+            began: Timestamp(3),
+            flows: Vec::new(),
+            left_out: 9,
+        };
+        let key = OwnerFlows::key(&Endpoint::key(&scope(), "Ep"), &arn);
+        store
+            .commit(Batch::default().put(&key, Expect::Absent, &record).unwrap())
+            .unwrap();
+        for target in ["Ep", arn.as_str()] {
+            assert_eq!(flows(store.as_ref(), &scope(), target).unwrap(), record, "{target}");
+        }
+        assert!(matches!(
+            flows(store.as_ref(), &scope(), "nope"),
+            Err(ReportError::Unknown(_))
+        ));
     }
 
     #[test]

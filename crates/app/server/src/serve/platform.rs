@@ -2,11 +2,12 @@
 //! names. `node` opens the sockets there and passes them over.
 
 use crate::cli::config::{Config, UplinkSetting, UplinkWord};
-use crate::credentials::Credentials;
+use crate::credentials::{Asker, Credentials};
 use crate::http::listen::{Answering, ConnectionLimits, Handler, Listener, Peer};
 use crate::names;
 use crate::resolver::answer::Zone;
 use crate::resolver::{Forwarder, OpenSocket, Resolver, host_upstream};
+use crate::vpc::PublicNames;
 use http::Request;
 use hyper::body::Incoming;
 use isolarium_netplan::compile::CREDENTIALS;
@@ -134,31 +135,37 @@ struct CredentialsHandler(Arc<Credentials>);
 
 impl Handler for CredentialsHandler {
     fn handle(self: Arc<Self>, peer: Peer, request: Request<Incoming>) -> Answering {
-        Box::pin(async move {
-            let from = match peer.address {
-                IpAddr::V4(address) => address,
-                // The platform network has none; this address holds no lease.
-                IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
-            };
-            let answer = tokio::task::spawn_blocking(move || self.0.answer(from, &request)).await;
-            answer.unwrap_or_else(|lost| {
-                tracing::error!(error = %lost, "the credentials endpoint failed");
-                let mut response = http::Response::new(crate::http::body::empty());
-                *response.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
-                response
-            })
-        })
+        let from = match peer.address {
+            IpAddr::V4(address) => Asker::Platform(address),
+            IpAddr::V6(_) => Asker::Nobody,
+        };
+        Box::pin(self.0.clone().serve(from, request))
+    }
+}
+
+/// The public names as containers see them.
+pub fn public_names(config: &Config) -> PublicNames {
+    PublicNames {
+        regions: config.regions.clone(),
+        services: config.network.services,
+        s3_prefix_list: config.network.s3_prefix_list,
     }
 }
 
 /// The name server of the platform network.
-pub fn resolver(config: &Config, host: &Arc<dyn NodeHost>) -> Arc<Resolver> {
+pub fn resolver(config: &Config, forwarder: Arc<Forwarder>) -> Arc<Resolver> {
+    let public = public_names(config);
     let zone = Zone {
-        regions: config.regions.clone(),
-        services: config.network.services,
-        s3_prefix_list: config.network.s3_prefix_list,
+        regions: public.regions,
+        services: public.services,
+        s3_prefix_list: public.s3_prefix_list,
         vpc: None,
     };
+    Resolver::new(Arc::new(zone), forwarder)
+}
+
+/// Asks for names that are not the engine's, from inside the platform network, whoever wants to know.
+pub fn forwarder(config: &Config, host: &Arc<dyn NodeHost>) -> Arc<Forwarder> {
     let host = host.clone();
     let open: OpenSocket = Arc::new(move || {
         let address = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
@@ -169,14 +176,11 @@ pub fn resolver(config: &Config, host: &Arc<dyn NodeHost>) -> Arc<Resolver> {
         });
         socket.map(std::net::UdpSocket::from).map_err(io::Error::other)
     });
-    Resolver::new(
-        Arc::new(zone),
-        Arc::new(Forwarder::new(
-            upstream(config),
-            config.resolver.timeout.duration(),
-            open,
-        )),
-    )
+    Arc::new(Forwarder::new(
+        upstream(config),
+        config.resolver.timeout.duration(),
+        open,
+    ))
 }
 
 /// The configured name servers, or the host's own where the host is the uplink.

@@ -174,6 +174,8 @@ pub struct Certificates {
     clock: Arc<dyn Clock>,
     regions: Vec<Region>,
     own: Vec<SanType>,
+    /// Behind a gateway endpoint there is S3 and nothing else.
+    only_s3: bool,
     /// Bounded: keys are the names of [`group`], a fixed number per region.
     minted: Mutex<HashMap<String, (Timestamp, Arc<CertifiedKey>)>>,
 }
@@ -194,12 +196,26 @@ impl Certificates {
             clock,
             regions: regions.to_vec(),
             own,
+            only_s3: false,
             minted: Mutex::default(),
+        }
+    }
+
+    /// Certificates for the names of S3 in `regions` alone: who asks for another name is shown the one of S3's first
+    /// region and refuses it.
+    pub fn of_s3(authority: Arc<Authority>, clock: Arc<dyn Clock>, regions: &[Region]) -> Self {
+        let own = regions.first().map(|region| format!("s3.{region}.amazonaws.com"));
+        let own = own.and_then(|name| name.as_str().try_into().ok());
+        Self {
+            own: own.map(SanType::DnsName).into_iter().collect(),
+            only_s3: true,
+            ..Self::new(authority, clock, regions, &[])
         }
     }
 
     fn certificate(&self, name: Option<&str>) -> Result<Arc<CertifiedKey>, TlsError> {
         let (group, sans) = name
+            .filter(|name| !self.only_s3 || is_s3(name))
             .and_then(|name| group(name, &self.regions))
             .unwrap_or_else(|| (String::new(), self.own.clone()));
         let now = self.clock.now();
@@ -213,6 +229,13 @@ impl Certificates {
         minted.insert(group, (now, fresh.clone()));
         Ok(fresh)
     }
+}
+
+fn is_s3(name: &str) -> bool {
+    matches!(
+        names::meaning(name),
+        Some(HostMeaning::S3 { .. } | HostMeaning::S3Bucket { .. })
+    )
 }
 
 /// The certificate a public name belongs to: all buckets of a region share a wildcard.

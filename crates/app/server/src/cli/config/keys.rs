@@ -232,6 +232,16 @@ pub const KEYS: &[KeyDoc] = &[
         "How long a name server may take to answer.",
     ),
     key(
+        "flow_logs.read",
+        "duration",
+        "Pause between two reads of what passed in VPCs that have flow logs or run jobs.",
+    ),
+    key(
+        "flow_logs.minute",
+        "duration",
+        "What an aggregation interval of 60 seconds lasts; one of 600 lasts ten times as long.",
+    ),
+    key(
         "serve.node",
         "path",
         "Socket of a node process that was started apart. Absent: `serve` started as root starts one itself.",

@@ -106,50 +106,7 @@ async fn bench() -> Bench {
 
 async fn bench_with(change: impl FnOnce(&mut Door)) -> Bench {
     let dir = tempfile::tempdir().unwrap();
-    let database = Arc::new(Database::open(&dir.path().join("state.db"), &[logs::disk::SCHEMA]).unwrap());
-    let store: Arc<dyn StateStore> = Arc::new(MemoryState::new());
-    let host = Arc::new(NoNode::new(dir.path()));
-    let settings = InvokeSettings {
-        timeout: Duration::from_secs(1),
-        stream_timeout: Duration::from_secs(1),
-        connect_timeout: Duration::from_secs(1),
-        body_limit: 1024,
-        idle_connections: 1,
-    };
-    let mut door = Door {
-        engine: Arc::new(Engine {
-            dispatch: Dispatch::default(),
-            store: store.clone(),
-            logs: Arc::new(DiskLogs::open(database, dir.path()).unwrap()),
-            registry: Arc::new(Registry {
-                blobs: BlobStore::open(dir.path()).unwrap(),
-                key: TokenKey::derive(&[7; 32]),
-                endpoint: "http://localhost".into(),
-            }),
-            platform: Arc::new(Refusing(PlatformSettings::default())),
-            clock: Arc::new(SystemClock),
-            ids: Arc::new(SystemIds),
-            master: MasterKey::new([7; 32]),
-            audit: Arc::new(crate::audit_of(dir.path())),
-        }),
-        identities: Arc::new(Keys),
-        acceptance: Acceptance {
-            regions: vec!["us-east-1".parse().unwrap()],
-            skew: 900,
-            unknown_keys_are_root_of: None,
-            sigv2_query: true,
-        },
-        account: account(),
-        limits: RequestLimits {
-            head: 8192,
-            request: 4096,
-            invoke: 8192,
-            pause: Duration::from_millis(300),
-        },
-        proxy: Arc::new(Proxy::new(Default::default(), store, host, settings)),
-        s3: Arc::new(Named("s3")),
-        registry: Arc::new(Named("registry")),
-    };
+    let mut door = door_in(dir.path());
     change(&mut door);
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
@@ -171,6 +128,54 @@ async fn bench_with(change: impl FnOnce(&mut Door)) -> Bench {
         stop,
         running,
         _dir: dir,
+    }
+}
+
+/// A door whose state lies in a folder.
+pub(crate) fn door_in(dir: &std::path::Path) -> Door {
+    let database = Arc::new(Database::open(&dir.join("state.db"), &[logs::disk::SCHEMA]).unwrap());
+    let store: Arc<dyn StateStore> = Arc::new(MemoryState::new());
+    let host = Arc::new(NoNode::new(dir));
+    let settings = InvokeSettings {
+        timeout: Duration::from_secs(1),
+        stream_timeout: Duration::from_secs(1),
+        connect_timeout: Duration::from_secs(1),
+        body_limit: 1024,
+        idle_connections: 1,
+    };
+    Door {
+        engine: Arc::new(Engine {
+            dispatch: Dispatch::default(),
+            store: store.clone(),
+            logs: Arc::new(DiskLogs::open(database, dir).unwrap()),
+            registry: Arc::new(Registry {
+                blobs: BlobStore::open(dir).unwrap(),
+                key: TokenKey::derive(&[7; 32]),
+                endpoint: "http://localhost".into(),
+            }),
+            platform: Arc::new(Refusing(PlatformSettings::default())),
+            clock: Arc::new(SystemClock),
+            ids: Arc::new(SystemIds),
+            master: MasterKey::new([7; 32]),
+            audit: Arc::new(crate::audit_of(dir)),
+        }),
+        identities: Arc::new(Keys),
+        acceptance: Acceptance {
+            regions: vec!["us-east-1".parse().unwrap()],
+            skew: 900,
+            unknown_keys_are_root_of: None,
+            sigv2_query: true,
+        },
+        account: account(),
+        limits: RequestLimits {
+            head: 8192,
+            request: 4096,
+            invoke: 8192,
+            pause: Duration::from_millis(300),
+        },
+        proxy: Arc::new(Proxy::new(Default::default(), store, host, settings)),
+        s3: Arc::new(Named("s3")),
+        registry: Arc::new(Named("registry")),
     }
 }
 
