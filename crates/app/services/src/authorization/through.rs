@@ -71,6 +71,7 @@ fn through(caller: &Caller, policy: Option<&str>) -> Caller {
     let source = Source::Endpoint(EndpointSource {
         vpc_id: "vpc-0a".into(),
         endpoint_id: "vpce-0a".into(),
+        region: "us-east-1".parse().unwrap(),
         address: [10, 0, 1, 7].into(),
         secure: true,
         gateway: false,
