@@ -17,6 +17,9 @@ SETTINGS = {
     "endpoints.ping_interval": "200ms",
     "endpoints.startup_timeout": "60s",
     "endpoints.restart_backoff": "200ms",
+    # Suites share the engine; the default quotas have a test of their own.
+    "ec2.vpcs": 200,
+    "ec2.elastic_ips": 100,
     # Small enough to be filled in a moment on any machine.
     "instances": [{"type": "ml.t3.medium", "vcpus": 1, "memory_mib": 256, "accelerators": 0}],
 }

@@ -38,7 +38,6 @@ use isolarium_reconcile::{Deps, Driver, Fleets, ReconcileSettings, WorkDir};
 use isolarium_runtime::executor::ExecutorError;
 use isolarium_services::Dispatch;
 use isolarium_services::audit::{self, Inquiry};
-use isolarium_services::ec2::Ec2Settings;
 use isolarium_services::iam::credentials::{
     AssumeError, ExecutionRole, SessionCredentials, StoredIdentities, assume_execution_role,
 };
@@ -77,6 +76,8 @@ pub enum StartError {
     },
     #[error("the root key could not be made")]
     RootKey(#[source] KeyError),
+    #[error("the default VPC could not be made")]
+    DefaultVpc(#[source] isolarium_wire::ApiError),
     #[error("the credentials file could not be written")]
     Credentials(#[source] ExecutorError),
     #[error("the platform network is not usable")]
@@ -125,6 +126,7 @@ impl Server {
         let has_node = host.is_some();
         let host: Arc<dyn NodeHost> = host.unwrap_or_else(|| Arc::new(NoNode::new(layout.root())));
         ensure_root_key(&stores, &config, &layout, host.as_ref(), clock.as_ref(), ids.as_ref())?;
+        default_vpcs(&config, &stores, clock.as_ref(), ids.as_ref())?;
         let trail = open_trail(&config, &layout, &clock)?;
         let s3 = s3_front(&config, &trail, &stores, &layout, &clock).map_err(file(layout.at("logs/s3-access.log")))?;
         let roles = Arc::new(ExecutionRoles {
@@ -474,6 +476,23 @@ fn door(
     }
 }
 
+/// The default VPCs that the operator wants (NET-6).
+fn default_vpcs(config: &Config, stores: &Stores, clock: &dyn Clock, ids: &dyn IdSource) -> Result<(), StartError> {
+    if !config.ec2.default_vpc {
+        return Ok(());
+    }
+    let settings = config.ec2_settings();
+    for region in &config.regions {
+        let scope = Scope {
+            account: config.account.clone(),
+            region: region.clone(),
+        };
+        isolarium_services::ec2::default_vpc::ensure(stores.state.as_ref(), clock, ids, &settings, &scope)
+            .map_err(StartError::DefaultVpc)?;
+    }
+    Ok(())
+}
+
 fn open_trail(config: &Config, layout: &Layout, clock: &Arc<dyn Clock>) -> Result<Arc<AuditTrail>, AuditError> {
     let settings = AuditSettings {
         queue_bytes: usize::try_from(config.audit.queue_bytes).unwrap_or(usize::MAX),
@@ -561,10 +580,7 @@ fn platform_settings(config: &Config) -> PlatformSettings {
         platform_network: config.network.platform,
         training_instances: config.limits.training_instances,
         instances: config.instance_table(),
-        ec2: Ec2Settings {
-            regions: config.regions.clone(),
-            ..Ec2Settings::default()
-        },
+        ec2: config.ec2_settings(),
     }
 }
 

@@ -13,6 +13,7 @@ use ipnet::Ipv4Net;
 use isolarium_model::sagemaker::{InstanceShape, InstanceTable};
 use isolarium_model::{AccountId, Region};
 use isolarium_netplan::intent::{HostNetwork, Uplink};
+use isolarium_services::ec2::{Ec2Settings, Quotas};
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -34,6 +35,7 @@ pub struct Config {
     pub auth: Auth,
     pub tls: Tls,
     pub network: Network,
+    pub ec2: Ec2,
     pub limits: Limits,
     pub invoke: Invoke,
     pub jobs: Jobs,
@@ -116,6 +118,38 @@ pub struct Network {
     pub s3_prefix_list: Ipv4Net,
     pub uplink_links: Ipv4Net,
     pub elastic_ips: Ipv4Net,
+}
+
+/// VPCs: what is there from the start, and how many of each noun an account may have (NET-6, NET-86).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ec2 {
+    pub default_vpc: bool,
+    pub zones: String,
+    pub vpcs: usize,
+    pub subnets_per_vpc: usize,
+    pub routes_per_table: usize,
+    pub gateway_endpoints: usize,
+    pub interface_endpoints_per_vpc: usize,
+    pub elastic_ips: usize,
+    pub nat_gateways_per_zone: usize,
+}
+
+impl Default for Ec2 {
+    fn default() -> Self {
+        let quotas = Quotas::default();
+        Self {
+            default_vpc: false,
+            zones: "abc".into(),
+            vpcs: quotas.vpcs,
+            subnets_per_vpc: quotas.subnets_per_vpc,
+            routes_per_table: quotas.routes_per_table,
+            gateway_endpoints: quotas.gateway_endpoints,
+            interface_endpoints_per_vpc: quotas.interface_endpoints_per_vpc,
+            elastic_ips: quotas.elastic_ips,
+            nat_gateways_per_zone: quotas.nat_gateways_per_zone,
+        }
+    }
 }
 
 /// Sizes and waits of the front door.
@@ -286,6 +320,7 @@ impl Default for Config {
             auth: Auth::default(),
             tls: Tls::default(),
             network: Network::default(),
+            ec2: Ec2::default(),
             limits: Limits::default(),
             invoke: Invoke::default(),
             jobs: Jobs::default(),
@@ -576,6 +611,11 @@ impl Config {
         if self.regions.is_empty() {
             return contradiction("regions must name at least one region".into());
         }
+        let letters = self.ec2.zones.as_bytes();
+        let ordered = letters.is_sorted_by(|one, other| one < other);
+        if letters.is_empty() || !letters.iter().all(u8::is_ascii_lowercase) || !ordered {
+            return contradiction("ec2.zones must be small letters, each once and in order, such as abc".into());
+        }
         let net = &self.network;
         let ranges = [
             ("network.platform", net.platform),
@@ -629,6 +669,29 @@ impl Config {
             };
             (own.r#type.clone(), shape)
         }))
+    }
+
+    /// What EC2's operations need of the configuration (NET-30, NET-86).
+    pub fn ec2_settings(&self) -> Ec2Settings {
+        Ec2Settings {
+            regions: self.regions.clone(),
+            zone_letters: self.ec2.zones.clone(),
+            public_pool: self.network.elastic_ips,
+            s3_prefix_list: self.network.s3_prefix_list,
+            services: self.network.services,
+            quotas: Quotas {
+                vpcs: self.ec2.vpcs,
+                // A VPC has one internet gateway at most, so there are as many as VPCs.
+                internet_gateways: self.ec2.vpcs,
+                subnets_per_vpc: self.ec2.subnets_per_vpc,
+                routes_per_table: self.ec2.routes_per_table,
+                gateway_endpoints: self.ec2.gateway_endpoints,
+                interface_endpoints_per_vpc: self.ec2.interface_endpoints_per_vpc,
+                elastic_ips: self.ec2.elastic_ips,
+                nat_gateways_per_zone: self.ec2.nat_gateways_per_zone,
+                ..Quotas::default()
+            },
+        }
     }
 
     /// The shared part of the host's network, for `node`.

@@ -25,6 +25,11 @@ use std::net::Ipv4Addr;
 operation!("AllocateAddress", AllocateAddressRequest -> AllocateAddressResult, allocate);
 operation!("ReleaseAddress", ReleaseAddressRequest -> ReleaseAddressOutput, release);
 operation!("DescribeAddresses", DescribeAddressesRequest -> DescribeAddressesResult, describe);
+operation!(
+    "DescribeAddressesAttribute",
+    DescribeAddressesAttributeRequest -> DescribeAddressesAttributeResult,
+    describe_attribute
+);
 operation!("AssociateAddress", AssociateAddressRequest -> AssociateAddressResult, associate);
 operation!("DisassociateAddress", DisassociateAddressRequest -> DisassociateAddressOutput, disassociate);
 
@@ -184,6 +189,20 @@ fn describe(
     });
     Ok(shapes::DescribeAddressesResult {
         addresses: shown(all.iter().map(|ip| view(scope, ip)).collect()),
+    })
+}
+
+/// The one attribute that there is, a name in reverse DNS, no address here has.
+fn describe_attribute(
+    request: shapes::DescribeAddressesAttributeRequest,
+    ctx: &Ctx<'_>,
+) -> Result<shapes::DescribeAddressesAttributeResult, ApiError> {
+    for id in request.allocation_ids.iter().flatten() {
+        find::<ElasticIp>(ctx, id)?;
+    }
+    Ok(shapes::DescribeAddressesAttributeResult {
+        addresses: shown(Vec::new()),
+        next_token: None,
     })
 }
 

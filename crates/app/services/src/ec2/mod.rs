@@ -66,6 +66,7 @@ pub fn handlers() -> Vec<Handler> {
         handler::<shapes::DeleteSubnetRequest>(),
         handler::<shapes::DeleteVpcRequest>(),
         handler::<shapes::DescribeAccountAttributesRequest>(),
+        handler::<shapes::DescribeAddressesAttributeRequest>(),
         handler::<shapes::DescribeAddressesRequest>(),
         handler::<shapes::DescribeAvailabilityZonesRequest>(),
         handler::<shapes::DescribeDhcpOptionsRequest>(),

@@ -89,9 +89,9 @@ fn read(token: &str) -> Result<String, ApiError> {
         .ok_or_else(|| ApiError::client("InvalidNextToken", "The token is invalid."))
 }
 
-/// The items of an answer; none is an absent list.
+/// The items of an answer. EC2 answers an empty set where it found nothing, and clients index it.
 pub(super) fn shown<T>(items: Vec<T>) -> Option<Vec<T>> {
-    (!items.is_empty()).then_some(items)
+    Some(items)
 }
 
 #[cfg(test)]

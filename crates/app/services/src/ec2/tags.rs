@@ -72,16 +72,13 @@ pub(super) fn add(tags: &mut Tags, given: &[shapes::Tag]) -> Result<(), ApiError
     Ok(())
 }
 
-/// Tags as answers have them.
+/// Tags as answers have them: absent where there are none.
 pub(super) fn shown(tags: &Tags) -> Option<Vec<shapes::Tag>> {
-    super::page::shown(
-        tags.iter()
-            .map(|(key, value)| shapes::Tag {
-                key: Some(key.clone()),
-                value: Some(value.clone()),
-            })
-            .collect(),
-    )
+    let tag = |(key, value): (&String, &String)| shapes::Tag {
+        key: Some(key.clone()),
+        value: Some(value.clone()),
+    };
+    (!tags.is_empty()).then(|| tags.iter().map(tag).collect())
 }
 
 #[cfg(test)]

@@ -75,6 +75,29 @@ crate::shapes::structure! { Address
     optional public_ip "PublicIp",
 }
 
+/// `AddressAttribute`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct AddressAttribute {
+    pub public_ip: Option<String>,
+    pub allocation_id: Option<String>,
+    pub ptr_record: Option<String>,
+    pub ptr_record_update: Option<PtrUpdateStatus>,
+}
+
+crate::shapes::structure! { AddressAttribute
+    optional public_ip "PublicIp",
+    optional allocation_id "AllocationId",
+    optional ptr_record "PtrRecord",
+    optional ptr_record_update "PtrRecordUpdate",
+}
+
+crate::shapes::string_enum! {
+    /// `AddressAttributeName`.
+    AddressAttributeName
+    DomainName = "domain-name",
+}
+
 /// `AllocateAddressRequest`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -1673,6 +1696,38 @@ pub struct DescribeAccountAttributesResult {
 
 crate::shapes::structure! { DescribeAccountAttributesResult
     optional account_attributes "AccountAttributes",
+}
+
+/// `DescribeAddressesAttributeRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DescribeAddressesAttributeRequest {
+    pub allocation_ids: Option<Vec<String>>,
+    pub attribute: Option<AddressAttributeName>,
+    pub next_token: Option<String>,
+    pub max_results: Option<i64>,
+    pub dry_run: Option<bool>,
+}
+
+crate::shapes::structure! { DescribeAddressesAttributeRequest
+    optional allocation_ids "AllocationIds",
+    optional attribute "Attribute",
+    optional next_token "NextToken",
+    optional max_results "MaxResults",
+    optional dry_run "DryRun",
+}
+
+/// `DescribeAddressesAttributeResult`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DescribeAddressesAttributeResult {
+    pub addresses: Option<Vec<AddressAttribute>>,
+    pub next_token: Option<String>,
+}
+
+crate::shapes::structure! { DescribeAddressesAttributeResult
+    optional addresses "Addresses",
+    optional next_token "NextToken",
 }
 
 /// `DescribeAddressesRequest`.
@@ -3819,6 +3874,21 @@ crate::shapes::structure! { ProvisionedBandwidth
     optional request_time "RequestTime",
     optional requested "Requested",
     optional status "Status",
+}
+
+/// `PtrUpdateStatus`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct PtrUpdateStatus {
+    pub value: Option<String>,
+    pub status: Option<String>,
+    pub reason: Option<String>,
+}
+
+crate::shapes::structure! { PtrUpdateStatus
+    optional value "Value",
+    optional status "Status",
+    optional reason "Reason",
 }
 
 /// `PublicIpDnsNameOptions`.

@@ -107,6 +107,43 @@ pub const KEYS: &[KeyDoc] = &[
         "Public addresses of VPCs: Elastic IPs, those of NAT gateways included. A network namespace as uplink gets a route to them; through the host nobody outside sees them.",
     ),
     key(
+        "ec2.default_vpc",
+        "boolean",
+        "Make the default VPC (172.31.0.0/16, one public subnet per zone) of the default account in every served region at start. One that was deleted does not come back.",
+    ),
+    key(
+        "ec2.zones",
+        "small letters",
+        "Letters of the Availability Zones of every region: `abc` makes `us-east-1a` to `us-east-1c`.",
+    ),
+    key(
+        "ec2.vpcs",
+        "number",
+        "VPCs, and internet gateways, of an account in a region.",
+    ),
+    key("ec2.subnets_per_vpc", "number", "Subnets of a VPC."),
+    key(
+        "ec2.routes_per_table",
+        "number",
+        "Routes of a route table, without the local ones.",
+    ),
+    key(
+        "ec2.gateway_endpoints",
+        "number",
+        "Gateway endpoints of an account in a region.",
+    ),
+    key(
+        "ec2.interface_endpoints_per_vpc",
+        "number",
+        "Interface endpoints of a VPC.",
+    ),
+    key("ec2.elastic_ips", "number", "Elastic IPs of an account in a region."),
+    key(
+        "ec2.nat_gateways_per_zone",
+        "number",
+        "NAT gateways of an account in an Availability Zone.",
+    ),
+    key(
         "limits.request_body",
         "bytes",
         "Largest body of a JSON, query or CBOR request. S3 and the registry stream and have no limit here.",
