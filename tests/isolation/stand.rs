@@ -200,7 +200,8 @@ impl Stand {
                 user: String::new(),
             },
             hosts: Vec::new(),
-            resolver: None,
+            resolvers: Vec::new(),
+            search: None,
             mounts: Vec::new(),
             limits: Limits {
                 cpu_millis: 2000,

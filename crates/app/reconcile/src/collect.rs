@@ -135,7 +135,10 @@ impl From<StageError> for FailureText {
     fn from(error: StageError) -> Self {
         match error {
             StageError::Transfer(
-                refused @ (TransferError::Denied(_) | TransferError::Unusable(_) | TransferError::Role(_)),
+                refused @ (TransferError::Denied(_)
+                | TransferError::Unusable(_)
+                | TransferError::Role(_)
+                | TransferError::NoPath(_)),
             ) => Self::Client(refused.to_string()),
             StageError::Executor(ExecutorError::Refused(why)) => Self::Client(why),
             StageError::Executor(ExecutorError::Unstartable(why)) => Self::Client(why),

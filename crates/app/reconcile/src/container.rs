@@ -1,11 +1,12 @@
 //! From a record and its image to the launch spec of one container: command, environment, files, mounts, limits.
 
 use crate::deps::Deps;
+use crate::network;
 use crate::settings::ReconcileSettings;
 use crate::transfer::Image;
-use isolarium_model::sagemaker::Placement;
 use isolarium_model::sagemaker::endpoint::{Instance, VariantFleet};
 use isolarium_model::sagemaker::training_job::{Channel, TrainingJob};
+use isolarium_model::sagemaker::{Attachment, Placement};
 use isolarium_model::{Arn, Region};
 use isolarium_netplan::intent::{Reach, WorkloadNetwork};
 use isolarium_runtime::executor::{LaunchSpec, Limits, Mount, ProcessSpec};
@@ -180,17 +181,14 @@ fn base(
         .ok_or_else(|| UnknownInstanceType(instance_type.into()))?;
     let memory = shape.memory_mib << 20;
     let settings = &deps.settings;
-    let (reach, own, resolver) = match placement.address() {
-        None => (Reach::Nothing, Ipv4Addr::LOCALHOST, None),
-        Some(address) => (Reach::ServiceNetwork { address }, address, settings.resolver),
-    };
+    let network = network_of(deps, placement);
     Ok(LaunchSpec {
         workload: placement.workload.clone(),
         owner_arn: owner_arn.to_string(),
         hostname: String::new(),
         network: WorkloadNetwork {
             workload: placement.workload.clone(),
-            reach,
+            reach: network.reach,
         },
         layers: image.layers.iter().map(|layer| layer.diff_id.clone()).collect(),
         process: ProcessSpec {
@@ -199,8 +197,9 @@ fn base(
             cwd: String::new(),
             user: String::new(),
         },
-        hosts: vec![(IpAddr::V4(own), vec![FIRST_HOST.into()])],
-        resolver,
+        hosts: vec![(IpAddr::V4(network.own), vec![FIRST_HOST.into()])],
+        resolvers: network.resolvers,
+        search: network.search,
         mounts: Vec::new(),
         limits: Limits {
             cpu_millis: shape.vcpus * 1000,
@@ -210,6 +209,52 @@ fn base(
             overlay_bytes: settings.overlay_bytes,
         },
     })
+}
+
+/// How a container reaches others, and whom it asks for names (CC-85, CC-86).
+struct Network {
+    reach: Reach,
+    own: Ipv4Addr,
+    resolvers: Vec<IpAddr>,
+    search: Option<String>,
+}
+
+fn network_of(deps: &Deps, placement: &Placement) -> Network {
+    let nothing = Network {
+        reach: Reach::Nothing,
+        own: Ipv4Addr::LOCALHOST,
+        resolvers: Vec::new(),
+        search: None,
+    };
+    match &placement.attachment {
+        Attachment::Isolated | Attachment::Unattached { .. } => nothing,
+        // With a VPC, too, an isolated container has loopback alone: its address is configured nowhere (NET-69).
+        Attachment::Vpc(_) if placement.isolated() => nothing,
+        Attachment::ServiceNetwork { address, .. } => Network {
+            reach: Reach::ServiceNetwork { address: *address },
+            own: *address,
+            resolvers: deps.settings.resolver.into_iter().collect(),
+            search: None,
+        },
+        Attachment::Vpc(place) => {
+            let vpc = deps.networks.known(place.vpc);
+            let vpc = vpc.as_deref();
+            Network {
+                reach: Reach::Vpc {
+                    vpc: place.vpc,
+                    interface: place.container,
+                },
+                own: place.address,
+                resolvers: vpc
+                    .map(network::name_servers)
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(IpAddr::V4)
+                    .collect(),
+                search: vpc.and_then(|vpc| vpc.dns.domain_name.clone()),
+            }
+        }
+    }
 }
 
 /// CC-13: `train` replaces CMD and keeps ENTRYPOINT; a given entry point stands alone, given arguments replace `train`.

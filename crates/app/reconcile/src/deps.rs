@@ -1,11 +1,13 @@
 //! What every step works with.
 
 use crate::fleets::Fleets;
+use crate::network::place::{self, PlaceError, Wanted};
+use crate::network::{NetworkError, Networks};
 use crate::settings::ReconcileSettings;
-use crate::transfer::{Actor, Layer, Transfer};
+use crate::transfer::{Actor, Layer, Transfer, Via};
 use crate::workdir::WorkDir;
 use isolarium_model::sagemaker::network::IsolationRecord;
-use isolarium_model::sagemaker::{AddressLease, Attachment, BlockedDestination, Placement, Reach};
+use isolarium_model::sagemaker::{AddressLease, Attachment, BlockedDestination, JobNetwork, Placement, Reach};
 use isolarium_model::time::{Clock, IdSource};
 use isolarium_model::{Arn, Key, Record, Scope, Timestamp, WorkloadId};
 use isolarium_runtime::executor::{ExecutorError, WorkloadState};
@@ -26,6 +28,8 @@ pub struct Deps {
     pub ids: Arc<dyn IdSource>,
     pub work: WorkDir,
     pub settings: ReconcileSettings,
+    /// The VPCs on the host.
+    pub networks: Arc<Networks>,
     /// The live routing table, shared with the inference proxy.
     pub fleets: Arc<Fleets>,
     /// What the host was last seen to run.
@@ -48,6 +52,10 @@ pub enum StepError {
     NoAddress(ipnet::Ipv4Net),
     #[error("an identifier could not be made")]
     Identifier,
+    #[error("the rights of an execution role could not be asked for")]
+    Rights(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("a VPC is not in line with its records")]
+    Network(#[from] NetworkError),
 }
 
 /// What the caller reads about a container that this host could not start; the operator's part is in the log (NET-73).
@@ -61,6 +69,34 @@ pub(crate) fn log_not_started(owner_arn: &Arn, reason: &dyn std::fmt::Display) {
         %reason,
         "a container could not be started; `isolarium doctor` checks what this host needs"
     );
+}
+
+/// What planning a place gave: `None` when it was refused.
+pub(crate) type PlanResult = Result<Option<(isolarium_model::sagemaker::VpcPlace, Batch)>, StepError>;
+
+/// Why a workload is not attached to its VPC.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AttachError {
+    /// For the owner of the job to mend (D-17, BT-6).
+    #[error("{0}")]
+    Refused(String),
+    /// The host could not carry the VPC: nothing is started (NET-73).
+    #[error("the VPC could not be brought to the host")]
+    Host(#[source] NetworkError),
+    /// To be repeated.
+    #[error(transparent)]
+    Step(#[from] StepError),
+}
+
+impl AttachError {
+    fn of(error: NetworkError) -> Self {
+        match error {
+            NetworkError::Host(away @ ExecutorError::Unreachable(_)) => Self::Step(StepError::Executor(away)),
+            NetworkError::Store(error) => Self::Step(error.into()),
+            NetworkError::Gone(vpc) => Self::Refused(format!("The vpc ID '{vpc}' does not exist")),
+            other @ (NetworkError::Plan { .. } | NetworkError::Host(_)) => Self::Host(other),
+        }
+    }
 }
 
 /// When to look again.
@@ -177,7 +213,7 @@ impl Deps {
     /// as "absent until now": if somebody else took it meanwhile, the commit fails and is tried with another.
     pub(crate) fn place(
         &self,
-        reach: Reach,
+        network: &JobNetwork,
         owner: &Key,
         owner_arn: &Arn,
         batch: Batch,
@@ -185,8 +221,15 @@ impl Deps {
         let workload: WorkloadId = format!("w-{}", self.ids.hex(17))
             .parse()
             .map_err(|_| StepError::Identifier)?;
-        match reach {
-            Reach::Nothing => Ok((
+        if network.vpc().is_some() {
+            // Its addresses are taken when it starts: too few of them are told by its failure (D-17).
+            let attachment = Attachment::Unattached {
+                isolated: network.isolated(),
+            };
+            return Ok((Placement { workload, attachment }, batch));
+        }
+        match network.container {
+            Reach::Nothing | Reach::Vpc(_) => Ok((
                 Placement {
                     workload,
                     attachment: Attachment::Isolated,
@@ -221,10 +264,68 @@ impl Deps {
         }
     }
 
+    /// Gives a workload its place in the VPC, if it has none yet, and brings VPC and transfer interface to the host. `commit`
+    /// writes the place into the owner's record, with the batch that makes the interfaces; it says whether the record still
+    /// wants it. `None`: the owner is gone.
+    pub(crate) fn attach(
+        &self,
+        actor: &Actor,
+        wanted: &Wanted<'_>,
+        placement: &Placement,
+        commit: &mut dyn FnMut(&mut dyn FnMut(Batch) -> PlanResult) -> Result<Option<Placement>, StepError>,
+    ) -> Result<Option<Placement>, AttachError> {
+        let mut placed = placement.clone();
+        if let Attachment::Unattached { .. } = placement.attachment {
+            let mut refused = None;
+            let committed = commit(&mut |batch| match place::plan(self, actor, wanted, batch) {
+                Ok(planned) => Ok(Some(planned)),
+                Err(PlaceError::Refused(text)) => {
+                    refused = Some(text);
+                    Ok(None)
+                }
+                Err(PlaceError::Step(error)) => Err(error),
+            });
+            let committed = committed?;
+            if let Some(text) = refused {
+                return Err(AttachError::Refused(text));
+            }
+            match committed {
+                Some(committed) => placed = committed,
+                None => return Ok(None),
+            }
+        }
+        if let Some(at) = placed.vpc() {
+            self.networks
+                .attach(&actor.scope, at.vpc, at.transfer)
+                .map_err(AttachError::of)?;
+            place::attached(self, &actor.scope, at)?;
+        }
+        Ok(Some(placed))
+    }
+
+    /// Starts a container. A host that has forgotten the container's VPC is told of it again.
+    pub(crate) fn launch(
+        &self,
+        scope: &Scope,
+        placement: &Placement,
+        spec: &isolarium_runtime::executor::LaunchSpec,
+    ) -> Result<(), ExecutorError> {
+        match (self.executor.launch(spec), placement.vpc()) {
+            (Err(ExecutorError::Unknown), Some(at)) => {
+                self.networks.again(scope, at.vpc).map_err(|error| match error {
+                    NetworkError::Host(error) => error,
+                    other => ExecutorError::Host(crate::driver::chain(&other)),
+                })?;
+                self.executor.launch(spec)
+            }
+            (done, _) => done,
+        }
+    }
+
     /// Attempts to leave that isolation stopped, oldest first; none for containers with a way out, and none when the
     /// source cannot be read: the report never decides anything.
     pub(crate) fn attempts(&self, placement: &Placement) -> Vec<BlockedDestination> {
-        if placement.attachment != Attachment::Isolated {
+        if !placement.isolated() {
             return Vec::new();
         }
         let attempts = match self.egress.attempts(&placement.workload) {
@@ -257,7 +358,7 @@ impl Deps {
         attempts: &[BlockedDestination],
         batch: Batch,
     ) -> Result<Batch, StepError> {
-        if placement.attachment != Attachment::Isolated {
+        if !placement.isolated() {
             return Ok(batch);
         }
         let record = IsolationRecord {
@@ -269,16 +370,24 @@ impl Deps {
         Ok(batch.put(&Key::exact(scope, placement.workload.as_str()), Expect::Any, &record)?)
     }
 
-    /// Removes a workload from the host, then gives its address back: never the other way round, or a new container
+    /// Removes a workload from the host, then gives its addresses back: never the other way round, or a new container
     /// could get an address that still answers.
-    pub(crate) fn remove(&self, placement: &Placement) -> Result<(), StepError> {
+    pub(crate) fn remove(&self, placement: &Placement, actor: &Actor) -> Result<(), StepError> {
         match self.executor.remove(&placement.workload) {
             Ok(()) | Err(ExecutorError::Unknown) => {}
             Err(error) => return Err(StepError::Executor(error)),
         }
         self.seen.forget(&placement.workload);
         crate::logs::forget(self, &placement.workload);
-        if let Some(address) = placement.address() {
+        if let Some(at) = placement.vpc() {
+            self.transfer.leave(Via {
+                vpc: at.vpc,
+                interface: at.transfer,
+            });
+            self.networks.detach(at.vpc, at.transfer)?;
+            place::removed(self, actor, at)?;
+        }
+        if let Some(address) = placement.platform_address() {
             let key = AddressLease::key(address).map_err(|_| StepError::Identifier)?;
             if let Some(lease) = self.store.get::<AddressLease>(&key)?
                 && lease.record.workload == placement.workload
@@ -301,6 +410,18 @@ impl Deps {
             scope: key.scope.clone(),
             role_arn: role_arn.clone(),
             owner_arn: owner_arn.clone(),
+            via: None,
         }
+    }
+}
+
+impl Actor {
+    /// The same actor, whose objects travel as those of this placement must.
+    pub(crate) fn of(mut self, placement: &Placement) -> Self {
+        self.via = placement.vpc().map(|at| Via {
+            vpc: at.vpc,
+            interface: at.transfer,
+        });
+        self
     }
 }

@@ -5,6 +5,7 @@ use crate::deps::{Deps, Next, StepError};
 use crate::endpoint::{self, EndpointMemory};
 use crate::gc;
 use crate::job::{self, JobMemory};
+use crate::network;
 use isolarium_model::sagemaker::{Endpoint, TrainingJob};
 use isolarium_model::{Key, Record, Timestamp};
 use isolarium_store::StateStore;
@@ -29,6 +30,8 @@ const STACK: usize = 1 << 20;
 enum Subject {
     Job(Key),
     Endpoint(Key),
+    /// All VPCs: a change of one may be a change of what others need.
+    Network,
     Sweep,
 }
 
@@ -36,6 +39,7 @@ enum Subject {
 enum Memory {
     Job(Box<JobMemory>),
     Endpoint(Box<EndpointMemory>),
+    Network,
     Sweep,
 }
 
@@ -44,6 +48,7 @@ impl Memory {
         match subject {
             Subject::Job(_) => Self::Job(Box::default()),
             Subject::Endpoint(_) => Self::Endpoint(Box::default()),
+            Subject::Network => Self::Network,
             Subject::Sweep => Self::Sweep,
         }
     }
@@ -169,6 +174,8 @@ impl Shared {
                 self.wake(&Subject::Job(key.clone()));
             } else if *kind == Endpoint::KIND {
                 self.wake(&Subject::Endpoint(key.clone()));
+            } else if network::concerns(kind) {
+                self.wake(&Subject::Network);
             }
         }
     }
@@ -187,6 +194,7 @@ impl Shared {
             self.lock()
                 .adopt(Subject::Endpoint(endpoint.key), Memory::Endpoint(Box::new(memory)));
         }
+        self.wake(&Subject::Network);
         self.wake(&Subject::Sweep);
         Ok(())
     }
@@ -203,7 +211,7 @@ impl Shared {
         let subjects: Vec<Subject> = queue
             .slots
             .keys()
-            .filter(|subject| **subject != Subject::Sweep)
+            .filter(|subject| !matches!(subject, Subject::Sweep | Subject::Network))
             .cloned()
             .collect();
         for subject in &subjects {
@@ -273,6 +281,7 @@ impl Shared {
         match (subject, memory) {
             (Subject::Job(key), Memory::Job(memory)) => job::step(&self.deps, key, memory),
             (Subject::Endpoint(key), Memory::Endpoint(memory)) => endpoint::step(&self.deps, key, memory),
+            (Subject::Network, _) => network::step(&self.deps),
             (Subject::Sweep, _) => {
                 let removed = gc::sweep(&self.deps)?;
                 if removed > 0 {

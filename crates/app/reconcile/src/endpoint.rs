@@ -205,7 +205,7 @@ impl Work<'_> {
         restarts: u32,
         batch: Batch,
     ) -> Result<(Instance, Batch), StepError> {
-        let (placement, batch) = self.deps.place(variant.model.network.container, self.key, arn, batch)?;
+        let (placement, batch) = self.deps.place(&variant.model.network, self.key, arn, batch)?;
         let id = format!("i-{}", self.deps.ids.hex(17));
         Ok((
             Instance {
@@ -520,7 +520,7 @@ impl Work<'_> {
         if !batch.changes.is_empty() {
             self.deps.store.commit(batch)?;
         }
-        self.deps.remove(placement)?;
+        self.deps.remove(placement, sink.actor)?;
         self.change(|endpoint, _| {
             endpoint
                 .retiring

@@ -2,16 +2,18 @@
 
 use crate::deps::{Deps, Seen};
 use crate::fleets::Fleets;
+use crate::network::{Networks, NoDoors, ServiceRanges};
 use crate::settings::ReconcileSettings;
-use crate::transfer::{Actor, Image, Layer, LogPiece, ObjectEntry, Transfer, TransferError};
+use crate::transfer::{Actor, Image, Layer, LogPiece, ObjectEntry, Transfer, TransferError, Via};
 use crate::workdir::WorkDir;
 use isolarium_model::sagemaker::S3Uri;
 use isolarium_model::time::{Clock, IdSource};
-use isolarium_model::{Key, Scope, Sha256Digest, Timestamp, WorkloadId};
+use isolarium_model::{Arn, Key, Scope, Sha256Digest, Timestamp, WorkloadId};
 use isolarium_runtime::executor::{
     BlockedAttempt, ExecutorError, ExitStatus, LaunchSpec, LogChunk, LogLine, Mount, Observed, PackFormat, Packed,
     WorkloadState,
 };
+use isolarium_runtime::fake::FakeVpcs;
 use isolarium_runtime::{Archives, Dial, EgressReport, Executor};
 use isolarium_store::StateStore;
 use isolarium_store::state::memory::MemoryState;
@@ -64,6 +66,10 @@ pub(crate) struct Inner {
     pub failing: BTreeMap<&'static str, String>,
     /// Every access as (role, call, what).
     pub accesses: Vec<(String, String, String)>,
+    /// By which way each access went.
+    pub ways: Vec<(String, Option<Via>)>,
+    /// Interfaces from which everything was closed.
+    pub left: Vec<Via>,
     pub unpacked_layers: usize,
     pub removed: Vec<WorkloadId>,
     /// What new containers do: answer pings.
@@ -81,6 +87,7 @@ pub(crate) struct World {
     ids: AtomicU64,
     pub directory: tempfile::TempDir,
     pub store: Arc<MemoryState>,
+    pub vpcs: Arc<FakeVpcs>,
 }
 
 pub(crate) struct Clockwork(AtomicI64);
@@ -141,6 +148,7 @@ impl World {
             ids: AtomicU64::new(1),
             directory: tempfile::tempdir().unwrap(),
             store: Arc::new(MemoryState::new()),
+            vpcs: Arc::default(),
         })
     }
 
@@ -176,6 +184,12 @@ impl World {
             transfer: self.clone(),
             clock,
             ids: self.clone(),
+            networks: Networks::new(
+                self.store.clone(),
+                self.vpcs.clone(),
+                Arc::new(NoDoors),
+                ServiceRanges::default(),
+            ),
             work: WorkDir::new(self.directory.path()),
             settings,
             fleets: Arc::new(Fleets::default()),
@@ -267,6 +281,7 @@ impl World {
         inner
             .accesses
             .push((actor.role_arn.to_string(), call.into(), what.into()));
+        inner.ways.push((call.into(), actor.via));
         match inner.failing.get(call) {
             None => Ok(()),
             Some(text) => match text.strip_prefix("denied:") {
@@ -580,6 +595,14 @@ impl Transfer for World {
         Ok(tempfile::tempfile().unwrap().into())
     }
 
+    fn may_at_ec2(&self, actor: &Actor, action: &'static str, _: &[Arn]) -> Result<(), TransferError> {
+        self.access(actor, action, "ec2")
+    }
+
+    fn leave(&self, via: Via) {
+        self.lock().left.push(via);
+    }
+
     fn list(&self, actor: &Actor, prefix: &S3Uri) -> Result<Vec<ObjectEntry>, TransferError> {
         self.access(actor, "list", &prefix.to_string())?;
         let bucket = format!("s3://{}/", prefix.bucket);
@@ -663,6 +686,11 @@ impl IdSource for World {
     fn hex(&self, digits: usize) -> String {
         let n = self.ids.fetch_add(1, Ordering::SeqCst);
         let text = format!("{n:0digits$x}");
-        text.chars().rev().collect()
+        let text: String = text.chars().rev().collect();
+        // Names of links are made of the last digits of ids.
+        match text.get(..digits.saturating_sub(6)) {
+            Some(first) if digits >= 17 => format!("{first}{n:06x}"),
+            _ => text,
+        }
     }
 }

@@ -3,7 +3,9 @@
 
 use crate::deps::{Deps, StepError};
 use crate::logs;
+use crate::network::place;
 use isolarium_model::WorkloadId;
+use isolarium_model::ec2::{Holder, NetworkInterface};
 use isolarium_model::sagemaker::{AddressLease, Endpoint, TrainingJob};
 use isolarium_runtime::executor::ExecutorError;
 use isolarium_store::{Batch, Expect, StateStore, StoreError, Stored};
@@ -28,6 +30,8 @@ pub(crate) fn sweep(deps: &Deps) -> Result<usize, StepError> {
     let leases: Vec<Stored<AddressLease>> = deps.store.all()?;
     // A workload that was launched after the look at the host is ended too before its address becomes free.
     found.extend(leases.iter().map(|lease| lease.record.workload.clone()));
+    let interfaces: Vec<Stored<NetworkInterface>> = deps.store.all()?;
+    found.extend(interfaces.iter().filter_map(|one| workload_of(&one.record).cloned()));
     let wanted = wanted(&*deps.store)?;
     let mut removed = 0;
     let mut stuck = BTreeSet::new();
@@ -52,7 +56,27 @@ pub(crate) fn sweep(deps: &Deps) -> Result<usize, StepError> {
             Err(error) => return Err(error.into()),
         }
     }
+    for interface in &interfaces {
+        // The record is older than the look at the wanted ones: whoever makes interfaces commits both together.
+        if workload_of(&interface.record).is_some_and(|workload| !held(workload)) {
+            let record = &interface.record;
+            if let Err(error) = deps.networks.detach(record.vpc, record.id) {
+                tracing::warn!(interface = %record.id, %error, "a left-over interface stays for now");
+                continue;
+            }
+            place::release(deps, &interface.key.scope, &BTreeSet::from([record.id]))?;
+            tracing::info!(interface = %record.id, "removed a left-over interface");
+        }
+    }
     Ok(removed)
+}
+
+/// The workload for which the platform made an interface.
+fn workload_of(interface: &NetworkInterface) -> Option<&WorkloadId> {
+    match &interface.holder {
+        Holder::Container(workload) | Holder::Isolated(workload) | Holder::Transfer(workload) => Some(workload),
+        Holder::Nobody | Holder::Program | Holder::Nat(_) | Holder::Endpoint(_) => None,
+    }
 }
 
 /// Workloads of jobs that have not ended and of endpoints that exist.

@@ -4,16 +4,17 @@
 use crate::checkpoints::{self, Checkpoints};
 use crate::collect::{self, FailureText};
 use crate::container;
-use crate::deps::{Deps, NOT_STARTED, Next, StepError, log_not_started};
+use crate::deps::{AttachError, Deps, NOT_STARTED, Next, StepError, log_not_started};
 use crate::driver::with_slow;
 use crate::logs::{self, Drained, LogCursor, Sink};
 use crate::metrics::MetricScanner;
+use crate::network::place::Wanted;
 use crate::stage::{self, StageError};
 use crate::transfer::{Actor, Image};
 use crate::workdir;
 use isolarium_model::sagemaker::model::ResolvedImage;
 use isolarium_model::sagemaker::training_job::{JobEvent, SecondaryStatus, StopCause, TrainingJob};
-use isolarium_model::sagemaker::{BlockedDestination, FailureKind, FailureReason};
+use isolarium_model::sagemaker::{Attachment, BlockedDestination, FailureKind, FailureReason};
 use isolarium_model::{Key, Timestamp};
 use isolarium_runtime::executor::{ExecutorError, ExitStatus, WorkloadState};
 use std::time::Duration;
@@ -48,7 +49,7 @@ pub(crate) fn step(deps: &Deps, key: &Key, memory: &mut JobMemory) -> Result<Nex
     let work = Work {
         deps,
         key,
-        actor: Deps::actor(key, &stored.record.spec.role_arn, &stored.record.arn),
+        actor: Deps::actor(key, &stored.record.spec.role_arn, &stored.record.arn).of(&stored.record.run.placement),
     };
     let job = stored.record;
     match job.secondary {
@@ -94,10 +95,21 @@ impl Work<'_> {
         let mut image = job.run.image.clone();
         if known.is_none() {
             memory.touched = true;
+            let attached = match self.attach(job) {
+                Ok(Some(attached)) => attached,
+                Ok(None) => return Ok(Next::At(self.deps.now())),
+                Err(AttachError::Step(error)) => return Err(error),
+                Err(AttachError::Refused(text)) => return self.fail(job, memory, FailureKind::Client, &text),
+                Err(AttachError::Host(error)) => {
+                    log_not_started(&job.arn, &crate::driver::chain(&error));
+                    return self.fail(job, memory, FailureKind::Internal, NOT_STARTED);
+                }
+            };
+            let (work, job) = (self.for_placement(&attached), &attached);
             let launched = with_slow(
                 self.deps.settings.slow_phase,
                 || self.show(JobEvent::InstanceReady, SecondaryStatus::Starting),
-                || self.launch(job, &mut memory.checkpoints),
+                || work.launch(job, &mut memory.checkpoints),
             );
             match launched {
                 Ok(Some(resolved)) => image = Some(resolved),
@@ -124,6 +136,52 @@ impl Work<'_> {
             Ok(Some(batch))
         })?;
         Ok(Next::At(self.deps.now()))
+    }
+
+    /// The same work, with data that travels as the job's placement wants.
+    fn for_placement(&self, job: &TrainingJob) -> Self {
+        Work {
+            deps: self.deps,
+            key: self.key,
+            actor: self.actor.clone().of(&job.run.placement),
+        }
+    }
+
+    /// The job with its place in the VPC, if it is to have one (NET-66). `None`: the job's record has gone on meanwhile.
+    fn attach(&self, job: &TrainingJob) -> Result<Option<TrainingJob>, AttachError> {
+        let Some(attachment) = job.spec.network.vpc() else {
+            return Ok(Some(job.clone()));
+        };
+        let wanted = Wanted {
+            attachment,
+            isolated: job.spec.network.isolated(),
+            workload: &job.run.placement.workload,
+            owner: self.key,
+            owner_arn: &job.arn,
+            instance: container::FIRST_HOST,
+        };
+        let placed = self
+            .deps
+            .attach(&self.actor, &wanted, &job.run.placement, &mut |plan| {
+                let stored = self.deps.update::<TrainingJob>(self.key, |job, batch| {
+                    let starting = matches!(job.secondary, SecondaryStatus::Starting | SecondaryStatus::Downloading);
+                    if !starting || !matches!(job.run.placement.attachment, Attachment::Unattached { .. }) {
+                        return Ok(None);
+                    }
+                    let Some((place, batch)) = plan(batch)? else {
+                        return Ok(None);
+                    };
+                    job.run.placement.attachment = Attachment::Vpc(place);
+                    Ok(Some(batch))
+                })?;
+                let placement = stored.map(|stored| stored.record.run.placement);
+                Ok(placement.filter(|placement| placement.vpc().is_some()))
+            })?;
+        Ok(placed.map(|placement| {
+            let mut job = job.clone();
+            job.run.placement = placement;
+            job
+        }))
     }
 
     /// Makes a phase visible that lasts longer than a moment. A failure here is not the job's: the phase is committed
@@ -161,7 +219,8 @@ impl Work<'_> {
         deps.work
             .note_image(workload, &resolved)
             .map_err(|error| staged(job, error.into(), "Data download failed:"))?;
-        deps.executor.launch(&spec).map_err(|error| host(job, error))?;
+        deps.launch(&self.key.scope, &job.run.placement, &spec)
+            .map_err(|error| host(job, error))?;
         Ok(Some(resolved))
     }
 
@@ -435,7 +494,7 @@ impl Work<'_> {
             .as_ref()
             .map(|scanner| scanner.last().clone())
             .unwrap_or_default();
-        self.deps.update::<TrainingJob>(self.key, |job, batch| {
+        let ended = self.deps.update::<TrainingJob>(self.key, |job, batch| {
             if job.status().is_final() {
                 return Ok(None);
             }
@@ -457,13 +516,17 @@ impl Work<'_> {
                 .keep_attempts(&self.key.scope, &job.run.placement, &job.arn, &attempts, batch)?;
             Ok(Some(batch))
         })?;
-        self.clean(job, memory)
+        // The record knows of interfaces that were made after `job` was read.
+        match ended {
+            Some(ended) => self.clean(&ended.record, memory),
+            None => self.clean(job, memory),
+        }
     }
 
     fn clean(&self, job: &TrainingJob, memory: &JobMemory) -> Result<Next, StepError> {
         // A job that ended before this process began is the sweep's, which looks at the host itself.
         if memory.touched || self.deps.seen.get(&job.run.placement.workload).is_some() {
-            self.deps.remove(&job.run.placement)?;
+            self.deps.remove(&job.run.placement, &self.actor)?;
         }
         Ok(Next::Done)
     }

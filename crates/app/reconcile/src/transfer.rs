@@ -1,6 +1,7 @@
 //! Data, images and logs as the loops need them. The implementation acts as the execution role and asks the policy
 //! engine for every single access (NI-12..14, IAM-52).
 
+use isolarium_model::ec2::id::{InterfaceId, VpcId};
 use isolarium_model::sagemaker::S3Uri;
 use isolarium_model::{Arn, Scope, Sha256Digest};
 use isolarium_runtime::executor::LogLine;
@@ -16,6 +17,15 @@ pub struct Actor {
     pub role_arn: Arn,
     /// The job or endpoint: the session's `aws:SourceArn`.
     pub owner_arn: Arn,
+    /// How objects travel: inside the engine, or through the caller's VPC (NI-18).
+    pub via: Option<Via>,
+}
+
+/// The transfer interface through which the bytes of a workload in a VPC travel (NET-66).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Via {
+    pub vpc: VpcId,
+    pub interface: InterfaceId,
 }
 
 /// An image as it is to be run.
@@ -63,6 +73,9 @@ pub enum TransferError {
     /// The role is gone or does not trust the platform any more (IAM-52).
     #[error("{0}")]
     Role(String),
+    /// S3 cannot be reached from the subnet: SM-64's text, with the setting that stands in the way where it is known.
+    #[error("{0}")]
+    NoPath(String),
     /// The engine's own fault.
     #[error("the data could not be moved")]
     Engine(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -74,6 +87,11 @@ pub trait Transfer: Send + Sync {
     fn resolve_image(&self, actor: &Actor, reference: &str) -> Result<Image, TransferError>;
     /// A layer's blob.
     fn open_layer(&self, layer: &Layer) -> Result<OwnedFd, TransferError>;
+    /// Whether the role may do this at EC2, such as `CreateNetworkInterface`, now (NET-66, IAM-55). No resources mean
+    /// `*`. What it may not is in the audit trail, and so is what it did.
+    fn may_at_ec2(&self, actor: &Actor, action: &'static str, resources: &[Arn]) -> Result<(), TransferError>;
+    /// The interface is about to go: what is kept open from it is closed.
+    fn leave(&self, via: Via);
     /// Every object whose key begins with the prefix, sorted by key (`s3:ListBucket`).
     fn list(&self, actor: &Actor, prefix: &S3Uri) -> Result<Vec<ObjectEntry>, TransferError>;
     /// A small object's bytes; refused above `max` (`s3:GetObject`).

@@ -14,6 +14,7 @@ pub mod resolver;
 pub mod serve;
 pub mod supervise;
 pub mod tls;
+pub mod transfer;
 pub mod vpc;
 
 /// A trail for tests.

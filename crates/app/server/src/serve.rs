@@ -27,13 +27,17 @@ use crate::operator::profiles;
 use crate::operator::server::OperatorSocket;
 use crate::registry::Distribution;
 use crate::tls::{Authority, Certificates, TlsError, server_config};
+use crate::transfer::{self, Secure, SubnetS3};
 use crate::vpc::{Behind, VpcDoors};
 use acting::AsTransfer;
+pub(crate) use acting::actor as platform_actor;
 use isolarium_model::Scope;
+use isolarium_model::ec2::prefix_list;
 use isolarium_model::time::{Clock, IdSource};
 use isolarium_netplan::flowlog::Ranges;
 use isolarium_node::NodeHost;
 use isolarium_reconcile::driver::StartError as DriverError;
+use isolarium_reconcile::network::{Doors, Networks, NoDoors, ServiceRanges};
 use isolarium_reconcile::{Deps, Driver, Fleets, ReconcileSettings, WorkDir};
 use isolarium_runtime::executor::ExecutorError;
 use isolarium_services::Dispatch;
@@ -50,6 +54,7 @@ use isolarium_services::platform::roles::ExecutionRoles;
 use isolarium_services::s3::{FileAccessLog, S3Front, S3Wiring};
 use isolarium_store::{AuditError, AuditSettings, AuditTrail, Keep};
 use platform::{PlatformError, Sockets};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -188,6 +193,7 @@ impl Server {
             });
         }
         let mut background = Vec::new();
+        let mut vpc_doors: Arc<dyn Doors> = Arc::new(NoDoors);
         if has_node {
             let network = config.host_network();
             let sockets = Sockets::open(host.as_ref(), &network)?;
@@ -211,18 +217,31 @@ impl Server {
                 limits,
                 runtime: tokio::runtime::Handle::current(),
             }));
+            vpc_doors = doors.clone();
             let flow_logs = flow_logs(&config, &layout, &host, doors, &roles);
             background.push(tokio::spawn(flow_logs.run()));
             let inside: Arc<dyn Handler> = inside;
             listeners.extend(sockets.listeners(&inside, credentials, &tls, limits, resolver));
         }
+        let networks = Networks::new(stores.state.clone(), host.clone(), vpc_doors, service_ranges(&config));
+        let subnet = SubnetS3::new(transfer::Wiring {
+            roles: roles.clone(),
+            master: stores.master.clone(),
+            networks: networks.clone(),
+            clock: clock.clone(),
+            ids: ids.clone(),
+            secure: Secure::new(authority.certificate()).map_err(TlsError::Refused)?,
+            settings: transfer::Settings::default(),
+            directory: layout.at("work"),
+        });
         let driver = Driver::start(Deps {
             store: stores.state.clone(),
             executor: host.clone(),
             archives: host.clone(),
             dial: host.clone(),
             egress: host.clone(),
-            transfer: Arc::new(AsTransfer(roles)),
+            transfer: Arc::new(AsTransfer { roles, subnet }),
+            networks,
             clock: clock.clone(),
             ids,
             work: WorkDir::new(layout.at("work")),
@@ -581,6 +600,16 @@ fn platform_settings(config: &Config) -> PlatformSettings {
         training_instances: config.limits.training_instances,
         instances: config.instance_table(),
         ec2: config.ec2_settings(),
+    }
+}
+
+/// What VPCs are told of the operator's addresses.
+fn service_ranges(config: &Config) -> ServiceRanges {
+    let network = config.host_network();
+    let s3 = |region| (prefix_list::s3(region), BTreeSet::from([network.s3_prefix_list]));
+    ServiceRanges {
+        prefix_lists: config.regions.iter().map(s3).collect(),
+        public: vec![network.services, network.s3_prefix_list],
     }
 }
 

@@ -206,7 +206,8 @@ fn spec() -> LaunchSpec {
             user: String::new(),
         },
         hosts: Vec::new(),
-        resolver: None,
+        resolvers: Vec::new(),
+        search: None,
         mounts: Vec::new(),
         limits: Limits {
             cpu_millis: 100,

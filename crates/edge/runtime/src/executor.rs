@@ -22,8 +22,10 @@ pub struct LaunchSpec {
     pub process: ProcessSpec,
     /// Lines of `/etc/hosts` besides localhost.
     pub hosts: Vec<(IpAddr, Vec<String>)>,
-    /// The resolver in `/etc/resolv.conf`; none when isolated (CC-86).
-    pub resolver: Option<IpAddr>,
+    /// The name servers in `/etc/resolv.conf`, in order; none when isolated (CC-86).
+    pub resolvers: Vec<IpAddr>,
+    /// The domain that names without a dot are looked up in; DHCP options give one (NET-53).
+    pub search: Option<String>,
     pub mounts: Vec<Mount>,
     pub limits: Limits,
 }

@@ -111,7 +111,7 @@ fn left_overs_are_removed_and_what_is_wanted_stays() {
     world.prepare(&stale).unwrap();
     let (open, batch) = deps
         .place(
-            isolarium_model::sagemaker::Reach::ServiceNetwork,
+            &isolarium_model::sagemaker::JobNetwork::new(None, None),
             &key("gone"),
             &TrainingJob::arn(&crate::fake::scope(), "gone"),
             Batch::default(),

@@ -3,8 +3,9 @@
 use super::{Container, REPORT_INTERVAL, actor_of};
 use crate::collect::FailureText;
 use crate::container::{self, MODEL, ModelMount};
-use crate::deps::{Deps, NOT_STARTED, StepError, log_not_started};
+use crate::deps::{AttachError, Deps, NOT_STARTED, StepError, log_not_started};
 use crate::logs::{self, Drained, Sink};
+use crate::network::place::Wanted;
 use crate::ping;
 use crate::stage::{self, StageError};
 use crate::transfer::Actor;
@@ -72,7 +73,18 @@ impl Tending<'_> {
     }
 
     fn launch(&mut self, now: Timestamp) -> Result<(Verdict, Timestamp), StepError> {
-        match self.start() {
+        let attached = match self.attach() {
+            Ok(Some(attached)) => attached,
+            // The record has gone on without this instance.
+            Ok(None) => return Ok((Verdict::Starting, now)),
+            Err(AttachError::Step(error)) => return Err(error),
+            Err(AttachError::Refused(text)) => return Ok((Verdict::Broken(text), now)),
+            Err(AttachError::Host(error)) => {
+                log_not_started(&self.endpoint.arn, &crate::driver::chain(&error));
+                return Ok((Verdict::Broken(NOT_STARTED.into()), now));
+            }
+        };
+        match self.start(&attached) {
             Ok(image) => {
                 self.container.launched = true;
                 self.container.started = Some(self.deps.now());
@@ -86,11 +98,56 @@ impl Tending<'_> {
         }
     }
 
-    /// `None` when a launch that an earlier process began turns out to have worked: its model data is in use.
-    fn start(&self) -> Result<Option<ResolvedImage>, Start> {
-        let deps = self.deps;
-        let actor = actor_of(self.key, self.endpoint, self.variant);
+    /// The instance with its place in the VPC, if it is to have one (NET-66). `None`: the endpoint wants it no more.
+    fn attach(&self) -> Result<Option<Instance>, AttachError> {
+        let network = &self.variant.model.network;
+        let Some(attachment) = network.vpc() else {
+            return Ok(Some(self.instance.clone()));
+        };
         let workload = &self.instance.placement.workload;
+        let wanted = Wanted {
+            attachment,
+            isolated: network.isolated(),
+            workload,
+            owner: self.key,
+            owner_arn: &self.endpoint.arn,
+            instance: &self.instance.id,
+        };
+        let actor = actor_of(self.key, self.endpoint, self.variant);
+        let placed = self
+            .deps
+            .attach(&actor, &wanted, &self.instance.placement, &mut |plan| {
+                let stored = self.deps.update::<Endpoint>(self.key, |endpoint, batch| {
+                    let Some(instance) = instance_of(endpoint, workload) else {
+                        return Ok(None);
+                    };
+                    if !matches!(instance.placement.attachment, Attachment::Unattached { .. }) {
+                        return Ok(None);
+                    }
+                    let Some((place, batch)) = plan(batch)? else {
+                        return Ok(None);
+                    };
+                    instance.placement.attachment = Attachment::Vpc(place);
+                    Ok(Some(batch))
+                })?;
+                let mut endpoint = match stored {
+                    Some(stored) => stored.record,
+                    None => return Ok(None),
+                };
+                let placement = instance_of(&mut endpoint, workload).map(|instance| instance.placement.clone());
+                Ok(placement.filter(|placement| placement.vpc().is_some()))
+            })?;
+        Ok(placed.map(|placement| Instance {
+            placement,
+            ..self.instance.clone()
+        }))
+    }
+
+    /// `None` when a launch that an earlier process began turns out to have worked: its model data is in use.
+    fn start(&self, instance: &Instance) -> Result<Option<ResolvedImage>, Start> {
+        let deps = self.deps;
+        let actor = actor_of(self.key, self.endpoint, self.variant).of(&instance.placement);
+        let workload = &instance.placement.workload;
         let reference = &self.variant.model.container.image;
         deps.executor.prepare(workload).map_err(|error| self.host(error))?;
         if deps.is_launched(workload).map_err(|error| self.host(error))? {
@@ -103,13 +160,13 @@ impl Tending<'_> {
             .map_err(|error| pull(error.into()))?;
         stage::layers(deps, &image).map_err(pull)?;
         let model = self
-            .model(&actor)
+            .model(&actor, instance)
             .map_err(|error| self.staged(error, "The model data could not be loaded: "))?;
         let spec = container::serving(
             deps,
             &self.endpoint.arn,
             self.variant,
-            self.instance,
+            instance,
             &image,
             &self.key.scope.region,
             model,
@@ -122,15 +179,16 @@ impl Tending<'_> {
         deps.work
             .note_image(workload, &resolved)
             .map_err(|error| self.staged(error.into(), "The model data could not be loaded: "))?;
-        deps.executor.launch(&spec).map_err(|error| self.host(error))?;
+        deps.launch(&self.key.scope, &instance.placement, &spec)
+            .map_err(|error| self.host(error))?;
         Ok(Some(resolved))
     }
 
     /// Brings the model data in, within `ModelDataDownloadTimeoutInSeconds` if that is given (CC-55).
-    fn model(&self, actor: &Actor) -> Result<ModelMount, StageError> {
-        let workload = &self.instance.placement.workload;
+    fn model(&self, actor: &Actor, instance: &Instance) -> Result<ModelMount, StageError> {
+        let workload = &instance.placement.workload;
         let limit = self.variant.variant.download_timeout.map(Duration::from_secs);
-        stage::ca_bundle(self.deps, &self.instance.placement)?;
+        stage::ca_bundle(self.deps, &instance.placement)?;
         match &self.variant.model.data {
             None => Ok(ModelMount::Archive),
             Some(ModelData::Archive { uri }) => {
@@ -202,7 +260,7 @@ impl Tending<'_> {
         };
         let mut again = Timestamp(i64::MAX);
         let placement = &self.instance.placement;
-        if placement.attachment == Attachment::Isolated {
+        if placement.isolated() {
             let due = self
                 .container
                 .last_report
@@ -268,6 +326,15 @@ impl Tending<'_> {
             }
         }
     }
+}
+
+/// The instance that serves or is to serve with this workload.
+fn instance_of<'a>(endpoint: &'a mut Endpoint, workload: &isolarium_model::WorkloadId) -> Option<&'a mut Instance> {
+    let fleets = endpoint.active.iter_mut().chain(endpoint.pending.iter_mut());
+    let mut all = fleets
+        .flat_map(|fleet| &mut fleet.variants)
+        .flat_map(|variant| &mut variant.instances);
+    all.find(|instance| instance.placement.workload == *workload)
 }
 
 /// Why a container was not started.

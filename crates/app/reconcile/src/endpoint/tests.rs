@@ -26,7 +26,7 @@ fn model() -> ModelSpec {
             uri: "s3://models/m.tar.gz".parse().unwrap(),
         }),
         role_arn: "arn:aws:iam::123456789012:role/serve".parse().unwrap(),
-        network: JobNetwork::from_isolation(Some(true)),
+        network: JobNetwork::new(Some(true), None),
     }
 }
 

@@ -31,7 +31,7 @@ impl Lab {
         let created = world.now();
         let (placement, batch) = deps
             .place(
-                JobNetwork::from_isolation(Some(isolated)).container,
+                &JobNetwork::new(Some(isolated), None),
                 &key(NAME),
                 &TrainingJob::arn(&scope(), NAME),
                 Batch::default(),
@@ -39,7 +39,7 @@ impl Lab {
             .unwrap();
         let workload = placement.workload.clone();
         let mut job = job(created, placement);
-        job.spec.network = JobNetwork::from_isolation(Some(isolated));
+        job.spec.network = JobNetwork::new(Some(isolated), None);
         edit(&mut job);
         world
             .state()
@@ -164,7 +164,7 @@ pub(crate) fn new_job(world: &Arc<World>, name: &str) -> TrainingJob {
     let arn = TrainingJob::arn(&scope(), name);
     let (placement, _) = world
         .deps()
-        .place(Reach::Nothing, &key(name), &arn, Batch::default())
+        .place(&JobNetwork::new(Some(true), None), &key(name), &arn, Batch::default())
         .unwrap();
     let since = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
@@ -737,7 +737,7 @@ fn only_a_job_with_a_way_out_has_an_address_and_a_credentials_path() {
     sealed.run();
     let spec = sealed.world.container(&sealed.workload).spec;
     assert_eq!(uri(&spec), None);
-    assert_eq!(spec.resolver, None);
+    assert_eq!(spec.resolvers, Vec::<std::net::IpAddr>::new());
     assert_eq!(sealed.job().run.placement.attachment, Attachment::Isolated);
     assert_eq!(sealed.world.state().all::<AddressLease>().unwrap().len(), 0);
 }
@@ -888,4 +888,170 @@ fn the_container_finds_the_promised_files_variables_and_limits() {
             "/opt/ml/output/data"
         ]
     );
+}
+
+/// A job in the VPC of `network::tests`, which the test makes.
+fn in_a_vpc(isolated: bool) -> Lab {
+    use isolarium_model::ec2::id::{GroupId, SubnetId, VpcId};
+    Lab::new(true, |job| {
+        let attachment = isolarium_model::sagemaker::VpcAttachment {
+            vpc: VpcId::of(crate::network::tests::VPC),
+            subnets: vec![SubnetId::of(1)],
+            groups: vec![GroupId::of(1)],
+        };
+        job.spec.network = JobNetwork::new(Some(isolated), Some(attachment));
+        job.run.placement.attachment = Attachment::Unattached { isolated };
+    })
+}
+
+fn interfaces(lab: &Lab) -> Vec<isolarium_model::ec2::NetworkInterface> {
+    let all = lab.world.state().all().unwrap();
+    all.into_iter().map(|stored| stored.record).collect()
+}
+
+fn free(lab: &Lab) -> u32 {
+    use isolarium_model::ec2::{Subnet, id::SubnetId};
+    crate::network::tests::get::<Subnet>(&lab.world, SubnetId::of(1))
+        .unwrap()
+        .available()
+}
+
+/// Proves: VPC-4, VPC-10, VPC-32, NET-66, NET-67, NET-69, NI-18
+#[test]
+fn a_job_in_a_vpc_takes_two_addresses_moves_its_data_through_one_and_gives_both_back() {
+    use isolarium_model::ec2::Holder;
+    for isolated in [false, true] {
+        let mut lab = in_a_vpc(isolated);
+        crate::network::tests::vpc_with(&lab.world, 24);
+        let running = lab.run();
+        assert_eq!(
+            running.secondary,
+            SecondaryStatus::Training,
+            "{:?}",
+            running.failure_reason
+        );
+        let place = running.run.placement.vpc().cloned().unwrap();
+        assert_eq!(free(&lab), 249);
+        let held = interfaces(&lab);
+        let holders: Vec<_> = held.iter().map(|one| one.holder.clone()).collect();
+        let container = match isolated {
+            true => Holder::Isolated(lab.workload.clone()),
+            false => Holder::Container(lab.workload.clone()),
+        };
+        assert!(holders.contains(&container) && holders.contains(&Holder::Transfer(lab.workload.clone())));
+        for one in &held {
+            assert_eq!(one.status(), "in-use");
+            assert!(one.description.contains(running.arn.as_str()) && one.source_dest_check);
+            assert_eq!(one.requester.as_ref().unwrap().owner, Some(key(NAME)));
+        }
+        let spec = lab.world.container(&lab.workload).spec;
+        let reach = match isolated {
+            true => intent::Reach::Nothing,
+            false => intent::Reach::Vpc {
+                vpc: place.vpc,
+                interface: place.container,
+            },
+        };
+        assert_eq!(spec.network.reach, reach);
+        let names: Vec<std::net::IpAddr> = if isolated {
+            vec![]
+        } else {
+            vec!["10.0.0.2".parse().unwrap()]
+        };
+        assert_eq!(spec.resolvers, names);
+        assert_eq!(lab.world.vpcs.state().attached.len(), 1, "the transfer interface alone");
+        lab.world.write(&lab.workload, "model", "m", "w");
+        lab.world.exit(&lab.workload, 0);
+        let done = lab.after(1);
+        assert_eq!(done.status(), TrainingJobStatus::Completed);
+        let via = Some(crate::transfer::Via {
+            vpc: place.vpc,
+            interface: place.transfer,
+        });
+        let inner = lab.world.lock();
+        let moved: Vec<_> = inner
+            .ways
+            .iter()
+            .filter(|(call, _)| ["list", "link", "put"].contains(&call.as_str()))
+            .collect();
+        assert!(
+            moved.len() >= 3 && moved.iter().all(|(_, way)| *way == via),
+            "{moved:?}"
+        );
+        assert_eq!(inner.left, [via.unwrap()]);
+        let at_ec2: Vec<&str> = inner
+            .accesses
+            .iter()
+            .filter(|(_, _, what)| what == "ec2")
+            .map(|(_, call, _)| call.as_str())
+            .collect();
+        assert_eq!(at_ec2.len(), 13, "{at_ec2:?}");
+        assert_eq!(
+            at_ec2.iter().collect::<std::collections::BTreeSet<_>>().len(),
+            9,
+            "P6, no more and no less"
+        );
+        drop(inner);
+        assert_eq!((free(&lab), interfaces(&lab)), (251, vec![]));
+        assert!(lab.world.vpcs.state().attached.is_empty());
+    }
+}
+
+/// Proves: VPC-11
+#[test]
+fn too_few_addresses_or_a_missing_right_fail_the_job_and_leave_nothing() {
+    let mut lab = in_a_vpc(false);
+    crate::network::tests::vpc_with(&lab.world, 28);
+    let mut subnet: isolarium_model::ec2::Subnet =
+        crate::network::tests::get(&lab.world, isolarium_model::ec2::id::SubnetId::of(1)).unwrap();
+    for chance in 0..10 {
+        subnet
+            .take(isolarium_model::ec2::id::InterfaceId::of(99), None, chance)
+            .unwrap();
+    }
+    crate::network::tests::put(&lab.world, &subnet);
+    let failed = lab.run();
+    let reason = failed.failure_reason.unwrap().to_string();
+    assert!(
+        reason.starts_with("ClientError: The specified subnets do not have enough free addresses"),
+        "{reason}"
+    );
+    assert_eq!((free(&lab), interfaces(&lab)), (1, vec![]));
+
+    let mut lab = in_a_vpc(false);
+    crate::network::tests::vpc_with(&lab.world, 28);
+    lab.world.fail("CreateNetworkInterfacePermission", "denied:may not");
+    let failed = lab.run();
+    assert_eq!(failed.failure_reason.unwrap().as_str(), "ClientError: may not");
+    assert_eq!((free(&lab), interfaces(&lab)), (11, vec![]));
+    assert_eq!(lab.world.lock().launches, 0);
+}
+
+/// Proves: NET-72, NET-73
+#[test]
+fn a_restart_finds_the_place_again_and_a_host_that_cannot_carry_it_starts_nothing() {
+    let mut lab = in_a_vpc(false);
+    crate::network::tests::vpc_with(&lab.world, 24);
+    lab.world.fail("launch", "away");
+    assert!(step(&lab.deps, &key(NAME), &mut lab.memory).is_err(), "to be repeated");
+    let before = interfaces(&lab);
+    assert_eq!(before.len(), 2);
+    lab.restart();
+    lab.world.mend("launch");
+    assert_eq!(lab.run().secondary, SecondaryStatus::Training);
+    assert_eq!(interfaces(&lab), before, "the same two");
+
+    let mut lab = in_a_vpc(false);
+    crate::network::tests::vpc_with(&lab.world, 24);
+    lab.world.vpcs.state().failing.insert("apply_vpc", "no nft".into());
+    let failed = lab.run();
+    assert!(
+        failed
+            .failure_reason
+            .unwrap()
+            .as_str()
+            .starts_with("InternalServerError: ")
+    );
+    assert_eq!(lab.world.lock().launches, 0);
+    assert_eq!(interfaces(&lab), vec![]);
 }

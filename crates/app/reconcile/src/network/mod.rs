@@ -1,5 +1,259 @@
 //! VPCs from records to the host's kernel: level-triggered, like everything here (style rule 7).
+//!
+//! [`Networks`] brings one VPC in line when somebody needs it now (a job that starts) or when the loop finds it changed.
+//! A VPC comes to the host with its first interface that needs the kernel, and stays until its record goes: an owner's
+//! VPCs without workloads cost nothing.
 
 mod doors;
+mod intent;
+pub(crate) mod place;
+pub(crate) mod records;
+mod tend;
+mod words;
+
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use doors::{Doors, NoDoors};
+pub use intent::intent;
+pub use words::{NO_PATH, Port, blocked};
+
+pub(crate) use tend::step;
+
+use ipnet::Ipv4Net;
+use isolarium_model::ec2::Parts;
+use isolarium_model::ec2::id::{InterfaceId, PrefixListId, VpcId};
+use isolarium_model::{Key, Scope};
+use isolarium_netplan::intent::vpc::CheckedVpc;
+use isolarium_runtime::Vpcs;
+use isolarium_runtime::executor::ExecutorError;
+use isolarium_runtime::vpcs::Destination;
+use isolarium_store::{StateStore, StoreError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Addresses that the operator's configuration gives to services.
+#[derive(Clone, Debug, Default)]
+pub struct ServiceRanges {
+    /// The ranges of the prefix lists that there are (NET-33).
+    pub prefix_lists: BTreeMap<PrefixListId, BTreeSet<Ipv4Net>>,
+    /// Ranges of public service names: they count as internet (NET-30).
+    pub public: Vec<Ipv4Net>,
+}
+
+/// Why a VPC is not in line with its records.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    #[error("the records of a VPC cannot be read")]
+    Store(#[from] StoreError),
+    /// Nobody has this VPC any more.
+    #[error("the VPC {0} does not exist")]
+    Gone(VpcId),
+    #[error("the VPC {vpc} cannot be planned")]
+    Plan {
+        vpc: VpcId,
+        #[source]
+        cause: isolarium_netplan::intent::vpc::BadVpc,
+    },
+    #[error("the host could not carry a VPC")]
+    Host(#[source] ExecutorError),
+}
+
+/// What the host has of one VPC. The lock is held while it is changed, so that plans reach the host in order.
+type Standing = Arc<Mutex<Option<Arc<CheckedVpc>>>>;
+
+/// The VPCs on the host.
+pub struct Networks {
+    store: Arc<dyn StateStore>,
+    host: Arc<dyn Vpcs>,
+    doors: Arc<dyn Doors>,
+    ranges: ServiceRanges,
+    standing: Mutex<BTreeMap<VpcId, Standing>>,
+}
+
+impl Networks {
+    /// Over a host that may hold VPCs of an earlier process.
+    pub fn new(
+        store: Arc<dyn StateStore>,
+        host: Arc<dyn Vpcs>,
+        doors: Arc<dyn Doors>,
+        ranges: ServiceRanges,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            host,
+            doors,
+            ranges,
+            standing: Mutex::default(),
+        })
+    }
+
+    /// Ranges of public service names.
+    pub fn public_ranges(&self) -> &[Ipv4Net] {
+        &self.ranges.public
+    }
+
+    fn standing(&self, vpc: VpcId) -> Standing {
+        let mut all = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(vpc).or_default().clone()
+    }
+
+    /// The VPC as the host has it, if this process applied it.
+    pub fn known(&self, vpc: VpcId) -> Option<Arc<CheckedVpc>> {
+        let standing = self.standing(vpc);
+        locked(&standing).clone()
+    }
+
+    /// Brings the VPC on the host in line with the records of this moment, with its listeners. Nothing is done when it is.
+    ///
+    /// # Errors
+    /// See [`NetworkError`]; what stood before still stands, or nothing passes.
+    pub fn ensure(&self, scope: &Scope, vpc: VpcId) -> Result<Arc<CheckedVpc>, NetworkError> {
+        let standing = self.standing(vpc);
+        let mut standing = locked(&standing);
+        let read = records::of_vpc(&*self.store, scope, vpc)?.ok_or(NetworkError::Gone(vpc))?;
+        self.bring(scope, &read, &mut standing)
+    }
+
+    /// As [`Self::ensure`], with the host asked again even if it is believed to be in line: after it has lost something.
+    pub(crate) fn again(&self, scope: &Scope, vpc: VpcId) -> Result<Arc<CheckedVpc>, NetworkError> {
+        *locked(&self.standing(vpc)) = None;
+        self.ensure(scope, vpc)
+    }
+
+    fn bring(
+        &self,
+        scope: &Scope,
+        read: &records::VpcRecords,
+        standing: &mut Option<Arc<CheckedVpc>>,
+    ) -> Result<Arc<CheckedVpc>, NetworkError> {
+        let vpc = read.parts.vpc.id;
+        let wanted = intent(&read.parts, read.dhcp.as_ref(), &self.ranges).check();
+        let wanted = wanted.map_err(|cause| NetworkError::Plan { vpc, cause })?;
+        if let Some(known) = standing.as_ref().filter(|known| ***known == wanted) {
+            return Ok(Arc::clone(known));
+        }
+        let wanted = Arc::new(wanted);
+        // Not known to be right until everything is done: a failure in between is made good by the next call.
+        *standing = None;
+        self.host.apply_vpc(&wanted).map_err(NetworkError::Host)?;
+        self.doors.open(scope, &wanted).map_err(NetworkError::Host)?;
+        *standing = Some(Arc::clone(&wanted));
+        Ok(wanted)
+    }
+
+    /// Takes a VPC off the host: its record is gone.
+    ///
+    /// # Errors
+    /// The host's.
+    fn remove(&self, vpc: VpcId) -> Result<(), NetworkError> {
+        let standing = self.standing(vpc);
+        let mut standing = locked(&standing);
+        self.doors.close(vpc);
+        *standing = None;
+        self.host.remove_vpc(vpc).map_err(NetworkError::Host)?;
+        self.standing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&vpc);
+        Ok(())
+    }
+
+    /// Makes the namespace of a transfer interface, in a VPC that is in line with the records.
+    ///
+    /// # Errors
+    /// As [`Self::ensure`].
+    pub fn attach(&self, scope: &Scope, vpc: VpcId, interface: InterfaceId) -> Result<(), NetworkError> {
+        self.ensure(scope, vpc)?;
+        match self.host.attach_interface(vpc, interface) {
+            // The host's process was restarted and has yet to hear of the VPC.
+            Err(ExecutorError::Unknown) => {
+                self.again(scope, vpc)?;
+                self.host.attach_interface(vpc, interface).map_err(NetworkError::Host)
+            }
+            done => done.map_err(NetworkError::Host),
+        }
+    }
+
+    /// Removes the namespace of a transfer interface. One that is not there is a success.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn detach(&self, vpc: VpcId, interface: InterfaceId) -> Result<(), NetworkError> {
+        match self.host.detach_interface(vpc, interface) {
+            Ok(()) | Err(ExecutorError::Unknown) => Ok(()),
+            Err(error) => Err(NetworkError::Host(error)),
+        }
+    }
+
+    /// Connects from inside the namespace of a transfer interface, which is made again if the host has lost it.
+    ///
+    /// # Errors
+    /// `Refused` when nobody answers; the host's.
+    pub fn dial(
+        &self,
+        scope: &Scope,
+        vpc: VpcId,
+        interface: InterfaceId,
+        to: Destination,
+        timeout: Duration,
+    ) -> Result<OwnedFd, ExecutorError> {
+        match self.host.dial_from(vpc, interface, to, timeout) {
+            Err(ExecutorError::Unknown) => {
+                let again = self.again(scope, vpc).and_then(|_| self.attach(scope, vpc, interface));
+                again.map_err(|error| match error {
+                    NetworkError::Host(error) => error,
+                    other => ExecutorError::Host(crate::driver::chain(&other)),
+                })?;
+                self.host.dial_from(vpc, interface, to, timeout)
+            }
+            done => done,
+        }
+    }
+
+    /// The host may have lost everything it knew: the next step brings all VPCs to it again.
+    pub fn forget(&self) {
+        let all = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        for standing in all.values() {
+            // A VPC that is being changed at this moment is being brought to the host anyway.
+            if let Ok(mut standing) = standing.try_lock() {
+                *standing = None;
+            }
+        }
+    }
+}
+
+/// Whom a program in the VPC asks for names: the owner's servers, else the VPC's resolver (NET-53, CC-86).
+pub fn name_servers(vpc: &CheckedVpc) -> Vec<std::net::Ipv4Addr> {
+    match vpc.dns.servers.as_slice() {
+        [] => vpc.resolver().into_iter().collect(),
+        own => own.to_vec(),
+    }
+}
+
+fn locked(standing: &Standing) -> MutexGuard<'_, Option<Arc<CheckedVpc>>> {
+    standing.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether the host must carry this VPC: something in it moves packets.
+fn needs_host(parts: &Parts) -> bool {
+    use isolarium_model::ec2::Holder;
+    let moves = |holder: &Holder| match holder {
+        Holder::Container(_) | Holder::Transfer(_) | Holder::Program | Holder::Nat(_) | Holder::Endpoint(_) => true,
+        // Reserved, configured nowhere.
+        Holder::Nobody | Holder::Isolated(_) => false,
+    };
+    parts.interfaces.values().any(|one| moves(&one.holder))
+}
+
+/// Whether a commit of this kind of record concerns the network.
+pub(crate) fn concerns(kind: &str) -> bool {
+    records::KINDS.contains(&kind)
+}
+
+/// The key of a VPC's part.
+pub(crate) fn key(scope: &Scope, id: impl std::fmt::Display) -> Key {
+    isolarium_model::ec2::key(scope, id)
+}

@@ -63,7 +63,7 @@ fn job(attachment: Attachment) -> TrainingJob {
             instance_type: "ml.m5.large".into(),
             role_arn: "arn:aws:iam::123456789012:role/exec".parse().unwrap(),
             max_runtime: 60,
-            network: JobNetwork::from_isolation(Some(false)),
+            network: JobNetwork::new(Some(false), None),
         },
         run: JobRun {
             placement: Placement {

@@ -3,7 +3,7 @@
 use super::message::{Report, WorkloadReport};
 use isolarium_model::sagemaker::flows::OwnerFlows;
 use isolarium_model::sagemaker::network::IsolationRecord;
-use isolarium_model::sagemaker::{Attachment, BlockedDestination, Endpoint, Placement, TrainingJob};
+use isolarium_model::sagemaker::{BlockedDestination, Endpoint, Placement, TrainingJob};
 use isolarium_model::{Arn, Key, Scope, Timestamp};
 use isolarium_runtime::EgressReport;
 use isolarium_runtime::executor::{BlockedAttempt, ExecutorError};
@@ -62,7 +62,7 @@ pub fn gather(
         })
         .collect();
     for placement in subject.placements {
-        let isolated = placement.attachment == Attachment::Isolated;
+        let isolated = placement.isolated();
         if !isolated || ended.iter().any(|record| record.workload == placement.workload) {
             continue;
         }
@@ -209,7 +209,7 @@ mod tests {
                 id: "i".into(),
                 placement: Placement {
                     workload: workload(n),
-                    attachment: Attachment::Isolated,
+                    attachment: isolarium_model::sagemaker::Attachment::Isolated,
                 },
                 since: Timestamp(0),
                 healthy: true,

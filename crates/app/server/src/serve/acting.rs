@@ -1,18 +1,24 @@
 //! The execution roles' transfers as the loops of jobs and endpoints ask for them.
 
+use crate::transfer::SubnetS3;
+use isolarium_model::Arn;
 use isolarium_model::logs::LogEvent;
 use isolarium_model::sagemaker::S3Uri;
-use isolarium_reconcile::transfer::{Actor, Image, Layer, LogPiece, ObjectEntry, Transfer, TransferError};
+use isolarium_reconcile::transfer::{Actor, Image, Layer, LogPiece, ObjectEntry, Transfer, TransferError, Via};
 use isolarium_services::platform::roles::{self, ExecutionRoles};
 use isolarium_services::platform::{self, PlatformError};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-/// [`Transfer`] by [`ExecutionRoles`].
-pub struct AsTransfer(pub Arc<ExecutionRoles>);
+/// [`Transfer`] by [`ExecutionRoles`]; objects of workloads in a VPC travel through its subnets.
+pub struct AsTransfer {
+    pub roles: Arc<ExecutionRoles>,
+    /// For workloads in a VPC.
+    pub subnet: SubnetS3,
+}
 
-fn actor(of: &Actor) -> platform::Actor {
+pub(crate) fn actor(of: &Actor) -> platform::Actor {
     platform::Actor {
         scope: of.scope.clone(),
         role_arn: of.role_arn.clone(),
@@ -37,7 +43,7 @@ fn environment(entry: &str) -> (String, String) {
 
 impl Transfer for AsTransfer {
     fn resolve_image(&self, of: &Actor, reference: &str) -> Result<Image, TransferError> {
-        let image = self.0.resolve_image(&actor(of), reference).map_err(failed)?;
+        let image = self.roles.resolve_image(&actor(of), reference).map_err(failed)?;
         let layers = image.layers.into_iter().map(|layer| Layer {
             diff_id: layer.diff_id,
             blob: layer.blob,
@@ -61,11 +67,22 @@ impl Transfer for AsTransfer {
     }
 
     fn open_layer(&self, layer: &Layer) -> Result<OwnedFd, TransferError> {
-        self.0.open_layer(&layer.blob).map(OwnedFd::from).map_err(failed)
+        self.roles.open_layer(&layer.blob).map(OwnedFd::from).map_err(failed)
+    }
+
+    fn may_at_ec2(&self, of: &Actor, action: &'static str, resources: &[Arn]) -> Result<(), TransferError> {
+        self.roles.act_at_ec2(&actor(of), action, resources).map_err(failed)
+    }
+
+    fn leave(&self, via: Via) {
+        self.subnet.leave(via);
     }
 
     fn list(&self, of: &Actor, prefix: &S3Uri) -> Result<Vec<ObjectEntry>, TransferError> {
-        let found = self.0.list(&actor(of), prefix).map_err(failed)?;
+        if let Some(via) = of.via {
+            return self.subnet.list(of, via, prefix);
+        }
+        let found = self.roles.list(&actor(of), prefix).map_err(failed)?;
         Ok(found
             .into_iter()
             .map(|(key, bytes)| ObjectEntry { key, bytes })
@@ -73,29 +90,44 @@ impl Transfer for AsTransfer {
     }
 
     fn read(&self, of: &Actor, object: &S3Uri, max: usize) -> Result<Vec<u8>, TransferError> {
-        self.0.read(&actor(of), object, max).map_err(failed)
+        if let Some(via) = of.via {
+            return self.subnet.read(of, via, object, max);
+        }
+        self.roles.read(&actor(of), object, max).map_err(failed)
     }
 
     fn open(&self, of: &Actor, object: &S3Uri) -> Result<OwnedFd, TransferError> {
-        self.0
+        if let Some(via) = of.via {
+            return self.subnet.open_object(of, via, object).map(OwnedFd::from);
+        }
+        self.roles
             .open(&actor(of), object)
             .map(|(file, _)| file.into())
             .map_err(failed)
     }
 
     fn link(&self, of: &Actor, object: &S3Uri, to: &Path) -> Result<(), TransferError> {
+        if let Some(via) = of.via {
+            return self.subnet.fetch(of, via, object, to);
+        }
         let place = to.parent().zip(to.file_name().and_then(|name| name.to_str()));
         let (directory, name) =
             place.ok_or_else(|| TransferError::Engine("the name of a staged object is no text".into()))?;
-        self.0.link(&actor(of), object, directory, name).map_err(failed)
+        self.roles.link(&actor(of), object, directory, name).map_err(failed)
     }
 
     fn put(&self, of: &Actor, object: &S3Uri, from: &Path) -> Result<(), TransferError> {
-        self.0.put(&actor(of), object, from).map_err(failed)
+        if let Some(via) = of.via {
+            return self.subnet.put(of, via, object, from);
+        }
+        self.roles.put(&actor(of), object, from).map_err(failed)
     }
 
     fn delete(&self, of: &Actor, object: &S3Uri) -> Result<(), TransferError> {
-        self.0.delete(&actor(of), object).map_err(failed)
+        if let Some(via) = of.via {
+            return self.subnet.delete(of, via, object);
+        }
+        self.roles.delete(&actor(of), object).map_err(failed)
     }
 
     fn append_log(&self, of: &Actor, group: &str, stream: &str, piece: &LogPiece<'_>) -> Result<u64, TransferError> {
@@ -113,14 +145,14 @@ impl Transfer for AsTransfer {
             to: piece.next,
             events: &events,
         };
-        self.0.append_log(&actor(of), group, stream, &piece).map_err(failed)
+        self.roles.append_log(&actor(of), group, stream, &piece).map_err(failed)
     }
 
     fn log_sources(&self) -> Result<Vec<String>, TransferError> {
-        self.0.log_sources().map_err(failed)
+        self.roles.log_sources().map_err(failed)
     }
 
     fn forget_log(&self, source: &str) -> Result<(), TransferError> {
-        self.0.forget_log(source).map_err(failed)
+        self.roles.forget_log(source).map_err(failed)
     }
 }

@@ -110,6 +110,11 @@ impl Authority {
         &self.bundle
     }
 
+    /// The authority's own certificate.
+    pub fn certificate(&self) -> CertificateDer<'static> {
+        self.certificate.clone()
+    }
+
     fn mint(&self, sans: &[SanType], now: Timestamp) -> Result<CertifiedKey, TlsError> {
         let key = KeyPair::generate().map_err(TlsError::Mint)?;
         let mut params = CertificateParams::default();

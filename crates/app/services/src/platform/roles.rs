@@ -5,15 +5,17 @@ use super::acts::PlatformAudit;
 use super::{Actor, AsRole, PlatformError, PlatformSettings};
 use crate::audit::{self, Inquiry};
 use crate::ecr::{self, Registry, ResolveError, ResolvedImage};
-use crate::iam::credentials::{AssumeError, ExecutionRole, check_execution_role};
+use crate::iam::credentials::{
+    AssumeError, ExecutionRole, MasterKey, SessionCredentials, check_execution_role, mint_session,
+};
 use crate::s3::{S3Front, TransferError};
 use crate::{Caller, Session, Source};
-use isolarium_model::Sha256Digest;
 use isolarium_model::ecr::ImageReference;
 use isolarium_model::logs::{GroupName, LogEvent};
 use isolarium_model::s3::{BucketName, ObjectKey};
 use isolarium_model::sagemaker::S3Uri;
 use isolarium_model::time::{Clock, IdSource};
+use isolarium_model::{Arn, Sha256Digest};
 use isolarium_policy::Question;
 use isolarium_policy::evaluate::ResourceSide;
 use isolarium_store::objects::ListingQuery;
@@ -160,6 +162,36 @@ impl ExecutionRoles {
             self.clock.now(),
         );
         resolved
+    }
+
+    /// Credentials of the role's session, for requests that the platform makes from inside a VPC (IAM-32).
+    ///
+    /// # Errors
+    /// `Role`.
+    pub fn credentials(&self, actor: &Actor, master: &MasterKey) -> Result<SessionCredentials, PlatformError> {
+        let caller = self.session(actor)?;
+        let now = self.clock.now();
+        let session = Session::lasting(now, now.after(LASTS));
+        Ok(mint_session(master, &*self.ids, caller.principal, session))
+    }
+
+    /// Asks whether the role may do something at EC2 now, and tells the audit trail that it was done or refused (NET-66,
+    /// IAM-55). No resources mean `*`.
+    ///
+    /// # Errors
+    /// `Role`; `Denied` in EC2's words (IAM-62).
+    pub fn act_at_ec2(&self, actor: &Actor, action: &str, resources: &[Arn]) -> Result<(), PlatformError> {
+        let caller = self.session(actor)?;
+        let named = format!("ec2:{action}");
+        let questions = match resources {
+            [] => vec![Question::any(&named)],
+            some => some.iter().map(|resource| Question::on(&named, resource)).collect(),
+        };
+        let outcome = self.allow(&caller, &questions, false).map_err(in_ec2s_words);
+        let now = self.clock.now();
+        self.audit
+            .acted(&caller, "ec2.amazonaws.com", action, None, &outcome, now);
+        outcome
     }
 
     /// A layer's blob. Resolving the image was what needed permission.
@@ -375,13 +407,7 @@ impl AsRole for ExecutionRoles {
                 ..caller.clone()
             };
             let asked = self.allow(&asking, &[Question::any(&format!("ec2:{name}"))], false);
-            let outcome = asked.map_err(|error| match error {
-                // EC2's own words (IAM-62).
-                PlatformError::Denied(text) => {
-                    PlatformError::Denied(format!("You are not authorized to perform this operation. {text}"))
-                }
-                other => other,
-            });
+            let outcome = asked.map_err(in_ec2s_words);
             // The check itself does nothing at EC2: what it finds missing is all there is to tell (IAM-27).
             if outcome.is_err() {
                 let now = self.clock.now();
@@ -413,6 +439,16 @@ impl AsRole for ExecutionRoles {
 
     fn check_object(&self, actor: &Actor, object: &S3Uri) -> Result<(), PlatformError> {
         self.open(actor, object).map(|_| ())
+    }
+}
+
+/// EC2's own words (IAM-62).
+fn in_ec2s_words(error: PlatformError) -> PlatformError {
+    match error {
+        PlatformError::Denied(text) => {
+            PlatformError::Denied(format!("You are not authorized to perform this operation. {text}"))
+        }
+        other => other,
     }
 }
 

@@ -4,7 +4,10 @@ use super::shapes;
 use crate::Ctx;
 use crate::platform::{Actor, PlatformError};
 use isolarium_model::Arn;
-use isolarium_model::sagemaker::S3Uri;
+use isolarium_model::ec2::id::{GroupKind, Id, Kind, SubnetKind};
+use isolarium_model::ec2::vpc::Tenancy;
+use isolarium_model::ec2::{self, Resource, SecurityGroup, Subnet};
+use isolarium_model::sagemaker::{JobNetwork, S3Uri, VpcAttachment};
 use isolarium_policy::Question;
 use isolarium_wire::ApiError;
 
@@ -68,22 +71,97 @@ pub(super) fn refuse(members: &[(bool, &str)]) -> Result<(), ApiError> {
         .map_or(Ok(()), |(_, what)| Err(unsupported(what)))
 }
 
-/// NET-61, BT-6: a role that may not attach to a VPC is refused first; see [`vpc`] for the rest.
-pub(super) fn attachment(ctx: &Ctx<'_>, actor: &Actor, config: Option<&shapes::VpcConfig>) -> Result<(), ApiError> {
-    if config.is_some() {
-        ctx.platform.check_network(actor).map_err(refused)?;
+/// Where in whose VPC a request wants to be. The role must be able to attach (NET-61, BT-6), and the parts must be there
+/// and belong together (NET-62, NET-63). How many addresses are free is not asked (NET-65).
+pub(super) fn attachment(
+    ctx: &Ctx<'_>,
+    actor: &Actor,
+    config: Option<&shapes::VpcConfig>,
+) -> Result<Option<VpcAttachment>, ApiError> {
+    let Some(config) = config else { return Ok(None) };
+    ctx.platform.check_network(actor).map_err(refused)?;
+    let mut subnets: Vec<Subnet> = Vec::new();
+    for given in &config.subnets {
+        let missing = || ApiError::validation(format!("The subnet ID '{given}' does not exist"));
+        subnets.push(part::<Subnet, _>(ctx, given)?.ok_or_else(missing)?);
     }
-    vpc(config)
+    let mut groups: Vec<SecurityGroup> = Vec::new();
+    for given in &config.security_group_ids {
+        let missing = || ApiError::validation(format!("The security group '{given}' does not exist"));
+        groups.push(part::<SecurityGroup, _>(ctx, given)?.ok_or_else(missing)?);
+    }
+    let (Some(first), false) = (subnets.first(), groups.is_empty()) else {
+        return Err(ApiError::validation(
+            "VpcConfig needs at least one subnet and one security group.",
+        ));
+    };
+    let vpc = first.vpc;
+    if let Some(other) = subnets.iter().find(|subnet| subnet.vpc != vpc) {
+        return Err(ApiError::validation(format!(
+            "All subnets of VpcConfig must belong to one VPC: subnet {} belongs to {vpc}, subnet {} to {}.",
+            first.id, other.id, other.vpc
+        )));
+    }
+    if let Some(group) = groups.iter().find(|group| group.vpc != vpc) {
+        return Err(ApiError::validation(format!(
+            "Security group {} and subnet {} belong to different networks: the group belongs to {}, the subnet to {vpc}.",
+            group.id, first.id, group.vpc
+        )));
+    }
+    Ok(Some(VpcAttachment {
+        vpc,
+        subnets: subnets.iter().map(|subnet| subnet.id).collect(),
+        groups: groups.iter().map(|group| group.id).collect(),
+    }))
 }
 
-/// VPC attachment comes with the network service: until then nothing that asks for it is accepted.
-pub(super) fn vpc(config: Option<&shapes::VpcConfig>) -> Result<(), ApiError> {
-    match config {
-        None => Ok(()),
-        Some(_) => Err(unsupported(
-            "VpcConfig (attachment to a VPC arrives with network support, so it)",
-        )),
+/// A part of a VPC of the caller's account and region, by the id in a request.
+fn part<R: Resource, K: Kind>(ctx: &Ctx<'_>, given: &str) -> Result<Option<R>, ApiError>
+where
+    R: PartOf<Kind = K>,
+{
+    // A text that is no id names nothing.
+    let Ok(id) = given.parse::<Id<K>>() else {
+        return Ok(None);
+    };
+    let key = ec2::key(&ctx.caller.scope, id);
+    let found = ctx.store.get::<R>(&key).map_err(super::stored)?;
+    Ok(found.map(|stored| stored.record))
+}
+
+/// Which ids name a record.
+trait PartOf {
+    type Kind: Kind;
+}
+
+impl PartOf for Subnet {
+    type Kind = SubnetKind;
+}
+
+impl PartOf for SecurityGroup {
+    type Kind = GroupKind;
+}
+
+/// NET-7, NET-64: training runs on shared hosts.
+pub(super) fn shared_tenancy(ctx: &Ctx<'_>, attachment: Option<&VpcAttachment>) -> Result<(), ApiError> {
+    let Some(attachment) = attachment else { return Ok(()) };
+    let key = ec2::key(&ctx.caller.scope, attachment.vpc);
+    match ctx.store.get::<ec2::Vpc>(&key).map_err(super::stored)? {
+        Some(vpc) if vpc.record.tenancy == Tenancy::Dedicated => Err(ApiError::validation(format!(
+            "The VPC {} has dedicated tenancy. Training jobs need a VPC with default tenancy.",
+            attachment.vpc
+        ))),
+        Some(_) | None => Ok(()),
     }
+}
+
+/// `VpcConfig` as Describe gives it back.
+pub(super) fn shown(network: &JobNetwork) -> Option<shapes::VpcConfig> {
+    let texts = |ids: &mut dyn Iterator<Item = String>| ids.collect::<Vec<_>>();
+    network.vpc().map(|vpc| shapes::VpcConfig {
+        security_group_ids: texts(&mut vpc.groups.iter().map(ToString::to_string)),
+        subnets: texts(&mut vpc.subnets.iter().map(ToString::to_string)),
+    })
 }
 
 /// An S3 address of a request.
@@ -92,8 +170,15 @@ pub(super) fn s3_uri(member: &str, text: &str) -> Result<S3Uri, ApiError> {
         .map_err(|_| ApiError::validation(format!("{member} \"{text}\" is not a valid S3 URI.")))
 }
 
-/// SM-60: an input without objects.
-pub(super) fn has_objects(ctx: &Ctx<'_>, actor: &Actor, uri: &S3Uri, given: &str) -> Result<(), ApiError> {
+/// SM-60: an input without objects. Data of a workload in a VPC is read through that VPC, and bucket policies may ask for
+/// it (VPC-15): what they deny from here, they may allow from there.
+pub(super) fn has_objects(
+    ctx: &Ctx<'_>,
+    actor: &Actor,
+    uri: &S3Uri,
+    given: &str,
+    network: &JobNetwork,
+) -> Result<(), ApiError> {
     let empty = || {
         ApiError::validation(format!(
             "No S3 objects found under S3 URL \"{given}\" given in input data source. Please ensure that the bucket \
@@ -104,18 +189,20 @@ pub(super) fn has_objects(ctx: &Ctx<'_>, actor: &Actor, uri: &S3Uri, given: &str
     };
     match ctx.platform.any_object(actor, uri) {
         Ok(true) => Ok(()),
+        Err(PlatformError::Denied(_)) if network.vpc().is_some() => Ok(()),
         Ok(false) | Err(PlatformError::Unusable(_) | PlatformError::Denied(_)) => Err(empty()),
         Err(error) => Err(refused(error)),
     }
 }
 
-/// SM-60: model data that the role cannot read.
+/// SM-60: model data that the role cannot read; as [`has_objects`] where it is read through a VPC.
 pub(super) fn model_data(
     ctx: &Ctx<'_>,
     actor: &Actor,
     uri: &S3Uri,
     given: &str,
     is_prefix: bool,
+    network: &JobNetwork,
 ) -> Result<(), ApiError> {
     let found = if is_prefix {
         ctx.platform.any_object(actor, uri)
@@ -124,6 +211,7 @@ pub(super) fn model_data(
     };
     match found {
         Ok(true) => Ok(()),
+        Err(PlatformError::Denied(_)) if network.vpc().is_some() => Ok(()),
         Ok(false) | Err(PlatformError::Unusable(_) | PlatformError::Denied(_)) => Err(ApiError::validation(format!(
             "Could not access model data at {given}. Please ensure that the role \"{}\" exists and that its trust \
              relationship policy allows the action \"sts:AssumeRole\" for the service principal \"{SERVICE}\". Also ensure \

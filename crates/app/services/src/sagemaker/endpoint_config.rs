@@ -1,6 +1,6 @@
 //! CreateEndpointConfig, Describe, List, Delete (SM-20, SM-21).
 
-use super::check::{refuse, unsupported, vpc};
+use super::check::{refuse, unsupported};
 use super::listing::{Listing, descending, page};
 use super::training_spec::instance_type;
 use super::{conditions, create, creating, delete, find, keep, kept, model, must_keep, shapes, tag};
@@ -83,7 +83,7 @@ impl Operation for shapes::CreateEndpointConfigInput {
             ),
             (request.kms_key_id.is_some(), "KmsKeyId of an endpoint configuration"),
         ])?;
-        vpc(request.vpc_config.as_ref())?;
+        refuse(&[(request.vpc_config.is_some(), "VpcConfig")])?;
         let variants = request
             .production_variants
             .iter()

@@ -1,6 +1,6 @@
 //! CreateModel, Describe, List, Delete. Models never change (SM-19, AU-8).
 
-use super::check::{attachment, isolation, model_data, pass_role, refuse, refused, role, s3_uri, unsupported};
+use super::check::{attachment, isolation, model_data, pass_role, refuse, refused, role, s3_uri, shown, unsupported};
 use super::listing::{Listing, descending, page};
 use super::{conditions, create, creating, delete, find, keep, kept, shapes, tag};
 use crate::platform::Actor;
@@ -46,7 +46,7 @@ impl Operation for shapes::CreateModelInput {
         let role_arn = role(ctx, role_arn)?;
         let image = image(container)?;
         let data = data(container)?;
-        let network = JobNetwork::from_isolation(request.enable_network_isolation);
+        let isolated = request.enable_network_isolation;
         if find::<Model>(ctx, &key)?.is_some() {
             return Err(taken(&arn));
         }
@@ -56,12 +56,12 @@ impl Operation for shapes::CreateModelInput {
             owner_arn: arn.clone(),
         };
         ctx.platform.assume(&actor).map_err(refused)?;
-        isolation(ctx, &arn, &image, network.isolated())?;
-        attachment(ctx, &actor, request.vpc_config.as_ref())?;
+        isolation(ctx, &arn, &image, isolated.unwrap_or(false))?;
+        let network = JobNetwork::new(isolated, attachment(ctx, &actor, request.vpc_config.as_ref())?);
         ctx.platform.check_image(&actor, &image).map_err(refused)?;
         if let Some(data) = &data {
             let is_prefix = matches!(data, ModelData::Prefix { .. });
-            model_data(ctx, &actor, data.uri(), &data.uri().to_string(), is_prefix)?;
+            model_data(ctx, &actor, data.uri(), &data.uri().to_string(), is_prefix, &network)?;
         }
         let environment = container
             .environment
@@ -221,7 +221,7 @@ impl Operation for shapes::DescribeModelInput {
             containers: kept(&model.echo, "Containers")?,
             inference_execution_config: None,
             execution_role_arn: Some(model.spec.role_arn.to_string()),
-            vpc_config: None,
+            vpc_config: shown(&model.spec.network),
             creation_time: model.created.0,
             model_arn: model.arn.to_string(),
             // Always a boolean (SM-18, AU-18).

@@ -425,15 +425,13 @@ fn a_role_that_may_not_attach_is_refused_after_isolation_and_before_the_image() 
     assert_eq!(refusal(create_model(&fixture, attached_model.clone())), lacking);
     assert_eq!(refusal(create_job(&fixture, attached_job.clone())), lacking);
     fixture.platform.unattached_roles.clear();
-    for (_, text) in [
+    let unknown = invalid("The subnet ID 'subnet-12345678' does not exist");
+    assert_eq!(
         refusal(create_model(&fixture, attached_model)),
-        refusal(create_job(&fixture, attached_job)),
-    ] {
-        assert!(
-            text.starts_with("VpcConfig"),
-            "control: the role may, the engine cannot yet: {text}"
-        );
-    }
+        unknown,
+        "control: the role may, and the parts are looked for"
+    );
+    assert_eq!(refusal(create_job(&fixture, attached_job)), unknown);
     fixture.platform.unattached_roles = vec![ROLE.into()];
     fixture.platform.missing_images.clear();
     assert!(
@@ -504,13 +502,8 @@ fn managed_images_that_need_s3_cannot_be_isolated() {
 #[test]
 fn what_is_not_enforced_is_refused_and_not_stored() {
     let fixture = Fixture::new();
-    let vpc = || VpcConfig {
-        security_group_ids: vec!["sg-12345678".into()],
-        subnets: vec!["subnet-12345678".into()],
-    };
     type Edit = Box<dyn Fn(&mut CreateTrainingJobRequest)>;
     let edits: Vec<(&str, Edit)> = vec![
-        ("VpcConfig", Box::new(move |r| r.vpc_config = Some(vpc()))),
         (
             "InstanceCount",
             Box::new(|r| r.resource_config.as_mut().unwrap().instance_count = Some(2)),
@@ -586,15 +579,198 @@ fn what_is_not_enforced_is_refused_and_not_stored() {
     }
     assert!(describe_job(&fixture, "j").is_err(), "nothing was stored");
     assert!(create_job(&fixture, job("j")).is_ok(), "control");
-    let attached = CreateModelInput {
-        vpc_config: Some(VpcConfig {
-            security_group_ids: vec!["sg-1".into()],
-            subnets: vec!["subnet-1".into()],
-        }),
+}
+
+/// Two VPCs with a subnet and a group each, ids by number.
+fn vpcs(fixture: &Fixture) {
+    use isolarium_model::ec2::id::{CidrAssociationId, GroupId, SubnetId, VpcId};
+    use isolarium_model::ec2::{self, SecurityGroup, Subnet, Vpc, subnet, vpc, zone};
+    for n in [1u128, 2] {
+        let block: ipnet::Ipv4Net = format!("10.{n}.0.0/24").parse().unwrap();
+        let of = VpcId::of(n);
+        let vpc = Vpc {
+            id: of,
+            blocks: vec![vpc::Block {
+                id: CidrAssociationId::of(n),
+                block,
+            }],
+            tenancy: if n == 2 {
+                vpc::Tenancy::Dedicated
+            } else {
+                vpc::Tenancy::Default
+            },
+            dns_support: true,
+            dns_hostnames: false,
+            address_usage_metrics: false,
+            dhcp_options: None,
+            is_default: false,
+            generation: 1,
+            created: Timestamp(0),
+            tags: ec2::Tags::new(),
+        };
+        let subnet = Subnet {
+            id: SubnetId::of(n),
+            vpc: of,
+            block,
+            zone: zone::Zone {
+                name: "us-east-1a".into(),
+                id: "use1-az1".into(),
+            },
+            addresses: Default::default(),
+            map_public_ip: false,
+            launch_names: subnet::LaunchNames::default(),
+            is_default: false,
+            created: Timestamp(0),
+            tags: ec2::Tags::new(),
+        };
+        let group = SecurityGroup {
+            id: GroupId::of(n),
+            vpc: of,
+            name: "jobs".into(),
+            description: "jobs".into(),
+            rules: Default::default(),
+            created: Timestamp(0),
+            tags: ec2::Tags::new(),
+        };
+        let scope = &scope(ACCOUNT);
+        let batch = Batch::default()
+            .put(&ec2::key(scope, vpc.id), Expect::Absent, &vpc)
+            .and_then(|batch| batch.put(&ec2::key(scope, subnet.id), Expect::Absent, &subnet))
+            .and_then(|batch| batch.put(&ec2::key(scope, group.id), Expect::Absent, &group));
+        fixture.store.commit(batch.unwrap()).unwrap();
+    }
+}
+
+fn attachment(subnets: &[u128], groups: &[u128]) -> VpcConfig {
+    use isolarium_model::ec2::id::{GroupId, SubnetId};
+    VpcConfig {
+        security_group_ids: groups.iter().map(|n| GroupId::of(*n).to_string()).collect(),
+        subnets: subnets.iter().map(|n| SubnetId::of(*n).to_string()).collect(),
+    }
+}
+
+/// Proves: VPC-3, NI-17, NET-60, NET-65, SM-18
+#[test]
+fn a_vpc_config_is_kept_and_given_back_with_and_without_isolation() {
+    let fixture = Fixture::new();
+    vpcs(&fixture);
+    let config = attachment(&[1], &[1]);
+    for (name, isolated) in [("a", None), ("b", Some(true))] {
+        let request = CreateTrainingJobRequest {
+            vpc_config: Some(config.clone()),
+            enable_network_isolation: isolated,
+            ..job(name)
+        };
+        create_job(&fixture, request).unwrap();
+        let shown = describe_job(&fixture, name).unwrap();
+        assert_eq!(shown.vpc_config.as_ref(), Some(&config));
+        assert_eq!(shown.enable_network_isolation, Some(isolated.unwrap_or(false)));
+        let request = CreateModelInput {
+            vpc_config: Some(config.clone()),
+            enable_network_isolation: isolated,
+            ..model(name)
+        };
+        create_model(&fixture, request).unwrap();
+        let shown = describe_model(&fixture, name).unwrap();
+        assert_eq!(shown.vpc_config.as_ref(), Some(&config));
+        assert_eq!(shown.enable_network_isolation, Some(isolated.unwrap_or(false)));
+    }
+}
+
+/// Proves: NET-7, NET-62, NET-63, NET-64
+#[test]
+fn parts_that_are_not_there_or_do_not_belong_together_are_refused_by_name() {
+    use isolarium_model::ec2::id::{GroupId, SubnetId, VpcId};
+    let fixture = Fixture::new();
+    vpcs(&fixture);
+    let (one, two) = (SubnetId::of(1), SubnetId::of(2));
+    let unknown = |text: &str| VpcConfig {
+        subnets: vec![text.into()],
+        ..attachment(&[], &[1])
+    };
+    let cases = [
+        (
+            attachment(&[1, 7], &[1]),
+            format!("The subnet ID '{}' does not exist", SubnetId::of(7)),
+        ),
+        (unknown("sub"), "The subnet ID 'sub' does not exist".into()),
+        (
+            unknown(&VpcId::of(1).to_string()),
+            format!("The subnet ID '{}' does not exist", VpcId::of(1)),
+        ),
+        (
+            attachment(&[1], &[7]),
+            format!("The security group '{}' does not exist", GroupId::of(7)),
+        ),
+        (
+            attachment(&[1, 2], &[1]),
+            format!(
+                "All subnets of VpcConfig must belong to one VPC: subnet {one} belongs to {}, subnet {two} to {}.",
+                VpcId::of(1),
+                VpcId::of(2)
+            ),
+        ),
+        (
+            attachment(&[1], &[1, 2]),
+            format!(
+                "Security group {} and subnet {one} belong to different networks: the group belongs to {}, the subnet to {}.",
+                GroupId::of(2),
+                VpcId::of(2),
+                VpcId::of(1)
+            ),
+        ),
+    ];
+    for (config, text) in cases {
+        let attached_job = CreateTrainingJobRequest {
+            vpc_config: Some(config.clone()),
+            ..job("j")
+        };
+        let attached_model = CreateModelInput {
+            vpc_config: Some(config),
+            ..model("m")
+        };
+        assert_eq!(refusal(create_job(&fixture, attached_job)), invalid(text.clone()));
+        assert_eq!(refusal(create_model(&fixture, attached_model)), invalid(text));
+    }
+    let dedicated = CreateTrainingJobRequest {
+        vpc_config: Some(attachment(&[2], &[2])),
+        ..job("j")
+    };
+    assert!(refusal(create_job(&fixture, dedicated)).1.contains("dedicated tenancy"));
+    let hosted = CreateModelInput {
+        vpc_config: Some(attachment(&[2], &[2])),
         ..model("m")
     };
-    assert!(refusal(create_model(&fixture, attached)).1.contains("VpcConfig"));
-    assert!(describe_model(&fixture, "m").is_err());
+    assert!(create_model(&fixture, hosted).is_ok(), "control: hosting may");
+    let good = CreateTrainingJobRequest {
+        vpc_config: Some(attachment(&[1], &[1])),
+        ..job("j")
+    };
+    assert!(create_job(&fixture, good).is_ok(), "control");
+}
+
+/// A bucket may ask for the VPC; the role from elsewhere is no measure then.
+/// Proves: VPC-15
+#[test]
+fn data_that_the_role_may_read_from_the_vpc_alone_is_no_reason_to_refuse() {
+    let mut fixture = Fixture::new();
+    vpcs(&fixture);
+    fixture.platform.denied_objects = vec!["s3://data/train/".into()];
+    let attached = |name: &str| CreateTrainingJobRequest {
+        vpc_config: Some(attachment(&[1], &[1])),
+        ..job(name)
+    };
+    assert!(
+        refusal(create_job(&fixture, job("j"))).1.contains("No S3 objects"),
+        "control"
+    );
+    assert!(create_job(&fixture, attached("j")).is_ok());
+    fixture.platform.denied_objects.clear();
+    fixture.platform.missing_objects = vec!["s3://data/train/".into()];
+    assert!(
+        refusal(create_job(&fixture, attached("k"))).1.contains("No S3 objects"),
+        "what is not there is not there"
+    );
 }
 
 /// What SDKs always send is accepted and given back; absent members stay absent.

@@ -1,12 +1,12 @@
 //! CreateTrainingJob, Describe, List, Stop, Delete.
 
-use super::check::{attachment, has_objects, isolation, pass_role, refused, role};
+use super::check::{attachment, has_objects, isolation, pass_role, refused, role, shared_tenancy, shown};
 use super::listing::{Listing, page};
 use super::{conditions, creating, find, kept, must_keep, place, shapes, stored, tag, training_spec, update};
 use crate::platform::Actor;
 use crate::{Ctx, Operation};
 use isolarium_model::sagemaker::training_job::{JobEvent, JobRun, StopCause, TrainingJob as Job};
-use isolarium_model::sagemaker::{Attachment, Placement, SecondaryStatus};
+use isolarium_model::sagemaker::{Attachment, JobNetwork, Placement, SecondaryStatus};
 use isolarium_model::{Arn, Timestamp};
 use isolarium_policy::{Granted, Question};
 use isolarium_store::state::SortBy;
@@ -58,7 +58,7 @@ impl Operation for shapes::CreateTrainingJobRequest {
         let arn = Job::arn(scope, &request.training_job_name);
         let key = Job::key(scope, &request.training_job_name);
         let tags = tag::of_request(request.tags.clone())?;
-        let spec = training_spec::spec(
+        let mut spec = training_spec::spec(
             &request,
             role(ctx, &request.role_arn)?,
             &ctx.platform.settings().instances,
@@ -73,15 +73,24 @@ impl Operation for shapes::CreateTrainingJobRequest {
         };
         ctx.platform.assume(&actor).map_err(refused)?;
         isolation(ctx, &arn, &spec.container.image, spec.network.isolated())?;
-        attachment(ctx, &actor, request.vpc_config.as_ref())?;
+        let vpc = attachment(ctx, &actor, request.vpc_config.as_ref())?;
+        shared_tenancy(ctx, vpc.as_ref())?;
+        spec.network = JobNetwork::new(request.enable_network_isolation, vpc);
         quota(ctx, &spec.instance_type)?;
         ctx.platform
             .check_image(&actor, &spec.container.image)
             .map_err(refused)?;
         for channel in &spec.channels {
-            has_objects(ctx, &actor, &channel.uri, &channel.uri.to_string())?;
+            has_objects(ctx, &actor, &channel.uri, &channel.uri.to_string(), &spec.network)?;
         }
         let created = ctx.clock.now();
+        // A job in a VPC gets its addresses when it starts (D-17), one in the platform network with its record.
+        let attachment = match spec.network.vpc() {
+            Some(_) => Attachment::Unattached {
+                isolated: spec.network.isolated(),
+            },
+            None => Attachment::Isolated,
+        };
         let mut job = Job {
             name: request.training_job_name.clone(),
             arn: arn.clone(),
@@ -96,7 +105,7 @@ impl Operation for shapes::CreateTrainingJobRequest {
             run: JobRun {
                 placement: Placement {
                     workload: place::workload(ctx)?,
-                    attachment: Attachment::Isolated,
+                    attachment,
                 },
                 image: None,
                 stop: None,
@@ -212,7 +221,7 @@ fn view(job: Job) -> Result<shapes::DescribeTrainingJobResponse, ApiError> {
         output_data_config: Some(must_keep(&job.echo, "OutputDataConfig")?),
         resource_config: Some(must_keep(&job.echo, "ResourceConfig")?),
         warm_pool_status: None,
-        vpc_config: None,
+        vpc_config: shown(&job.spec.network),
         stopping_condition: stopping,
         creation_time: job.created.0,
         training_start_time: job.training_start.map(|at| at.0),

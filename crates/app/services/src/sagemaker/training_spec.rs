@@ -67,7 +67,7 @@ pub(super) fn spec(request: &Request, role_arn: Arn, table: &InstanceTable) -> R
         max_runtime: max_runtime
             .and_then(|seconds| u64::try_from(seconds).ok())
             .unwrap_or(DEFAULT_MAX_RUNTIME),
-        network: JobNetwork::from_isolation(request.enable_network_isolation),
+        network: JobNetwork::new(request.enable_network_isolation, None),
     })
 }
 

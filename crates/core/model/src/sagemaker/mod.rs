@@ -18,7 +18,9 @@ pub use endpoint_config::{EndpointConfig, ProductionVariant};
 pub use failure::{FailureKind, FailureReason};
 pub use instance_type::{InstanceShape, InstanceTable};
 pub use model::{ContainerSpec, Model, ModelData};
-pub use network::{AddressLease, Attachment, BlockedDestination, JobNetwork, Placement, Reach};
+pub use network::{
+    AddressLease, Attachment, BlockedDestination, JobNetwork, Placement, Reach, VpcAttachment, VpcPlace,
+};
 pub use s3_uri::S3Uri;
 pub use training_job::{JobEvent, SecondaryStatus, TrainingJob, TrainingJobStatus};
 

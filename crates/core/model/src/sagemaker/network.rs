@@ -1,14 +1,16 @@
 //! What a job's or model's containers and transfers may reach (style rule 2), and the addresses they get.
 
+use crate::ec2::id::{GroupId, InterfaceId, SubnetId, VpcId};
 use crate::record::Facets;
 use crate::{AccountId, Key, Record, Region, Scope, Timestamp, WorkloadId};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::failure::FirstBlocked;
 
 /// The network of user code and of the step that moves its data; settled where the request enters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobNetwork {
     /// The container.
     pub container: Reach,
@@ -17,32 +19,52 @@ pub struct JobNetwork {
 }
 
 /// What one actor may reach.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reach {
     /// `EnableNetworkIsolation`: loopback alone (NI-6, NI-11).
     Nothing,
     /// The platform's own network (NI-1).
     ServiceNetwork,
+    /// What the caller's VPC allows (NI-5).
+    Vpc(VpcAttachment),
+}
+
+/// A `VpcConfig` whose parts were found when it was given (NET-60..63).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VpcAttachment {
+    /// The VPC of all subnets and groups.
+    pub vpc: VpcId,
+    /// 1 to 16, in the request's order.
+    pub subnets: Vec<SubnetId>,
+    /// 1 to 5, in the request's order.
+    pub groups: Vec<GroupId>,
 }
 
 impl JobNetwork {
-    /// From `EnableNetworkIsolation`; absent means false (NI-4). Transfers stay outside the isolation (NI-12).
-    pub fn from_isolation(isolated: Option<bool>) -> Self {
+    /// From `EnableNetworkIsolation`, absent means false (NI-4), and `VpcConfig`. Transfers stay outside the isolation
+    /// (NI-12), but leave from the caller's subnets where there are any (NI-17, NI-18).
+    pub fn new(isolated: Option<bool>, vpc: Option<VpcAttachment>) -> Self {
+        let transfer = vpc.map_or(Reach::ServiceNetwork, Reach::Vpc);
         let container = if isolated.unwrap_or(false) {
             Reach::Nothing
         } else {
-            Reach::ServiceNetwork
+            transfer.clone()
         };
-        Self {
-            container,
-            transfer: Reach::ServiceNetwork,
-        }
+        Self { container, transfer }
     }
 
     /// What `EnableNetworkIsolation` reads in Describe: always a boolean (SM-18).
-    pub fn isolated(self) -> bool {
+    pub fn isolated(&self) -> bool {
         matches!(self.container, Reach::Nothing)
+    }
+
+    /// What `VpcConfig` reads in Describe.
+    pub fn vpc(&self) -> Option<&VpcAttachment> {
+        match &self.transfer {
+            Reach::Vpc(attachment) => Some(attachment),
+            Reach::Nothing | Reach::ServiceNetwork => None,
+        }
     }
 }
 
@@ -66,25 +88,84 @@ pub enum Attachment {
         /// The unguessable part of the credentials path below 169.254.170.2 (CC-80, CC-82): 32 hexadecimal digits.
         credentials_token: String,
     },
+    /// To be attached to a VPC: its interfaces are made when it starts (NET-66).
+    Unattached {
+        /// Loopback alone, whatever the VPC (D-24).
+        isolated: bool,
+    },
+    /// Two interfaces in one subnet (NET-66, VPC-10).
+    Vpc(VpcPlace),
+}
+
+/// The place of one instance in a VPC: two addresses of one subnet (D-16), each an interface record of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VpcPlace {
+    pub vpc: VpcId,
+    pub subnet: SubnetId,
+    /// The container's interface. Where `credentials_token` is `None` the container is isolated: the address is reserved
+    /// and configured nowhere (NET-69).
+    pub container: InterfaceId,
+    /// The primary private address of [`Self::container`].
+    pub address: Ipv4Addr,
+    /// The interface of the platform's downloads and uploads.
+    pub transfer: InterfaceId,
+    /// The primary private address of [`Self::transfer`].
+    pub transfer_address: Ipv4Addr,
+    /// As in [`Attachment::ServiceNetwork`]; none when the container is isolated (CC-84).
+    pub credentials_token: Option<String>,
+}
+
+impl VpcPlace {
+    /// Both interfaces.
+    pub fn interfaces(&self) -> BTreeSet<InterfaceId> {
+        BTreeSet::from([self.container, self.transfer])
+    }
 }
 
 impl Placement {
-    /// The address in the platform network, unless the container is isolated.
-    pub fn address(&self) -> Option<Ipv4Addr> {
+    /// The address in the platform network, where the container is in it.
+    pub fn platform_address(&self) -> Option<Ipv4Addr> {
         match &self.attachment {
-            Attachment::Isolated => None,
             Attachment::ServiceNetwork { address, .. } => Some(*address),
+            Attachment::Isolated | Attachment::Unattached { .. } | Attachment::Vpc(_) => None,
         }
     }
 
-    /// The value of `AWS_CONTAINER_CREDENTIALS_RELATIVE_URI`; none when isolated (CC-80, CC-84).
-    pub fn credentials_path(&self) -> Option<String> {
+    /// The container's own address, where it has a way out.
+    pub fn address(&self) -> Option<Ipv4Addr> {
         match &self.attachment {
-            Attachment::Isolated => None,
-            Attachment::ServiceNetwork { credentials_token, .. } => {
-                Some(format!("/v2/credentials/{credentials_token}"))
-            }
+            Attachment::ServiceNetwork { address, .. } => Some(*address),
+            Attachment::Vpc(place) if place.credentials_token.is_some() => Some(place.address),
+            Attachment::Isolated | Attachment::Unattached { .. } | Attachment::Vpc(_) => None,
         }
+    }
+
+    /// The place in a VPC, once there is one.
+    pub fn vpc(&self) -> Option<&VpcPlace> {
+        match &self.attachment {
+            Attachment::Vpc(place) => Some(place),
+            Attachment::Isolated | Attachment::ServiceNetwork { .. } | Attachment::Unattached { .. } => None,
+        }
+    }
+
+    /// Whether the container has loopback alone.
+    pub fn isolated(&self) -> bool {
+        match &self.attachment {
+            Attachment::Isolated => true,
+            Attachment::ServiceNetwork { .. } => false,
+            Attachment::Unattached { isolated } => *isolated,
+            Attachment::Vpc(place) => place.credentials_token.is_none(),
+        }
+    }
+
+    /// The value of `AWS_CONTAINER_CREDENTIALS_RELATIVE_URI`; none when isolated (CC-80, CC-83, CC-84).
+    pub fn credentials_path(&self) -> Option<String> {
+        let token = match &self.attachment {
+            Attachment::ServiceNetwork { credentials_token, .. } => Some(credentials_token),
+            Attachment::Vpc(place) => place.credentials_token.as_ref(),
+            Attachment::Isolated | Attachment::Unattached { .. } => None,
+        };
+        token.map(|token| format!("/v2/credentials/{token}"))
     }
 }
 
@@ -201,13 +282,39 @@ mod tests {
     /// Proves: NI-4
     #[test]
     fn missing_isolation_means_false() {
-        assert!(JobNetwork::from_isolation(Some(true)).isolated());
-        assert!(!JobNetwork::from_isolation(Some(false)).isolated());
-        assert!(!JobNetwork::from_isolation(None).isolated());
+        assert!(JobNetwork::new(Some(true), None).isolated());
+        assert!(!JobNetwork::new(Some(false), None).isolated());
+        assert!(!JobNetwork::new(None, None).isolated());
         assert_eq!(
-            JobNetwork::from_isolation(Some(true)).transfer,
+            JobNetwork::new(Some(true), None).transfer,
             Reach::ServiceNetwork,
             "transfers stay outside"
+        );
+    }
+
+    /// Proves: NI-17
+    #[test]
+    fn isolation_and_a_vpc_combine_and_transfers_leave_from_the_vpc() {
+        let attachment = VpcAttachment {
+            vpc: VpcId::of(1),
+            subnets: vec![SubnetId::of(1)],
+            groups: vec![GroupId::of(1)],
+        };
+        let both = JobNetwork::new(Some(true), Some(attachment.clone()));
+        assert_eq!(both.container, Reach::Nothing);
+        assert_eq!(both.vpc(), Some(&attachment));
+        let open = JobNetwork::new(None, Some(attachment.clone()));
+        assert_eq!(open.container, Reach::Vpc(attachment));
+        assert_eq!(JobNetwork::new(None, None).vpc(), None);
+        for network in [both, open, JobNetwork::new(Some(true), None)] {
+            let text = serde_json::to_string(&network).unwrap();
+            assert_eq!(serde_json::from_str::<JobNetwork>(&text).unwrap(), network);
+        }
+        let before = r#"{"container":"nothing","transfer":"service_network"}"#;
+        assert_eq!(
+            serde_json::from_str::<JobNetwork>(before).unwrap(),
+            JobNetwork::new(Some(true), None),
+            "records of earlier versions"
         );
     }
 

@@ -20,7 +20,8 @@ fn good() -> LaunchSpec {
             user: String::new(),
         },
         hosts: Vec::new(),
-        resolver: None,
+        resolvers: Vec::new(),
+        search: None,
         mounts: vec![Mount::Input {
             source: "input/data/train".into(),
             target: "/opt/ml/input/data/train".into(),

@@ -221,7 +221,8 @@ fn build(config: &LocalConfig) -> Result<(), ExecutorError> {
             user: String::new(),
         },
         hosts: Vec::new(),
-        resolver: None,
+        resolvers: Vec::new(),
+        search: None,
         mounts: Vec::new(),
         limits: Limits {
             cpu_millis: 100,

@@ -182,10 +182,16 @@ fn write_files(job: &Job) -> io::Result<Vec<BindMount>> {
         let _infallible = writeln!(hosts, "127.0.0.1 {}", spec.hostname);
     }
     // Isolated: the question goes to the container's own loopback, is refused at once, and the report sees it.
-    let resolver = spec.resolver.map_or_else(
-        || "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n".to_owned(),
-        |address| format!("nameserver {address}\n"),
-    );
+    let mut resolver = String::new();
+    if let Some(domain) = &spec.search {
+        let _infallible = writeln!(resolver, "search {domain}");
+    }
+    for address in &spec.resolvers {
+        let _infallible = writeln!(resolver, "nameserver {address}");
+    }
+    if spec.resolvers.is_empty() {
+        resolver.push_str("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n");
+    }
     let files = [
         ("hosts", hosts),
         ("hostname", format!("{}\n", spec.hostname)),

@@ -205,7 +205,8 @@ impl Lab {
                 user: String::new(),
             },
             hosts: Vec::new(),
-            resolver: None,
+            resolvers: Vec::new(),
+            search: None,
             mounts: Vec::new(),
             limits: Limits {
                 cpu_millis: 2000,

@@ -35,7 +35,7 @@ fn job() -> TrainingJob {
             instance_type: "ml.m5.large".into(),
             role_arn: "arn:aws:iam::123456789012:role/r".parse().unwrap(),
             max_runtime: 60,
-            network: JobNetwork::from_isolation(Some(true)),
+            network: JobNetwork::new(Some(true), None),
         },
         run: JobRun {
             placement: Placement {

@@ -28,7 +28,8 @@ fn spec(workload: WorkloadId, env_bytes: usize) -> LaunchSpec {
             user: String::new(),
         },
         hosts: Vec::new(),
-        resolver: None,
+        resolvers: Vec::new(),
+        search: None,
         mounts: Vec::new(),
         limits: Limits {
             cpu_millis: 1000,

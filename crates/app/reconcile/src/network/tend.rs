@@ -1,0 +1,178 @@
+//! One look at all VPCs: bring what changed to the host, take away what is gone, and tell the records what the host
+//! really has (NET-72, NET-85).
+
+use super::records::{self, VpcRecords};
+use super::{NetworkError, key, needs_host, place};
+use crate::deps::{Deps, Next, StepError};
+use isolarium_model::Scope;
+use isolarium_model::ec2::gateway::{NatEvent, NatFailure};
+use isolarium_model::ec2::id::{InterfaceId, NatGatewayId, VpcId};
+use isolarium_model::ec2::{ElasticIp, EndpointState, Holder, NatGateway, NatState, NetworkInterface, VpcEndpoint};
+use isolarium_store::{Batch, Expect, StoreError};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Brings every VPC in line. Trouble with one VPC does not keep the others waiting; it is tried again.
+pub(crate) fn step(deps: &Deps) -> Result<Next, StepError> {
+    let networks = &deps.networks;
+    let seen = networks.host.list_vpcs().map_err(StepError::Executor)?;
+    let on_host: BTreeMap<VpcId, BTreeSet<InterfaceId>> =
+        seen.into_iter().map(|one| (one.vpc, one.interfaces)).collect();
+    let all = records::every_vpc(&*deps.store)?;
+    let mut troubled = false;
+    let mut trouble = |vpc: VpcId, error: &dyn std::error::Error| {
+        tracing::warn!(%vpc, cause = crate::driver::chain(error), "a VPC is not in line with its records; trying again");
+        troubled = true;
+    };
+    for (scope, read) in &all {
+        let vpc = read.parts.vpc.id;
+        let hosted = on_host.get(&vpc);
+        let brought = match hosted.is_some() || needs_host(&read.parts) {
+            false => Ok(()),
+            true => bring(deps, scope, read, hosted),
+        };
+        let told = match brought {
+            Ok(()) => tell(deps, scope, read),
+            Err(error) => {
+                trouble(vpc, &error);
+                continue;
+            }
+        };
+        if let Err(error) = told {
+            trouble(vpc, &error);
+        }
+    }
+    let wanted: BTreeSet<VpcId> = all.iter().map(|(_, read)| read.parts.vpc.id).collect();
+    for vpc in on_host.keys().filter(|vpc| !wanted.contains(vpc)) {
+        match networks.remove(*vpc) {
+            Ok(()) => tracing::info!(%vpc, "a VPC was taken off the host"),
+            Err(error) => trouble(*vpc, &error),
+        }
+    }
+    let wait = if troubled {
+        deps.settings.retry
+    } else {
+        deps.settings.gc_interval
+    };
+    Ok(Next::At(deps.now().after(wait)))
+}
+
+fn bring(
+    deps: &Deps,
+    scope: &Scope,
+    read: &VpcRecords,
+    hosted: Option<&BTreeSet<InterfaceId>>,
+) -> Result<(), NetworkError> {
+    let (networks, vpc) = (&deps.networks, read.parts.vpc.id);
+    if hosted.is_none() && networks.known(vpc).is_some() {
+        tracing::warn!(%vpc, "the host has lost a VPC; bringing it again");
+        networks.again(scope, vpc)?;
+    } else {
+        // Read anew under the VPC's lock: a job that starts may have brought a newer plan meanwhile.
+        networks.ensure(scope, vpc)?;
+    }
+    for interface in hosted.into_iter().flatten() {
+        // A transfer namespace whose job is gone: the engine was killed between the two.
+        let stored = deps.store.get::<NetworkInterface>(&key(scope, interface))?;
+        let held = stored.is_some_and(|one| matches!(one.record.holder, Holder::Transfer(_) | Holder::Program));
+        if !held {
+            networks.detach(vpc, *interface)?;
+        }
+    }
+    Ok(())
+}
+
+/// The host has what `read` asked for, or more of it: states follow.
+fn tell(deps: &Deps, scope: &Scope, read: &VpcRecords) -> Result<(), StepError> {
+    let standing = deps.networks.known(read.parts.vpc.id);
+    for nat in read.parts.nat_gateways.values() {
+        let on_host = standing
+            .as_ref()
+            .is_some_and(|vpc| vpc.nat_gateways.contains_key(&nat.id));
+        match nat.state {
+            NatState::Pending if read.parts.internet_gateway.is_none() => {
+                let failure = NatFailure {
+                    code: "Gateway.NotAttached".into(),
+                    message: format!("Network {} has no Internet gateway attached", nat.vpc),
+                };
+                end(deps, scope, nat.id, NatEvent::Refused, Some(&failure))?;
+            }
+            NatState::Pending if on_host => serve(deps, scope, nat.id)?,
+            NatState::Deleting if !on_host => end(deps, scope, nat.id, NatEvent::Removed, None)?,
+            NatState::Pending | NatState::Deleting | NatState::Available | NatState::Failed | NatState::Deleted => {}
+        }
+    }
+    for endpoint in read.parts.endpoints.values() {
+        if endpoint.state == EndpointState::Pending {
+            deps.update::<VpcEndpoint>(&key(scope, endpoint.id), |endpoint, batch| {
+                if endpoint.state != EndpointState::Pending {
+                    return Ok(None);
+                }
+                endpoint.state = EndpointState::Available;
+                Ok(Some(batch))
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// The kernel has the gateway.
+fn serve(deps: &Deps, scope: &Scope, nat: NatGatewayId) -> Result<(), StepError> {
+    deps.update::<NatGateway>(&key(scope, nat), |nat, batch| {
+        if nat.state != NatState::Pending {
+            return Ok(None);
+        }
+        nat.state = nat.state.next(NatEvent::Applied)?;
+        Ok(Some(batch))
+    })?;
+    Ok(())
+}
+
+/// The gateway is over: its interface and its Elastic IP are given back in the same commit.
+fn end(
+    deps: &Deps,
+    scope: &Scope,
+    nat: NatGatewayId,
+    event: NatEvent,
+    failure: Option<&NatFailure>,
+) -> Result<(), StepError> {
+    let at = key(scope, nat);
+    loop {
+        let Some(mut stored) = deps.store.get::<NatGateway>(&at)? else {
+            return Ok(());
+        };
+        // Somebody was faster.
+        let Ok(state) = stored.record.state.next(event) else {
+            return Ok(());
+        };
+        let gateway = &mut stored.record;
+        gateway.state = state;
+        gateway.failure = failure.cloned().or(gateway.failure.take());
+        if !state.holds() {
+            gateway.ended = Some(deps.now());
+        }
+        let interfaces = BTreeSet::from([gateway.interface]);
+        let mut batch = Batch::default().put(&at, Expect::At(stored.revision), gateway)?;
+        let interface_at = key(scope, gateway.interface);
+        if let Some(interface) = deps.store.get::<NetworkInterface>(&interface_at)? {
+            batch = batch.delete::<NetworkInterface>(&interface_at, Expect::At(interface.revision));
+            let subnets = BTreeSet::from([interface.record.subnet]);
+            batch = place::give_back(deps, scope, &subnets, &interfaces, batch)?;
+        }
+        let ip_at = key(scope, gateway.allocation);
+        if let Some(mut ip) = deps.store.get::<ElasticIp>(&ip_at)?
+            && ip
+                .record
+                .association
+                .is_some_and(|held| interfaces.contains(&held.interface))
+        {
+            ip.record.association = None;
+            batch = batch.put(&ip_at, Expect::At(ip.revision), &ip.record)?;
+        }
+        batch = place::touch(deps, scope, gateway.vpc, batch)?;
+        match deps.store.commit(batch) {
+            Ok(_) => return Ok(()),
+            Err(StoreError::Conflict { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
