@@ -14,6 +14,7 @@ use elements::Elements;
 use handle::Handle;
 use isolarium_netplan::Step;
 use isolarium_netplan::plan::{HostSeen, NamespacePlan, Place};
+use isolarium_netplan::ruleset::change::Change;
 use isolarium_netplan::ruleset::{self, TableSeen};
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -128,24 +129,36 @@ impl KernelHost {
                     return done.map_err(|source| refused(first, source));
                 }
                 self.by_elements.set(false);
-                let commands = steps
-                    .iter()
-                    .flat_map(|step| match step {
+                // INVARIANT (sets-before-rules): the kernel makes rules visible before it fills large new sets of the same
+                // transaction, so a rule that names a new set waits for a second one.
+                let mut sets = Vec::new();
+                let mut rest = Vec::new();
+                for step in steps {
+                    match step {
                         Step::ReplaceTable {
                             name,
                             changes: Some(changes),
                             ..
-                        } => ruleset::change::commands(name, changes),
-                        Step::ReplaceTable { name, table, .. } => table.replace_commands(name),
-                        Step::DeleteTable { name, .. } => vec![ruleset::delete_command(name)],
-                        _ => Vec::new(),
-                    })
-                    .collect();
-                let input = ruleset::transaction(commands);
-                handle
-                    .run(|| nft::load(&input))
-                    .and_then(|done| done)
-                    .map_err(|source| refused(first, source))
+                        } => {
+                            let adds =
+                                |change: &&Change| matches!(change, Change::AddChain { .. } | Change::AddSet { .. });
+                            let (first, later): (Vec<_>, Vec<_>) = changes.iter().partition(adds);
+                            sets.extend(ruleset::change::commands(name, first));
+                            rest.extend(ruleset::change::commands(name, later));
+                        }
+                        Step::ReplaceTable { name, table, .. } => rest.extend(table.replace_commands(name)),
+                        Step::DeleteTable { name, .. } => rest.push(ruleset::delete_command(name)),
+                        _ => {}
+                    }
+                }
+                for commands in [sets, rest] {
+                    if !commands.is_empty() {
+                        let input = ruleset::transaction(commands);
+                        let done = handle.run(|| nft::load(&input)).and_then(|done| done);
+                        done.map_err(|source| refused(first, source))?;
+                    }
+                }
+                Ok(())
             }
             Class::Pair | Class::Route => {
                 let peers = |place: Place| self.places.get(&place).map(|handle| handle.netns());

@@ -12,19 +12,18 @@
     reason = "a test fails by panicking"
 )]
 
+mod probes;
+
 use isolarium_netplan::id::{InterfaceId, VpcId};
-use isolarium_netplan::intent::Transport;
-use isolarium_netplan::intent::vpc::{CheckedVpc, Door, Holder, Interface, Vpc};
-use isolarium_netplan::plan::LinkName;
+use isolarium_netplan::intent::vpc::{CheckedVpc, Holder, Interface, Vpc};
 use isolarium_netplan::reach::{Arrival, Flow, Origin, Traffic, Verdict, reach};
 use isolarium_testkit::lab::topology::{self, Tape};
-use isolarium_testkit::lab::vpc::{Tap, VpcLab, run_in};
-use isolarium_testkit::lab::wire::Packet;
+use isolarium_testkit::lab::vpc::{Tap, VpcLab};
 use isolarium_testkit::lab::{Internet, Lab};
+use probes::Bench;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
 
 /// Tapes on which kernel and oracle once differed: seed of the topology, seed of the flows.
 const CASES: [(u64, u64); 0] = [];
@@ -62,154 +61,9 @@ fn flows(vpc: &Vpc, seed: u64) -> Vec<Flow> {
     all.collect()
 }
 
-/// What holds a topology's packets: taps in every namespace, and the engine's sockets in the router.
-struct Bench {
-    taps: BTreeMap<InterfaceId, Tap>,
-    outside: Tap,
-    _listeners: Vec<TcpListener>,
-    resolvers: Vec<UdpSocket>,
-}
-
-impl Bench {
-    fn new(vpc: &VpcLab<'_>, lab: &Lab) -> Self {
-        let platform = lab.platform().unwrap();
-        let link = LinkName::of_vpc(vpc.id());
-        let outside = Tap::behind(platform.as_fd(), &link).unwrap();
-        // Packets for addresses that the platform would not lead here: the router has to refuse them by itself.
-        let near = lab.network().vpc_edge().near.to_string();
-        for block in ["10.0.0.0/16", "192.0.3.0/24"] {
-            let args = ["route", "replace", block, "via", &near, "dev", link.as_str(), "onlink"];
-            run_in(platform.as_fd(), "ip", &args).unwrap();
-        }
-        let taps = vpc.held().iter().map(|(id, at)| (*id, Tap::on(at.as_fd()).unwrap()));
-        let mut bench = Self {
-            taps: taps.collect(),
-            outside,
-            _listeners: Vec::new(),
-            resolvers: Vec::new(),
-        };
-        let mut doors = vec![Door::S3 { port: 80 }, Door::S3 { port: 443 }, Door::Credentials];
-        if vpc.vpc().dns.support {
-            for address in [vpc.vpc().resolver().unwrap(), Ipv4Addr::new(169, 254, 169, 253)] {
-                let transport = Transport::Tcp;
-                doors.push(Door::Resolver { address, transport });
-                let socket = vpc.datagrams(address).unwrap();
-                socket.set_nonblocking(true).unwrap();
-                bench.resolvers.push(socket);
-            }
-        }
-        bench._listeners = doors.into_iter().map(|door| vpc.listener(door).unwrap()).collect();
-        bench
-    }
-
-    fn serve(&self) {
-        for socket in &self.resolvers {
-            let mut buffer = [0; 64];
-            while let Ok((length, from)) = socket.recv_from(&mut buffer) {
-                assert_eq!(length, 4);
-                let asked = u32::from_be_bytes(buffer[..4].try_into().unwrap());
-                let _refused_by_rules = socket.send_to(&(asked | 0x4000_0000).to_be_bytes(), from);
-            }
-        }
-    }
-
-    /// What every tap sees until nothing has come for a while.
-    fn collect(&self) -> Vec<(Option<InterfaceId>, Packet)> {
-        let mut all = Vec::new();
-        let mut quiet = Instant::now();
-        while quiet.elapsed() < Duration::from_millis(12) {
-            self.serve();
-            let before = all.len();
-            for (id, tap) in &self.taps {
-                all.extend(tap.seen().unwrap().into_iter().map(|packet| (Some(*id), packet)));
-            }
-            all.extend(self.outside.seen().unwrap().into_iter().map(|packet| (None, packet)));
-            if all.len() > before {
-                quiet = Instant::now();
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        all
-    }
-
-    fn tap(&self, at: Option<InterfaceId>) -> Option<&Tap> {
-        at.map_or(Some(&self.outside), |id| self.taps.get(&id))
-    }
-}
-
-fn origin(flow: &Flow) -> (Option<InterfaceId>, Ipv4Addr) {
-    match flow.from {
-        Origin::Interface { id, source } => (Some(id), source),
-        Origin::Internet(source) => (None, source),
-    }
-}
-
-/// Where flows arrived, and whether their answers came back.
-fn kernel(bench: &Bench, vpc: &CheckedVpc, flows: &[Flow], first: u32) -> Vec<Option<Arrival>> {
-    let number = |n: usize| first + u32::try_from(n).unwrap();
-    bench.collect();
-    for (n, flow) in flows.iter().enumerate() {
-        let (at, source) = origin(flow);
-        let packet = Packet {
-            source,
-            destination: flow.to,
-            traffic: flow.traffic,
-            probe: number(n),
-            answer: false,
-        };
-        if let Some(tap) = bench.tap(at) {
-            tap.send(&packet);
-        }
-    }
-    let mut seen = bench.collect();
-    let mut arrived: BTreeMap<u32, (Option<InterfaceId>, Packet)> = BTreeMap::new();
-    for (at, packet) in seen.iter().filter(|(_, packet)| !packet.answer) {
-        let of_this_round = usize::try_from(packet.probe.wrapping_sub(first)).unwrap() < flows.len();
-        assert!(of_this_round, "a probe of another round: {packet:?}");
-        arrived.insert(packet.probe, (*at, *packet));
-    }
-    for (at, packet) in arrived.values() {
-        if let (Some(tap), Some(reply)) = (bench.tap(*at), packet.reply()) {
-            tap.send(&reply);
-        }
-    }
-    seen.extend(bench.collect());
-    let answered: BTreeSet<(Option<InterfaceId>, u32)> = seen
-        .iter()
-        .filter(|(_, packet)| packet.answer)
-        .map(|(at, packet)| (*at, packet.probe))
-        .collect();
-    let decide = |(n, flow): (usize, &Flow)| {
-        answered.contains(&(origin(flow).0, number(n))).then_some(())?;
-        Some(match arrived.get(&number(n)) {
-            Some((Some(id), _)) => Arrival::Interface(*id),
-            Some((None, packet)) => Arrival::Internet { seen_as: packet.source },
-            None => served(vpc, flow.to),
-        })
-    };
-    flows.iter().enumerate().map(decide).collect()
-}
-
-/// What answers in the router at an address.
-fn served(vpc: &CheckedVpc, address: Ipv4Addr) -> Arrival {
-    let holds =
-        |one: &Interface| matches!(one.holder, Holder::Endpoint(_)) && one.addresses().any(|own| own == address);
-    if let Some((id, _)) = vpc.interfaces.iter().find(|(_, one)| holds(one)) {
-        return Arrival::Interface(*id);
-    }
-    if address == Ipv4Addr::new(169, 254, 170, 2) {
-        return Arrival::Credentials;
-    }
-    if Some(address) == vpc.resolver() || address == Ipv4Addr::new(169, 254, 169, 253) {
-        return Arrival::Resolver;
-    }
-    let endpoint = vpc.s3_endpoints.keys().next();
-    Arrival::S3Endpoint(*endpoint.unwrap_or_else(|| panic!("nothing answers at {address}")))
-}
-
-fn compare(bench: &Bench, lab: &Lab, vpc: &CheckedVpc, flows: &[Flow], first: u32) -> Option<String> {
+fn compare(bench: &Bench<'_>, lab: &Lab, vpc: &CheckedVpc, flows: &[Flow]) -> Option<String> {
     let services = lab.network().vpc_edge().services;
-    let done = kernel(bench, vpc, flows, first);
+    let done = bench.ask(vpc, flows);
     flows.iter().zip(done).find_map(|(flow, done)| {
         let verdict = reach(vpc, &services, flow);
         let expected = match &verdict {
@@ -246,19 +100,18 @@ fn difference(lab: &Lab, decoy: &[Tap], tape: &[u32], seed: u64, tally: &mut Tal
     let second = topology::vpc(&mut Tape::new(&churned));
     let mut vpc = VpcLab::new(lab, (*first).clone()).unwrap();
     let mut found = None;
-    for (round, intent) in [(0, first), (1, second)] {
+    for (round, intent) in [(0_u64, first), (1, second)] {
         if round > 0 {
             vpc.change((*intent).clone()).unwrap();
         }
         let bench = Bench::new(&vpc, lab);
-        let flows = flows(&intent, seed.wrapping_add(1000 * u64::from(round)));
+        let flows = flows(&intent, seed.wrapping_add(1000 * round));
         tally.flows += flows.len();
         let services = lab.network().vpc_edge().services;
         let reached = |flow: &&Flow| matches!(reach(&intent, &services, flow), Verdict::Reached { .. });
         tally.reached += flows.iter().filter(reached).count();
-        found = compare(&bench, lab, &intent, &flows, round * 1000).map(|told| format!("round {round}\n{told}"));
+        found = compare(&bench, lab, &intent, &flows).map(|told| format!("round {round}\n{told}"));
         drop(bench);
-        silence_ends(lab, &vpc);
         if found.is_some() {
             break;
         }
@@ -268,15 +121,6 @@ fn difference(lab: &Lab, decoy: &[Tap], tape: &[u32], seed: u64, tally: &mut Tal
         assert!(strayed.is_empty(), "another VPC's packets arrived: {strayed:?}");
     }
     found
-}
-
-fn silence_ends(lab: &Lab, vpc: &VpcLab<'_>) {
-    let platform = lab.platform().unwrap();
-    let table = format!("q_{}", LinkName::of_vpc(vpc.id()));
-    run_in(platform.as_fd(), "nft", &["delete", "table", "netdev", &table]).unwrap();
-    for at in vpc.held().values() {
-        run_in(at.as_fd(), "nft", &["delete", "table", "inet", "q"]).unwrap();
-    }
 }
 
 /// The same difference, told by fewer numbers that are not zero.

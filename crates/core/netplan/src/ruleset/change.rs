@@ -139,7 +139,7 @@ impl Table {
 }
 
 /// The commands of `nft -j` for changes of a table.
-pub fn commands(table: &str, changes: &[Change]) -> Vec<Value> {
+pub fn commands<'a>(table: &str, changes: impl IntoIterator<Item = &'a Change>) -> Vec<Value> {
     let chain = |name: &str| json!({"chain": {"family": "inet", "table": table, "name": name}});
     let mut all = Vec::new();
     for change in changes {

@@ -1,0 +1,834 @@
+//! What a VPC's networks promise, on the real kernel. Every refusal stands beside flows that arrive, in one lab.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod probes;
+
+use isolarium_dataplane::kernel::netns;
+use isolarium_netplan::id::{
+    AclId, EndpointId, GroupId, InterfaceId, InternetGatewayId, NatGatewayId, PrefixListId, RouteTableId, SubnetId,
+    VpcId,
+};
+use isolarium_netplan::intent::vpc::{
+    AclEntry, BadVpc, Dns, GroupRule, Holder, Interface, Match, NatGateway, NetworkAcl, Peer, RouteTable, S3Endpoint,
+    SecurityGroup, Subnet, Target, Vpc,
+};
+use isolarium_netplan::reach::{Arrival, Flow, Origin, Traffic};
+use isolarium_testkit::lab::vpc::{VpcLab, run_in};
+use isolarium_testkit::lab::wire::Packet;
+use isolarium_testkit::lab::{Capture, Internet, Lab, Stub, probe};
+use probes::Bench;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+const A: u128 = 0xa;
+const B: u128 = 0xb;
+const C: u128 = 0xc;
+
+fn eni(n: u128) -> InterfaceId {
+    InterfaceId::of(n)
+}
+
+fn sg(n: u128) -> GroupId {
+    GroupId::of(n)
+}
+
+fn address(text: &str) -> Ipv4Addr {
+    text.parse().unwrap()
+}
+
+fn to(peer: &str, traffic: Match) -> GroupRule {
+    GroupRule {
+        traffic,
+        peer: Peer::Block(peer.parse().unwrap()),
+    }
+}
+
+fn tcp_port(port: u16) -> Match {
+    Match::Tcp {
+        ports: (port, port).try_into().unwrap(),
+    }
+}
+
+fn everything() -> BTreeSet<GroupRule> {
+    BTreeSet::from([to("0.0.0.0/0", Match::All)])
+}
+
+fn program(subnet: u128, at: &str, group: u128) -> Interface {
+    Interface {
+        subnet: SubnetId::of(subnet),
+        primary: address(at),
+        secondary: BTreeSet::new(),
+        groups: BTreeSet::from([sg(group)]),
+        source_dest_check: true,
+        public: None,
+        holder: Holder::Program,
+    }
+}
+
+fn open_acl() -> NetworkAcl {
+    let all = AclEntry {
+        allow: true,
+        traffic: Match::All,
+        peer: "0.0.0.0/0".parse().unwrap(),
+    };
+    NetworkAcl {
+        ingress: BTreeMap::from([(100, all.clone())]),
+        egress: BTreeMap::from([(100, all)]),
+    }
+}
+
+/// Two subnets with a table and an ACL each. A and B share the first subnet, C is in the second. Group 1 is as made: no
+/// ingress, all egress; group 2 admits everything.
+fn base() -> Vpc {
+    let subnet = |n: u8| Subnet {
+        block: format!("10.0.{n}.0/24").parse().unwrap(),
+        zone: "us-east-1a".into(),
+        route_table: RouteTableId::of(n.into()),
+        acl: AclId::of(n.into()),
+    };
+    let group = |ingress| SecurityGroup {
+        ingress,
+        egress: everything(),
+    };
+    Vpc {
+        id: VpcId::of(1),
+        blocks: vec!["10.0.0.0/16".parse().unwrap()],
+        dns: Dns {
+            support: true,
+            hostnames: false,
+            domain_name: None,
+            servers: Vec::new(),
+        },
+        subnets: [1, 2].map(|n| (SubnetId::of(n.into()), subnet(n))).into(),
+        acls: [1, 2].map(|n| (AclId::of(n), open_acl())).into(),
+        groups: [(sg(1), group(BTreeSet::new())), (sg(2), group(everything()))].into(),
+        prefix_lists: BTreeMap::from([(
+            PrefixListId::of(1),
+            BTreeSet::from(["198.18.128.0/20".parse().unwrap()]),
+        )]),
+        route_tables: [1, 2].map(|n| (RouteTableId::of(n), RouteTable::default())).into(),
+        internet_gateway: None,
+        nat_gateways: BTreeMap::new(),
+        interfaces: BTreeMap::from([
+            (eni(A), program(1, "10.0.1.10", 1)),
+            (eni(B), program(1, "10.0.1.11", 2)),
+            (eni(C), program(2, "10.0.2.12", 2)),
+        ]),
+        s3_endpoints: BTreeMap::new(),
+    }
+}
+
+fn with_gateway(mut vpc: Vpc) -> Vpc {
+    vpc.internet_gateway = Some(InternetGatewayId::of(1));
+    let target = Target::InternetGateway(InternetGatewayId::of(1));
+    let table = vpc.route_tables.get_mut(&RouteTableId::of(1)).unwrap();
+    table.routes.insert("0.0.0.0/0".parse().unwrap(), target);
+    vpc
+}
+
+/// The second subnet's way out is a NAT gateway in the first.
+fn with_nat(vpc: Vpc) -> Vpc {
+    let mut vpc = with_gateway(vpc);
+    let id = NatGatewayId::of(1);
+    let interface = Interface {
+        groups: BTreeSet::new(),
+        source_dest_check: false,
+        holder: Holder::Nat(id),
+        ..program(1, "10.0.1.200", 1)
+    };
+    vpc.interfaces.insert(eni(0x200), interface);
+    let gateway = NatGateway {
+        interface: eni(0x200),
+        elastic_ip: address("198.19.0.200"),
+    };
+    vpc.nat_gateways.insert(id, gateway);
+    let table = vpc.route_tables.get_mut(&RouteTableId::of(2)).unwrap();
+    table
+        .routes
+        .insert("0.0.0.0/0".parse().unwrap(), Target::NatGateway(id));
+    vpc
+}
+
+fn source_of(vpc: &Vpc, from: u128) -> Ipv4Addr {
+    vpc.interfaces[&eni(from)].primary
+}
+
+fn tcp(vpc: &Vpc, from: u128, ports: (u16, u16), at: &str) -> Flow {
+    Flow {
+        from: Origin::Interface {
+            id: eni(from),
+            source: source_of(vpc, from),
+        },
+        to: address(at),
+        traffic: Traffic::Tcp {
+            from: ports.0,
+            to: ports.1,
+        },
+    }
+}
+
+fn udp(vpc: &Vpc, from: u128, ports: (u16, u16), at: &str) -> Flow {
+    Flow {
+        traffic: Traffic::Udp {
+            from: ports.0,
+            to: ports.1,
+        },
+        ..tcp(vpc, from, ports, at)
+    }
+}
+
+fn at(n: u128) -> Option<Arrival> {
+    Some(Arrival::Interface(eni(n)))
+}
+
+fn quiet_lab() -> Lab {
+    Lab::around(Internet::bare().unwrap()).unwrap()
+}
+
+/// Asks once about one intent.
+fn ask(vpc: Vpc, flows: &[Flow]) -> Vec<Option<Arrival>> {
+    let lab = quiet_lab();
+    let vpc = VpcLab::new(&lab, vpc).unwrap();
+    Bench::new(&vpc, &lab).ask(vpc.vpc(), flows)
+}
+
+/// Proves: NET-15
+#[test]
+fn a_new_group_admits_nobody_lets_everything_out_and_groups_are_a_union() {
+    let lab = quiet_lab();
+    let mut vpc = VpcLab::new(&lab, base()).unwrap();
+    let flows = |vpc: &Vpc, port| {
+        [
+            tcp(vpc, B, (port, 443), "10.0.1.10"),
+            tcp(vpc, A, (port, 443), "10.0.1.11"),
+        ]
+    };
+    let found = Bench::new(&vpc, &lab).ask(vpc.vpc(), &flows(vpc.vpc(), 40000));
+    assert_eq!(found, [None, at(B)]);
+    vpc.edit(|vpc| {
+        vpc.interfaces.get_mut(&eni(A)).unwrap().groups.insert(sg(2));
+    })
+    .unwrap();
+    let found = Bench::new(&vpc, &lab).ask(vpc.vpc(), &flows(vpc.vpc(), 40001));
+    assert_eq!(found, [at(A), at(B)], "the second group admits it");
+    vpc.edit(|vpc| {
+        vpc.interfaces.get_mut(&eni(A)).unwrap().groups.remove(&sg(2));
+        vpc.groups.get_mut(&sg(1)).unwrap().egress.clear();
+    })
+    .unwrap();
+    let found = Bench::new(&vpc, &lab).ask(vpc.vpc(), &flows(vpc.vpc(), 40002));
+    assert_eq!(found, [None, None], "no egress rule left: nothing leaves");
+}
+
+/// Proves: NET-16
+#[test]
+fn answers_pass_without_a_rule_and_a_tracked_flow_outlives_its_rule() {
+    let lab = quiet_lab();
+    let mut vpc = VpcLab::new(&lab, base()).unwrap();
+    let bench = Bench::new(&vpc, &lab);
+    let flow = |port| udp(vpc.vpc(), A, (port, 53), "10.0.1.11");
+    // A's group has no ingress rule at all: the answer comes back because the flow is known.
+    let (old, new) = (flow(40000), flow(40001));
+    assert_eq!(bench.ask(vpc.vpc(), &[old]), [at(B)]);
+    vpc.edit(|vpc| vpc.groups.get_mut(&sg(2)).unwrap().ingress.clear())
+        .unwrap();
+    assert_eq!(
+        bench.ask(vpc.vpc(), &[old, new]),
+        [at(B), None],
+        "the old flow goes on, a new one meets the new rules"
+    );
+}
+
+/// Proves: NET-17
+#[test]
+fn a_rule_about_a_group_follows_its_members() {
+    let lab = quiet_lab();
+    let mut intent = base();
+    let rule = GroupRule {
+        traffic: Match::All,
+        peer: Peer::Group(sg(3)),
+    };
+    let third = SecurityGroup {
+        ingress: BTreeSet::new(),
+        egress: everything(),
+    };
+    intent.groups.insert(sg(3), third);
+    intent.groups.get_mut(&sg(2)).unwrap().ingress = BTreeSet::from([rule]);
+    let mut vpc = VpcLab::new(&lab, intent).unwrap();
+    let bench = Bench::new(&vpc, &lab);
+    let flow = |port| tcp(vpc.vpc(), A, (port, 443), "10.0.2.12");
+    let (before, member, after) = (flow(40000), flow(40001), flow(40002));
+    assert_eq!(bench.ask(vpc.vpc(), &[before]), [None]);
+    let carry = |groups: &[u128]| {
+        let groups: BTreeSet<GroupId> = groups.iter().map(|n| sg(*n)).collect();
+        move |vpc: &mut Vpc| vpc.interfaces.get_mut(&eni(A)).unwrap().groups = groups
+    };
+    vpc.edit(carry(&[1, 3])).unwrap();
+    assert_eq!(bench.ask(vpc.vpc(), &[member]), [at(C)], "control: a member now");
+    vpc.edit(carry(&[1])).unwrap();
+    assert_eq!(bench.ask(vpc.vpc(), &[after]), [None]);
+}
+
+/// Proves: NET-18
+#[test]
+fn the_resolver_and_the_credentials_are_filtered_by_nobody_and_nothing_else_of_the_router_answers() {
+    let mut vpc = base();
+    vpc.groups.get_mut(&sg(1)).unwrap().egress.clear();
+    for acl in vpc.acls.values_mut() {
+        *acl = NetworkAcl::default();
+    }
+    let flows = [
+        udp(&vpc, A, (40000, 53), "10.0.0.2"),
+        tcp(&vpc, A, (40000, 53), "169.254.169.253"),
+        tcp(&vpc, A, (40001, 80), "169.254.170.2"),
+        tcp(&vpc, A, (40002, 80), "10.0.0.2"),
+        tcp(&vpc, A, (40003, 53), "10.0.1.1"),
+        tcp(&vpc, A, (40004, 80), "169.254.169.254"),
+        tcp(&vpc, A, (40005, 443), "10.0.2.12"),
+    ];
+    let found = ask(vpc, &flows);
+    let resolver = Some(Arrival::Resolver);
+    assert_eq!(
+        found,
+        [resolver, resolver, Some(Arrival::Credentials), None, None, None, None]
+    );
+}
+
+/// Same-subnet traffic passes the router like any other, and the order of interfaces decides nothing.
+///
+/// Proves: NET-19, VPC-26
+#[test]
+fn members_of_one_group_do_not_talk_until_a_rule_says_so_in_one_subnet_or_two() {
+    let all = |vpc: &Vpc, port: u16| {
+        let mut flows = Vec::new();
+        for (n, (from, to)) in [(A, B), (B, A), (A, C), (C, A), (B, C), (C, B)].into_iter().enumerate() {
+            let port = port + u16::try_from(n).unwrap();
+            flows.push(tcp(vpc, from, (port, 5000), &source_of(vpc, to).to_string()));
+        }
+        flows
+    };
+    let lab = quiet_lab();
+    let mut intent = base();
+    for interface in intent.interfaces.values_mut() {
+        interface.groups = BTreeSet::from([sg(1)]);
+    }
+    let mut vpc = VpcLab::new(&lab, intent).unwrap();
+    let bench = Bench::new(&vpc, &lab);
+    assert_eq!(bench.ask(vpc.vpc(), &all(vpc.vpc(), 40000)), [None; 6]);
+    vpc.edit(|vpc| {
+        let own = GroupRule {
+            traffic: Match::All,
+            peer: Peer::Group(sg(1)),
+        };
+        vpc.groups.get_mut(&sg(1)).unwrap().ingress.insert(own);
+    })
+    .unwrap();
+    let expected = [at(B), at(A), at(C), at(A), at(C), at(B)];
+    assert_eq!(
+        bench.ask(vpc.vpc(), &all(vpc.vpc(), 41000)),
+        expected,
+        "control, no restart"
+    );
+}
+
+/// Proves: VPC-27
+#[test]
+fn the_self_rule_is_honoured_for_all_protocols_for_one_and_for_a_port_range() {
+    let variants = [
+        (Match::All, [true, true, true]),
+        (
+            Match::Tcp {
+                ports: (0, 65535).try_into().unwrap(),
+            },
+            [true, true, false],
+        ),
+        (
+            Match::Tcp {
+                ports: (5000, 5010).try_into().unwrap(),
+            },
+            [true, false, false],
+        ),
+    ];
+    for (traffic, expected) in variants {
+        let mut vpc = base();
+        vpc.interfaces.get_mut(&eni(C)).unwrap().groups = BTreeSet::from([sg(1)]);
+        let own = GroupRule {
+            traffic,
+            peer: Peer::Group(sg(1)),
+        };
+        vpc.groups.get_mut(&sg(1)).unwrap().ingress.insert(own);
+        let flows = [
+            tcp(&vpc, A, (40000, 5005), "10.0.2.12"),
+            tcp(&vpc, A, (40001, 6000), "10.0.2.12"),
+            udp(&vpc, A, (40002, 5005), "10.0.2.12"),
+            // B is in another group.
+            tcp(&vpc, B, (40003, 5005), "10.0.2.12"),
+        ];
+        let found = ask(vpc, &flows);
+        let mut wanted: Vec<_> = expected.map(|open| open.then(|| at(C)).flatten()).into();
+        wanted.push(None);
+        assert_eq!(found, wanted);
+    }
+}
+
+/// Proves: NET-22
+#[test]
+fn acls_are_stateless_ordered_and_asked_at_the_border_of_subnets_only() {
+    let entry = |allow, traffic| AclEntry {
+        allow,
+        traffic,
+        peer: "0.0.0.0/0".parse().unwrap(),
+    };
+    let mut vpc = base();
+    let acl = vpc.acls.get_mut(&AclId::of(2)).unwrap();
+    acl.ingress = BTreeMap::from([
+        (90, entry(true, tcp_port(443))),
+        (100, entry(false, tcp_port(443))),
+        (110, entry(false, tcp_port(22))),
+        (120, entry(true, Match::All)),
+    ]);
+    // Answers need an entry of their own: only those to ports from 1024 on have one.
+    let high = Match::Tcp {
+        ports: (1024, 65535).try_into().unwrap(),
+    };
+    acl.egress = BTreeMap::from([(100, entry(true, high))]);
+    let near = program(2, "10.0.2.13", 2);
+    vpc.interfaces.insert(eni(0xd), near);
+    let flows = [
+        tcp(&vpc, A, (40000, 443), "10.0.2.12"),
+        tcp(&vpc, A, (40001, 22), "10.0.2.12"),
+        tcp(&vpc, A, (1000, 80), "10.0.2.12"),
+        tcp(&vpc, A, (40002, 80), "10.0.2.12"),
+        tcp(&vpc, C, (40003, 22), "10.0.2.13"),
+    ];
+    let found = ask(vpc, &flows);
+    assert_eq!(found, [at(C), None, None, at(C), at(0xd)]);
+}
+
+/// Proves: NET-24, NET-25, NET-26, NET-27
+#[test]
+fn routes_of_the_subnets_table_decide_by_the_longest_prefix_and_blackholes_swallow() {
+    let mut vpc = with_gateway(base());
+    for (n, from) in [(A, 1), (C, 3)] {
+        vpc.interfaces.get_mut(&eni(n)).unwrap().public = Some(Ipv4Addr::new(198, 19, 7, from));
+    }
+    let table = vpc.route_tables.get_mut(&RouteTableId::of(1)).unwrap();
+    table
+        .routes
+        .insert("203.0.113.0/24".parse().unwrap(), Target::Blackhole);
+    table.routes.insert(
+        "203.0.113.64/26".parse().unwrap(),
+        Target::InternetGateway(InternetGatewayId::of(1)),
+    );
+    let flows = [
+        tcp(&vpc, A, (40000, 443), "8.8.8.8"),
+        tcp(&vpc, A, (40001, 443), "203.0.113.10"),
+        tcp(&vpc, A, (40002, 443), "203.0.113.70"),
+        // The second subnet's table has the local route alone.
+        tcp(&vpc, C, (40003, 443), "8.8.8.8"),
+        tcp(&vpc, A, (40004, 443), "10.0.2.12"),
+        tcp(&vpc, A, (40005, 443), "10.0.2.99"),
+    ];
+    let mut refused = vpc.clone();
+    let inside = "169.254.169.0/24".parse().unwrap();
+    let table = refused.route_tables.get_mut(&RouteTableId::of(2)).unwrap();
+    table.routes.insert(inside, Target::Blackhole);
+    assert_eq!(refused.check(), Err(BadVpc::Route(inside)));
+    let seen = Some(Arrival::Internet {
+        seen_as: address("198.19.7.1"),
+    });
+    assert_eq!(ask(vpc, &flows), [seen, None, seen, None, at(C), None]);
+}
+
+/// Proves: NET-13
+#[test]
+fn forged_sources_and_forged_neighbours_harm_nobody() {
+    let lab = quiet_lab();
+    let vpc = VpcLab::new(&lab, base()).unwrap();
+    let bench = Bench::new(&vpc, &lab);
+    let forged = Flow {
+        from: Origin::Interface {
+            id: eni(C),
+            source: address("10.0.1.10"),
+        },
+        ..tcp(vpc.vpc(), C, (40000, 443), "10.0.1.11")
+    };
+    let honest = tcp(vpc.vpc(), C, (40001, 443), "10.0.1.11");
+    assert_eq!(bench.ask(vpc.vpc(), &[forged, honest]), [None, at(B)]);
+    drop(bench);
+    let own = run_in(vpc.at(eni(C)), "ip", &["neigh", "show", "10.0.2.1"]).unwrap();
+    let mac = own.split(' ').find(|word| word.len() == 17).unwrap();
+    // C says at the router, by ARP and by an address of its own, that it is B.
+    run_in(vpc.at(eni(C)), "ip", &["addr", "add", "10.0.1.11/32", "dev", "eth0"]).unwrap();
+    let announce = "echo 1 > /proc/sys/net/ipv4/conf/eth0/arp_notify; ip link set eth0 down; ip link set eth0 up; \
+                    ip neigh replace 10.0.2.1 lladdr $1 dev eth0 nud permanent; ip route add default via 10.0.2.1 dev eth0 onlink";
+    run_in(vpc.at(eni(C)), "sh", &["-c", announce, "sh", mac]).unwrap();
+    let bench = Bench::new(&vpc, &lab);
+    let flows = [
+        tcp(vpc.vpc(), A, (40010, 443), "10.0.1.11"),
+        tcp(vpc.vpc(), A, (40011, 443), "10.0.2.12"),
+    ];
+    assert_eq!(bench.ask(vpc.vpc(), &flows), [at(B), at(C)], "both keep their own");
+}
+
+/// Proves: NET-4
+#[test]
+fn ipv6_of_an_interface_goes_nowhere() {
+    let lab = quiet_lab();
+    let vpc = VpcLab::new(&lab, base()).unwrap();
+    let enable = "echo 0 > /proc/sys/net/ipv6/conf/eth0/disable_ipv6; ip -6 addr add fd00::1/64 dev eth0 nodad; \
+                  ip -6 neigh add fd00::2 lladdr $1 dev eth0 nud permanent";
+    let own = run_in(vpc.at(eni(A)), "sh", &["-c", "ip neigh show 10.0.1.1"]).unwrap();
+    let mac = own.split(' ').find(|word| word.len() == 17).unwrap().to_owned();
+    run_in(vpc.at(eni(A)), "sh", &["-c", enable, "sh", &mac]).unwrap();
+    let (sender, router) = (
+        Capture::start(vpc.at(eni(A))).unwrap(),
+        Capture::start(vpc.router().unwrap().as_fd()).unwrap(),
+    );
+    let other = Capture::start(vpc.at(eni(B))).unwrap();
+    netns::within(vpc.at(eni(A)), || {
+        std::net::UdpSocket::bind("[fd00::1]:0")
+            .unwrap()
+            .send_to(b"x", "[fd00::2]:53")
+    })
+    .unwrap()
+    .unwrap();
+    let bench = Bench::new(&vpc, &lab);
+    let flow = udp(vpc.vpc(), A, (40000, 53), "10.0.1.11");
+    assert_eq!(bench.ask(vpc.vpc(), &[flow]), [at(B)], "control: IPv4 passes");
+    let six = |capture: &Capture| {
+        let frames = capture.frames().unwrap();
+        frames
+            .iter()
+            .filter(|frame| frame.ether_type == 0x86dd && frame.protocol == 17)
+            .count()
+    };
+    assert!(six(&sender) > 0 && six(&router) > 0, "control: it was sent");
+    assert_eq!(six(&other), 0);
+    let listed = run_in(
+        vpc.router().unwrap().as_fd(),
+        "nft",
+        &["list", "chain", "inet", "vpc", "prerouting"],
+    )
+    .unwrap();
+    let line = listed.lines().find(|line| line.contains("no IPv6")).unwrap();
+    let disabled = run_in(vpc.router().unwrap().as_fd(), "ip", &["-6", "addr"]).unwrap();
+    assert!(
+        !line.contains("packets 0 ") || !disabled.contains("inet6 f"),
+        "{line} {disabled}"
+    );
+}
+
+/// Proves: NET-1
+#[test]
+fn vpcs_with_the_same_blocks_never_meet() {
+    let lab = quiet_lab();
+    let first = VpcLab::new(&lab, base()).unwrap();
+    let mut other = base();
+    other.id = VpcId::of(2);
+    other.interfaces = other
+        .interfaces
+        .into_iter()
+        .map(|(id, mut one)| {
+            one.groups = BTreeSet::from([sg(2)]);
+            (
+                InterfaceId::of(0x1000 + u128::from_str_radix(&id.digits(), 16).unwrap()),
+                one,
+            )
+        })
+        .collect();
+    let second = VpcLab::new(&lab, other).unwrap();
+    let (one, two) = (Bench::new(&first, &lab), Bench::new(&second, &lab));
+    let flows = [
+        tcp(first.vpc(), A, (40000, 443), "10.0.2.12"),
+        tcp(first.vpc(), B, (40001, 443), "10.0.1.10"),
+    ];
+    // In the second VPC the same address would admit it.
+    assert_eq!(one.ask(first.vpc(), &flows), [at(C), None]);
+    for tap in two.taps.values() {
+        assert!(tap.seen().unwrap().is_empty());
+    }
+    let from = Flow {
+        from: Origin::Interface {
+            id: eni(0x100b),
+            source: address("10.0.1.11"),
+        },
+        ..flows[1]
+    };
+    assert_eq!(
+        two.ask(second.vpc(), &[from]),
+        [at(0x100a)],
+        "control: the second one works"
+    );
+    for tap in one.taps.values() {
+        assert!(tap.seen().unwrap().is_empty());
+    }
+}
+
+/// Proves: NET-32, NET-36, NET-37
+#[test]
+fn the_gateway_endpoint_serves_associated_subnets_whose_groups_let_them_and_nobody_outside() {
+    let mut vpc = with_gateway(base());
+    let endpoint = S3Endpoint {
+        prefix_list: PrefixListId::of(1),
+        route_tables: BTreeSet::from([RouteTableId::of(1)]),
+    };
+    vpc.s3_endpoints.insert(EndpointId::of(1), endpoint);
+    let listed = GroupRule {
+        traffic: tcp_port(443),
+        peer: Peer::PrefixList(PrefixListId::of(1)),
+    };
+    vpc.groups.get_mut(&sg(1)).unwrap().egress = BTreeSet::from([listed]);
+    vpc.groups.get_mut(&sg(2)).unwrap().egress = BTreeSet::from([to("10.0.0.0/8", Match::All)]);
+    let s3 = "198.18.128.1";
+    let flows = [
+        tcp(&vpc, A, (40000, 443), s3),
+        tcp(&vpc, A, (40001, 443), "198.18.143.200"),
+        tcp(&vpc, A, (40002, 80), s3),
+        tcp(&vpc, A, (40003, 22), s3),
+        tcp(&vpc, B, (40004, 443), s3),
+        tcp(&vpc, C, (40005, 443), s3),
+        Flow {
+            from: Origin::Internet(address("8.8.8.8")),
+            ..tcp(&vpc, A, (40006, 443), s3)
+        },
+    ];
+    let served = Some(Arrival::S3Endpoint(EndpointId::of(1)));
+    assert_eq!(ask(vpc, &flows), [served, served, None, None, None, None, None]);
+}
+
+/// Proves: ISO-17
+#[test]
+fn link_addresses_and_the_platforms_own_are_reached_from_no_subnet() {
+    let lab = quiet_lab();
+    let mut intent = with_nat(base());
+    intent.interfaces.get_mut(&eni(A)).unwrap().public = Some(address("198.19.7.1"));
+    let vpc = VpcLab::new(&lab, intent).unwrap();
+    let bench = Bench::new(&vpc, &lab);
+    let edge = lab.network().vpc_edge();
+    let targets = [
+        edge.near,
+        edge.far,
+        lab.network().uplink_near(),
+        lab.network().uplink_far(),
+        lab.network().gateway(),
+        lab.network().resolver(),
+        address("127.0.0.1"),
+        address("192.168.0.1"),
+        address("172.16.0.1"),
+        address("198.19.0.77"),
+    ];
+    let mut flows: Vec<Flow> = Vec::new();
+    for (n, target) in targets.iter().enumerate() {
+        let port = 40000 + u16::try_from(n).unwrap();
+        for from in [A, C] {
+            flows.push(tcp(vpc.vpc(), from, (port, 80), &target.to_string()));
+        }
+    }
+    assert_eq!(bench.ask(vpc.vpc(), &flows), vec![None; flows.len()]);
+    let control = tcp(vpc.vpc(), A, (41000, 80), "8.8.8.8");
+    let seen_as = address("198.19.7.1");
+    assert_eq!(bench.ask(vpc.vpc(), &[control]), [Some(Arrival::Internet { seen_as })]);
+}
+
+fn web(port: u16) -> SocketAddr {
+    (Stub::WEB, port).into()
+}
+
+/// Proves: NET-28, VPC-6, VPC-8
+#[test]
+fn an_internet_gateway_serves_public_addresses_alone_in_both_directions() {
+    let lab = Lab::new().unwrap();
+    let mut intent = with_gateway(base());
+    intent.interfaces.get_mut(&eni(A)).unwrap().public = Some(address("198.19.7.1"));
+    intent.interfaces.get_mut(&eni(A)).unwrap().groups = BTreeSet::from([sg(2)]);
+    let workload: isolarium_model::WorkloadId = "w-0000000000000000b".parse().unwrap();
+    intent.interfaces.get_mut(&eni(B)).unwrap().holder = Holder::Container(workload);
+    let vpc = VpcLab::new(&lab, intent).unwrap();
+    probe::http(vpc.at(eni(A)), web(80)).unwrap();
+    assert_eq!(lab.internet().arrivals().len(), 1, "control");
+    assert_eq!(lab.internet().arrivals()[0].from.ip(), address("198.19.7.1"));
+    // In the same subnet, by the same route, without a public address; and in a subnet without any way out.
+    for from in [B, C] {
+        probe::datagram(vpc.at(eni(from)), web(80), b"x").unwrap_err();
+        let sent = netns::within(vpc.at(eni(from)), || {
+            std::net::TcpStream::connect_timeout(&web(80), Duration::from_millis(60))
+        });
+        sent.unwrap().unwrap_err();
+    }
+    assert_eq!(lab.internet().arrivals().len(), 1);
+    // Hosts of the internet have public addresses of their own.
+    let own = format!("ip route change $(ip route show 198.19.0.0/16) src {}", Stub::WEB);
+    run_in(lab.internet().netns(), "sh", &["-c", &own]).unwrap();
+    // Inwards: the listener of A is found at its public address, those of the others at none.
+    let listen = |n: u128| {
+        let listener = netns::within(vpc.at(eni(n)), || std::net::TcpListener::bind("0.0.0.0:8080").unwrap()).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        listener
+    };
+    let (of_a, of_b) = (listen(A), listen(B));
+    let dial = |to: &str| {
+        let to = SocketAddr::from((address(to), 8080));
+        lab.internet()
+            .inside(|| std::net::TcpStream::connect_timeout(&to, Duration::from_millis(200)))
+            .unwrap()
+    };
+    dial("198.19.7.1").unwrap();
+    assert!(of_a.accept().is_ok(), "control");
+    for other in ["198.19.7.2", "10.0.1.11", "10.0.1.10"] {
+        assert!(dial(other).is_err(), "{other}");
+    }
+    assert!(of_a.accept().is_err() && of_b.accept().is_err());
+}
+
+/// Proves: NET-29
+#[test]
+fn a_nat_gateway_carries_tcp_udp_and_icmp_under_its_elastic_ip() {
+    let vpc = with_nat(base());
+    let echo = Flow {
+        traffic: Traffic::Icmp { kind: 8, code: 0 },
+        ..tcp(&vpc, C, (1, 1), "8.8.8.8")
+    };
+    let flows = [
+        tcp(&vpc, C, (40000, 443), "8.8.8.8"),
+        udp(&vpc, C, (40001, 53), "8.8.8.8"),
+        echo,
+        // Without the gateway's route, and to what is not the internet.
+        tcp(&vpc, A, (40002, 443), "8.8.8.8"),
+        tcp(&vpc, C, (40003, 443), "192.168.0.1"),
+    ];
+    let seen = Some(Arrival::Internet {
+        seen_as: address("198.19.0.200"),
+    });
+    let mut without = vpc.clone();
+    without
+        .route_tables
+        .get_mut(&RouteTableId::of(1))
+        .unwrap()
+        .routes
+        .clear();
+    assert_eq!(ask(vpc, &flows), [seen, seen, seen, None, None]);
+    assert_eq!(
+        ask(without, &flows[..1]),
+        [None],
+        "its own subnet has no way to the internet"
+    );
+}
+
+/// Proves: NET-29, VPC-29, VPC-30, VPC-31
+#[test]
+fn a_nat_gateway_shows_its_elastic_ip_obeys_groups_and_admits_nobody() {
+    let lab = Lab::new().unwrap();
+    let mut vpc = VpcLab::new(&lab, with_nat(base())).unwrap();
+    let private = vpc.at(eni(C)).try_clone_to_owned().unwrap();
+    probe::http(private.as_fd(), web(80)).unwrap();
+    probe::datagram(private.as_fd(), web(80), b"x").unwrap();
+    for arrival in lab.internet().arrivals() {
+        assert_eq!(arrival.from.ip(), address("198.19.0.200"), "{arrival:?}");
+        assert!(arrival.from.port() >= 1024);
+    }
+    let reached = lab.internet().arrivals().len();
+    assert_eq!(reached, 2, "control");
+    let listener = netns::within(private.as_fd(), || std::net::TcpListener::bind("0.0.0.0:8080").unwrap()).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    for to in [("198.19.0.200", 8080), ("10.0.2.12", 8080)] {
+        let to = SocketAddr::from((address(to.0), to.1));
+        let dialed = lab
+            .internet()
+            .inside(|| std::net::TcpStream::connect_timeout(&to, Duration::from_millis(60)));
+        assert!(dialed.unwrap().is_err(), "{to}");
+    }
+    assert!(listener.accept().is_err());
+    let inside = SocketAddr::from((address("10.0.2.12"), 8080));
+    netns::within(vpc.at(eni(A)), || {
+        std::net::TcpStream::connect_timeout(&inside, probe::PATIENCE)
+    })
+    .unwrap()
+    .expect("control: it listens");
+    vpc.edit(|vpc| vpc.groups.get_mut(&sg(2)).unwrap().egress.clear())
+        .unwrap();
+    probe::datagram(private.as_fd(), web(80), b"x").unwrap_err();
+    assert_eq!(
+        lab.internet().arrivals().len(),
+        reached,
+        "gateway and route are still there"
+    );
+}
+
+/// Proves: ISO-17
+#[test]
+fn a_large_set_of_rules_is_swapped_without_a_moment_of_more_or_less() {
+    let lab = quiet_lab();
+    let mut intent = base();
+    let rules = |skip: u32| -> BTreeSet<GroupRule> {
+        let block = |n: u32| {
+            let address = Ipv4Addr::from(u32::from(address("11.0.0.0")) + 2 * n);
+            to(
+                &format!("{address}/32"),
+                tcp_port(1000 + u16::try_from(n % 50000).unwrap()),
+            )
+        };
+        let mut all: BTreeSet<GroupRule> = (0..10_000).filter(|n| *n != skip).map(block).collect();
+        all.insert(to("10.0.0.0/16", tcp_port(443)));
+        all
+    };
+    intent.groups.get_mut(&sg(2)).unwrap().ingress = rules(0);
+    let mut vpc = VpcLab::new(&lab, intent).unwrap();
+    let bench = Bench::new(&vpc, &lab);
+    let taps = &bench.taps;
+    let (a, b) = (&taps[&eni(A)], &taps[&eni(B)]);
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let sent = std::thread::scope(|scope| {
+        let probing = scope.spawn(|| {
+            let mut n: u16 = 0;
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                for port in [443, 444] {
+                    a.send(&Packet {
+                        source: address("10.0.1.10"),
+                        destination: address("10.0.1.11"),
+                        traffic: Traffic::Tcp {
+                            from: 2000 + n,
+                            to: port,
+                        },
+                        probe: n.into(),
+                        answer: false,
+                    });
+                }
+                n += 1;
+                std::thread::sleep(Duration::from_micros(300));
+            }
+            n
+        });
+        for skip in 1..5 {
+            vpc.edit(|vpc| vpc.groups.get_mut(&sg(2)).unwrap().ingress = rules(skip))
+                .unwrap();
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        probing.join().unwrap()
+    });
+    std::thread::sleep(Duration::from_millis(20));
+    let mut arrived: BTreeMap<u16, usize> = BTreeMap::new();
+    for packet in b.seen().unwrap() {
+        let Traffic::Tcp { to, .. } = packet.traffic else {
+            panic!("{packet:?}")
+        };
+        *arrived.entry(to).or_default() += 1;
+    }
+    assert!(
+        sent > 100,
+        "control: {sent} probes while the set was swapped four times"
+    );
+    assert_eq!(
+        arrived,
+        BTreeMap::from([(443, usize::from(sent))]),
+        "all of the one, none of the other"
+    );
+}
