@@ -191,6 +191,9 @@ fn add_pair(link: &LinkName, mac: Mac, peer: &LinkName, peer_mac: Mac, netns: Bo
                 attribute(data, VETH_INFO_PEER, |end| {
                     end.extend_from_slice(&link_header(0, 0));
                     attribute(end, libc::IFLA_IFNAME, |name| name.extend(zero_ended(peer)));
+                    attribute(end, libc::IFLA_GROUP, |group| {
+                        group.extend_from_slice(&OUR_GROUP.to_ne_bytes())
+                    });
                     attribute(end, libc::IFLA_ADDRESS, |address| {
                         address.extend_from_slice(&peer_mac.0)
                     });
