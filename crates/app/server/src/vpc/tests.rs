@@ -13,6 +13,7 @@ use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use isolarium_model::Timestamp;
 use isolarium_model::ec2::{EndpointKind, EndpointState, VpcEndpoint, key};
+use isolarium_model::time::Clock;
 use isolarium_netplan::id::{AclId, EndpointId, GroupId, InterfaceId, PrefixListId, RouteTableId, SubnetId};
 use isolarium_netplan::intent::vpc::{
     Dns, Holder, Interface, NetworkAcl, RouteTable, S3Endpoint, SecurityGroup, Subnet, Vpc,
@@ -25,6 +26,8 @@ use isolarium_store::{Batch, Expect};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
+
+mod packets;
 
 const INSIDE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 10);
 const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(127, 0, 1, 10);
@@ -199,11 +202,21 @@ struct Lab {
 
 fn lab() -> Lab {
     let dir = tempfile::tempdir().unwrap();
-    let mut front = door_in(dir.path());
-    front.s3 = Arc::new(Told);
     let store: Arc<dyn StateStore> = Arc::new(MemoryState::new());
     let sockets = Arc::new(Sockets::default());
-    let authority = Arc::new(Authority::open(&dir.path().join("ca"), Timestamp(0)).unwrap());
+    Lab {
+        doors: doors_over(sockets.clone(), &store, dir.path()),
+        sockets,
+        store,
+        _dir: dir,
+    }
+}
+
+/// Doors whose S3 tells through what it was asked.
+fn doors_over(host: Arc<dyn Vpcs>, store: &Arc<dyn StateStore>, dir: &std::path::Path) -> VpcDoors {
+    let mut front = door_in(dir);
+    front.s3 = Arc::new(Told);
+    let authority = Arc::new(Authority::open(&dir.join("ca"), SystemClock.now()).unwrap());
     let lifetimes = Lifetimes {
         lifetime: Duration::from_secs(3600),
         refresh_before: Duration::from_secs(900),
@@ -214,8 +227,8 @@ fn lab() -> Lab {
         Duration::from_millis(100),
         Arc::new(|| std::net::UdpSocket::bind("127.0.0.1:0")),
     );
-    let doors = VpcDoors::new(Behind {
-        host: sockets.clone(),
+    VpcDoors::new(Behind {
+        host,
         store: store.clone(),
         front: Arc::new(front),
         tls: server_config(Arc::new(Certificates::of_s3(
@@ -238,13 +251,7 @@ fn lab() -> Lab {
             connections: 100,
         },
         runtime: tokio::runtime::Handle::current(),
-    });
-    Lab {
-        doors,
-        sockets,
-        store,
-        _dir: dir,
-    }
+    })
 }
 
 impl Lab {
@@ -282,6 +289,7 @@ async fn get(connection: &mut SendRequest<Empty<Bytes>>) -> (StatusCode, String)
         .header("host", "s3.us-east-1.amazonaws.com")
         .body(Empty::new())
         .unwrap();
+    connection.ready().await.unwrap();
     let answer = connection.send_request(request).await.unwrap();
     let status = answer.status();
     let text = answer.into_body().collect().await.unwrap().to_bytes();
