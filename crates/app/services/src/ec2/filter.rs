@@ -166,7 +166,7 @@ mod tests {
             let filters = filters.to_vec();
             Filters::read(Some(&filters), &["state", "cidr"]).map(|read| read.pass(&tags, values))
         };
-        assert_eq!(passes(&[]).unwrap(), true);
+        assert!(passes(&[]).unwrap());
         assert!(passes(&[filter("state", &["pending", "available"])]).unwrap());
         assert!(passes(&[filter("cidr", &["10.1.*"]), filter("tag:team", &["m?"])]).unwrap());
         assert!(!passes(&[filter("cidr", &["10.2.*"]), filter("tag:team", &["m?"])]).unwrap());
