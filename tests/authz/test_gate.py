@@ -74,16 +74,18 @@ ALWAYS = {"UserName", "logGroupName", "MultipartUpload"}
 class NamedWriter(Writer):
     """The least input, about resources called `gate`."""
 
-    def __init__(self, service):
+    def __init__(self, service, network):
         super().__init__()
-        self.service = service
+        self.service, self.network = service, network if service == "ec2" else {}
 
     def structure(self, shape, depth, in_header):
         made = super().structure(shape, depth, in_header)
         for name, member in shape.members.items():
             if name not in made and not (name in ALWAYS and depth == 0):
                 continue
-            if name.lower() == "resourcearn" and self.service in RESOURCES:
+            if member.type_name == KINDS.get(type(self.network.get(name))):
+                made[name] = self.network[name]
+            elif name.lower() == "resourcearn" and self.service in RESOURCES:
                 made[name] = RESOURCES[self.service]
             elif name in MEMBERS and member.type_name == KINDS[type(MEMBERS[name])]:
                 made[name] = MEMBERS[name]
@@ -110,7 +112,8 @@ class World:
             "explicit deny": self.user(self.iam, "explicit-deny", ALLOW_ALL),
             "other account's administrator": self.user(other, "administrator", ALLOW_ALL), "other account": self.user(other, "no-policy"),
         }
-        self.clients = {service: engine.client(service) for service in ("s3", "logs", "ecr")}
+        self.clients = {service: engine.client(service) for service in ("s3", "logs", "ecr", "ec2")}
+        self.network = {}
         self.complete = False
 
     @staticmethod
@@ -145,6 +148,40 @@ class World:
         ]:
             with contextlib.suppress(ClientError):
                 call(**members)
+        self.network = self.furnish_network(self.clients["ec2"])
+
+    @staticmethod
+    def furnish_network(ec2):
+        """A VPC with something of every kind, by the members that requests name them with."""
+        tags = [{"Key": "note", "Value": CANARY}]
+
+        def one(kind, describe, key, make):
+            found = describe(Filters=[{"Name": "tag:note", "Values": [CANARY]}])
+            items = next(value for name, value in found.items() if isinstance(value, list))
+            return items[0][key] if items else make([{"ResourceType": kind, "Tags": tags}])[key]
+
+        vpc = one("vpc", ec2.describe_vpcs, "VpcId", lambda t: ec2.create_vpc(CidrBlock="10.77.0.0/16", TagSpecifications=t)["Vpc"])
+        within = {"VpcId": vpc}
+        subnet = one("subnet", ec2.describe_subnets, "SubnetId",
+                     lambda t: ec2.create_subnet(CidrBlock="10.77.1.0/24", TagSpecifications=t, **within)["Subnet"])
+        group = one("security-group", ec2.describe_security_groups, "GroupId",
+                    lambda t: ec2.create_security_group(GroupName="gate", Description=CANARY, TagSpecifications=t, **within))
+        table = one("route-table", ec2.describe_route_tables, "RouteTableId",
+                    lambda t: ec2.create_route_table(TagSpecifications=t, **within)["RouteTable"])
+        acl = one("network-acl", ec2.describe_network_acls, "NetworkAclId",
+                  lambda t: ec2.create_network_acl(TagSpecifications=t, **within)["NetworkAcl"])
+        service = f"com.amazonaws.{REGION}.s3"
+        endpoint = one("vpc-endpoint", ec2.describe_vpc_endpoints, "VpcEndpointId",
+                       lambda t: ec2.create_vpc_endpoint(ServiceName=service, TagSpecifications=t, **within)["VpcEndpoint"])
+        gateway = one("internet-gateway", ec2.describe_internet_gateways, "InternetGatewayId",
+                      lambda t: ec2.create_internet_gateway(TagSpecifications=t)["InternetGateway"])
+        interface = one("network-interface", ec2.describe_network_interfaces, "NetworkInterfaceId",
+                        lambda t: ec2.create_network_interface(SubnetId=subnet, TagSpecifications=t)["NetworkInterface"])
+        return {
+            "VpcId": vpc, "SubnetId": subnet, "GroupId": group, "RouteTableId": table, "NetworkAclId": acl, "VpcEndpointId": endpoint,
+            "InternetGatewayId": gateway, "NetworkInterfaceId": interface, "VpcEndpointIds": [endpoint], "Resources": [vpc, group],
+            "ResourceIds": [vpc], "ServiceName": service,
+        }
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +250,7 @@ class Attempt:
         self.signing, self.protocol = SIGNING[service]
         self.operation = model_of(service).operation_model(operation)
         shape = self.operation.input_shape
-        self.parameters = NamedWriter(service).value(shape) if shape else {}
+        self.parameters = NamedWriter(service, world.network).value(shape) if shape else {}
         self.watch = Watch(world.engine)
 
     def by(self, caller):

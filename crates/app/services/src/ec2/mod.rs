@@ -1,14 +1,19 @@
 //! EC2's network: VPCs and what is in them (NET-80..86), a file per noun. Handlers commit records; the reconciler makes
 //! them real. What the engine cannot enforce is refused, never stored without a word.
 
+mod acl;
 mod block;
 mod change;
 pub mod default_vpc;
 mod dhcp_options;
 mod elastic_ip;
+pub mod endpoint;
 mod error;
 pub(crate) mod facts;
 mod filter;
+mod flow_log;
+mod group;
+mod group_rule;
 mod interface;
 mod interface_permission;
 mod interface_view;
@@ -17,11 +22,14 @@ mod nat_gateway;
 mod noun;
 mod operation;
 mod page;
+mod permission;
+mod prefix;
 pub mod questions;
 mod route;
 mod route_table;
 mod settings;
 mod subnet;
+mod tag;
 mod tags;
 mod token;
 mod vpc;
@@ -34,11 +42,11 @@ use isolarium_wire::shapes::ec2 as shapes;
 pub use settings::{Ec2Settings, Quotas};
 
 /// What IAM calls flow logs when a role is passed to them (IAM-51).
-pub(crate) const FLOW_LOGS_SERVICE: &str = "vpc-flow-logs.amazonaws.com";
+pub(crate) use crate::platform::flow_logs::FLOW_LOGS as FLOW_LOGS_SERVICE;
 
 /// Every served operation of this service.
 pub fn handlers() -> Vec<Handler> {
-    vec![
+    let mut all = vec![
         handler::<shapes::AllocateAddressRequest>(),
         handler::<shapes::AssociateAddressRequest>(),
         handler::<shapes::AssociateDhcpOptionsRequest>(),
@@ -90,7 +98,15 @@ pub fn handlers() -> Vec<Handler> {
         handler::<shapes::ReleaseAddressRequest>(),
         handler::<shapes::ReplaceRouteRequest>(),
         handler::<shapes::ReplaceRouteTableAssociationRequest>(),
-    ]
+    ];
+    all.extend(acl::handlers());
+    all.extend(endpoint::handlers());
+    all.extend(flow_log::handlers());
+    all.extend(group::handlers());
+    all.extend(group_rule::handlers());
+    all.extend(prefix::handlers());
+    all.extend(tag::handlers());
+    all
 }
 
 #[cfg(test)]

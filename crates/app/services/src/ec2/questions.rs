@@ -371,10 +371,12 @@ fn asked(operation: &str, input: &Document, scope: &Scope, find: Find<'_>) -> Ve
                     Found::Nothing => {}
                 }),
             Any(member) => texts(input, member).into_iter().for_each(|id| {
-                add(match Kind::of_id(id) {
-                    Some(kind) => asking.existing(kind, id),
-                    None => asking.unknown(),
-                });
+                match Kind::of_id(id).or_else(|| asking.named_type()) {
+                    Some(kind) => add(asking.existing(kind, id)),
+                    // A flow log itself is asked about in any case.
+                    None if operation == "CreateFlowLogs" => {}
+                    None => add(asking.unknown()),
+                }
             }),
         }
     }
@@ -487,9 +489,20 @@ impl Asking<'_> {
         kind.map_or_else(|| self.unknown(), |kind| self.existing(kind, "*"))
     }
 
+    /// The kind that `ResourceType` of CreateFlowLogs names.
+    fn named_type(&self) -> Option<Kind> {
+        match text(self.input, "ResourceType")? {
+            "VPC" => Some(Vpc),
+            "Subnet" => Some(Subnet),
+            "NetworkInterface" => Some(NetworkInterface),
+            _ => None,
+        }
+    }
+
     fn unknown(&self) -> Question {
         let question = with_region(Question::any(&format!("ec2:{}", self.operation)), self.scope);
-        if matches!(self.operation, "CreateTags" | "DeleteTags") {
+        // Of the two, AWS gives only this one a key without a resource.
+        if self.operation == "DeleteTags" {
             question.with_tag_keys(
                 &tags(self.input)
                     .into_iter()

@@ -12,6 +12,7 @@ pub(crate) struct FakePlatform {
     /// Roles that may not attach to a VPC.
     pub unattached_roles: Vec<String>,
     pub missing_images: Vec<String>,
+    pub missing_buckets: Vec<String>,
     /// `s3://bucket/key` of what is not there.
     pub missing_objects: Vec<String>,
     /// `s3://bucket/key` of what the role may not read.
@@ -68,5 +69,9 @@ impl AsRole for FakePlatform {
             return Err(PlatformError::Unusable(format!("no object {text}")));
         }
         Ok(())
+    }
+
+    fn has_bucket(&self, name: &str) -> Result<bool, PlatformError> {
+        Ok(!self.missing_buckets.iter().any(|bucket| bucket == name))
     }
 }

@@ -104,4 +104,10 @@ pub trait AsRole: Send + Sync {
     /// # Errors
     /// `Denied`, `Unusable`.
     fn check_object(&self, actor: &Actor, object: &S3Uri) -> Result<(), PlatformError>;
+
+    /// Whether there is a bucket of that name, whoever's it is (NET-55).
+    ///
+    /// # Errors
+    /// `Engine`.
+    fn has_bucket(&self, name: &str) -> Result<bool, PlatformError>;
 }

@@ -440,6 +440,14 @@ impl AsRole for ExecutionRoles {
     fn check_object(&self, actor: &Actor, object: &S3Uri) -> Result<(), PlatformError> {
         self.open(actor, object).map(|_| ())
     }
+
+    fn has_bucket(&self, name: &str) -> Result<bool, PlatformError> {
+        let Ok(name) = name.parse() else {
+            return Ok(false);
+        };
+        let failed = |error: TransferError| PlatformError::Engine(error.into());
+        self.s3.platform_has_bucket(&name).map_err(failed)
+    }
 }
 
 /// EC2's own words (IAM-62).

@@ -244,6 +244,15 @@ impl Gate {
     pub(super) fn now(&self) -> Timestamp {
         self.clock.now()
     }
+
+    /// Whether there is a bucket of that name.
+    pub(super) fn has_bucket(&self, name: &BucketName) -> Result<bool, ObjectError> {
+        match self.objects.bucket(name) {
+            Ok(_) => Ok(true),
+            Err(ObjectError::NoSuchBucket) => Ok(false),
+            Err(other) => Err(other),
+        }
+    }
 }
 
 impl Call {

@@ -86,6 +86,15 @@ impl S3Front {
         outcome.map_err(Into::into)
     }
 
+    /// Whether there is a bucket of that name, whoever's it is. Names of buckets are no secret: anyone learns as much from
+    /// an unsigned HEAD.
+    ///
+    /// # Errors
+    /// S3's error when the index cannot be read.
+    pub fn platform_has_bucket(&self, bucket: &BucketName) -> Result<bool, TransferError> {
+        self.gate.has_bucket(bucket).map_err(|error| fault::of(error).into())
+    }
+
     /// A page of objects; needs `s3:ListBucket` with `s3:prefix`.
     ///
     /// # Errors

@@ -4607,20 +4607,6 @@ crate::shapes::structure! { ServiceTypeDetail
     optional service_type "ServiceType",
 }
 
-crate::shapes::string_enum! {
-    /// `State`.
-    State
-    PendingAcceptance = "PendingAcceptance",
-    Pending = "Pending",
-    Available = "Available",
-    Deleting = "Deleting",
-    Deleted = "Deleted",
-    Rejected = "Rejected",
-    Failed = "Failed",
-    Expired = "Expired",
-    Partial = "Partial",
-}
-
 /// `Subnet`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -5199,7 +5185,7 @@ pub struct VpcEndpoint {
     pub vpc_endpoint_type: Option<VpcEndpointType>,
     pub vpc_id: Option<String>,
     pub service_name: Option<String>,
-    pub state: Option<State>,
+    pub state: Option<String>,
     pub policy_document: Option<String>,
     pub route_table_ids: Option<Vec<String>>,
     pub subnet_ids: Option<Vec<String>>,

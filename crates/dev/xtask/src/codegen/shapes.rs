@@ -10,8 +10,12 @@ use std::fmt::Write;
 /// Enums with more values stay `String`: instance types are data, not code.
 const LARGEST_ENUM: usize = 60;
 /// Enums whose answers have values that the model does not list, by service: they stay `String`. EC2 says `available` of an
-/// attached internet gateway and `nat_gateway` of an interface.
-const OPEN_ENUMS: &[(&str, &str)] = &[("ec2", "AttachmentStatus"), ("ec2", "NetworkInterfaceType")];
+/// attached internet gateway and of a VPC endpoint (NET-85), and `nat_gateway` of an interface.
+const OPEN_ENUMS: &[(&str, &str)] = &[
+    ("ec2", "AttachmentStatus"),
+    ("ec2", "NetworkInterfaceType"),
+    ("ec2", "State"),
+];
 const TAKEN: &[&str] = &[
     "Box",
     "Document",

@@ -76,6 +76,9 @@ impl AsRole for Refusing {
     fn check_object(&self, _: &Actor, _: &S3Uri) -> Result<(), PlatformError> {
         Err(PlatformError::Unusable("refused".into()))
     }
+    fn has_bucket(&self, _: &str) -> Result<bool, PlatformError> {
+        Err(PlatformError::Unusable("refused".into()))
+    }
 }
 
 /// Answers with its name; `/panic` panics, `/slow` takes its time.
