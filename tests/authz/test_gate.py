@@ -262,7 +262,9 @@ class Attempt:
             if self.service == "s3" and body:
                 headers["content-md5"] = base64.b64encode(hashlib.md5(body).digest()).decode()
             if caller is None:
-                answer = ask(connection, method, target, headers | {"host": self.world.host}, body)
+                # Without a signature a form says nothing of its service but by its host.
+                host = f"ec2.{REGION}.amazonaws.com" if self.service == "ec2" else self.world.host
+                answer = ask(connection, method, target, headers | {"host": host}, body)
             else:
                 answer = speaker.send(method, target, headers, body)
             return answer
