@@ -86,7 +86,7 @@ fn every_row_of_the_table_is_a_served_operation_and_names_members_it_has() {
     }
 }
 
-/// Proves: IAM-16, IAM-18, IAM-58
+/// Proves: IAM-16, IAM-58
 #[test]
 fn tagging_what_a_request_makes_is_asked_with_the_request_that_makes_it() {
     let tags = r#""TagSpecifications":[{"ResourceType":"subnet","Tags":[{"Key":"team","Value":"ml"}]}]"#;
