@@ -238,6 +238,11 @@ fn revoke(
         }
         _ => {}
     }
+    // No rule has IPv6 ranges, so one that does is not there. Terraform revokes EC2's default one and expects this answer.
+    let ipv6 = |one: &shapes::IpPermission| one.ipv6_ranges.as_ref().is_some_and(|ranges| !ranges.is_empty());
+    if permissions.into_iter().flatten().any(ipv6) {
+        return Err(not_found());
+    }
     let by_name = in_default(ctx, group)?;
     change(ctx, group, |group, groups| {
         let mut gone = Vec::new();
