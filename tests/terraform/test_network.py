@@ -42,6 +42,7 @@ class Terraform:
         plan = json.loads(self.run("show", "-json", "plan").stdout)
         found = {one["address"]: one["change"]["actions"] for one in plan.get("resource_changes", []) if one["change"]["actions"] not in (["no-op"], ["read"])}
         assert bool(found) == (done.returncode == 2), done.stdout
+        self.shown = done.stdout
         return found
 
     @staticmethod
@@ -60,7 +61,7 @@ def test_a_network_is_applied_planned_changed_and_destroyed(engine, tmp_path):
     terraform = Terraform(tmp_path, engine)
     terraform.run("init", "-no-color", "-input=false")
     terraform.apply()
-    assert terraform.changes() == {}, "the second plan is empty"
+    assert terraform.changes() == {}, f"the second plan is not empty: {terraform.shown}"
     ec2 = engine.client("ec2")
     vpc = json.loads(terraform.run("output", "-json").stdout)["vpc_id"]["value"]
     mine = [{"Name": "vpc-id", "Values": [vpc]}]
@@ -72,7 +73,7 @@ def test_a_network_is_applied_planned_changed_and_destroyed(engine, tmp_path):
     wanted = terraform.changes(**changed)
     assert wanted and all(actions == ["update"] for actions in wanted.values()), wanted
     terraform.apply(**changed)
-    assert terraform.changes(**changed) == {}, "what was changed in place stays"
+    assert terraform.changes(**changed) == {}, f"what was changed in place does not stay: {terraform.shown}"
     assert ec2.describe_vpcs(VpcIds=[vpc])["Vpcs"][0]["VpcId"] == vpc, "in place"
     terraform.run("destroy", "-no-color", "-input=false", "-auto-approve", *terraform._given(changed))
     assert ec2.describe_vpcs()["Vpcs"] == [] and ec2.describe_addresses()["Addresses"] == []

@@ -154,9 +154,15 @@ resource "aws_vpc_security_group_egress_rule" "to_storage" {
   to_port           = 443
 }
 
+# Rules of their own and rules inside the group exclude each other, so these have a group for themselves.
+resource "aws_security_group" "tools" {
+  name   = "tools"
+  vpc_id = aws_vpc.main.id
+}
+
 resource "aws_security_group_rule" "to_endpoints" {
   type                     = "egress"
-  security_group_id        = aws_security_group.jobs.id
+  security_group_id        = aws_security_group.tools.id
   source_security_group_id = aws_security_group.endpoints.id
   protocol                 = "tcp"
   from_port                = 8443
