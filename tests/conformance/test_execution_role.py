@@ -132,9 +132,9 @@ P6 = [f"ec2:{action}" for action in (
     "CreateNetworkInterface", "CreateNetworkInterfacePermission", "DeleteNetworkInterface", "DeleteNetworkInterfacePermission",
     "DescribeNetworkInterfaces", "DescribeVpcs", "DescribeDhcpOptions", "DescribeSubnets", "DescribeSecurityGroups",
 )]
-VPC = {"VpcConfig": {"Subnets": ["subnet-12345678"], "SecurityGroupIds": ["sg-12345678"]}}
-# What is said of a VPC when nothing else is wrong.
-PASSED = "VpcConfig (attachment to a VPC arrives with network support, so it) is not supported"
+VPC = {"VpcConfig": {"Subnets": ["subnet-00000000000000000"], "SecurityGroupIds": ["sg-00000000000000000"]}}
+# What is said of this VPC when nothing else is wrong.
+PASSED = "The subnet ID 'subnet-00000000000000000' does not exist"
 
 
 def in_a_vpc(sagemaker, role, image, bucket, name, prefix):
@@ -167,6 +167,14 @@ def test_each_of_the_nine_actions_that_the_role_lacks_is_named(engine, sagemaker
     rewrite(engine, role, *having, allow(P6))
     for told in in_a_vpc(sagemaker, role, small, bucket, name, prefix):
         assert PASSED in told, f"control: the role may, {told}"
+    ec2 = engine.client("ec2")
+    vpc = ec2.create_vpc(CidrBlock="10.63.0.0/16")["Vpc"]["VpcId"]
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.63.1.0/24")["Subnet"]["SubnetId"]
+    group = ec2.create_security_group(VpcId=vpc, GroupName=name, Description="d")["GroupId"]
+    there = {"Subnets": [subnet], "SecurityGroupIds": [group]}
+    sagemaker.create_model(ModelName=name, PrimaryContainer={"Image": small}, ExecutionRoleArn=role, VpcConfig=there)
+    assert sagemaker.describe_model(ModelName=name)["VpcConfig"] == there, "control: a VPC that exists"
+    sagemaker.delete_model(ModelName=name)
     kept = iam.get_role_policy(RoleName=name, PolicyName="inline")["PolicyDocument"]
     assert kept == json.loads(policy(*having, allow(P6))) and iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"] == []
     refused("ValidationException", sagemaker.describe_model, ModelName=name)

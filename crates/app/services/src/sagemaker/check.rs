@@ -116,9 +116,9 @@ pub(super) fn attachment(
 }
 
 /// A part of a VPC of the caller's account and region, by the id in a request.
-fn part<R: Resource, K: Kind>(ctx: &Ctx<'_>, given: &str) -> Result<Option<R>, ApiError>
+fn part<R, K: Kind>(ctx: &Ctx<'_>, given: &str) -> Result<Option<R>, ApiError>
 where
-    R: PartOf<Kind = K>,
+    R: Resource + PartOf<Kind = K>,
 {
     // A text that is no id names nothing.
     let Ok(id) = given.parse::<Id<K>>() else {

@@ -64,7 +64,7 @@ fn entries_are_numbered_and_every_acl_ends_in_a_deny() {
     );
     assert_eq!(
         rules(&shown(&fixture, &id), false),
-        [deny.clone()],
+        std::slice::from_ref(&deny),
         "a new one allows nothing"
     );
     let entry = |number: i64, rest: &str| {
