@@ -361,7 +361,7 @@ fn describe(
         max_results: request.max_results,
     };
     let (found, next_token) = page::records::<FlowLog>(ctx, asked, FILTERS, |log, name| {
-        let shown = view(log);
+        let shown = view(&ctx.caller.scope, log);
         let value = match name {
             "deliver-log-status" => shown.deliver_logs_status,
             "flow-log-id" => shown.flow_log_id,
@@ -373,12 +373,12 @@ fn describe(
         value.into_iter().collect()
     })?;
     Ok(shapes::DescribeFlowLogsResult {
-        flow_logs: Some(found.iter().map(view).collect()),
+        flow_logs: Some(found.iter().map(|log| view(&ctx.caller.scope, log)).collect()),
         next_token,
     })
 }
 
-fn view(log: &FlowLog) -> shapes::FlowLog {
+fn view(scope: &Scope, log: &FlowLog) -> shapes::FlowLog {
     let failed = log.error.is_some();
     let mut view = shapes::FlowLog {
         creation_time: Some(log.created.0),
@@ -401,6 +401,7 @@ fn view(log: &FlowLog) -> shapes::FlowLog {
         FlowLogDestination::CloudWatchLogs { group, role_arn } => {
             view.log_destination_type = Some(shapes::LogDestinationType::CloudWatchLogs);
             view.log_group_name = Some(group.clone());
+            view.log_destination = Some(Arn::regional("logs", scope, &format!("log-group:{group}")).to_string());
             view.deliver_logs_permission_arn = Some(role_arn.to_string());
         }
         FlowLogDestination::S3 {
