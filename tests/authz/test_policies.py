@@ -80,7 +80,7 @@ VPC = {"Subnets": ["subnet-0123456789abcdef0"], "SecurityGroupIds": ["sg-0123456
 
 
 def test_exactly_p5_may_do_its_seven_actions_and_nothing_else(caller):
-    """Proves: AU-10, IAM-58"""
+    """Proves: AU-10, D-19, IAM-58"""
     client = caller(P5)
     sagemaker, iam, s3, logs, ecr, sts = (client(service) for service in ("sagemaker", "iam", "s3", "logs", "ecr", "sts"))
     arn = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:model/m"

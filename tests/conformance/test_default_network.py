@@ -99,7 +99,7 @@ def test_a_default_container_reaches_the_platform_as_its_role_and_no_private_add
     engine, sagemaker, image, probe_role, bucket, probe, sink, name
 ):
     """
-    Proves: NI-1, NI-3, NI-25, CC-80, CC-81, CC-82, CC-86
+    Proves: NI-1, NI-3, NI-25, CC-80, CC-81, CC-82, CC-85, CC-86
     """
     stop = f"probe/stop/{name}"
     first, second = f"{name}-a", f"{name}-b"
@@ -153,3 +153,49 @@ print("RESULT " + json.dumps([names, os.path.exists("/opt/isolarium")]))
     sagemaker.create_training_job(**request)
     assert finished(sagemaker, name)["TrainingJobStatus"] == "Completed"
     assert eventually(lambda: results(engine, name)) == [[[], False]]
+
+
+SERVICES = """
+import json, os, socket
+
+def connects(address):
+    try:
+        socket.create_connection((address, 443), 5).close()
+        return True
+    except OSError:
+        return False
+
+def resolved(name):
+    try:
+        return socket.gethostbyname(name)
+    except OSError:
+        return None
+
+names = [f"{service}.us-east-1.amazonaws.com" for service in
+         ("s3", "api.sagemaker", "runtime.sagemaker", "sts", "logs", "api.ecr")]
+found = {name: resolved(name) for name in names}
+known = json.loads(os.environ.get("KNOWN", "null")) or found
+print("RESULT " + json.dumps({"found": found, "connected": {name: connects(known[name]) for name in names}}))
+"""
+
+
+def test_isolation_covers_every_service_of_the_platform_by_name_and_by_address(engine, sagemaker, image, role, bucket, name):
+    """The control, a job without isolation, finds the addresses that the isolated one then tries.
+    Proves: NI-7
+    """
+    engine.client("s3").put_object(Bucket=bucket, Key=f"{name}/services.py", Body=SERVICES.encode())
+
+    def run(job, isolated, **environment):
+        request = training_request(job, image, role, bucket, f"s3://{bucket}/{name}/", isolated=isolated)
+        request["AlgorithmSpecification"]["ContainerEntrypoint"] = ["python3", "/opt/ml/input/data/train/services.py"]
+        request["Environment"] = environment
+        sagemaker.create_training_job(**request)
+        assert finished(sagemaker, job)["TrainingJobStatus"] == "Completed"
+        return eventually(lambda: results(engine, job))[0]
+
+    control = run(f"{name}-open", False)
+    assert len(control["found"]) == 6 and all(control["found"].values()) and all(control["connected"].values()), control
+    sealed = run(f"{name}-sealed", True, KNOWN=json.dumps(control["found"]))
+    assert set(sealed["found"].values()) == {None} and set(sealed["connected"].values()) == {False}, sealed
+    blocked = {attempt["address"] for attempt in engine.attempts(f"{name}-sealed")}
+    assert set(control["found"].values()) <= blocked

@@ -152,7 +152,7 @@ def test_a_streamed_answer_arrives_as_payload_parts(runtime, served):
 
 def test_an_update_to_an_isolated_model_loses_no_request(sagemaker, runtime, name, small, role):
     """The remedy of the finding: new isolated model, new configuration, UpdateEndpoint.
-    Proves: SM-23, AU-8
+    Proves: SM-23, AU-8, D-22
     """
     for kind, isolated in (("open", False), ("sealed", True)):
         sagemaker.create_model(ModelName=f"{name}-{kind}", ExecutionRoleArn=role, PrimaryContainer={"Image": small}, EnableNetworkIsolation=isolated)

@@ -166,7 +166,7 @@ fn an_echo_socket_cannot_be_made() {
 
 /// The control, that the captures see frames and that the attempts send some, is in the run itself.
 ///
-/// Proves: NI-6, NI-11
+/// Proves: NI-6, NI-11, CC-85, D-23
 #[test]
 fn no_frame_of_the_hostile_container_is_seen_on_any_interface_outside() {
     let runs = runs();

@@ -8,12 +8,16 @@ use isolarium_model::{Timestamp, WorkloadId};
 use isolarium_runtime::executor::{ExecutorError, LogLine};
 use serde_json::json;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// Bytes read at once.
 const PIECE: usize = 256 << 10;
 
 /// Pieces read in one step, so that a container that never stops writing cannot hold a worker for ever.
 const PIECES_PER_STEP: usize = 64;
+
+/// How long a role that may not write logs is left alone.
+const DENIED_PAUSE: Duration = Duration::from_secs(5);
 
 /// How far one container's output was read. After a restart of the engine it begins at 0 again: the stream keeps what
 /// it has, and metrics see every line again.
@@ -26,8 +30,9 @@ pub(crate) struct LogCursor {
     last_read: Option<Timestamp>,
     /// Attempts already written to the report's stream; asked once.
     reported: Option<u64>,
-    /// The role may not write logs: lines are lost, the workload goes on (CC-91).
-    denied: bool,
+    /// The role may not write logs, and is not asked again before this time. The workload goes on; what it wrote is
+    /// read again once the role may, and lost if it ends before (CC-91, IAM-26).
+    denied_until: Option<Timestamp>,
 }
 
 impl LogCursor {
@@ -76,7 +81,7 @@ pub(crate) fn pump(
             None => append(
                 deps,
                 sink,
-                &mut cursor.denied,
+                &mut cursor.denied_until,
                 &LogPiece {
                     source,
                     from: 0,
@@ -112,10 +117,12 @@ pub(crate) fn pump(
                 next: chunk.next,
                 lines: &chunk.lines,
             };
-            let next = if idle {
+            // A role that was refused is asked again also when the container has nothing new to say.
+            let owed = cursor.denied_until.is_some();
+            let next = if idle && !owed {
                 chunk.next
             } else {
-                append(deps, sink, &mut cursor.denied, &piece)?
+                append(deps, sink, &mut cursor.denied_until, &piece)?
             };
             cursor.stored = Some(next);
             next
@@ -133,17 +140,26 @@ pub(crate) fn pump(
     })
 }
 
-/// The offset from which the source is to be read next. A role that may not write loses the lines (CC-91).
-fn append(deps: &Deps, sink: &Sink<'_>, denied: &mut bool, piece: &LogPiece<'_>) -> Result<u64, StepError> {
-    if *denied {
+/// The offset from which the source is to be read next. A role that may not write is passed over for a while (CC-91);
+/// the first write that it may make tells how far the stream really is, and reading goes back to there.
+fn append(
+    deps: &Deps,
+    sink: &Sink<'_>,
+    denied_until: &mut Option<Timestamp>,
+    piece: &LogPiece<'_>,
+) -> Result<u64, StepError> {
+    if denied_until.is_some_and(|until| deps.now() < until) {
         return Ok(piece.next);
     }
     match deps.transfer.append_log(sink.actor, sink.group, sink.stream, piece) {
-        Ok(next) => Ok(next),
+        Ok(next) => {
+            *denied_until = None;
+            Ok(next)
+        }
         Err(TransferError::Engine(source)) => Err(StepError::Executor(ExecutorError::Host(source.to_string()))),
         Err(refused) => {
-            tracing::warn!(group = sink.group, stream = sink.stream, %refused, "log lines are lost");
-            *denied = true;
+            tracing::warn!(group = sink.group, stream = sink.stream, %refused, "log lines cannot be written");
+            *denied_until = Some(deps.now().after(DENIED_PAUSE));
             Ok(piece.next)
         }
     }
@@ -176,8 +192,11 @@ pub(crate) fn report(
     };
     let from = match cursor.reported {
         Some(reported) => reported,
-        None => append(deps, &sink, &mut cursor.denied, &empty)?,
+        None => append(deps, &sink, &mut cursor.denied_until, &empty)?,
     };
+    if cursor.denied_until.is_some() {
+        return Ok(attempts);
+    }
     let skip = usize::try_from(from).unwrap_or(usize::MAX);
     let lines: Vec<LogLine> = attempts
         .iter()
@@ -191,7 +210,8 @@ pub(crate) fn report(
             next: known,
             lines: &lines,
         };
-        cursor.reported = Some(append(deps, &sink, &mut cursor.denied, &piece)?);
+        let reported = append(deps, &sink, &mut cursor.denied_until, &piece)?;
+        cursor.reported = cursor.denied_until.is_none().then_some(reported);
     } else {
         cursor.reported = Some(from);
     }

@@ -13,8 +13,6 @@ pub struct Repository {
     pub modified: Timestamp,
     /// A tag, once given, cannot be moved to another image.
     pub immutable_tags: bool,
-    /// Kept and described; the engine scans nothing.
-    pub scan_on_push: bool,
     pub tags: BTreeMap<String, String>,
     /// What other principals may do in it, as JSON text.
     #[serde(default)]

@@ -214,7 +214,7 @@ fn p1_lets_seven_actions_of_s3_through() {
     rows(FIXTURES, &["P1"]);
 }
 
-/// Proves: IAM-37, VPC-23, VPC-24
+/// Proves: IAM-37, VPC-23, VPC-24, D-7
 #[test]
 fn p2_and_p3_deny_the_package_buckets_of_every_region() {
     rows(FIXTURES, &["P2"]);

@@ -562,7 +562,7 @@ fn an_uplink_through_the_host_masquerades_protects_the_host_and_is_undone() {
     );
 }
 
-/// Proves: NI-21
+/// Proves: NI-21, CC-88
 #[test]
 fn the_platform_dials_into_a_sealed_container() {
     let lab = Lab::new().unwrap();

@@ -496,6 +496,23 @@ fn a_role_that_may_not_write_logs_loses_lines_but_not_the_job() {
     assert_eq!(lab.world.lines(LOG_GROUP, &done.log_stream()), Vec::<String>::new());
 }
 
+/// Proves: CC-91, IAM-26
+#[test]
+fn a_role_that_may_write_logs_again_gets_every_line() {
+    let mut lab = Lab::new(true, |_| {});
+    lab.world.fail("append_log", "denied:no logs:PutLogEvents");
+    lab.run();
+    lab.world.print(&lab.workload, "first");
+    let stream = lab.after(1).log_stream();
+    assert_eq!(lab.world.lines(LOG_GROUP, &stream), Vec::<String>::new(), "denied");
+    lab.world.mend("append_log");
+    lab.world.print(&lab.workload, "second");
+    lab.after(6);
+    lab.world.print(&lab.workload, "third");
+    lab.after(1);
+    assert_eq!(lab.world.lines(LOG_GROUP, &stream), ["first", "second", "third"]);
+}
+
 /// Proves: CC-1
 #[test]
 fn a_death_between_launch_and_record_loses_no_image() {

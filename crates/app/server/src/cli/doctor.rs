@@ -31,11 +31,14 @@ struct Check {
 
 impl Check {
     fn new(name: &str, outcome: CheckOutcome) -> Self {
-        let (outcome, text) = match outcome {
+        let (outcome, mut text) = match outcome {
             CheckOutcome::Good(text) => (Outcome::Ok, text),
             CheckOutcome::Reduced(text) => (Outcome::Reduced, text),
             CheckOutcome::Missing(text) => (Outcome::Missing, text),
         };
+        if outcome != Outcome::Ok {
+            text = format!("{text}. {}", advice(name));
+        }
         Self {
             name: name.into(),
             outcome,
@@ -50,6 +53,33 @@ impl Check {
             Outcome::Missing => "MISSING",
         };
         format!("{mark:<8}{:<22}{}\n", self.name, self.text)
+    }
+}
+
+/// What to do about a check that is not good.
+fn advice(name: &str) -> &'static str {
+    match name {
+        "root" => "Start the command with sudo, or as a system service.",
+        "OCI runtime" => "Install the package crun or runc, or set `runtime.oci` to another OCI runtime.",
+        "control groups" => {
+            "Mount control groups with the controllers cpu, memory and pids (kernel options `cgroup_enable=memory \
+             swapaccount=1` where they are switched off)."
+        }
+        "overlay file system" => "Load it with `modprobe overlay`, or use a kernel built with CONFIG_OVERLAY_FS.",
+        "user namespaces" => "Set `sysctl user.max_user_namespaces=1000` or more; the kernel needs CONFIG_USER_NS.",
+        "system call filter" => "Use a kernel built with CONFIG_SECCOMP_FILTER.",
+        "disk" => "Free space there, or set `data_dir` to a directory on a larger file system that root may write.",
+        "a container" => {
+            "Mend the lines above first; what remains is named here: file systems need id-mapped mounts (Linux 5.19 or \
+             later on ext4, xfs or btrfs)."
+        }
+        "packet filter" => "Install the package nftables (1.0.6 or later).",
+        "sealed network" => "Start as root with CAP_SYS_ADMIN and CAP_NET_ADMIN; the kernel needs CONFIG_NET_NS.",
+        "isolation report" => {
+            "Use a kernel with CONFIG_CGROUP_BPF, and a cgroup2 hierarchy that can be mounted; without it reports name \
+             fewer attempts."
+        }
+        _ => "Give `--listen` a free address of this host.",
     }
 }
 
@@ -157,13 +187,36 @@ mod tests {
     #[test]
     fn a_missing_thing_stands_out_and_says_what_to_do() {
         let check = Check::new("root", CheckOutcome::Missing("run as root".into()));
-        assert_eq!(check.line(), "MISSING root                  run as root\n");
+        assert_eq!(
+            check.line(),
+            "MISSING root                  run as root. Start the command with sudo, or as a system service.\n"
+        );
         assert!(
             Check::new("root", CheckOutcome::Good("yes".into()))
                 .line()
                 .starts_with("ok "),
             "control"
         );
+    }
+
+    #[test]
+    fn every_check_has_its_own_advice() {
+        let names = [
+            "root",
+            "OCI runtime",
+            "control groups",
+            "overlay file system",
+            "user namespaces",
+            "system call filter",
+            "disk",
+            "a container",
+            "packet filter",
+            "sealed network",
+            "isolation report",
+            "port",
+        ];
+        let all: std::collections::BTreeSet<&str> = names.into_iter().map(advice).collect();
+        assert_eq!(all.len(), names.len());
     }
 
     #[test]

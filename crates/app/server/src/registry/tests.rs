@@ -127,7 +127,6 @@ impl Lab {
             created: NOW,
             modified: NOW,
             immutable_tags,
-            scan_on_push: false,
             policy: None,
             tags: std::collections::BTreeMap::new(),
         };

@@ -45,16 +45,16 @@ impl Operation for shapes::CreateRepositoryRequest {
         {
             return Err(invalid("Repositories encrypted with a KMS key are not supported."));
         }
+        let scans = request.image_scanning_configuration.and_then(|c| c.scan_on_push);
+        if scans == Some(true) {
+            return Err(invalid("Images are not scanned here: scanOnPush must be false."));
+        }
         let now = ctx.clock.now();
         let repository = Repository {
             name: request.repository_name,
             created: now,
             modified: now,
             immutable_tags,
-            scan_on_push: request
-                .image_scanning_configuration
-                .and_then(|c| c.scan_on_push)
-                .unwrap_or(false),
             tags: request
                 .tags
                 .unwrap_or_default()
@@ -86,7 +86,7 @@ fn described(ctx: &Ctx<'_>, repository: Repository) -> shapes::Repository {
         }),
         image_tag_mutability_exclusion_filters: None,
         image_scanning_configuration: Some(shapes::ImageScanningConfiguration {
-            scan_on_push: Some(repository.scan_on_push),
+            scan_on_push: Some(false),
         }),
         encryption_configuration: Some(shapes::EncryptionConfiguration::new(shapes::EncryptionType::Aes256)),
     }

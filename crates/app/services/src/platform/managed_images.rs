@@ -96,7 +96,7 @@ impl ManagedImages {
 mod tests {
     use super::*;
 
-    /// Proves: NI-20
+    /// Proves: NI-20, D-6
     #[test]
     fn the_four_families_refuse_isolation_and_the_same_names_elsewhere_do_not() {
         let images = ManagedImages::default();

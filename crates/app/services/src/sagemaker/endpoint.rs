@@ -82,7 +82,7 @@ impl Operation for shapes::CreateEndpointInput {
         let arn = Endpoint::arn(scope, &request.endpoint_name);
         let key = Endpoint::key(scope, &request.endpoint_name);
         let tags: Tags = tag::of_request(request.tags)?;
-        supported(request.deployment_config.as_ref())?;
+        let deployment_config = deployment(request.deployment_config.as_ref())?;
         if find::<Endpoint>(ctx, &key)?.is_some() {
             return Err(taken(&arn));
         }
@@ -99,7 +99,7 @@ impl Operation for shapes::CreateEndpointInput {
             active: None,
             pending: Some(pending),
             retiring: Vec::new(),
-            last_deployment_config: None,
+            last_deployment_config: deployment_config,
             tags,
         };
         create(ctx, &key, &endpoint, || taken(&arn))?;
@@ -107,6 +107,12 @@ impl Operation for shapes::CreateEndpointInput {
             endpoint_arn: arn.to_string(),
         })
     }
+}
+
+/// The deployment configuration as it is kept for `LastDeploymentConfig` (SM-74).
+fn deployment(config: Option<&shapes::DeploymentConfig>) -> Result<Option<serde_json::Value>, ApiError> {
+    supported(config)?;
+    config.map(serde_json::to_value).transpose().map_err(ApiError::internal)
 }
 
 /// All at once is what the engine does. Rolling updates may run as that (SM-24); steps, waits and alarms that it would
@@ -155,14 +161,8 @@ impl Operation for shapes::UpdateEndpointInput {
         let scope = &ctx.caller.scope;
         let arn = Endpoint::arn(scope, &request.endpoint_name);
         let key = Endpoint::key(scope, &request.endpoint_name);
-        supported(request.deployment_config.as_ref())?;
+        let given = deployment(request.deployment_config.as_ref())?;
         let now = ctx.clock.now();
-        let given = request
-            .deployment_config
-            .as_ref()
-            .map(serde_json::to_value)
-            .transpose()
-            .map_err(ApiError::internal)?;
         update::<Endpoint>(
             ctx,
             &key,

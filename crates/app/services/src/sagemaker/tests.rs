@@ -178,6 +178,53 @@ fn update_endpoint(fixture: &Fixture, name: &str, config: &str) -> Result<Update
     call(fixture, "UpdateEndpoint", request)
 }
 
+/// Proves: CC-22
+#[test]
+fn a_channels_mode_goes_before_the_jobs() {
+    let fixture = Fixture::new();
+    let with = |name: &str, of_job, of_channel| {
+        let mut request = job(name);
+        request.algorithm_specification.as_mut().unwrap().training_input_mode = of_job;
+        request.input_data_config.as_mut().unwrap()[0].input_mode = of_channel;
+        call::<_, CreateTrainingJobResponse>(&fixture, "CreateTrainingJob", request)
+    };
+    with("own", TrainingInputMode::Pipe, Some(TrainingInputMode::File)).unwrap();
+    with("omitted", TrainingInputMode::File, None).unwrap();
+    let refused = refusal(with("jobs", TrainingInputMode::Pipe, None));
+    assert!(refused.1.contains("Pipe"), "{refused:?}");
+    let refused = refusal(with(
+        "channels",
+        TrainingInputMode::File,
+        Some(TrainingInputMode::FastFile),
+    ));
+    assert!(refused.1.contains("FastFile"), "{refused:?}");
+}
+
+#[test]
+fn the_deployment_configuration_is_echoed_only_if_given() {
+    let fixture = Fixture::new();
+    create_model(&fixture, model("m")).unwrap();
+    create_config(&fixture, "c", "m").unwrap();
+    let given: DeploymentConfig = serde_json::from_value(serde_json::json!({
+        "BlueGreenUpdatePolicy": {
+            "TrafficRoutingConfiguration": {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": 0},
+            "MaximumExecutionTimeoutInSeconds": 1800,
+        }
+    }))
+    .unwrap();
+    for (name, deployment_config) in [("With", Some(given)), ("Without", None)] {
+        let request = CreateEndpointInput {
+            endpoint_name: name.into(),
+            endpoint_config_name: "c".into(),
+            deployment_config: deployment_config.clone(),
+            tags: None,
+        };
+        call::<_, CreateEndpointOutput>(&fixture, "CreateEndpoint", request).unwrap();
+        let shown = describe_endpoint(&fixture, name).unwrap();
+        assert_eq!(shown.last_deployment_config, deployment_config, "{name}");
+    }
+}
+
 fn delete_endpoint(fixture: &Fixture, name: &str) -> Result<DeleteEndpointOutput, ApiError> {
     call(
         fixture,

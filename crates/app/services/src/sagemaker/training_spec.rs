@@ -55,7 +55,7 @@ pub(super) fn spec(request: &Request, role_arn: Arn, table: &InstanceTable) -> R
         entrypoint: algorithm.container_entrypoint.clone(),
         arguments: algorithm.container_arguments.clone(),
         hyperparameters: pairs(request),
-        channels: channels(request)?,
+        channels: channels(request, algorithm.training_input_mode)?,
         output: OutputConfig {
             uri: s3_uri("S3OutputPath", &output.s3_output_path)?,
             compression,
@@ -181,7 +181,6 @@ fn algorithm(request: &Request) -> Result<&shapes::AlgorithmSpecification, ApiEr
             "EnableSageMakerMetricsTimeSeries",
         ),
     ])?;
-    file_mode(algorithm.training_input_mode)?;
     if algorithm.training_image.as_ref().is_none_or(String::is_empty) {
         return Err(ApiError::validation(
             "AlgorithmSpecification must name a TrainingImage.",
@@ -267,7 +266,7 @@ fn metrics(algorithm: &shapes::AlgorithmSpecification) -> Vec<MetricDefinition> 
         .collect()
 }
 
-fn channels(request: &Request) -> Result<Vec<Channel>, ApiError> {
+fn channels(request: &Request, mode: shapes::TrainingInputMode) -> Result<Vec<Channel>, ApiError> {
     let mut names = BTreeSet::new();
     let mut channels = Vec::new();
     for given in request.input_data_config.iter().flatten() {
@@ -277,6 +276,8 @@ fn channels(request: &Request) -> Result<Vec<Channel>, ApiError> {
                 given.channel_name
             )));
         }
+        // A channel's own mode goes before the job's (CC-22).
+        file_mode(given.input_mode.unwrap_or(mode))?;
         channels.push(channel(given)?);
     }
     Ok(channels)
@@ -288,9 +289,6 @@ fn channel(given: &shapes::Channel) -> Result<Channel, ApiError> {
         return Err(ApiError::validation(format!(
             "\"{name}\" cannot be the name of a channel."
         )));
-    }
-    if let Some(mode) = given.input_mode {
-        file_mode(mode)?;
     }
     let gzip = given.compression_type == Some(shapes::CompressionType::Gzip);
     let record_io = given.record_wrapper_type == Some(shapes::RecordWrapper::RecordIO);

@@ -83,7 +83,7 @@ fn a_variable_cannot_carry_a_colon_into_an_arn() {
     assert_eq!(pattern.matches(arn, &|_| None), None);
 }
 
-/// Proves: IAM-9
+/// Proves: IAM-9, D-8
 #[test]
 fn only_names_of_sagemaker_resources_fold_case() {
     let arn = "arn:aws:sagemaker:us-west-2:123456789012:endpoint/myendpoint";

@@ -440,7 +440,6 @@ fn an_image_of_another_account_is_pulled_where_its_repository_policy_and_the_rol
         created: NOW,
         modified: NOW,
         immutable_tags: false,
-        scan_on_push: false,
         tags: BTreeMap::new(),
         policy: None,
     };
