@@ -37,6 +37,8 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
         "no ec2:CreateAction",
         "only present when a creation with tags asks; see ec2/questions/tests.rs",
     ),
+    ("ec2:GetManagedPrefixListEntries", OWN_LIST, AWS_OWN),
+    ("ec2:ModifySecurityGroupRules", OWN_LIST, AWS_OWN),
     ("iam:CreateRole", "no iam:RoleTemplateARN", TEMPLATE),
     ("iam:GetRole", "no iam:RoleTemplateARN", TEMPLATE),
     ("iam:TagRole", "no iam:RoleTemplateARN", TEMPLATE),
@@ -86,6 +88,8 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("sts:AssumeRole", "no www.amazon.com:app_id", FEDERATION),
     ("sts:AssumeRole", "no www.amazon.com:user_id", FEDERATION),
 ];
+const OWN_LIST: &str = "owner of arn:aws:ec2:us-east-1:aws:prefix-list/thing";
+const AWS_OWN: &str = "S3's prefix list is AWS's own";
 const TEMPLATE: &str = "there are no role templates";
 const MODEL: &str = "a configuration is also checked on each of its models (IAM-58)";
 const OLD_NAME: &str = "the name that the Developer Guide uses beside the one ending in Arn (IAM-16)";
