@@ -555,9 +555,10 @@ fn host(job: &TrainingJob, error: ExecutorError) -> LaunchFailure {
 
 /// What a failed transfer means for the job.
 fn staged(job: &TrainingJob, error: StageError, what: &str) -> LaunchFailure {
-    if let StageError::Executor(error @ ExecutorError::Unreachable(_)) = error {
-        return LaunchFailure::Retry(error);
-    }
+    let error = match error.away() {
+        Ok(away) => return LaunchFailure::Retry(away),
+        Err(error) => error,
+    };
     match FailureText::from(error) {
         FailureText::Client(text) => LaunchFailure::Final(FailureKind::Client, format!("{what}{text}")),
         FailureText::Engine(cause) => {

@@ -30,6 +30,15 @@ pub(crate) enum StageError {
 }
 
 impl StageError {
+    /// The node process was away: the step is repeated.
+    pub(crate) fn away(self) -> Result<ExecutorError, Self> {
+        match self {
+            Self::Executor(error @ ExecutorError::Unreachable(_)) => Ok(error),
+            Self::Transfer(TransferError::Away(text)) => Ok(ExecutorError::Unreachable(text)),
+            other => Err(other),
+        }
+    }
+
     fn unusable(text: impl Into<String>) -> Self {
         Self::Transfer(TransferError::Unusable(text.into()))
     }

@@ -76,6 +76,9 @@ pub enum TransferError {
     /// S3 cannot be reached from the subnet: SM-64's text, with the setting that stands in the way where it is known.
     #[error("{0}")]
     NoPath(String),
+    /// The privileged process is away; the same call may work when it is back.
+    #[error("the node process is not reachable: {0}")]
+    Away(String),
     /// The engine's own fault.
     #[error("the data could not be moved")]
     Engine(#[source] Box<dyn std::error::Error + Send + Sync>),

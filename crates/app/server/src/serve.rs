@@ -232,7 +232,7 @@ impl Server {
             ids: ids.clone(),
             secure: Secure::new(authority.certificate()).map_err(TlsError::Refused)?,
             settings: transfer::Settings::default(),
-            directory: layout.at("work"),
+            directory: layout.at("run"),
         });
         let driver = Driver::start(Deps {
             store: stores.state.clone(),

@@ -315,9 +315,10 @@ impl Tending<'_> {
     }
 
     fn staged(&self, error: StageError, what: &str) -> Start {
-        if let StageError::Executor(error @ ExecutorError::Unreachable(_)) = error {
-            return Start::Away(error);
-        }
+        let error = match error.away() {
+            Ok(away) => return Start::Away(away),
+            Err(error) => error,
+        };
         match FailureText::from(error) {
             FailureText::Client(text) => Start::Broken(format!("{what}{text}")),
             FailureText::Engine(cause) => {

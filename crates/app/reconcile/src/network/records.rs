@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 const TRIES: usize = 8;
 
 /// Every kind of record of which a VPC's plan is made.
-pub(crate) const KINDS: [&str; 12] = [
+pub(crate) const KINDS: [&str; 11] = [
     Vpc::KIND,
     Subnet::KIND,
     RouteTable::KIND,
@@ -25,7 +25,6 @@ pub(crate) const KINDS: [&str; 12] = [
     ElasticIp::KIND,
     VpcEndpoint::KIND,
     DhcpOptions::KIND,
-    isolarium_model::ec2::FlowLog::KIND,
 ];
 
 /// Everything of one VPC.

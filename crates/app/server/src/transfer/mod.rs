@@ -17,7 +17,7 @@ use isolarium_model::time::{Clock, IdSource};
 use isolarium_model::{Scope, Timestamp};
 use isolarium_netplan::intent::Transport;
 use isolarium_netplan::intent::vpc::CheckedVpc;
-use isolarium_reconcile::network::{NO_PATH, Networks, Port, blocked, name_servers};
+use isolarium_reconcile::network::{NO_PATH, NetworkError, Networks, Port, blocked, name_servers};
 use isolarium_reconcile::transfer::{Actor, ObjectEntry, TransferError, Via};
 use isolarium_runtime::executor::ExecutorError;
 use isolarium_runtime::vpcs::Destination;
@@ -221,10 +221,14 @@ impl SubnetS3 {
         about: &S3Uri,
         act: impl FnOnce(&mut Client<'_>) -> Result<T, S3Error>,
     ) -> Result<T, TransferError> {
-        let vpc = self
-            .networks
-            .ensure(&of.scope, via.vpc)
-            .map_err(|error| TransferError::Engine(error.into()))?;
+        // The loop keeps what is known in line; a restart knows nothing yet.
+        let vpc = match self.networks.known(via.vpc) {
+            Some(vpc) => vpc,
+            None => self.networks.ensure(&of.scope, via.vpc).map_err(|error| match error {
+                NetworkError::Host(ExecutorError::Unreachable(text)) => TransferError::Away(text),
+                other => TransferError::Engine(other.into()),
+            })?,
+        };
         // The role is assumed anew for every object: who may no longer do it fails here (IAM-52).
         let keys = self
             .roles
@@ -364,6 +368,7 @@ fn failed(about: &S3Uri, error: S3Error) -> TransferError {
         S3Error::Refused { message, .. } => TransferError::Unusable(format!("\"{about}\": {message}")),
         // A connection that is cut by a changed rule or route says nothing but that it broke (NET-68).
         S3Error::Broken(cause) => no_path(Some(format!("the connection to S3 broke ({cause})"))),
+        S3Error::Dial(DialError::Host(ExecutorError::Unreachable(text))) => TransferError::Away(text),
         S3Error::Dial(_) | S3Error::Disk(_) | S3Error::Request(_) => TransferError::Engine(error.into()),
     }
 }
