@@ -307,7 +307,7 @@ fn a_large_file_is_stored_in_parts_and_a_refused_one_is_aborted() {
         ResponseCode::NoError,
     );
     let settings = quick();
-    let content: Vec<u8> = (0..250_000u32).map(|n| n as u8).collect();
+    let content: Vec<u8> = (0..250_000u32).map(|n| n.to_le_bytes()[0]).collect();
     world
         .client(&settings)
         .put(&uri("s3://out/m"), &file(&content))
