@@ -2,9 +2,11 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 
 from tests.harness.engine import ACCOUNT, REGION, TRUST
 from tests.harness.wire import refused
@@ -148,6 +150,36 @@ def test_a_direction_has_sixty_rules(ec2, group):
     ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[tcp(1, IpRanges=ranges[:60])])
     refused("RulesPerSecurityGroupLimitExceeded", ec2.authorize_security_group_ingress, GroupId=group,
             IpPermissions=[tcp(1, IpRanges=ranges[60:])])
+
+
+def test_writers_at_once_neither_take_one_name_nor_pass_a_limit(engine, ec2, vpc, group, name):
+    """Proves: NET-20, NET-32"""
+    clients = [engine.client("ec2") for _ in range(8)]
+    table = ec2.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
+
+    def code(call, **members):
+        try:
+            call(**members)
+        except ClientError as error:
+            return error.response["Error"]["Code"]
+        return "done"
+
+    def at_once(calls):
+        with ThreadPoolExecutor(len(calls)) as pool:
+            return sorted(done.result() for done in [pool.submit(*call) for call in calls])
+
+    same = {"GroupName": f"{name}-one", "Description": "d", "VpcId": vpc}
+    assert at_once([(lambda c=c: code(c.create_security_group, **same),) for c in clients]) == ["InvalidGroup.Duplicate"] * 7 + ["done"]
+    ranges = [[tcp(1, IpRanges=[{"CidrIp": f"10.{n}.{m}.0/24"} for m in range(20)])] for n in range(8)]
+    rules = [(lambda c=c, r=r: code(c.authorize_security_group_ingress, GroupId=group, IpPermissions=r),) for c, r in zip(clients, ranges)]
+    assert at_once(rules) == ["RulesPerSecurityGroupLimitExceeded"] * 5 + ["done"] * 3
+    assert len(shown(ec2, group)["IpPermissions"][0]["IpRanges"]) == 60
+    asked = {"VpcId": vpc, "ServiceName": S3, "RouteTableIds": [table]}
+    assert at_once([(lambda c=c: code(c.create_vpc_endpoint, **asked),) for c in clients]) == ["RouteAlreadyExists"] * 7 + ["done"]
+    mine = [{"Name": "vpc-id", "Values": [vpc]}]
+    for endpoint in ec2.describe_vpc_endpoints(Filters=mine)["VpcEndpoints"]:
+        ec2.delete_vpc_endpoints(VpcEndpointIds=[endpoint["VpcEndpointId"]])
+    ec2.delete_route_table(RouteTableId=table)
 
 
 def test_the_aws_cli_manages_groups(engine, vpc, name):
