@@ -497,3 +497,46 @@ fn without_numbers(held: &str) -> Vec<String> {
     lines.sort();
     lines
 }
+
+/// Proves: NET-73
+#[test]
+fn a_router_that_somebody_changed_is_mended_before_anything_is_attached_or_nothing_is() {
+    let lab = quiet_lab();
+    let mut vpc = VpcLab::new(&lab, open_vpc(1, 2)).unwrap();
+    let router = vpc.router().unwrap();
+    let before = held(&router);
+    run_in(router.as_fd(), "nft", &["flush", "chain", "inet", "vpc", "forward"]).unwrap();
+    assert_ne!(held(&router), before, "control");
+    vpc.edit(|vpc| {
+        let mut third = vpc.interfaces[&eni(2)].clone();
+        third.primary = Ipv4Addr::new(10, 0, 0, 12);
+        vpc.interfaces.insert(eni(3), third);
+    })
+    .unwrap();
+    let forward = |at: &OwnedFd| run_in(at.as_fd(), "nft", &["-s", "list", "chain", "inet", "vpc", "forward"]).unwrap();
+    assert!(
+        before.contains(
+            forward(&router)
+                .trim_start_matches("table inet vpc {")
+                .trim_end_matches("}\n")
+                .trim()
+        )
+    );
+    run_in(router.as_fd(), "nft", &["flush", "chain", "inet", "vpc", "forward"]).unwrap();
+    lab.host().detach_interface(vpc.id(), eni(3)).unwrap();
+    lab.host().attach_interface(vpc.id(), eni(3)).unwrap();
+    assert!(forward(&router).contains("sender"), "an attachment alone mends it too");
+
+    // What no plan can put right: nothing is attached, the rules stand, and nothing is changed.
+    run_in(router.as_fd(), "nft", &["add", "table", "ip", "theirs"]).unwrap();
+    lab.host().detach_interface(vpc.id(), eni(3)).unwrap();
+    let refused = lab.host().attach_interface(vpc.id(), eni(3));
+    assert!(refused.is_err());
+    assert!(lab.host().apply_vpc(vpc.vpc().clone()).is_err());
+    let server = listen(vpc.at(eni(1)), 8080);
+    dial(vpc.at(eni(2)), at(1, 8080)).expect("what stood stands");
+    drop(server);
+    run_in(router.as_fd(), "nft", &["delete", "table", "ip", "theirs"]).unwrap();
+    lab.host().apply_vpc(vpc.vpc().clone()).expect("control");
+    lab.host().attach_interface(vpc.id(), eni(3)).expect("control");
+}

@@ -302,3 +302,77 @@ fn an_address_that_is_becoming_free_is_waited_for() {
     assert!(refused.is_err());
     assert_eq!(tries, 1);
 }
+
+/// A VPC's router with the plan of one interface in it.
+fn interface(standing: &Standing) -> (isolarium_netplan::plan::WorkloadPlan, Arc<Handle>) {
+    use isolarium_netplan::intent::vpc::Holder;
+    use isolarium_testkit::lab::topology::{self, Tape};
+    let mut vpc = (*topology::vpc(&mut Tape::new(&[]))).clone();
+    let id = *vpc.interfaces.keys().next().unwrap();
+    vpc.interfaces.get_mut(&id).unwrap().holder = Holder::Program;
+    let vpc = vpc.check().unwrap();
+    let plan = isolarium_netplan::compile_interface(&vpc, id).unwrap();
+    let path = standing.dir.path().join("netns").join(vpc.id.to_string());
+    standing.host.apply_vpc(vpc).unwrap();
+    (plan, Arc::new(Handle::open(netns::open(&path).unwrap()).unwrap()))
+}
+
+/// Proves: NET-73
+#[test]
+fn when_any_step_of_a_vpcs_interface_fails_nothing_starts_and_nothing_is_left() {
+    let standing = Standing::new();
+    let (plan, router) = interface(&standing);
+    let mut refused = 0;
+    loop {
+        match seal_by(&plan, Some(Arc::clone(&router)), |kernel| FailAt {
+            kernel,
+            left: refused,
+        }) {
+            Err(SealError::Install(ApplyError::Refused { .. })) => {
+                assert_eq!(links_in(&router), ["lo", "up0"], "after a failure of step {refused}");
+                refused += 1;
+            }
+            Err(other) => panic!("{other:?}"),
+            Ok(_) => break,
+        }
+    }
+    assert!(
+        refused >= 10,
+        "control: {refused} steps failed, and without failure it works"
+    );
+}
+
+/// Proves: NET-73
+#[test]
+fn a_step_of_a_vpcs_interface_that_did_not_take_is_noticed() {
+    let standing = Standing::new();
+    let (plan, router) = interface(&standing);
+    let (mut noticed, mut at) = (0, 0);
+    loop {
+        let left_out = Mutex::new(None);
+        let wrap = |kernel| LieAt {
+            kernel,
+            at,
+            left_out: &left_out,
+        };
+        let outcome = seal_by(&plan, Some(Arc::clone(&router)), wrap).map(drop);
+        let Some(step) = left_out.into_inner().unwrap() else {
+            break;
+        };
+        match outcome {
+            Err(SealError::Install(_)) => noticed += 1,
+            Err(other) => panic!("{other:?}"),
+            Ok(()) => assert!(
+                matches!(step, Step::SetSysctl { .. }),
+                "{step} was left out and nobody noticed"
+            ),
+        }
+        at += 1;
+        // The kernel takes a namespace that was given up apart some time later.
+        let end = Instant::now() + LEAVING;
+        while links_in(&router).len() > 2 && Instant::now() < end {
+            thread::sleep(PAUSE);
+        }
+    }
+    assert!(noticed >= 8, "only {noticed} lies were noticed");
+}
