@@ -20,6 +20,8 @@ SETTINGS = {
     # Suites share the engine; the default quotas have a test of their own.
     "ec2.vpcs": 200,
     "ec2.elastic_ips": 100,
+    "flow_logs.read": "300ms",
+    "flow_logs.minute": "2s",
     # Small enough to be filled in a moment on any machine.
     "instances": [{"type": "ml.t3.medium", "vcpus": 1, "memory_mib": 256, "accelerators": 0}],
 }
