@@ -74,6 +74,10 @@ pub(crate) fn log_not_started(owner_arn: &Arn, reason: &dyn std::fmt::Display) {
 /// What planning a place gave: `None` when it was refused.
 pub(crate) type PlanResult = Result<Option<(isolarium_model::sagemaker::VpcPlace, Batch)>, StepError>;
 
+/// Writes a planned place into its owner's record; calls the planner with the batch that it commits.
+pub(crate) type CommitPlace<'a> =
+    dyn FnMut(&mut dyn FnMut(Batch) -> PlanResult) -> Result<Option<Placement>, StepError> + 'a;
+
 /// Why a workload is not attached to its VPC.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AttachError {
@@ -272,7 +276,7 @@ impl Deps {
         actor: &Actor,
         wanted: &Wanted<'_>,
         placement: &Placement,
-        commit: &mut dyn FnMut(&mut dyn FnMut(Batch) -> PlanResult) -> Result<Option<Placement>, StepError>,
+        commit: &mut CommitPlace<'_>,
     ) -> Result<Option<Placement>, AttachError> {
         let mut placed = placement.clone();
         if let Attachment::Unattached { .. } = placement.attachment {

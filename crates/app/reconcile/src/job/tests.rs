@@ -981,10 +981,10 @@ fn a_job_in_a_vpc_takes_two_addresses_moves_its_data_through_one_and_gives_both_
         lab.world.exit(&lab.workload, 0);
         let done = lab.after(1);
         assert_eq!(done.status(), TrainingJobStatus::Completed);
-        let via = Some(crate::transfer::Via {
+        let via = crate::transfer::Via {
             vpc: place.vpc,
             interface: place.transfer,
-        });
+        };
         let inner = lab.world.lock();
         let moved: Vec<_> = inner
             .ways
@@ -992,10 +992,10 @@ fn a_job_in_a_vpc_takes_two_addresses_moves_its_data_through_one_and_gives_both_
             .filter(|(call, _)| ["list", "link", "put"].contains(&call.as_str()))
             .collect();
         assert!(
-            moved.len() >= 3 && moved.iter().all(|(_, way)| *way == via),
+            moved.len() >= 3 && moved.iter().all(|(_, way)| *way == Some(via)),
             "{moved:?}"
         );
-        assert_eq!(inner.left, [via.unwrap()]);
+        assert_eq!(inner.left, [via]);
         let at_ec2: Vec<&str> = inner
             .accesses
             .iter()
