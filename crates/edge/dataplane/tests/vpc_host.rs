@@ -540,3 +540,25 @@ fn a_router_that_somebody_changed_is_mended_before_anything_is_attached_or_nothi
     lab.host().apply_vpc(vpc.vpc().clone()).expect("control");
     lab.host().attach_interface(vpc.id(), eni(3)).expect("control");
 }
+
+/// Proves: NET-72
+#[test]
+fn an_interface_that_an_intent_left_out_for_a_while_works_when_it_is_attached_again() {
+    let lab = quiet_lab();
+    let whole = open_vpc(1, 2).check().unwrap();
+    let id = whole.id;
+    lab.host().apply_vpc(whole.clone()).unwrap();
+    let attach = |n| lab.host().attach_interface(id, eni(n)).unwrap();
+    let open = |n| netns::open(&lab.host().interface_path(id, eni(n))).unwrap();
+    attach(1);
+    attach(2);
+    let server = listen(open(1), 8080);
+    dial(open(2), at(1, 8080)).expect("control");
+    lab.host().apply_vpc(open_vpc(1, 1).check().unwrap()).unwrap();
+    assert!(dial(open(2), at(1, 8080)).is_err(), "it has no link any more");
+    lab.host().apply_vpc(whole).unwrap();
+    attach(2);
+    dial(open(2), at(1, 8080)).unwrap();
+    drop(server);
+    lab.host().remove_vpc(id).unwrap();
+}

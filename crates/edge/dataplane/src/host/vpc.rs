@@ -142,7 +142,14 @@ impl Host {
     pub fn attach_interface(&self, vpc: VpcId, interface: InterfaceId) -> Result<(), SealError> {
         let path = self.interface_path(vpc, interface);
         if netns::open(&path).is_ok() {
-            return Ok(());
+            let router = self.router(vpc, false);
+            let router = router.map_err(|error| SealError::Platform(Box::new(error)))?;
+            let linked = route::has_link(&mut held(&router).handle.socket(), &LinkName::of_interface(interface));
+            if linked.map_err(SealError::Namespace)? {
+                return Ok(());
+            }
+            // An intent without the interface took its link away: what is left reaches nothing and never will.
+            netns::unpin(&path).map_err(SealError::Namespace)?;
         }
         let sealed = self.seal_interface(vpc, interface, true, &|holder| {
             matches!(holder, Holder::Transfer(_) | Holder::Program)
@@ -333,7 +340,21 @@ impl Router {
         Place::Vpc(self.id)
     }
 
+    /// Looks, changes and looks again. A container that ends meanwhile takes its link away between two looks: what there is
+    /// is looked at anew then, a few times.
     fn apply(&mut self, vpc: CheckedVpc, beyond: &Beyond) -> Result<(), HostError> {
+        const TRIES: usize = 4;
+        for _ in 1..TRIES {
+            match self.try_apply(vpc.clone(), beyond) {
+                Err(HostError::Apply(ApplyError::Drift(_))) => {}
+                Err(HostError::Apply(ApplyError::Refused { source, .. })) if route::is_absent(&source) => {}
+                outcome => return outcome,
+            }
+        }
+        self.try_apply(vpc, beyond)
+    }
+
+    fn try_apply(&mut self, vpc: CheckedVpc, beyond: &Beyond) -> Result<(), HostError> {
         let before = self.standing.take();
         let first = before.is_none();
         let here = self.place();

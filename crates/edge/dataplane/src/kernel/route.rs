@@ -65,7 +65,8 @@ fn is_deletion(step: &Step) -> bool {
     )
 }
 
-fn is_absent(error: &io::Error) -> bool {
+/// What was named is not there.
+pub(crate) fn is_absent(error: &io::Error) -> bool {
     matches!(
         errno(error),
         Some(libc::ENODEV | libc::ENOENT | libc::ESRCH | libc::EADDRNOTAVAIL)
@@ -153,6 +154,15 @@ fn request(
 pub(crate) fn delete_links(socket: &mut Socket) -> io::Result<()> {
     let group = Request::new(libc::RTM_DELLINK, 0, &link_header(0, 0)).with(libc::IFLA_GROUP, &OUR_GROUP.to_ne_bytes());
     gone(socket.carry_out(&[group])?)
+}
+
+/// Whether there is such a link.
+pub(crate) fn has_link(socket: &mut Socket, name: &LinkName) -> io::Result<bool> {
+    match index_of(socket, name) {
+        Ok(_) => Ok(true),
+        Err(error) if is_absent(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Removes a link; one that is not there is a success.
