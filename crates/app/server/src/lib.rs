@@ -6,6 +6,7 @@ pub mod credentials;
 pub mod flows;
 pub mod http;
 pub mod invoke;
+pub mod lanes;
 pub mod layout;
 pub mod names;
 pub mod operator;

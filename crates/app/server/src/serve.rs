@@ -21,6 +21,7 @@ use crate::http::listen::{ConnectionLimits, Handler, Listener};
 use crate::http::registry::{ByPolicy, RegistryPart};
 use crate::http::s3::S3Part;
 use crate::invoke::{InvokeSettings, Proxy};
+use crate::lanes::Lanes;
 use crate::layout::{self, Layout, LayoutError};
 use crate::operator::answer::Operator;
 use crate::operator::profiles;
@@ -79,6 +80,8 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    #[error("no threads to serve connections; raise the limit of processes (ulimit -u)")]
+    Lanes(#[source] io::Error),
     #[error("the root key could not be made")]
     RootKey(#[source] KeyError),
     #[error("the default VPC could not be made")]
@@ -107,6 +110,7 @@ pub struct Server {
     listening: Vec<JoinHandle<()>>,
     background: Vec<JoinHandle<()>>,
     driver: Driver,
+    lanes: Arc<Lanes>,
     drain: std::time::Duration,
     layout: Layout,
 }
@@ -164,12 +168,14 @@ impl Server {
             head_timeout: config.limits.head_timeout.duration(),
             connections: most_connections(config.limits.connections),
         };
+        let lanes = Arc::new(Lanes::start(config.serve.threads).map_err(StartError::Lanes)?);
         let handler: Arc<dyn Handler> = door(&config);
         let plain = |socket| Listener {
             socket,
             tls: None,
             handler: handler.clone(),
             limits,
+            lanes: Some(lanes.clone()),
         };
         let mut listeners = vec![plain(socket)];
         let certificates = |addresses: &[std::net::IpAddr]| {
@@ -190,6 +196,7 @@ impl Server {
                 tls,
                 handler: handler.clone(),
                 limits,
+                lanes: Some(lanes.clone()),
             });
         }
         let mut background = Vec::new();
@@ -221,7 +228,7 @@ impl Server {
             let flow_logs = flow_logs(&config, &layout, &host, doors, &roles);
             background.push(tokio::spawn(flow_logs.run()));
             let inside: Arc<dyn Handler> = inside;
-            listeners.extend(sockets.listeners(&inside, credentials, &tls, limits, resolver));
+            listeners.extend(sockets.listeners(&inside, credentials, &tls, limits, &lanes, resolver));
         }
         let networks = Networks::new(stores.state.clone(), host.clone(), vpc_doors, service_ranges(&config));
         let subnet = SubnetS3::new(transfer::Wiring {
@@ -279,6 +286,7 @@ impl Server {
             listening,
             background,
             driver,
+            lanes,
             drain: config.serve.drain.duration(),
             layout,
         })
@@ -312,9 +320,9 @@ impl Server {
         }
         let _ = std::fs::remove_file(self.layout.at("run/url"));
         let _ = std::fs::remove_file(self.layout.at("run/operator.sock"));
-        let driver = self.driver;
-        // Joining its threads blocks until the current steps are done.
-        let _ = tokio::task::spawn_blocking(move || drop(driver)).await;
+        let (driver, lanes) = (self.driver, self.lanes);
+        // Joining their threads blocks until the current steps are done.
+        let _ = tokio::task::spawn_blocking(move || drop((lanes, driver))).await;
     }
 }
 

@@ -1,6 +1,7 @@
 //! Connections: accepted, bounded, HTTP/1.1 or HTTP/2, plain or TLS, and drained when the server stops.
 
 use super::body::Body;
+use crate::lanes::Lanes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -71,6 +72,8 @@ pub struct Listener {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     pub handler: Arc<dyn Handler>,
     pub limits: ConnectionLimits,
+    /// Where connections are served; `None` for the runtime that accepts them.
+    pub lanes: Option<Arc<Lanes>>,
 }
 
 impl Listener {
@@ -95,7 +98,7 @@ impl Listener {
             };
             let (protocol, handler, watcher) = (protocol.clone(), self.handler.clone(), graceful.watcher());
             let (acceptor, patience) = (acceptor.clone(), self.limits.head_timeout);
-            tokio::spawn(async move {
+            let serving = move |stream: TcpStream| async move {
                 let _permit = permit;
                 let answers = |version: Option<TlsVersion>| {
                     service_fn(move |mut request: Request<Incoming>| {
@@ -124,7 +127,20 @@ impl Listener {
                 if let Err(error) = ended {
                     tracing::debug!(client = %peer.address, %error, "a connection ended");
                 }
-            });
+            };
+            match &self.lanes {
+                None => drop(tokio::spawn(serving(stream))),
+                // The socket is watched by the runtime of its lane alone.
+                Some(lanes) => match stream.into_std() {
+                    Ok(stream) => lanes.spawn(move || async move {
+                        match TcpStream::from_std(stream) {
+                            Ok(stream) => serving(stream).await,
+                            Err(error) => tracing::warn!(%error, "a connection could not be taken over"),
+                        }
+                    }),
+                    Err(error) => tracing::warn!(%error, "a connection could not be handed over"),
+                },
+            }
         }
         drop(self.socket);
         graceful.shutdown().await;

@@ -2,6 +2,7 @@
 
 use super::answer::Head;
 use super::connection::{Broken, Connection, Outgoing};
+use crate::lanes;
 use isolarium_model::WorkloadId;
 use isolarium_runtime::Dial;
 use isolarium_runtime::executor::ExecutorError;
@@ -36,10 +37,13 @@ pub(super) enum ConnectError {
 struct Kept {
     connection: Connection,
     since: Instant,
+    /// The lane that made it, whose runtime watches its socket: elsewhere every answer would wake two threads.
+    lane: usize,
 }
 
 #[derive(Default)]
 struct Idle {
+    /// The oldest of each first.
     by_workload: HashMap<WorkloadId, Vec<Kept>>,
     /// A task closes those that grow too old.
     swept: bool,
@@ -91,8 +95,14 @@ impl Pool {
             Some(kept) => kept,
             None => idle.by_workload.entry(workload.clone()).or_default(),
         };
-        if kept.len() < self.kept {
-            kept.push(Kept { connection, since: now });
+        // The oldest goes: one of another lane may never be asked for again.
+        kept.push(Kept {
+            connection,
+            since: now,
+            lane: lanes::here(),
+        });
+        if kept.len() > self.kept {
+            kept.remove(0);
         }
         if !idle.swept {
             idle.swept = true;
@@ -111,11 +121,12 @@ impl Pool {
     fn take(&self, workload: &WorkloadId) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = idle.by_workload.get_mut(workload)?;
-        let now = Instant::now();
+        let (now, lane) = (Instant::now(), lanes::here());
         // The youngest first: it is the least likely to be closed on the other side.
-        while let Some(one) = kept.pop() {
+        while let Some(at) = kept.iter().rposition(|one| one.lane == lane) {
+            let one = kept.remove(at);
             if now.duration_since(one.since) > LONGEST_IDLE {
-                kept.clear();
+                kept.retain(|one| now.duration_since(one.since) <= LONGEST_IDLE);
                 return None;
             }
             if one.connection.is_quiet() {

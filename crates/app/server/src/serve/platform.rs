@@ -4,6 +4,7 @@
 use crate::cli::config::{Config, UplinkSetting, UplinkWord};
 use crate::credentials::{Asker, Credentials};
 use crate::http::listen::{Answering, ConnectionLimits, Handler, Listener, Peer};
+use crate::lanes::Lanes;
 use crate::names;
 use crate::resolver::answer::Zone;
 use crate::resolver::{Forwarder, OpenSocket, Resolver, host_upstream};
@@ -103,6 +104,7 @@ impl Sockets {
         credentials: Arc<Credentials>,
         tls: &Arc<rustls::ServerConfig>,
         limits: ConnectionLimits,
+        lanes: &Arc<Lanes>,
         resolver: Arc<Resolver>,
     ) -> Vec<Listener> {
         tokio::spawn(report(resolver.clone().serve_udp(self.dns_udp)));
@@ -112,6 +114,7 @@ impl Sockets {
             tls: None,
             handler,
             limits,
+            lanes: Some(lanes.clone()),
         };
         let mut all = vec![plain(self.credentials, Arc::new(CredentialsHandler(credentials)))];
         all.extend(self.http.into_iter().map(|socket| plain(socket, door.clone())));
@@ -120,6 +123,7 @@ impl Sockets {
             tls: Some(tls.clone()),
             handler: door.clone(),
             limits,
+            lanes: Some(lanes.clone()),
         }));
         all
     }

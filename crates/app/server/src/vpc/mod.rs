@@ -189,6 +189,7 @@ impl Behind {
                 tls,
                 handler,
                 limits,
+                lanes: None,
             })
         };
         let task = match door {

@@ -124,6 +124,7 @@ async fn bench_with(change: impl FnOnce(&mut Door)) -> Bench {
         tls: None,
         handler: Arc::new(door),
         limits,
+        lanes: None,
     };
     let running = tokio::spawn(listener.run(stopping));
     Bench {

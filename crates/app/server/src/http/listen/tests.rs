@@ -23,21 +23,31 @@ impl Handler for Version {
 }
 
 async fn listening(tls: Option<Arc<rustls::ServerConfig>>) -> (SocketAddr, watch::Sender<bool>) {
+    let (address, stop, _) = listening_with(Arc::new(Version), tls, None).await;
+    (address, stop)
+}
+
+async fn listening_with(
+    handler: Arc<dyn Handler>,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    lanes: Option<Arc<Lanes>>,
+) -> (SocketAddr, watch::Sender<bool>, tokio::task::JoinHandle<()>) {
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     let listener = Listener {
         socket,
         tls,
-        handler: Arc::new(Version),
+        handler,
         limits: ConnectionLimits {
             head: 8192,
             head_timeout: Duration::from_secs(5),
             connections: 10,
         },
+        lanes,
     };
     let (stop, stopping) = watch::channel(false);
-    tokio::spawn(listener.run(stopping));
-    (address, stop)
+    let running = tokio::spawn(listener.run(stopping));
+    (address, stop, running)
 }
 
 /// What the handler answers to a request that names a version in its own words too.
@@ -88,4 +98,37 @@ async fn a_request_knows_the_tls_version_of_its_connection_and_none_without_tls(
     }
     let (plain, _running) = listening(None).await;
     assert_eq!(asked(TcpStream::connect(plain).await.unwrap()).await, "none");
+}
+
+/// A connection is served on a lane, as well as elsewhere, and the end of the server waits for it there.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_served_on_lanes() {
+    /// Answers with the number of its lane.
+    struct Where;
+
+    impl Handler for Where {
+        fn handle(self: Arc<Self>, _: Peer, _: Request<Incoming>) -> Answering {
+            Box::pin(async move {
+                // A timer and a thread that may block belong to the lane too.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                let blocked = tokio::task::spawn_blocking(crate::lanes::here).await.unwrap();
+                Response::new(body::full(format!("{} {blocked}", crate::lanes::here())))
+            })
+        }
+    }
+
+    let lanes = Arc::new(Lanes::start(2).unwrap());
+    let (on_lanes, stop, running) = listening_with(Arc::new(Where), None, Some(lanes)).await;
+    let (first, second) = (
+        TcpStream::connect(on_lanes).await.unwrap(),
+        TcpStream::connect(on_lanes).await.unwrap(),
+    );
+    let mut seen = [asked(first).await, asked(second).await];
+    seen.sort();
+    assert!(seen.iter().all(|seen| seen == "1 0" || seen == "2 0"), "{seen:?}");
+    stop.send(true).unwrap();
+    running.await.unwrap();
+    assert!(TcpStream::connect(on_lanes).await.is_err(), "control: it has ended");
+    let (elsewhere, _stop, _running) = listening_with(Arc::new(Where), None, None).await;
+    assert_eq!(asked(TcpStream::connect(elsewhere).await.unwrap()).await, "0 0");
 }
