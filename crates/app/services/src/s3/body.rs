@@ -2,7 +2,7 @@
 
 use super::fault;
 use super::form::FileFault;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use http_body::{Body as HttpBody, Frame};
 use isolarium_model::Timestamp;
@@ -14,6 +14,7 @@ use s3s::dto::StreamingBlob;
 use s3s::stream::{ByteStream, RemainingLength};
 use s3s::{S3Error, S3Result, StdError, s3_error};
 use sha2::{Digest, Sha256};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::future::Future;
 use std::os::unix::fs::FileExt;
@@ -25,6 +26,8 @@ use tokio::task::JoinHandle;
 
 /// Bytes sent at a time: small enough that the socket's copy finds them in the processor's cache.
 const PIECE: usize = 128 << 10;
+/// Pieces of an answer whose memory is used again once the socket has them: the one that is being sent, and the one before.
+const PIECES: usize = 2;
 /// Bytes read from disk at a time where it has to be waited for.
 const DISK_PIECE: usize = 512 << 10;
 
@@ -292,6 +295,7 @@ pub(super) fn send(file: File, from: u64, length: u64) -> StreamingBlob {
         at: from,
         left: length,
         waiting: None,
+        sent: VecDeque::with_capacity(PIECES),
     })
 }
 
@@ -302,20 +306,45 @@ struct Outgoing {
     at: u64,
     left: u64,
     waiting: Option<JoinHandle<std::io::Result<Bytes>>>,
+    /// What was given out last, the oldest first.
+    sent: VecDeque<Bytes>,
 }
 
 impl Outgoing {
     /// The next piece, if it is in memory.
-    fn at_hand(&self) -> std::io::Result<Option<Bytes>> {
-        let mut piece = vec![0_u8; self.wanted(PIECE)];
+    fn at_hand(&mut self) -> std::io::Result<Option<Bytes>> {
+        let mut piece = self.room();
         Ok(match read_in_memory(&self.file, &mut piece, self.at)? {
             // Nothing at all is the end of a file that is shorter than it was: the thread finds the words for it.
             None | Some(0) => None,
             Some(read) => {
+                let whole = read == piece.len();
                 piece.truncate(read);
-                Some(piece.into())
+                let piece = piece.freeze();
+                if whole && read == PIECE {
+                    self.sent.push_back(piece.clone());
+                }
+                Some(piece)
             }
         })
+    }
+
+    /// Memory for the next piece: that of one which the socket has taken, where there is one. Fresh memory would have to be
+    /// cleared first, which costs as much as reading does.
+    fn room(&mut self) -> BytesMut {
+        let wanted = self.wanted(PIECE);
+        let free = if self.sent.len() < PIECES {
+            None
+        } else {
+            self.sent.pop_front().and_then(|piece| piece.try_into_mut().ok())
+        };
+        match free {
+            Some(mut piece) => {
+                piece.truncate(wanted);
+                piece
+            }
+            None => BytesMut::zeroed(wanted),
+        }
     }
 
     /// The read that is waited for, begun if it is not under way.
@@ -413,6 +442,32 @@ mod tests {
             all.extend_from_slice(&piece?);
         }
         Ok(all)
+    }
+
+    /// Whoever still holds a piece keeps what was in it.
+    #[tokio::test]
+    async fn memory_is_used_again_only_when_nobody_holds_the_piece_any_more() {
+        let bytes: Vec<u8> = (0..8 * u32::try_from(PIECE).unwrap() / 4)
+            .flat_map(u32::to_le_bytes)
+            .collect();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        for held_back in [true, false] {
+            let mut blob = send(file.try_clone().unwrap(), 0, bytes.len() as u64);
+            let (mut held, mut places, mut all) = (Vec::new(), std::collections::BTreeSet::new(), Vec::new());
+            while let Some(piece) = blob.next().await {
+                let piece = piece.unwrap();
+                places.insert(piece.as_ptr().addr());
+                all.extend_from_slice(&piece);
+                if held_back {
+                    held.push(piece);
+                }
+            }
+            assert!(all == bytes);
+            let kept: Vec<u8> = held.iter().flatten().copied().collect();
+            assert!(kept == bytes || !held_back);
+            assert_eq!(places.len(), if held_back { 8 } else { PIECES });
+        }
     }
 
     #[tokio::test]
