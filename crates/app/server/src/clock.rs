@@ -1,7 +1,7 @@
 //! The real clock and the real source of ids. Only the wiring makes them (style rule 10).
 
 use isolarium_model::Timestamp;
-use isolarium_model::time::{Clock, IdSource};
+use isolarium_model::time::{Clock, IdSource, uuid_of};
 use std::cell::RefCell;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -70,15 +70,7 @@ pub fn passing<const N: usize>() -> [u8; N] {
 
 /// A random UUID, as request ids are written.
 pub fn request_id() -> String {
-    let mut bytes = passing::<16>();
-    let [_, _, _, _, _, _, version, _, variant, ..] = &mut bytes;
-    *version = (*version & 0x0f) | 0x40;
-    *variant = (*variant & 0x3f) | 0x80;
-    let mut text = hex::encode(bytes);
-    for at in [20, 16, 12, 8] {
-        text.insert(at, '-');
-    }
-    text
+    uuid_of(passing())
 }
 
 #[cfg(test)]

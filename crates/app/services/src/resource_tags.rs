@@ -79,18 +79,18 @@ fn tags_of(store: &dyn StateStore, logs: Option<&dyn LogStore>, arn: &Arn) -> Re
     };
     let scope = Scope { account, region };
     match (arn.service(), resource.split_once(['/', ':'])) {
-        ("sagemaker", Some(("model", name))) => read::<Model>(store, &Model::key(&scope, name), |record| record.tags),
+        ("sagemaker", Some(("model", name))) => read::<Model>(store, &Model::key(&scope, name), |record| &record.tags),
         ("sagemaker", Some(("endpoint-config", name))) => {
-            read::<EndpointConfig>(store, &EndpointConfig::key(&scope, name), |record| record.tags)
+            read::<EndpointConfig>(store, &EndpointConfig::key(&scope, name), |record| &record.tags)
         }
         ("sagemaker", Some(("endpoint", name))) => {
-            read::<Endpoint>(store, &Endpoint::key(&scope, name), |record| record.tags)
+            read::<Endpoint>(store, &Endpoint::key(&scope, name), |record| &record.tags)
         }
         ("sagemaker", Some(("training-job", name))) => {
-            read::<TrainingJob>(store, &TrainingJob::key(&scope, name), |record| record.tags)
+            read::<TrainingJob>(store, &TrainingJob::key(&scope, name), |record| &record.tags)
         }
         ("ecr", Some(("repository", name))) => {
-            read::<Repository>(store, &Repository::key(&scope, name), |record| record.tags)
+            read::<Repository>(store, &Repository::key(&scope, name), |record| &record.tags)
         }
         ("logs", Some(("log-group", rest))) => {
             // A stream has no tags of its own: its group's count.
@@ -131,7 +131,7 @@ fn identity(store: &dyn StateStore, arn: &Arn) -> Result<Tags, ApiError> {
     Ok(user.map(|user| user.attachments.tags).unwrap_or_default())
 }
 
-fn read<R: Record>(store: &dyn StateStore, key: &Key, tags: impl Fn(R) -> Tags) -> Result<Tags, ApiError> {
-    let found = store.get::<R>(key).map_err(ApiError::internal)?;
-    Ok(found.map(|found| tags(found.record)).unwrap_or_default())
+fn read<R: Record>(store: &dyn StateStore, key: &Key, tags: impl Fn(&R) -> &Tags) -> Result<Tags, ApiError> {
+    let found = store.shared::<R>(key).map_err(ApiError::internal)?;
+    Ok(found.map(|found| tags(&found.record).clone()).unwrap_or_default())
 }

@@ -4,10 +4,11 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// A 12-digit AWS account id. It cannot hold anything else.
+/// A 12-digit AWS account id. It cannot hold anything else, and copies cost no memory of their own: every request makes
+/// many.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct AccountId(Box<str>);
+pub struct AccountId([u8; 12]);
 
 /// Why a text is not an account id or region.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,8 +22,11 @@ pub enum BadScope {
 impl FromStr for AccountId {
     type Err = BadScope;
     fn from_str(text: &str) -> Result<Self, BadScope> {
-        (text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit()))
-            .then(|| Self(text.into()))
+        let digits: [u8; 12] = text.as_bytes().try_into().map_err(|_| BadScope::Account)?;
+        digits
+            .iter()
+            .all(u8::is_ascii_digit)
+            .then_some(Self(digits))
             .ok_or(BadScope::Account)
     }
 }
@@ -36,42 +40,52 @@ impl TryFrom<String> for AccountId {
 
 impl From<AccountId> for String {
     fn from(id: AccountId) -> Self {
-        id.0.into()
+        id.as_str().into()
     }
 }
 
 impl AccountId {
     /// The twelve digits.
     pub fn as_str(&self) -> &str {
-        &self.0
+        std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 
 impl fmt::Display for AccountId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Debug for AccountId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
-/// A region name such as `us-east-1`.
+/// Longest name of a region, bytes.
+const LONGEST_REGION: usize = 32;
+
+/// A region name such as `us-east-1`. Copies cost no memory of their own.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Region(Box<str>);
+pub struct Region {
+    /// The name, and zeros behind it: names are in the order of their bytes.
+    name: [u8; LONGEST_REGION],
+    length: u8,
+}
 
 impl FromStr for Region {
     type Err = BadScope;
     fn from_str(text: &str) -> Result<Self, BadScope> {
-        let fits = (1..=32).contains(&text.len())
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        fits.then(|| Self(text.into())).ok_or(BadScope::Region)
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let length = u8::try_from(text.len()).map_err(|_| BadScope::Region)?;
+        let mut name = [0; LONGEST_REGION];
+        match name.get_mut(..text.len()) {
+            Some(place) if length > 0 && text.bytes().all(allowed) => place.copy_from_slice(text.as_bytes()),
+            _ => return Err(BadScope::Region),
+        }
+        Ok(Self { name, length })
     }
 }
 
@@ -84,26 +98,27 @@ impl TryFrom<String> for Region {
 
 impl From<Region> for String {
     fn from(region: Region) -> Self {
-        region.0.into()
+        region.as_str().into()
     }
 }
 
 impl Region {
     /// The region's name.
     pub fn as_str(&self) -> &str {
-        &self.0
+        let name = self.name.get(..usize::from(self.length)).unwrap_or_default();
+        std::str::from_utf8(name).unwrap_or_default()
     }
 }
 
 impl fmt::Display for Region {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Debug for Region {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
@@ -128,8 +143,19 @@ mod tests {
 
     #[test]
     fn a_region_is_lower_case() {
-        assert!("us-east-1".parse::<Region>().is_ok());
-        for bad in ["", "US-EAST-1", "us east"] {
+        let longest = "a".repeat(32);
+        for good in ["us-east-1", "a", &longest] {
+            assert_eq!(good.parse::<Region>().unwrap().as_str(), good);
+        }
+        let mut sorted: Vec<Region> = ["us-east-10", "us-east-1", "eu-west-1"]
+            .map(|text| text.parse().unwrap())
+            .into();
+        sorted.sort();
+        let sorted: Vec<&str> = sorted.iter().map(Region::as_str).collect();
+        assert_eq!(sorted, ["eu-west-1", "us-east-1", "us-east-10"], "as their texts");
+        let long = "a".repeat(33);
+        let longer = "a".repeat(289);
+        for bad in ["", "US-EAST-1", "us east", "us\0", &long, &longer] {
             assert_eq!(bad.parse::<Region>(), Err(BadScope::Region));
         }
     }

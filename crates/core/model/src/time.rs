@@ -44,3 +44,21 @@ pub trait IdSource: Send + Sync {
 pub fn uuid(ids: &dyn IdSource) -> String {
     [8, 4, 4, 4, 12].map(|digits| ids.hex(digits)).join("-")
 }
+
+/// The text of a random UUID (version 4) that is made of these bytes.
+pub fn uuid_of(mut bytes: [u8; 16]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let [_, _, _, _, _, _, version, _, variant, ..] = &mut bytes;
+    *version = (*version & 0x0f) | 0x40;
+    *variant = (*variant & 0x3f) | 0x80;
+    let mut text = String::with_capacity(36);
+    for (at, byte) in bytes.into_iter().enumerate() {
+        if matches!(at, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        for half in [byte >> 4, byte & 0x0f] {
+            text.extend(DIGITS.get(usize::from(half)).map(|digit| char::from(*digit)));
+        }
+    }
+    text
+}

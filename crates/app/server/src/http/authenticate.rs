@@ -4,6 +4,7 @@ use isolarium_model::{AccountId, Principal, Region, Timestamp};
 use isolarium_services::context::Session;
 use isolarium_services::iam::credentials::{Credential, Identities, ResolveError};
 use isolarium_wire::sigv4::{AuthFault, Body, BodyCheck, Head, Parsed, PayloadClaim};
+use std::sync::Arc;
 
 /// What is accepted.
 #[derive(Clone, Debug)]
@@ -20,7 +21,7 @@ pub struct Acceptance {
 /// A claim whose key is known and whose signature is still to be checked.
 #[derive(Debug)]
 pub struct Claimed {
-    parsed: Parsed,
+    parsed: Arc<Parsed>,
     identity: Option<Credential>,
     root: Option<AccountId>,
 }
@@ -53,22 +54,16 @@ impl Acceptance {
     pub fn claim(
         &self,
         identities: &dyn Identities,
-        parsed: Parsed,
+        parsed: Arc<Parsed>,
         service: Option<&str>,
         host_region: Option<&Region>,
         now: Timestamp,
     ) -> Result<Claimed, ResolveError> {
         if let Some(scope) = &parsed.scope {
-            let regions: Vec<&str> = match host_region {
-                Some(region) => self
-                    .regions
-                    .iter()
-                    .filter(|served| *served == region)
-                    .map(Region::as_str)
-                    .collect(),
-                None => self.regions.iter().map(Region::as_str).collect(),
-            };
-            scope.expect(service.unwrap_or(&scope.service), &regions)?;
+            // A host name with a region takes signatures for that one alone.
+            let here = |region: &&Region| host_region.is_none_or(|named| named == *region);
+            let regions = self.regions.iter().filter(here).map(Region::as_str);
+            scope.expect(service.unwrap_or(&scope.service), regions)?;
         }
         match identities.find(&parsed.access_key_id, parsed.token.as_deref(), now) {
             Ok(identity) => Ok(Claimed {
@@ -174,7 +169,7 @@ mod tests {
                 unknown_keys_are_root_of: root,
                 sigv2_query: false,
             };
-            let parsed = sigv4::parse(&head, Accept { sigv2_query: false }).unwrap();
+            let parsed = Arc::new(sigv4::parse(&head, Accept { sigv2_query: false }).unwrap());
             let claimed = acceptance.claim(&Nobody, parsed, Some("s3"), None, Timestamp(0))?;
             Ok::<_, ResolveError>(acceptance.verify(claimed, &head, Body::Streamed, None, Timestamp(0))?)
         };

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{CONNECTION, EXPECT};
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use isolarium_model::time::{Clock, IdSource};
@@ -69,14 +69,14 @@ pub trait Part: Send + Sync {
 }
 
 /// How a request came in.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Visit {
     pub request_id: String,
     pub peer: Peer,
     /// What IAM is told of the way it took.
     pub source: Source,
     /// Who it says that signed it; not yet believed.
-    pub claim: Result<Parsed, AuthFault>,
+    pub claim: Result<Arc<Parsed>, AuthFault>,
 }
 
 /// The front door.
@@ -119,7 +119,8 @@ impl Door {
                 Accept {
                     sigv2_query: self.acceptance.sigv2_query,
                 },
-            );
+            )
+            .map(Arc::new);
             let route = part.unwrap_or_else(|| route::route(&parts, &claim));
             let visit = Visit {
                 request_id: crate::clock::request_id(),
@@ -136,13 +137,14 @@ impl Door {
             let large = head_length(&parts) > self.limits.head;
             let waits = parts.version <= Version::HTTP_11 && parts.headers.contains_key(EXPECT);
             let empty = body.is_end_stream();
+            // Each way on its own: a future as large as the largest of them would be moved for every request.
             let answering = async {
                 match route {
                     route if large => {
-                        throw_away(&parts, body).await;
+                        Box::pin(throw_away(&parts, body)).await;
                         refuse_head(&route, &parts, &id)
                     }
-                    Route::Api(dialect) => self.api(&dialect, visit, parts, body).await,
+                    Route::Api(dialect) => Box::pin(self.api(dialect, visit, parts, body)).await,
                     Route::S3 => self.s3.clone().answer(visit, Request::from_parts(parts, body)).await,
                     Route::Registry => {
                         self.registry
@@ -193,53 +195,58 @@ struct Admitted {
 
 impl Door {
     /// An AWS API.
-    async fn api(&self, dialect: &Dialect, visit: Visit, parts: Parts, body: Incoming) -> Response<Body> {
-        let id = visit.request_id.clone();
+    async fn api(&self, dialect: Dialect, visit: Visit, parts: Parts, body: Incoming) -> Response<Body> {
         let streams = dialect.streams_body(&parts);
         let limit = if streams {
             self.limits.invoke
         } else {
             self.limits.request
         };
-        let admitted = match self.admit(dialect, visit.clone(), &parts, body, limit).await {
+        let admitted = match self.admit(&dialect, &visit, &parts, body, limit).await {
             Ok(admitted) => admitted,
-            Err(error) => {
-                self.refused(dialect, &visit, &parts, &error).await;
-                note(&id, dialect.service.map_or("-", |entry| entry.name), "-", &error);
-                let mut response = refuse(dialect, &error, &id).map(body::full);
-                if error.status == StatusCode::PAYLOAD_TOO_LARGE.as_u16() {
-                    // SM-54: 413 whatever status the model gives the code.
-                    *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
-                }
-                return response;
-            }
+            Err(error) => return Box::pin(self.turned_away(&dialect, &visit, &parts, &error)).await,
         };
+        let id = &visit.request_id;
         let read = if streams { &[] } else { admitted.body.as_ref() };
         let most = usize::try_from(limit).unwrap_or(usize::MAX);
-        let request = match decode(dialect, &parts, read, most) {
+        let request = match decode(&dialect, &parts, read, most) {
             Ok(request) => request,
             Err(error) => {
-                self.misread(dialect, &admitted.caller, &parts, read, &error).await;
-                note(&id, dialect.service.map_or("-", |entry| entry.name), "-", &error);
-                return refuse(dialect, &error, &id).map(body::full);
+                Box::pin(self.misread(&dialect, &admitted.caller, &parts, read, &error)).await;
+                note(id, dialect.service.map_or("-", |entry| entry.name), "-", &error);
+                return refuse(&dialect, &error, id).map(body::full);
             }
         };
         let call = request.call;
+        let Admitted { caller, body } = admitted;
         if call.service.name() == "sagemaker-runtime" {
-            return self.invoke(&call, &request.input, admitted, parts).await;
+            return self.invoke(&call, &request.input, caller, parts.headers, body).await;
         }
-        let outcome = self.run(&call, request.input, admitted.caller).await;
+        let outcome = self.run(&call, request.input, caller).await;
         if let Err(error) = &outcome {
-            note(&id, call.service.name(), call.operation.name, error);
+            note(id, call.service.name(), call.operation.name, error);
         }
-        encode(&call, &outcome, &id).map(body::full)
+        encode(&call, &outcome, id).map(body::full)
+    }
+
+    /// The answer to a request that was not admitted.
+    async fn turned_away(&self, dialect: &Dialect, visit: &Visit, parts: &Parts, error: &ApiError) -> Response<Body> {
+        let id = &visit.request_id;
+        self.refused(dialect, visit, parts, error).await;
+        note(id, dialect.service.map_or("-", |entry| entry.name), "-", error);
+        let mut response = refuse(dialect, error, id).map(body::full);
+        if error.status == StatusCode::PAYLOAD_TOO_LARGE.as_u16() {
+            // SM-54: 413 whatever status the model gives the code.
+            *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
+        }
+        response
     }
 
     /// Authenticates before anything of the body is read, reads it, and believes the signature with it.
     async fn admit(
         &self,
         dialect: &Dialect,
-        visit: Visit,
+        visit: &Visit,
         parts: &Parts,
         mut body: Incoming,
         limit: u64,
@@ -256,7 +263,7 @@ impl Door {
         let claimed = match claimed {
             Ok(claimed) => claimed,
             Err(error) => {
-                throw_away(parts, body).await;
+                Box::pin(throw_away(parts, body)).await;
                 return Err(match error {
                     ResolveError::Fault(fault) => fault.api_error(spoken),
                     ResolveError::Store(cause) => ApiError::internal(cause),
@@ -270,7 +277,7 @@ impl Door {
             match self.acceptance.verify(claimed, &head, sigv4::Body::Streamed, None, now) {
                 Ok(authentic) => Proof::Head(Box::new(authentic)),
                 Err(fault) => {
-                    throw_away(parts, body).await;
+                    Box::pin(throw_away(parts, body)).await;
                     return Err(unbelieved(fault));
                 }
             }
@@ -280,7 +287,7 @@ impl Door {
         let body = match receive::whole(&mut body, limit, self.limits.pause).await {
             Ok(body) => body,
             Err(ReceiveError::TooLarge(_)) => {
-                throw_away(parts, body).await;
+                Box::pin(throw_away(parts, body)).await;
                 return Err(too_large(dialect, parts, limit));
             }
             Err(ReceiveError::Stalled) => {
@@ -307,7 +314,7 @@ impl Door {
         })
     }
 
-    fn caller(&self, authentic: Authentic, visit: Visit, parts: &Parts) -> Caller {
+    fn caller(&self, authentic: Authentic, visit: &Visit, parts: &Parts) -> Caller {
         let account = authentic.principal.account().unwrap_or(&self.account).clone();
         let region = authentic.region.unwrap_or_else(|| self.region().clone());
         let host = route::host(parts);
@@ -316,7 +323,7 @@ impl Door {
             scope: Scope { account, region },
             source: visit.source,
             session: authentic.session,
-            request_id: visit.request_id,
+            request_id: visit.request_id.clone(),
             user_agent: agent(parts).to_owned(),
             inquiry: Inquiry::signed(visit.claim.as_ref().ok().map(|claim| claim.access_key_id.as_str())).at_host(host),
         }
@@ -366,37 +373,42 @@ impl Door {
     }
 
     /// InvokeEndpoint and InvokeEndpointWithResponseStream.
-    async fn invoke(&self, call: &Call, input: &Document, admitted: Admitted, parts: Parts) -> Response<Body> {
-        let id = admitted.caller.request_id.clone();
+    async fn invoke(
+        &self,
+        call: &Call,
+        input: &Document,
+        caller: Caller,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Response<Body> {
         let untold = Untold {
             engine: &self.engine,
             call,
             input,
-            caller: admitted.caller.clone(),
+            caller,
             told: false,
         };
-        let outcome = self.invoked(call, input, admitted, parts).await;
-        untold.tell(outcome.as_ref().err()).await;
-        match outcome {
-            Ok(mut response) => {
-                if let Ok(id) = HeaderValue::from_str(&id) {
-                    response.headers_mut().insert("x-amzn-requestid", id);
-                }
-                response
+        let outcome = self.invoked(call, input, &untold.caller, headers, body).await;
+        let error = match outcome {
+            Ok(response) => {
+                untold.tell(None).await;
+                return response;
             }
-            Err(error) => {
-                note(&id, call.service.name(), call.operation.name, &error);
-                encode(call, &Err(error), &id).map(body::full)
-            }
-        }
+            Err(error) => error,
+        };
+        let id = untold.caller.request_id.clone();
+        untold.tell(Some(&error)).await;
+        note(&id, call.service.name(), call.operation.name, &error);
+        encode(call, &Err(error), &id).map(body::full)
     }
 
     async fn invoked(
         &self,
         call: &Call,
         input: &Document,
-        admitted: Admitted,
-        parts: Parts,
+        caller: &Caller,
+        headers: HeaderMap,
+        body: Bytes,
     ) -> Result<Response<Body>, ApiError> {
         let streamed = match call.operation.name {
             "InvokeEndpoint" => false,
@@ -406,21 +418,18 @@ impl Door {
         let Some(Document::String(endpoint_name)) = member(input, "EndpointName") else {
             return Err(ApiError::client("ValidationError", "The request names no endpoint."));
         };
-        let Admitted { caller, body } = admitted;
         let question = invocation_question(&caller.scope, call.operation.name, endpoint_name, input);
         let invocation = Invocation {
             endpoint_name: endpoint_name.clone(),
-            headers: parts.headers,
+            headers,
             body,
             streamed,
         };
-        let asked = self.engine.with_ctx(&caller, |ctx| {
+        let asked = self.engine.with_ctx(caller, |ctx| {
             let authority = isolarium_services::iam::authority(ctx)?;
             let questions = [resource_tags::added(ctx.store, None, &caller.principal, question)?];
-            authorize(&caller, invocation, &authority, &questions, &|_| {
-                ResourceSide::default()
-            })
-            .map_err(|denial| ApiError::client("AccessDeniedException", denial.to_string()).with_status(403))
+            authorize(caller, invocation, &authority, &questions, &|_| ResourceSide::default())
+                .map_err(|denial| ApiError::client("AccessDeniedException", denial.to_string()).with_status(403))
         })?;
         self.proxy.invoke(&caller.scope, asked).await
     }

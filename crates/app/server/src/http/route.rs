@@ -6,6 +6,7 @@ use http::header::{AUTHORIZATION, HOST};
 use http::request::Parts;
 use isolarium_wire::protocol::{Dialect, Protocol};
 use isolarium_wire::sigv4::{AuthFault, Parsed};
+use std::sync::Arc;
 
 /// The part of the engine that answers.
 #[derive(Debug)]
@@ -33,7 +34,7 @@ pub fn host(parts: &Parts) -> Option<&str> {
 ///
 /// A signature names its service. Without one the host name decides, then what only one part of the engine understands;
 /// what remains is S3, whose paths can be anything.
-pub fn route(parts: &Parts, claim: &Result<Parsed, AuthFault>) -> Route {
+pub fn route(parts: &Parts, claim: &Result<Arc<Parsed>, AuthFault>) -> Route {
     if let Ok(parsed) = claim {
         return match &parsed.scope {
             None => Route::S3,
@@ -95,7 +96,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        let claim = sigv4::parse(&Head::from(&parts), Accept { sigv2_query: true });
+        let claim = sigv4::parse(&Head::from(&parts), Accept { sigv2_query: true }).map(Arc::new);
         match route(&parts, &claim) {
             Route::S3 => "s3".into(),
             Route::Registry => "registry".into(),

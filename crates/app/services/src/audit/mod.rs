@@ -263,7 +263,7 @@ pub(crate) fn resource(arn: &str) -> EventResource {
 fn identity(caller: &Caller) -> UserIdentity {
     let principal = &caller.principal;
     let mut identity = UserIdentity {
-        arn: principal.arn().map(|arn| arn.to_string()),
+        arn: principal.arn().map(Into::into),
         account_id: principal.account().map(ToString::to_string),
         access_key_id: caller.inquiry.access_key_id.as_deref().map(Into::into),
         invoked_by: caller.inquiry.acted_for.is_some().then(|| SAGEMAKER.into()),
@@ -291,7 +291,7 @@ fn identity(caller: &Caller) -> UserIdentity {
             let issuer = principal.principal_arn().map(|arn| SessionIssuer {
                 kind: "Role",
                 principal_id: role_id.clone(),
-                arn: arn.to_string(),
+                arn: arn.into(),
                 account_id: account.to_string(),
                 user_name: role.clone(),
             });

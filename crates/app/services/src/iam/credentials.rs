@@ -255,9 +255,10 @@ pub fn resolve(
             session: Some(sealed.session),
         });
     }
-    let found = store.get::<AccessKey>(&AccessKey::key(access_key_id))?;
+    let found = store.shared::<AccessKey>(&AccessKey::key(access_key_id))?;
     let key = found
-        .map(|stored| stored.record)
+        .as_ref()
+        .map(|stored| &stored.record)
         .filter(|key| key.active)
         .ok_or(AuthFault::UnknownKey)?;
     let principal = match &key.owner {
@@ -265,13 +266,13 @@ pub fn resolve(
             account: key.account.clone(),
         },
         KeyOwner::User { name } => {
-            let user = store.get::<User>(&User::key(&key.account, name))?;
+            let user = store.shared::<User>(&User::key(&key.account, name))?;
             user.ok_or(AuthFault::UnknownKey)?.record.principal()
         }
     };
     Ok(Credential {
         principal,
-        secret: key.secret,
+        secret: key.secret.clone(),
         session: None,
     })
 }
@@ -282,12 +283,12 @@ pub(super) fn still_there(store: &dyn StateStore, principal: &Principal) -> Resu
         Principal::RoleSession {
             account, role, role_id, ..
         } => store
-            .get::<Role>(&Role::key(account, role))?
+            .shared::<Role>(&Role::key(account, role))?
             .is_some_and(|stored| stored.record.id == *role_id),
         Principal::User { account, name, id, .. } => store
-            .get::<User>(&User::key(account, name))?
+            .shared::<User>(&User::key(account, name))?
             .is_some_and(|stored| stored.record.id == *id),
-        Principal::Root { account } => store.get::<Account>(&Account::key(account))?.is_some(),
+        Principal::Root { account } => store.shared::<Account>(&Account::key(account))?.is_some(),
         Principal::Service { .. } | Principal::Anonymous => true,
     })
 }

@@ -44,9 +44,18 @@ pub fn labels<'a>(template: &'a str, path: &str) -> Option<Vec<(&'a str, String)
     given.next().is_none().then_some(found)
 }
 
+/// Whether a path fits a template; copies nothing for most.
+fn fits(template: &str, path: &str) -> bool {
+    // Without escapes and greedy labels nothing is left that could not fit.
+    may_fit(template, path) && (!(path.contains('%') || template.contains("+}")) || labels(template, path).is_some())
+}
+
 /// Whether the literal segments fit, up to a greedy label: what tells most templates apart before anything is copied.
 /// True wherever [`labels`] finds labels.
 fn may_fit(template: &str, path: &str) -> bool {
+    if !begins_alike(template, path) {
+        return false;
+    }
     let template = template.split('?').next().unwrap_or_default();
     let mut given = path.trim_start_matches('/').split('/');
     for wanted in template.trim_start_matches('/').split('/') {
@@ -63,6 +72,13 @@ fn may_fit(template: &str, path: &str) -> bool {
     given.next().is_none()
 }
 
+/// Whether what stands in front of a template's first label begins the path too, or the other way round.
+fn begins_alike(template: &str, path: &str) -> bool {
+    let (template, path) = (template.trim_start_matches('/'), path.trim_start_matches('/'));
+    let literal = template.bytes().take_while(|byte| !matches!(byte, b'{' | b'?'));
+    literal.zip(path.bytes()).all(|(wanted, given)| wanted == given)
+}
+
 /// Literal labels before placeholders: `/a/list` is not `/a/{Name}`.
 fn placeholders(operation: &Operation) -> usize {
     operation.uri.matches('{').count()
@@ -74,7 +90,7 @@ pub fn route<'a>(service: &'a Service, method: Option<&str>, path: &str) -> Opti
         .operations()
         .iter()
         .filter(|operation| method.is_none_or(|method| operation.method == method))
-        .filter(|operation| may_fit(operation.uri, path) && labels(operation.uri, path).is_some())
+        .filter(|operation| fits(operation.uri, path))
         .min_by_key(|operation| placeholders(operation))
 }
 
@@ -224,7 +240,7 @@ fn set(headers: &mut HeaderMap, name: &str, text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::{labels, may_fit};
+    use super::{fits, labels, may_fit};
     use crate::catalog;
 
     #[test]
@@ -240,10 +256,15 @@ mod tests {
             .iter()
             .map(|template| template.replace("+}", "/more").replace(['{', '}'], ""));
         let paths: Vec<String> = paths
-            .flat_map(|path| ["", "/", "/x", "//"].map(|end| format!("{path}{end}")))
+            .flat_map(|path| ["", "/", "/x", "//", "%20", "%ff", "/%2"].map(|end| format!("{path}{end}")))
             .collect();
         for template in &templates {
             for path in &paths {
+                assert_eq!(
+                    fits(template, path),
+                    labels(template, path).is_some(),
+                    "{template} {path}"
+                );
                 if labels(template, path).is_some() {
                     assert!(may_fit(template, path), "{template} {path}");
                     fitting += 1;

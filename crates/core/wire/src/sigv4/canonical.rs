@@ -28,24 +28,24 @@ pub(super) fn request(
     head: &Head<'_>,
     path_rule: PathRule,
     query_rule: QueryRule,
-    signed_headers: &[String],
+    signed_headers: &str,
     payload: &str,
 ) -> Vec<u8> {
-    let mut text = Vec::with_capacity(512);
+    let mut text = Vec::with_capacity(1000);
     text.extend_from_slice(head.method.as_bytes());
     text.push(b'\n');
     text.extend_from_slice(path(head.path, path_rule).as_bytes());
     text.push(b'\n');
     text.extend_from_slice(query(head.query, query_rule).as_bytes());
     text.push(b'\n');
-    for name in signed_headers {
+    for name in signed_headers.split(';') {
         text.extend_from_slice(name.as_bytes());
         text.push(b':');
         header_value(head, name, &mut text);
         text.push(b'\n');
     }
     text.push(b'\n');
-    text.extend_from_slice(signed_headers.join(";").as_bytes());
+    text.extend_from_slice(signed_headers.as_bytes());
     text.push(b'\n');
     text.extend_from_slice(payload.as_bytes());
     text

@@ -74,7 +74,7 @@ impl CredentialScope {
     ///
     /// # Errors
     /// [`AuthFault::WrongService`] or [`AuthFault::WrongRegion`].
-    pub fn expect(&self, service: &str, regions: &[&str]) -> Result<(), AuthFault> {
+    pub fn expect(&self, service: &str, regions: impl IntoIterator<Item = impl AsRef<str>>) -> Result<(), AuthFault> {
         if self.service != service {
             return Err(AuthFault::WrongService {
                 found: self.service.clone(),
@@ -82,13 +82,19 @@ impl CredentialScope {
             });
         }
         let global = matches!(service, "iam" | "sts") && self.region == "us-east-1";
-        if global || regions.contains(&self.region.as_str()) {
+        if global {
             return Ok(());
         }
-        let expected = regions.first().copied().unwrap_or("us-east-1").into();
+        let mut expected = None;
+        for region in regions {
+            if region.as_ref() == self.region {
+                return Ok(());
+            }
+            expected.get_or_insert_with(|| region.as_ref().to_owned());
+        }
         Err(AuthFault::WrongRegion {
             found: self.region.clone(),
-            expected,
+            expected: expected.unwrap_or_else(|| "us-east-1".into()),
         })
     }
 }
@@ -129,8 +135,8 @@ pub struct Parsed {
     pub payload: PayloadClaim,
     /// Seconds since the epoch at which the request says it was signed.
     pub signed_at: i64,
-    /// Lower-case names of the signed headers, sorted.
-    pub signed_headers: Vec<String>,
+    /// Lower-case names of the signed headers, sorted, with semicolons between them.
+    pub signed_headers: String,
     /// The signing time as the request wrote it, `YYYYMMDDTHHMMSSZ`.
     stamp: String,
     signature: Vec<u8>,
@@ -346,10 +352,14 @@ pub fn parse_stamp(text: &str) -> Result<i64, AuthFault> {
     if !shape {
         return Err(bad());
     }
-    jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", text)
-        .and_then(|time| time.to_zoned(jiff::tz::TimeZone::UTC))
-        .map(|time| time.timestamp().as_second())
-        .map_err(|_| bad())
+    let number = |from: usize, to: usize| text.get(from..to).and_then(|digits| digits.parse::<i8>().ok());
+    let parts = || {
+        let year = text.get(..4)?.parse::<i16>().ok()?;
+        let date = jiff::civil::Date::new(year, number(4, 6)?, number(6, 8)?).ok()?;
+        let time = jiff::civil::Time::new(number(9, 11)?, number(11, 13)?, number(13, 15)?, 0).ok()?;
+        date.to_datetime(time).to_zoned(jiff::tz::TimeZone::UTC).ok()
+    };
+    parts().map(|time| time.timestamp().as_second()).ok_or_else(bad)
 }
 
 /// `YYYYMMDDTHHMMSSZ` of seconds since the epoch.
@@ -383,21 +393,22 @@ fn credential_parts(text: &str, stamp: &str) -> Result<(String, CredentialScope)
 }
 
 /// The list must be lower-case, sorted, without repetition, and must hold `host` (IAM-43).
-fn signed_headers(text: &str) -> Result<Vec<String>, AuthFault> {
-    let names: Vec<String> = text.split(';').map(str::to_owned).collect();
-    let tidy = names
-        .iter()
-        .all(|name| !name.is_empty() && !name.bytes().any(|b| b.is_ascii_uppercase()));
-    let sorted = names.windows(2).all(|pair| matches!(pair, [a, b] if a < b));
-    if !tidy || !sorted {
-        return Err(AuthFault::malformed(
-            "the signed headers are not a sorted list of lower-case names",
-        ));
+fn signed_headers(text: &str) -> Result<String, AuthFault> {
+    let tidy = !text.bytes().any(|b| b.is_ascii_uppercase());
+    let mut before = "";
+    for name in text.split(';') {
+        // An empty name comes behind no other.
+        if !tidy || name <= before {
+            return Err(AuthFault::malformed(
+                "the signed headers are not a sorted list of lower-case names",
+            ));
+        }
+        before = name;
     }
-    if !names.iter().any(|name| name == "host") {
+    if !text.split(';').any(|name| name == "host") {
         return Err(AuthFault::UnsignedHeader("host".into()));
     }
-    Ok(names)
+    Ok(text.into())
 }
 
 fn signature_bytes(text: &str) -> Result<Vec<u8>, AuthFault> {
@@ -514,15 +525,15 @@ impl Parsed {
 
     /// Every signed header is there, and every `x-amz-` header that is there is signed.
     fn check_headers(&self, head: &Head<'_>) -> Result<(), AuthFault> {
-        for name in &self.signed_headers {
+        for name in self.signed_headers.split(';') {
             let host = name == "host" && head.authority.is_some();
-            if !host && !head.headers.contains_key(name.as_str()) {
+            if !host && !head.headers.contains_key(name) {
                 return Err(AuthFault::BadSignature);
             }
         }
         for name in head.headers.keys() {
             let name = name.as_str();
-            if name.starts_with("x-amz-") && !self.signed_headers.iter().any(|signed| signed == name) {
+            if name.starts_with("x-amz-") && !self.signed_headers.split(';').any(|signed| signed == name) {
                 return Err(AuthFault::UnsignedHeader(name.into()));
             }
         }

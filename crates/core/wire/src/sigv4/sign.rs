@@ -82,6 +82,7 @@ pub fn sign(
     };
     let mut names: Vec<String> = headers.keys().map(|name| name.as_str().to_owned()).collect();
     names.sort();
+    let names = names.join(";");
     let head = Head {
         method,
         path,
@@ -95,7 +96,7 @@ pub fn sign(
         "{ALGORITHM} Credential={}/{}, SignedHeaders={}, Signature={signature}",
         signer.access_key_id,
         scope.text(),
-        names.join(";")
+        names
     );
     headers.insert(http::header::AUTHORIZATION, value(&text)?);
     Ok(())
@@ -149,13 +150,7 @@ pub fn presign(signer: &Signer<'_>, wanted: &Presign<'_>) -> Result<String, Auth
         "s3" => "UNSIGNED-PAYLOAD".to_owned(),
         _ => hex::encode(Sha256::digest(b"")),
     };
-    let request = canonical::request(
-        &head,
-        signer.rule(),
-        QueryRule::Canonical,
-        &["host".to_owned()],
-        &payload,
-    );
+    let request = canonical::request(&head, signer.rule(), QueryRule::Canonical, "host", &payload);
     let signature = signer.signature(&scope, &stamp, &request);
     Ok(format!("{query}&X-Amz-Signature={signature}"))
 }

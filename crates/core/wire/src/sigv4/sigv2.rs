@@ -74,7 +74,7 @@ pub(super) fn parse(query: &[(String, String)]) -> Result<Parsed, AuthFault> {
         token: token.map(|(_, value)| value.clone()),
         payload: PayloadClaim::Unsigned,
         signed_at: expires,
-        signed_headers: Vec::new(),
+        signed_headers: String::new(),
         stamp: String::new(),
         signature,
     })

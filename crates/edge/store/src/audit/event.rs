@@ -1,6 +1,7 @@
 //! What a line of the trail says: the members of a CloudTrail record, and beside them what the engine decided.
 
 use isolarium_model::Timestamp;
+use isolarium_model::time::uuid_of;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
@@ -253,12 +254,5 @@ fn event_id() -> String {
     for (byte, mixed) in bytes.iter_mut().zip(mixed.finalize()) {
         *byte = mixed;
     }
-    let [_, _, _, _, _, _, version, _, variant, ..] = &mut bytes;
-    *version = (*version & 0x0f) | 0x40;
-    *variant = (*variant & 0x3f) | 0x80;
-    let mut text = hex::encode(bytes);
-    for at in [20, 16, 12, 8] {
-        text.insert(at, '-');
-    }
-    text
+    uuid_of(bytes)
 }

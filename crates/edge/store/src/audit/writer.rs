@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// Events of one write at most, so that nobody waits for ever behind a busy queue.
 const GROUP: usize = 512;
+/// Room made for the text of one event, bytes.
+const LINE: usize = 1000;
 /// How long the event of a read waits for company: the thread that writes is woken some twenty times a second however many
 /// are read, and costs them nothing.
 const LINGER: Duration = Duration::from_millis(50);
@@ -69,9 +71,12 @@ pub(super) struct Record {
 
 impl Record {
     pub(super) fn of(event: AuditEvent) -> Result<Self, AuditError> {
+        // Most lines are shorter: the buffer need not grow.
+        let mut text = Vec::with_capacity(LINE);
+        serde_json::to_writer(&mut text, &event).map_err(AuditError::Encode)?;
         Ok(Self {
             at: event.at,
-            text: serde_json::to_vec(&event).map_err(AuditError::Encode)?,
+            text,
             engine: event.engine,
         })
     }
