@@ -321,7 +321,7 @@ impl Door {
         Caller {
             principal: authentic.principal,
             scope: Scope { account, region },
-            source: visit.source,
+            source: visit.source.clone(),
             session: authentic.session,
             request_id: visit.request_id.clone(),
             user_agent: agent(parts).to_owned(),
