@@ -544,20 +544,20 @@ fn a_signature_is_good_for_its_service_and_region_only() {
     };
     assert!(
         scope("sagemaker", "eu-west-1")
-            .expect("sagemaker", &["eu-west-1"])
+            .expect("sagemaker", ["eu-west-1"])
             .is_ok()
     );
     assert!(
-        scope("iam", "us-east-1").expect("iam", &["eu-west-1"]).is_ok(),
+        scope("iam", "us-east-1").expect("iam", ["eu-west-1"]).is_ok(),
         "the global host"
     );
     assert!(
-        scope("sts", "us-east-1").expect("sts", &["eu-west-1"]).is_ok(),
+        scope("sts", "us-east-1").expect("sts", ["eu-west-1"]).is_ok(),
         "the global host"
     );
-    let region = scope("sagemaker", "us-east-1").expect("sagemaker", &["eu-west-1"]);
+    let region = scope("sagemaker", "us-east-1").expect("sagemaker", ["eu-west-1"]);
     assert!(matches!(region, Err(AuthFault::WrongRegion { .. })));
-    let service = scope("s3", "eu-west-1").expect("sagemaker", &["eu-west-1"]);
+    let service = scope("s3", "eu-west-1").expect("sagemaker", ["eu-west-1"]);
     assert!(matches!(service, Err(AuthFault::WrongService { .. })));
 }
 
