@@ -35,6 +35,23 @@ enum Subject {
     Sweep,
 }
 
+/// Who steps a subject. Steps of workloads move data and may last as long as a transfer; a rule that was revoked must not
+/// wait for them (VPC-30, NET-16), so networks have a thread of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lane {
+    Workloads,
+    Networks,
+}
+
+impl Subject {
+    fn lane(&self) -> Lane {
+        match self {
+            Self::Job(_) | Self::Endpoint(_) | Self::Sweep => Lane::Workloads,
+            Self::Network => Lane::Networks,
+        }
+    }
+}
+
 /// What a loop remembers between steps.
 enum Memory {
     Job(Box<JobMemory>),
@@ -74,7 +91,10 @@ struct Queue {
 struct Shared {
     deps: Deps,
     queue: Mutex<Queue>,
+    /// Something for the workers may be ready.
     changed: Condvar,
+    /// Something for the networks' thread may be ready.
+    networks_changed: Condvar,
     stopping: AtomicBool,
 }
 
@@ -103,6 +123,7 @@ impl Driver {
             deps,
             queue: Mutex::default(),
             changed: Condvar::new(),
+            networks_changed: Condvar::new(),
             stopping: AtomicBool::new(false),
         });
         let weak = Arc::downgrade(&shared);
@@ -120,8 +141,9 @@ impl Driver {
             threads: Vec::new(),
         };
         for n in 0..driver.shared.deps.settings.workers.max(1) {
-            driver.thread(&format!("reconcile-{n}"), Shared::work)?;
+            driver.thread(&format!("reconcile-{n}"), |shared| shared.work(Lane::Workloads))?;
         }
+        driver.thread("reconcile-vpcs", |shared| shared.work(Lane::Networks))?;
         driver.thread("reconcile-watch", Shared::watch)?;
         Ok(driver)
     }
@@ -151,6 +173,7 @@ impl Drop for Driver {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::Release);
         self.shared.changed.notify_all();
+        self.shared.networks_changed.notify_all();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a reconcile thread panicked");
@@ -203,7 +226,15 @@ impl Shared {
         let mut queue = self.lock();
         queue.wake(subject);
         drop(queue);
-        self.changed.notify_one();
+        self.waits(subject.lane()).notify_one();
+    }
+
+    /// On what the threads of a lane wait.
+    fn waits(&self, lane: Lane) -> &Condvar {
+        match lane {
+            Lane::Workloads => &self.changed,
+            Lane::Networks => &self.networks_changed,
+        }
     }
 
     fn wake_all(&self) {
@@ -257,8 +288,8 @@ impl Shared {
         }
     }
 
-    fn work(&self) {
-        while let Some((subject, mut memory)) = self.take() {
+    fn work(&self, lane: Lane) {
+        while let Some((subject, mut memory)) = self.take(lane) {
             // A bug in one subject's step must not take the others' workers away.
             let result = catch_unwind(AssertUnwindSafe(|| self.step(&subject, &mut memory)));
             let next = match result {
@@ -293,15 +324,16 @@ impl Shared {
         }
     }
 
-    /// Waits for a subject that is ready; `None` when the driver stops.
-    fn take(&self) -> Option<(Subject, Memory)> {
+    /// Waits for a subject of the lane that is ready; `None` when the driver stops.
+    fn take(&self, lane: Lane) -> Option<(Subject, Memory)> {
         let mut queue = self.lock();
         loop {
             if self.stopping() {
                 return None;
             }
             let wait = queue.ring(Instant::now());
-            if let Some(subject) = queue.ready.pop_front() {
+            let first = queue.ready.iter().position(|subject| subject.lane() == lane);
+            if let Some(subject) = first.and_then(|at| queue.ready.remove(at)) {
                 if let Some(slot) = queue.slots.get_mut(&subject) {
                     slot.queued = false;
                     slot.due = None;
@@ -311,9 +343,13 @@ impl Shared {
                 }
                 continue;
             }
+            // A timer that rang here may be the other lane's.
+            if let Some(other) = queue.ready.front() {
+                self.waits(other.lane()).notify_one();
+            }
             let wait = wait.unwrap_or(WATCH).min(WATCH);
             queue = self
-                .changed
+                .waits(lane)
                 .wait_timeout(queue, wait)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
@@ -321,6 +357,7 @@ impl Shared {
     }
 
     fn put_back(&self, subject: Subject, memory: Memory, next: Next) {
+        let lane = subject.lane();
         let mut queue = self.lock();
         let Some(slot) = queue.slots.get_mut(&subject) else {
             return;
@@ -350,7 +387,7 @@ impl Shared {
             }
         }
         drop(queue);
-        self.changed.notify_one();
+        self.waits(lane).notify_one();
     }
 }
 

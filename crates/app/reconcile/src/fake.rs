@@ -62,7 +62,7 @@ pub(crate) struct Inner {
     pub streams: BTreeMap<(String, String), Vec<String>>,
     /// Offsets of log sources.
     pub sources: BTreeMap<String, u64>,
-    /// Calls that fail: name to the error's text. `denied:` in front makes it a denial, `away` an absent node.
+    /// Calls that fail: name to the error's text. `denied:` in front makes it a denial, `away` an absent node, `held` a transfer that lasts until it is mended.
     pub failing: BTreeMap<&'static str, String>,
     /// Every access as (role, call, what).
     pub accesses: Vec<(String, String, String)>,
@@ -262,6 +262,7 @@ impl World {
 
     pub fn mend(&self, call: &'static str) {
         self.lock().failing.remove(call);
+        self.changed.notify_all();
     }
 
     fn check(&self, call: &'static str) -> Result<(), ExecutorError> {
@@ -282,6 +283,9 @@ impl World {
             .accesses
             .push((actor.role_arn.to_string(), call.into(), what.into()));
         inner.ways.push((call.into(), actor.via));
+        while inner.failing.get(call).is_some_and(|text| text == "held") {
+            inner = self.changed.wait(inner).unwrap();
+        }
         match inner.failing.get(call) {
             None => Ok(()),
             Some(text) => match text.strip_prefix("denied:") {

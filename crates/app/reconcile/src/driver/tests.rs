@@ -1,7 +1,9 @@
 use super::*;
 use crate::fake::{WallClock, World, key};
 use crate::job::tests::new_job;
+use crate::network::tests::{interface, vpc_with, workload};
 use crate::settings::ReconcileSettings;
+use isolarium_model::ec2::Holder;
 use isolarium_model::sagemaker::training_job::SecondaryStatus;
 use isolarium_store::{Batch, Expect};
 
@@ -151,4 +153,33 @@ fn left_overs_are_removed_and_what_is_wanted_stays() {
     gc::sweep(&deps).unwrap();
     let sources: Vec<String> = world.lock().sources.keys().cloned().collect();
     assert_eq!(sources, [kept.to_string()]);
+}
+
+/// Proves: NET-16
+#[test]
+fn networks_do_not_wait_for_transfers() {
+    let world = World::new();
+    world.fail("list", "held");
+    let driver = Driver::start(world.deps_with(settings(), Arc::new(WallClock))).unwrap();
+    let names: Vec<String> = (0..settings().workers).map(|n| format!("job-{n}")).collect();
+    for name in &names {
+        let job = new_job(&world, name);
+        world
+            .state()
+            .commit(Batch::default().put(&key(name), Expect::Absent, &job).unwrap())
+            .unwrap();
+    }
+    let held = || world.lock().ways.iter().filter(|(call, _)| call == "list").count();
+    wait_until("a transfer in every worker", || held() == settings().workers);
+    vpc_with(&world, 24);
+    interface(&world, 1, 9, Holder::Transfer(workload()));
+    wait_until("the network", || world.vpcs.state().vpcs.len() == 1);
+    assert_eq!(held(), settings().workers, "the transfers still last");
+    world.mend("list");
+    wait_until("the jobs", || {
+        names
+            .iter()
+            .all(|name| phase(&world, name) == Some(SecondaryStatus::Training))
+    });
+    drop(driver);
 }

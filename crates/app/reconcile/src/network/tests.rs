@@ -124,7 +124,7 @@ pub(crate) fn vpc_with(world: &World, length: u8) -> VpcAttachment {
     }
 }
 
-fn interface(world: &World, id: u128, last: u8, holder: Holder) -> NetworkInterface {
+pub(crate) fn interface(world: &World, id: u128, last: u8, holder: Holder) -> NetworkInterface {
     let interface = NetworkInterface {
         id: InterfaceId::of(id),
         vpc: VpcId::of(VPC),
@@ -148,7 +148,7 @@ fn interface(world: &World, id: u128, last: u8, holder: Holder) -> NetworkInterf
     interface
 }
 
-fn workload() -> WorkloadId {
+pub(crate) fn workload() -> WorkloadId {
     "w-0123456789abcdef0".parse().unwrap()
 }
 
