@@ -178,7 +178,8 @@ def test_a_job_has_two_interfaces_in_its_subnet_while_it_runs(engine, ec2, sagem
     lines = said(engine, name)
     addresses = [line for line in lines if " inet " in line and " lo " not in line]
     assert len(addresses) == 1 and f" {own}/" in addresses[0], addresses
-    assert any(line.startswith("default") for line in lines)
+    routes = [line for line in lines if " dev " in line]
+    assert any(line.startswith("default") for line in routes) and all(" dev eth0" in line for line in routes), routes
     assert "nameserver 10.20.0.2" in lines
     done = completed(sagemaker, name)
     assert done["VpcConfig"] == network.config

@@ -120,6 +120,8 @@ impl Networks {
     /// As [`Self::ensure`], with the host asked again even if it is believed to be in line: after it has lost something.
     pub(crate) fn again(&self, scope: &Scope, vpc: VpcId) -> Result<Arc<CheckedVpc>, NetworkError> {
         *locked(&self.standing(vpc)) = None;
+        // The old listeners hear nobody: they are in the namespace that went.
+        self.doors.close(vpc);
         self.ensure(scope, vpc)
     }
 

@@ -294,6 +294,47 @@ fn a_vpc_comes_to_the_host_with_its_first_interface_and_goes_with_its_record() {
     assert!(world.vpcs.state().vpcs.is_empty());
 }
 
+/// Notes what is asked of it.
+#[derive(Default)]
+struct Noted(std::sync::Mutex<Vec<&'static str>>);
+
+impl Doors for Noted {
+    fn open(&self, _: &Scope, _: &Arc<CheckedVpc>) -> Result<(), ExecutorError> {
+        self.0.lock().unwrap().push("open");
+        Ok(())
+    }
+
+    fn close(&self, _: VpcId) {
+        self.0.lock().unwrap().push("close");
+    }
+}
+
+/// Proves: NET-72
+#[test]
+fn a_vpc_that_the_host_lost_gets_new_doors() {
+    let world = World::new();
+    let doors = Arc::new(Noted::default());
+    let mut deps = world.deps();
+    deps.networks = Networks::new(
+        world.store.clone(),
+        world.vpcs.clone(),
+        doors.clone(),
+        ServiceRanges::default(),
+    );
+    vpc_with(&world, 24);
+    interface(&world, 1, 9, Holder::Transfer(workload()));
+    step(&deps).unwrap();
+    step(&deps).unwrap();
+    assert_eq!(
+        *doors.0.lock().unwrap(),
+        ["open"],
+        "control: what stands keeps its doors"
+    );
+    world.vpcs.state().vpcs.clear();
+    step(&deps).unwrap();
+    assert_eq!(*doors.0.lock().unwrap(), ["open", "close", "open"]);
+}
+
 #[test]
 fn a_host_that_fails_is_asked_again_and_believed_only_when_it_succeeds() {
     let world = World::new();
