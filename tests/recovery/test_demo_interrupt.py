@@ -51,7 +51,11 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path, seconds):
     watcher.start()
     try:
         command = [sys.executable, str(REPOSITORY / "demo/demo.py"), "--binary", binary, "--rootfs", str(CACHE / "demo-rootfs")]
-        process = subprocess.Popen(command, env=os.environ | {"ISOLARIUM_TMP": str(tmp_path)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+        # Started in the background, the suite was told to ignore the interrupt; a program in a terminal is not.
+        process = subprocess.Popen(
+            command, env=os.environ | {"ISOLARIUM_TMP": str(tmp_path)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         time.sleep(seconds)
         running = process.poll() is None
         # As a terminal does: to the whole foreground group.
