@@ -214,17 +214,6 @@ impl Networks {
             done => done,
         }
     }
-
-    /// The host may have lost everything it knew: the next step brings all VPCs to it again.
-    pub fn forget(&self) {
-        let all = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
-        for standing in all.values() {
-            // A VPC that is being changed at this moment is being brought to the host anyway.
-            if let Ok(mut standing) = standing.try_lock() {
-                *standing = None;
-            }
-        }
-    }
 }
 
 /// Whom a program in the VPC asks for names: the owner's servers, else the VPC's resolver (NET-53, CC-86).

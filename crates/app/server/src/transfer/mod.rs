@@ -169,16 +169,15 @@ impl s3::Way for Oracle<'_> {
 
 /// S3 through the subnets of workloads.
 pub struct SubnetS3 {
-    pub roles: Arc<ExecutionRoles>,
-    pub master: MasterKey,
-    pub networks: Arc<Networks>,
-    pub clock: Arc<dyn Clock>,
-    pub ids: Arc<dyn IdSource>,
-    pub secure: Secure,
-    pub settings: Settings,
-    /// Where objects lie while they are read, on the data directory's file system.
-    pub directory: PathBuf,
+    wiring: Wiring,
     idle: Mutex<HashMap<Via, Vec<(Timestamp, Connection)>>>,
+}
+
+impl std::ops::Deref for SubnetS3 {
+    type Target = Wiring;
+    fn deref(&self) -> &Wiring {
+        &self.wiring
+    }
 }
 
 /// Idle connections are not used again after this time: servers close them about then.
@@ -195,6 +194,7 @@ pub struct Wiring {
     pub ids: Arc<dyn IdSource>,
     pub secure: Secure,
     pub settings: Settings,
+    /// Where objects lie while they are read, on the data directory's file system.
     pub directory: PathBuf,
 }
 
@@ -202,14 +202,7 @@ impl SubnetS3 {
     /// Nothing is open yet.
     pub fn new(wiring: Wiring) -> Self {
         Self {
-            roles: wiring.roles,
-            master: wiring.master,
-            networks: wiring.networks,
-            clock: wiring.clock,
-            ids: wiring.ids,
-            secure: wiring.secure,
-            settings: wiring.settings,
-            directory: wiring.directory,
+            wiring,
             idle: Mutex::default(),
         }
     }
