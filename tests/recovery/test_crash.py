@@ -39,21 +39,12 @@ def variant(model):
     return [{"VariantName": "AllTraffic", "ModelName": model, "InstanceType": "ml.t2.medium", "InitialInstanceCount": 1}]
 
 
-class Load:
-    """Uploads, deletions, jobs, invocations and changes of endpoints that go on through the crashes; remembers what was
-    acknowledged."""
+class Work:
+    """Functions that run beside a test, each in a thread with its own chance, until the test is over."""
 
-    def __init__(self, engine, image, role):
-        self.engine, self.image, self.role = engine, image, role
-        self.stop = threading.Event()
-        # What a key may hold: one value after an acknowledged change, several (None: nothing) after unanswered ones.
-        self.objects = {}
-        self.versions = {}
-        self.jobs, self.stopped = {}, set()
-        self.answers = self.wrong = self.deployments = 0
-        self.broken = []
-        work = (self.upload, self.upload_parts, self.upload_versions, self.train, self.invoke, self.deploy)
-        self.threads = [threading.Thread(target=self._guard, args=(target,), daemon=True) for target in work]
+    def __init__(self, *targets):
+        self.stop, self.broken = threading.Event(), []
+        self.threads = [threading.Thread(target=self._guard, args=(target,), daemon=True) for target in targets]
 
     def _guard(self, target):
         try:
@@ -61,6 +52,30 @@ class Load:
         except BaseException as error:  # shown by the test
             self.broken.append(f"{target.__name__}: {error!r}")
             raise
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop.set()
+        for thread in self.threads:
+            thread.join(90)
+
+
+class Load(Work):
+    """Uploads, deletions, jobs, invocations and changes of endpoints that go on through the crashes; remembers what was
+    acknowledged."""
+
+    def __init__(self, engine, image, role):
+        self.engine, self.image, self.role = engine, image, role
+        # What a key may hold: one value after an acknowledged change, several (None: nothing) after unanswered ones.
+        self.objects = {}
+        self.versions = {}
+        self.jobs, self.stopped = {}, set()
+        self.answers = self.wrong = self.deployments = 0
+        super().__init__(self.upload, self.upload_parts, self.upload_versions, self.train, self.invoke, self.deploy)
 
     def change(self, key, value, request):
         """One upload or deletion: afterwards the key holds the new value if it was acknowledged, else this or what it held."""
@@ -157,16 +172,6 @@ class Load:
             except REFUSED:
                 pass
             time.sleep(chance.uniform(0, 0.4))
-
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.stop.set()
-        for thread in self.threads:
-            thread.join(90)
 
 
 def crash(engine, choice):

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from tests.harness.engine import REGION, Engine, execution_statements  # noqa: E
 from tests.harness.jobs import eventually, finished, training_request  # noqa: E402
 from tests.harness.small_image import small_rootfs  # noqa: E402
 from tests.harness.traces import Traces  # noqa: E402
-from tests.recovery.test_crash import REFUSED, SETTINGS, crash  # noqa: E402
+from tests.recovery.test_crash import REFUSED, SETTINGS, Work, crash  # noqa: E402
 
 CRASHES = int(os.environ.get("VPC_CRASHES", "40"))
 SEED = int(os.environ.get("SEED", "20260101"))
@@ -32,21 +31,14 @@ def engine(request):
             print(f"\nseed {SEED}; the end of the engine's log:\n{running.tail(60)}")
 
 
-class Load:
-    """Jobs that start in a VPC, and changes of its groups and routes, through the crashes."""
+class Load(Work):
+    """Jobs that start in a VPC, and changes of its group's rules, through the crashes."""
 
     def __init__(self, engine, image, role, vpc, subnets, group):
         self.engine, self.image, self.role = engine, image, role
         self.vpc, self.subnets, self.group = vpc, subnets, group
-        self.stop, self.jobs, self.changes, self.broken = threading.Event(), [], 0, []
-        self.threads = [threading.Thread(target=self._guard, args=(target,), daemon=True) for target in (self.train, self.change)]
-
-    def _guard(self, target):
-        try:
-            target(random.Random(f"{SEED} {target.__name__}"))
-        except BaseException as error:  # shown by the test
-            self.broken.append(f"{target.__name__}: {error!r}")
-            raise
+        self.jobs, self.changes = [], 0
+        super().__init__(self.train, self.change)
 
     def train(self, chance):
         sagemaker, index = self.engine.client("sagemaker"), 0
@@ -76,16 +68,6 @@ class Load:
             except REFUSED:
                 time.sleep(0.02)
             time.sleep(chance.uniform(0, 0.2))
-
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.stop.set()
-        for thread in self.threads:
-            thread.join(90)
 
 
 def test_a_killed_engine_leaves_no_trace_in_its_vpcs(engine, tmp_path):
