@@ -2,11 +2,10 @@
 
 use crate::collect::{below, explode};
 use crate::container::CHECKPOINTS;
-use crate::deps::Deps;
+use crate::job::Site;
 use crate::stage::{StageError, prefix_objects};
-use crate::transfer::Actor;
 use isolarium_model::Timestamp;
-use isolarium_model::sagemaker::training_job::TrainingJob;
+use isolarium_model::sagemaker::training_job::CheckpointConfig;
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -14,27 +13,35 @@ use std::hash::Hasher;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 
-/// What S3 holds of the container's files. Empty after a restart of the engine: everything is uploaded once more, which
-/// changes nothing in S3; files deleted by the container in between stay there.
+/// What S3 holds of the containers' files. Empty after a restart of the engine: everything is uploaded once more, which
+/// changes nothing in S3; files deleted by the containers in between stay there.
+///
+/// Several instances share one place in S3. What one of them writes goes there; what was copied in for all of them is
+/// deleted there when the last one has deleted it, so that a cleaned directory of one is not the loss of all.
 #[derive(Debug, Default)]
 pub(crate) struct Checkpoints {
-    /// Content hash by name.
-    stored: BTreeMap<String, u64>,
+    /// Content hash by name, by instance.
+    stored: Vec<BTreeMap<String, u64>>,
     pub(crate) last: Option<Timestamp>,
+}
+
+impl Checkpoints {
+    fn of(&mut self, instance: usize) -> &mut BTreeMap<String, u64> {
+        if self.stored.len() <= instance {
+            self.stored.resize_with(instance + 1, BTreeMap::new);
+        }
+        // There since the line above.
+        #[expect(clippy::indexing_slicing, reason = "the list was made long enough")]
+        &mut self.stored[instance]
+    }
 }
 
 /// Fills the scratch directory with the objects below the S3 prefix: one archive, unpacked by the unprivileged
 /// unpacker into the (already prepared) workload. What comes in belongs to the synchronised files: it goes back when the
 /// container changes it, and is deleted when the container deletes it.
-pub(crate) fn restore(
-    deps: &Deps,
-    actor: &Actor,
-    job: &TrainingJob,
-    memory: &mut Checkpoints,
-) -> Result<(), StageError> {
-    let Some(config) = &job.spec.checkpoints else {
-        return Ok(());
-    };
+pub(crate) fn restore(site: &Site<'_>, config: &CheckpointConfig, memory: &mut Checkpoints) -> Result<(), StageError> {
+    let (deps, actor, workload) = (site.deps, &site.actor, &site.placement.workload);
+    let memory = memory.of(site.number);
     let mut folder = config.uri.clone();
     if !folder.key.is_empty() && !folder.key.ends_with('/') {
         folder.key.push('/');
@@ -43,7 +50,6 @@ pub(crate) fn restore(
     if objects.is_empty() {
         return Ok(());
     }
-    let workload = &job.run.placement.workload;
     let (file, path) = deps.work.archive(workload, "checkpoints-in.tar.gz")?;
     let gzip = flate2::write::GzEncoder::new(file, flate2::Compression::none());
     let mut archive = tar::Builder::new(gzip);
@@ -69,7 +75,7 @@ pub(crate) fn restore(
         header.set_mode(0o666);
         header.set_entry_type(tar::EntryType::Regular);
         archive.append_data(&mut header, name, &mut source)?;
-        memory.stored.insert(name.clone(), source.hasher.finish());
+        memory.insert(name.clone(), source.hasher.finish());
     }
     archive.into_inner()?.finish()?.sync_data()?;
     deps.archives
@@ -78,34 +84,39 @@ pub(crate) fn restore(
 }
 
 /// Uploads what is new or changed and mirrors deletions.
-pub(crate) fn sync(deps: &Deps, actor: &Actor, job: &TrainingJob, memory: &mut Checkpoints) -> Result<(), StageError> {
-    let Some(config) = &job.spec.checkpoints else {
-        return Ok(());
-    };
-    let mut present = BTreeMap::new();
-    explode(deps, job, CHECKPOINTS, &mut |entry| {
-        let mut content = Hashing::new(File::open(&entry.path)?, entry.bytes);
-        io::copy(&mut content, &mut io::sink())?;
-        let hash = content.hasher.finish();
-        if memory.stored.get(&entry.name) != Some(&hash) {
-            deps.transfer
-                .put(actor, &below(&config.uri, &entry.name), &entry.path)?;
-            memory.stored.insert(entry.name.clone(), hash);
-        }
-        present.insert(entry.name.clone(), hash);
-        Ok(())
-    })?;
-    let gone: Vec<String> = memory
-        .stored
-        .keys()
-        .filter(|name| !present.contains_key(*name))
-        .cloned()
-        .collect();
-    for name in gone {
-        deps.transfer.delete(actor, &below(&config.uri, &name))?;
-        memory.stored.remove(&name);
+pub(crate) fn sync(sites: &[Site<'_>], config: &CheckpointConfig, memory: &mut Checkpoints) -> Result<(), StageError> {
+    let mut gone = BTreeSet::new();
+    for site in sites {
+        let (deps, stored) = (site.deps, memory.of(site.number));
+        let mut present = BTreeSet::new();
+        explode(site, &site.actor.owner_arn, CHECKPOINTS, &mut |entry| {
+            let mut content = Hashing::new(File::open(&entry.path)?, entry.bytes);
+            io::copy(&mut content, &mut io::sink())?;
+            let hash = content.hasher.finish();
+            if stored.get(&entry.name) != Some(&hash) {
+                deps.transfer
+                    .put(&site.actor, &below(&config.uri, &entry.name), &entry.path)?;
+                stored.insert(entry.name.clone(), hash);
+            }
+            present.insert(entry.name.clone());
+            Ok(())
+        })?;
+        let left = stored.keys().filter(|name| !present.contains(*name)).cloned();
+        gone.extend(left.collect::<Vec<_>>().into_iter().map(|name| (site.number, name)));
     }
-    memory.last = Some(deps.now());
+    for (number, name) in gone {
+        memory.of(number).remove(&name);
+        let held = memory.stored.iter().any(|stored| stored.contains_key(&name));
+        if let Some(site) = sites.get(number).filter(|_| !held) {
+            let deleted = site.deps.transfer.delete(&site.actor, &below(&config.uri, &name));
+            if let Err(error) = deleted {
+                // Not forgotten, so that the next call tries again.
+                memory.of(number).insert(name, 0);
+                return Err(error.into());
+            }
+        }
+    }
+    memory.last = sites.first().map(|site| site.deps.now());
     Ok(())
 }
 

@@ -1,57 +1,125 @@
 //! Artifacts out of a container's scratch directories and into S3 (CC-32, CC-33, CC-37).
 
-use crate::container::{MODEL, OUTPUT, OUTPUT_DATA};
+use crate::container::MODEL;
 use crate::deps::Deps;
+use crate::job::Site;
 use crate::stage::StageError;
-use crate::transfer::{Actor, TransferError};
+use crate::transfer::TransferError;
 use isolarium_model::sagemaker::S3Uri;
 use isolarium_model::sagemaker::training_job::{OutputCompression, TrainingJob};
+use isolarium_model::{Arn, WorkloadId};
 use isolarium_runtime::executor::{ExecutorError, PackFormat};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, BufWriter, Write};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Longest part of the failure file that is read, bytes: 1,024 characters of at most four bytes (CC-33).
 const FAILURE_BYTES: usize = 4096;
 
-/// Uploads the model (if `with_model`) and the other output. Empty directories give no object (SM-31).
-pub(crate) fn artifacts(deps: &Deps, actor: &Actor, job: &TrainingJob, with_model: bool) -> Result<(), StageError> {
-    if with_model {
-        one(deps, actor, job, MODEL, "model")?;
-    }
-    one(deps, actor, job, OUTPUT_DATA, "output")
-}
-
-fn one(deps: &Deps, actor: &Actor, job: &TrainingJob, scratch: &str, name: &str) -> Result<(), StageError> {
-    let workload = &job.run.placement.workload;
+/// Uploads what the containers left in a scratch directory: of several instances as one artifact, in which the last one
+/// wins where names clash (CC-32).
+pub(crate) fn artifact(sites: &[Site<'_>], job: &TrainingJob, scratch: &str, name: &str) -> Result<(), StageError> {
+    let Some(first) = sites.first() else { return Ok(()) };
+    let deps = first.deps;
     match job.spec.output.compression {
         OutputCompression::Gzip => {
             let archive = format!("{name}.tar.gz");
-            let (file, path) = deps.work.archive(workload, &archive)?;
-            let packed = match deps
-                .archives
-                .pack(workload, scratch, PackFormat::TarGz, OwnedFd::from(file))
-            {
-                // The container never started: there is no directory to pack.
-                Err(ExecutorError::Unknown) => return Ok(()),
-                other => other?,
+            let path = match sites {
+                [only] => packed(only, scratch, &archive, PackFormat::TarGz)?,
+                _ => merged(sites, scratch, &archive)?,
             };
-            if packed.entries > 0 {
-                deps.transfer.put(actor, &job.output_uri(&archive), &path)?;
+            match path {
+                Some(path) => Ok(deps.transfer.put(&first.actor, &job.output_uri(&archive), &path)?),
+                None => Ok(()),
             }
-            Ok(())
         }
         OutputCompression::None => {
             let folder = if scratch == MODEL { "model" } else { "data" };
             let base = job.output_uri(folder);
-            explode(deps, job, scratch, &mut |entry| {
-                deps.transfer
-                    .put(actor, &base.join(&entry.name), &entry.path)
-                    .map_err(StageError::Transfer)
-            })
+            for site in sites {
+                explode(site, &job.arn, scratch, &mut |entry| {
+                    deps.transfer
+                        .put(&site.actor, &base.join(&entry.name), &entry.path)
+                        .map_err(StageError::Transfer)
+                })?;
+            }
+            Ok(())
         }
     }
+}
+
+/// A scratch directory as an archive; `None` when it is empty or the container never started.
+fn packed(site: &Site<'_>, scratch: &str, name: &str, format: PackFormat) -> Result<Option<PathBuf>, StageError> {
+    let workload = &site.placement.workload;
+    let (file, path) = site.deps.work.archive(workload, name)?;
+    match site.deps.archives.pack(workload, scratch, format, OwnedFd::from(file)) {
+        Err(ExecutorError::Unknown) => Ok(None),
+        Ok(packed) if packed.entries == 0 => Ok(None),
+        Ok(_) => Ok(Some(path)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The same directory of several instances as one archive; `None` when all are empty.
+fn merged(sites: &[Site<'_>], scratch: &str, name: &str) -> Result<Option<PathBuf>, StageError> {
+    let mut archives = Vec::new();
+    for site in sites {
+        archives.extend(packed(site, scratch, &format!("{scratch}.tar"), PackFormat::Tar)?);
+    }
+    let Some(first) = sites.first().filter(|_| !archives.is_empty()) else {
+        return Ok(None);
+    };
+    let (file, path) = first.deps.work.archive(&first.placement.workload, name)?;
+    merge(&archives, file)?;
+    for archive in &archives {
+        fs::remove_file(archive)?;
+    }
+    Ok(Some(path))
+}
+
+/// Writes the entries of several tar archives into one, gzipped: each name once, of the last archive that has it, and
+/// nothing below a name that is no directory in the end.
+fn merge(archives: &[PathBuf], into: File) -> io::Result<()> {
+    let mut winners: BTreeMap<PathBuf, (usize, bool)> = BTreeMap::new();
+    for (number, path) in archives.iter().enumerate() {
+        for entry in tar::Archive::new(File::open(path)?).entries()? {
+            let entry = entry?;
+            winners.insert(plain(&entry.path()?), (number, entry.header().entry_type().is_dir()));
+        }
+    }
+    let beside_a_file = |path: &Path| {
+        let parents = path.ancestors().skip(1);
+        parents
+            .into_iter()
+            .any(|parent| winners.get(parent).is_some_and(|(_, directory)| !directory))
+    };
+    let gzip = flate2::write::GzEncoder::new(BufWriter::new(into), flate2::Compression::fast());
+    let mut merged = tar::Builder::new(gzip);
+    for (number, path) in archives.iter().enumerate() {
+        for entry in tar::Archive::new(File::open(path)?).entries()? {
+            let mut entry = entry?;
+            let name = plain(&entry.path()?);
+            let wins = winners.get(&name).is_some_and(|(winner, _)| *winner == number);
+            if !wins || beside_a_file(&name) {
+                continue;
+            }
+            let mut header = entry.header().clone();
+            match entry.link_name()?.map(std::borrow::Cow::into_owned) {
+                Some(target) => merged.append_link(&mut header, &name, target)?,
+                None => merged.append_data(&mut header, &name, &mut entry)?,
+            }
+        }
+    }
+    merged.into_inner()?.finish()?.flush()
+}
+
+/// A name as it is compared: without `.` and final slashes.
+fn plain(path: &Path) -> PathBuf {
+    path.components()
+        .filter(|part| matches!(part, std::path::Component::Normal(_)))
+        .collect()
 }
 
 /// One regular file of a packed scratch directory, copied to `path`.
@@ -66,19 +134,14 @@ pub(crate) struct Entry {
 /// Visits every regular file of a scratch directory, through a tar archive made by the unprivileged packer: the
 /// container's own files are never opened here.
 pub(crate) fn explode(
-    deps: &Deps,
-    job: &TrainingJob,
+    site: &Site<'_>,
+    owner_arn: &Arn,
     scratch: &str,
     visit: &mut dyn FnMut(&Entry) -> Result<(), StageError>,
 ) -> Result<(), StageError> {
-    let workload = &job.run.placement.workload;
-    let (file, path) = deps.work.archive(workload, &format!("{scratch}.tar"))?;
-    match deps
-        .archives
-        .pack(workload, scratch, PackFormat::Tar, OwnedFd::from(file))
-    {
-        Err(ExecutorError::Unknown) => return Ok(()),
-        other => other?,
+    let (deps, workload) = (site.deps, &site.placement.workload);
+    let Some(path) = packed(site, scratch, &format!("{scratch}.tar"), PackFormat::Tar)? else {
+        return Ok(());
     };
     let mut archive = tar::Archive::new(File::open(&path)?);
     for entry in archive.entries()? {
@@ -91,7 +154,7 @@ pub(crate) fn explode(
             .to_str()
             .map(|name| name.trim_start_matches("./").to_string())
         else {
-            tracing::warn!(job = %job.arn, "a file whose name is not UTF-8 was left out");
+            tracing::warn!(%owner_arn, "a file whose name is not UTF-8 was left out");
             continue;
         };
         let (mut copy, copy_path) = deps.work.archive(workload, &format!("{scratch}.entry"))?;
@@ -110,17 +173,14 @@ pub(crate) fn explode(
 }
 
 /// The container's own words about its failure: empty when it left none (CC-33).
-pub(crate) fn failure_text(deps: &Deps, job: &TrainingJob) -> String {
-    match deps
-        .archives
-        .read_file(&job.run.placement.workload, OUTPUT, "failure", FAILURE_BYTES)
-    {
+pub(crate) fn failure_text(deps: &Deps, owner_arn: &Arn, workload: &WorkloadId, scratch: &str) -> String {
+    match deps.archives.read_file(workload, scratch, "failure", FAILURE_BYTES) {
         Ok(text) => String::from_utf8_lossy(&text.unwrap_or_default())
             .chars()
             .take(1024)
             .collect(),
         Err(error) => {
-            tracing::warn!(job = %job.arn, %error, "the failure file cannot be read");
+            tracing::warn!(%owner_arn, %error, "the failure file cannot be read");
             String::new()
         }
     }
@@ -152,3 +212,6 @@ pub(crate) enum FailureText {
     Client(String),
     Engine(Box<dyn std::error::Error + Send + Sync>),
 }
+
+#[cfg(test)]
+mod tests;

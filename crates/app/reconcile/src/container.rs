@@ -1,22 +1,18 @@
 //! From a record and its image to the launch spec of one container: command, environment, files, mounts, limits.
 
 use crate::deps::Deps;
+use crate::job::Site;
 use crate::network;
 use crate::settings::ReconcileSettings;
 use crate::transfer::Image;
 use isolarium_model::sagemaker::endpoint::{Instance, VariantFleet};
-use isolarium_model::sagemaker::training_job::{Channel, TrainingJob};
 use isolarium_model::sagemaker::{Attachment, Placement};
 use isolarium_model::{Arn, Region};
 use isolarium_netplan::intent::{Reach, WorkloadNetwork};
 use isolarium_runtime::executor::{LaunchSpec, Limits, Mount, ProcessSpec};
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
-
-/// The one host of a training job with one instance (CC-20).
-pub(crate) const FIRST_HOST: &str = "algo-1";
 
 /// Scratch directories of a training job.
 pub(crate) const MODEL: &str = "model";
@@ -49,27 +45,24 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 #[error("the instance type {0} is not known")]
 pub struct UnknownInstanceType(pub String);
 
-/// The container of a training job (CC-13..16, CC-20).
-pub(crate) fn training(
-    deps: &Deps,
-    job: &TrainingJob,
-    image: &Image,
-    region: &Region,
-) -> Result<LaunchSpec, UnknownInstanceType> {
-    let placement = &job.run.placement;
-    let argv = training_command(image, job.spec.entrypoint.as_deref(), job.spec.arguments.as_deref());
-    let platform = vec![
-        ("TRAINING_JOB_NAME".to_string(), job.name.clone()),
-        ("TRAINING_JOB_ARN".to_string(), job.arn.to_string()),
-        ("AWS_REGION".to_string(), region.to_string()),
-    ];
+/// The program of one instance of a job.
+pub(crate) struct Program<'a> {
+    pub argv: Vec<String>,
+    /// The request's variables.
+    pub environment: &'a BTreeMap<String, String>,
+    /// The platform's variables, which win.
+    pub platform: Vec<(String, String)>,
+    pub mounts: Vec<Mount>,
+}
+
+/// The mounts of a job's container (CC-2, CC-16): everything below /opt/ml is the platform's; parents come first.
+pub(crate) fn job_mounts() -> Vec<Mount> {
     let scratch = |name: &str, target: &str| Mount::Scratch {
         name: name.into(),
         target: target.into(),
         read_only: false,
     };
-    // Everything below /opt/ml is the platform's, whatever the image has there (CC-2); parents come first.
-    let mut mounts = vec![
+    vec![
         scratch("ml", "/opt/ml"),
         Mount::Input {
             source: "input".into(),
@@ -78,24 +71,40 @@ pub(crate) fn training(
         scratch(MODEL, "/opt/ml/model"),
         scratch(OUTPUT, "/opt/ml/output"),
         scratch(OUTPUT_DATA, "/opt/ml/output/data"),
-    ];
-    if let Some(checkpoints) = &job.spec.checkpoints {
-        mounts.push(scratch(CHECKPOINTS, &checkpoints.local_path));
-    }
+    ]
+}
+
+/// The container of one instance of a job.
+pub(crate) fn job(
+    site: &Site<'_>,
+    arn: &Arn,
+    instance_type: &str,
+    image: &Image,
+    program: Program<'_>,
+) -> Result<LaunchSpec, UnknownInstanceType> {
+    let (deps, placement) = (site.deps, site.placement);
+    let mut mounts = program.mounts;
     mounts.extend(ca_mount(&deps.settings, placement));
     Ok(LaunchSpec {
-        hostname: FIRST_HOST.into(),
         process: process(
-            argv,
+            program.argv,
             image,
-            &job.spec.container.environment,
-            platform,
+            program.environment,
+            program.platform,
             placement,
             &deps.settings,
         ),
         mounts,
-        ..base(deps, &job.arn, placement, image, &job.spec.instance_type)?
+        ..base(deps, arn, placement, image, instance_type)?
     })
+}
+
+/// The interface that reaches the other containers of a job (CC-19); alone and isolated, loopback is all there is.
+pub(crate) fn interface_name(placement: &Placement) -> &'static str {
+    match placement.inner_address() {
+        Some(_) => "eth0",
+        None => "lo",
+    }
 }
 
 /// The container of one instance of a variant (CC-47, CC-48).
@@ -197,7 +206,7 @@ fn base(
             cwd: String::new(),
             user: String::new(),
         },
-        hosts: vec![(IpAddr::V4(network.own), vec![FIRST_HOST.into()])],
+        hosts: vec![(IpAddr::V4(network.own), vec!["algo-1".into()])],
         resolvers: network.resolvers,
         search: network.search,
         mounts: Vec::new(),
@@ -258,7 +267,11 @@ fn network_of(deps: &Deps, placement: &Placement) -> Network {
 }
 
 /// CC-13: `train` replaces CMD and keeps ENTRYPOINT; a given entry point stands alone, given arguments replace `train`.
-fn training_command(image: &Image, entrypoint: Option<&[String]>, arguments: Option<&[String]>) -> Vec<String> {
+pub(crate) fn training_command(
+    image: &Image,
+    entrypoint: Option<&[String]>,
+    arguments: Option<&[String]>,
+) -> Vec<String> {
     match (entrypoint, arguments) {
         (None, None) => image.entrypoint.iter().cloned().chain(["train".to_string()]).collect(),
         (Some(entrypoint), None) => entrypoint.to_vec(),
@@ -310,53 +323,6 @@ fn process(
         cwd,
         user: image.user.clone(),
     }
-}
-
-/// The files of `/opt/ml/input/config` (CC-16..19).
-pub(crate) fn config_files(job: &TrainingJob) -> Vec<(&'static str, Vec<u8>)> {
-    let network_interface = match job.run.placement.address() {
-        Some(_) => "eth0",
-        // The name must exist in the container and reach its peers (CC-19); alone, loopback is all there is.
-        None => "lo",
-    };
-    let resources = json!({
-        "current_host": FIRST_HOST,
-        "current_instance_type": job.spec.instance_type,
-        "current_group_name": "homogeneousCluster",
-        "hosts": [FIRST_HOST],
-        "instance_groups": [{
-            "instance_group_name": "homogeneousCluster",
-            "instance_type": job.spec.instance_type,
-            "hosts": [FIRST_HOST],
-        }],
-        "network_interface_name": network_interface,
-    });
-    let channels: serde_json::Map<String, Value> = job
-        .spec
-        .channels
-        .iter()
-        .map(|channel| (channel.name.clone(), channel_config(channel)))
-        .collect();
-    vec![
-        (
-            "hyperparameters.json",
-            json!(job.spec.hyperparameters).to_string().into_bytes(),
-        ),
-        ("inputdataconfig.json", Value::Object(channels).to_string().into_bytes()),
-        ("resourceconfig.json", resources.to_string().into_bytes()),
-    ]
-}
-
-fn channel_config(channel: &Channel) -> Value {
-    let mut config = json!({
-        "TrainingInputMode": "File",
-        "S3DistributionType": channel.distribution.as_str(),
-        "RecordWrapperType": "None",
-    });
-    if let (Some(kind), Some(members)) = (&channel.content_type, config.as_object_mut()) {
-        members.insert("ContentType".into(), json!(kind));
-    }
-    config
 }
 
 #[cfg(test)]

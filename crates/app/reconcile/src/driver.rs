@@ -310,7 +310,7 @@ impl Shared {
 
     fn step(&self, subject: &Subject, memory: &mut Memory) -> Result<Next, StepError> {
         match (subject, memory) {
-            (Subject::Job(key), Memory::Job(memory)) => job::step(&self.deps, key, memory),
+            (Subject::Job(key), Memory::Job(memory)) => job::step(&self.deps, key, &mut **memory),
             (Subject::Endpoint(key), Memory::Endpoint(memory)) => endpoint::step(&self.deps, key, memory),
             (Subject::Network, _) => network::step(&self.deps),
             (Subject::Sweep, _) => {

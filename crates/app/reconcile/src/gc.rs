@@ -84,7 +84,7 @@ fn wanted(store: &dyn StateStore) -> Result<BTreeSet<WorkloadId>, StepError> {
     let mut wanted = BTreeSet::new();
     for job in store.all::<TrainingJob>()? {
         if !job.record.status().is_final() {
-            wanted.insert(job.record.run.placement.workload);
+            wanted.extend(job.record.run.placements().map(|placement| placement.workload.clone()));
         }
     }
     for endpoint in store.all::<Endpoint>()? {

@@ -3,9 +3,10 @@
 
 use crate::container;
 use crate::deps::Deps;
+use crate::job::Site;
 use crate::transfer::{Actor, Image, TransferError};
 use crate::workdir::{make_directory, relative_path};
-use isolarium_model::sagemaker::training_job::{Channel, S3DataType};
+use isolarium_model::sagemaker::training_job::{Channel, Distribution, S3DataType};
 use isolarium_model::sagemaker::{Placement, S3Uri};
 use isolarium_model::{Timestamp, WorkloadId};
 use isolarium_runtime::executor::ExecutorError;
@@ -77,13 +78,13 @@ pub(crate) fn ca_bundle(deps: &Deps, placement: &Placement) -> Result<(), StageE
     }
 }
 
-/// Shows a channel's objects below `input/data/<channel>` (CC-23, CC-27). With one instance every distribution gives
-/// all objects (CC-28).
-pub(crate) fn channel(deps: &Deps, actor: &Actor, workload: &WorkloadId, channel: &Channel) -> Result<(), StageError> {
+/// Shows a channel's objects below `input/data/<channel>` (CC-23, CC-27): all of them, or this instance's share (CC-28).
+pub(crate) fn channel(site: &Site<'_>, channel: &Channel) -> Result<(), StageError> {
+    let (deps, actor) = (site.deps, &site.actor);
     let directory = deps
         .work
-        .make_empty(workload, &format!("input/data/{}", channel.name))?;
-    let objects = match channel.data_type {
+        .make_empty(&site.placement.workload, &format!("input/data/{}", channel.name))?;
+    let mut objects = match channel.data_type {
         S3DataType::S3Prefix => prefix_objects(deps, actor, &channel.uri)?,
         S3DataType::ManifestFile => manifest_objects(deps, actor, &channel.uri)?,
     };
@@ -93,7 +94,16 @@ pub(crate) fn channel(deps: &Deps, actor: &Actor, workload: &WorkloadId, channel
             channel.uri
         )));
     }
+    if channel.distribution == Distribution::ShardedByS3Key {
+        objects = share(objects, site.number, site.of);
+    }
     link_all(deps, actor, &objects, &directory, None)
+}
+
+/// CC-28: objects are dealt like cards, in the order of their keys; with more instances than objects some get none.
+fn share(mut objects: Vec<Placed>, number: usize, of: usize) -> Vec<Placed> {
+    objects.sort_by(|(a, _), (b, _)| (&a.bucket, &a.key).cmp(&(&b.bucket, &b.key)));
+    objects.into_iter().skip(number).step_by(of.max(1)).collect()
 }
 
 /// Shows every object below a prefix at `below` in the work directory, as it is (CC-47, ModelDataSource), within `limit`

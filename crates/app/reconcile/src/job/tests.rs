@@ -1,10 +1,11 @@
 use super::*;
 use crate::fake::{IMAGE, World, key, scope};
+use crate::stage;
 use isolarium_model::WorkloadId;
 use isolarium_model::sagemaker::network::IsolationRecord;
 use isolarium_model::sagemaker::training_job::{
     Channel, CheckpointConfig, Distribution, JobRun, JobSpec, MetricDefinition, OutputCompression, OutputConfig,
-    S3DataType, TrainingJobStatus,
+    S3DataType, StopCause, TrainingJobStatus,
 };
 use isolarium_model::sagemaker::{AddressLease, Attachment, ContainerSpec, Echo, JobNetwork, Placement, Reach, Tags};
 use isolarium_netplan::intent;
@@ -12,6 +13,7 @@ use isolarium_runtime::executor::{BlockedAttempt, Mount};
 use isolarium_store::{Batch, Expect};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 const NAME: &str = "Churn";
 
@@ -148,6 +150,7 @@ fn job(created: Timestamp, placement: Placement) -> TrainingJob {
         },
         run: JobRun {
             placement,
+            others: Vec::new(),
             image: None,
             stop: None,
             launched: false,
@@ -222,7 +225,7 @@ fn a_sealed_job_runs_from_start_to_uploaded_model() {
     let output = lab.world.archive("s3://out/jobs/Churn/output/output.tar.gz");
     assert_eq!(output, BTreeMap::from([("eval.json".into(), "{}".into())]));
     assert_eq!(
-        lab.world.lines(LOG_GROUP, &done.log_stream()),
+        lab.world.lines(TrainingJob::LOG_GROUP, &done.log_stream(0)),
         ["loss=0.5;", "hello", "loss=0.25;"]
     );
     assert_eq!(done.final_metrics.get("loss").map(|m| m.value), Some(0.25));
@@ -275,9 +278,10 @@ fn a_failed_container_names_its_reason_exit_code_and_first_blocked_destination()
         .unwrap()
         .record;
     assert_eq!(kept.attempts.len(), 1);
-    let lines = lab
-        .world
-        .lines(LOG_GROUP, &format!("{}/network-isolation", failed.log_stream()));
+    let lines = lab.world.lines(
+        TrainingJob::LOG_GROUP,
+        &format!("{}/network-isolation", failed.log_stream(0)),
+    );
     assert_eq!(lines.len(), 1);
     assert!(
         lines[0].contains("\"address\":\"203.0.113.10\"") && lines[0].contains("\"count\":3"),
@@ -493,7 +497,10 @@ fn a_role_that_may_not_write_logs_loses_lines_but_not_the_job() {
         Some(0.125),
         "metrics do not need the permission"
     );
-    assert_eq!(lab.world.lines(LOG_GROUP, &done.log_stream()), Vec::<String>::new());
+    assert_eq!(
+        lab.world.lines(TrainingJob::LOG_GROUP, &done.log_stream(0)),
+        Vec::<String>::new()
+    );
 }
 
 /// Proves: CC-91, IAM-26
@@ -503,14 +510,21 @@ fn a_role_that_may_write_logs_again_gets_every_line() {
     lab.world.fail("append_log", "denied:no logs:PutLogEvents");
     lab.run();
     lab.world.print(&lab.workload, "first");
-    let stream = lab.after(1).log_stream();
-    assert_eq!(lab.world.lines(LOG_GROUP, &stream), Vec::<String>::new(), "denied");
+    let stream = lab.after(1).log_stream(0);
+    assert_eq!(
+        lab.world.lines(TrainingJob::LOG_GROUP, &stream),
+        Vec::<String>::new(),
+        "denied"
+    );
     lab.world.mend("append_log");
     lab.world.print(&lab.workload, "second");
     lab.after(6);
     lab.world.print(&lab.workload, "third");
     lab.after(1);
-    assert_eq!(lab.world.lines(LOG_GROUP, &stream), ["first", "second", "third"]);
+    assert_eq!(
+        lab.world.lines(TrainingJob::LOG_GROUP, &stream),
+        ["first", "second", "third"]
+    );
 }
 
 /// Proves: CC-1
@@ -567,7 +581,7 @@ fn a_restart_at_any_step_changes_nothing() {
         };
         assert_eq!(done.secondary, SecondaryStatus::Completed, "restart at {restart_at}");
         assert_eq!(lab.world.lock().launches, 1, "restart at {restart_at}");
-        let lines = lab.world.lines(LOG_GROUP, &done.log_stream());
+        let lines = lab.world.lines(TrainingJob::LOG_GROUP, &done.log_stream(0));
         assert_eq!(lines, ["loss=1;", "loss=2;"], "restart at {restart_at}");
         assert_eq!(
             done.final_metrics.get("loss").map(|m| m.value),

@@ -226,8 +226,9 @@ trait HoldsCredentials {
 
 impl HoldsCredentials for TrainingJob {
     fn role_of(&self, held: &Held, token: &str) -> Option<Arn> {
-        let placement = &self.run.placement;
-        is_holder(placement, held, token).then(|| self.spec.role_arn.clone())
+        let mut all = self.run.placements();
+        all.any(|placement| is_holder(placement, held, token))
+            .then(|| self.spec.role_arn.clone())
     }
 }
 

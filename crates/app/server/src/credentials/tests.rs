@@ -70,6 +70,7 @@ fn job(attachment: Attachment) -> TrainingJob {
                 workload: workload(),
                 attachment,
             },
+            others: Vec::new(),
             image: None,
             stop: None,
             launched: true,

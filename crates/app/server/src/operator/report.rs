@@ -141,7 +141,7 @@ fn find(store: &dyn StateStore, home: &Scope, target: &str) -> Result<Subject, R
         (Some(job), None) => Ok(Subject {
             arn: job.arn,
             scope,
-            placements: vec![job.run.placement],
+            placements: job.run.placements().cloned().collect(),
         }),
         (None, Some(endpoint)) => {
             let placements = endpoint.placements().cloned().collect();

@@ -107,6 +107,7 @@ impl Operation for shapes::CreateTrainingJobRequest {
                     workload: place::workload(ctx)?,
                     attachment,
                 },
+                others: Vec::new(),
                 image: None,
                 stop: None,
                 launched: false,

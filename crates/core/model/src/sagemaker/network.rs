@@ -131,6 +131,11 @@ impl Placement {
         }
     }
 
+    /// The address that the container has inside, whomever it may reach.
+    pub fn inner_address(&self) -> Option<Ipv4Addr> {
+        self.address()
+    }
+
     /// The container's own address, where it has a way out.
     pub fn address(&self) -> Option<Ipv4Addr> {
         match &self.attachment {

@@ -269,19 +269,60 @@ pub struct JobSpec {
     pub network: JobNetwork,
 }
 
-/// What has happened to the job's container so far; survives restarts of the engine.
+/// What has happened to a job's containers so far; survives restarts of the engine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRun {
+    /// Of the first instance.
     pub placement: Placement,
+    /// Of the second and all further ones, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<Placement>,
     /// Set when the image was resolved at launch (CC-1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<ResolvedImage>,
     /// Why and when the stop sequence began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop: Option<(StopCause, Timestamp)>,
-    /// The container was launched, or may have been.
+    /// The first program was let go, or may have been.
     #[serde(default)]
     pub launched: bool,
+}
+
+impl JobRun {
+    /// Of a new job, whose instances stand in this order. `None` without any.
+    pub fn new(placements: Vec<Placement>) -> Option<Self> {
+        let mut placements = placements.into_iter();
+        Some(Self {
+            placement: placements.next()?,
+            others: placements.collect(),
+            image: None,
+            stop: None,
+            launched: false,
+        })
+    }
+
+    /// One per instance: the first is `algo-1`'s (CC-20).
+    pub fn placements(&self) -> impl DoubleEndedIterator<Item = &Placement> + Clone {
+        std::iter::once(&self.placement).chain(&self.others)
+    }
+
+    /// The placement of an instance, counted from 0.
+    pub fn placement_mut(&mut self, instance: usize) -> Option<&mut Placement> {
+        match instance.checked_sub(1) {
+            None => Some(&mut self.placement),
+            Some(other) => self.others.get_mut(other),
+        }
+    }
+
+    /// How many instances there are; at least one.
+    pub fn instances(&self) -> usize {
+        1 + self.others.len()
+    }
+}
+
+/// The name of an instance, counted from 0, to the containers of its job: `algo-1` and so on (CC-20).
+pub fn host_name(instance: usize) -> String {
+    format!("algo-{}", instance + 1)
 }
 
 /// A training job.
@@ -414,9 +455,15 @@ impl TrainingJob {
         self.spec.output.uri.join(&format!("{}/output/{file}", self.name))
     }
 
-    /// The job's log stream (CC-90): `<job>/algo-1-<epoch>`, the epoch being the creation time in seconds.
-    pub fn log_stream(&self) -> String {
-        format!("{}/algo-1-{}", self.name, self.created.0.div_euclid(1000))
+    /// The log stream of an instance, counted from 0 (CC-90): `<job>/algo-<n>-<epoch>`, the epoch being the creation time
+    /// in seconds.
+    pub fn log_stream(&self, instance: usize) -> String {
+        format!(
+            "{}/{}-{}",
+            self.name,
+            host_name(instance),
+            self.created.0.div_euclid(1000)
+        )
     }
 }
 

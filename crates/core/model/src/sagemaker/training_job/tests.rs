@@ -42,6 +42,7 @@ fn job() -> TrainingJob {
                 workload: "w-0123456789abcdef0".parse().unwrap(),
                 attachment: Attachment::Isolated,
             },
+            others: Vec::new(),
             image: None,
             stop: None,
             launched: false,
@@ -158,7 +159,7 @@ fn artifacts_and_log_stream_are_named_by_the_job() {
         job.output_uri("output.tar.gz").to_string(),
         "s3://b/out/Churn/output/output.tar.gz"
     );
-    assert_eq!(job.log_stream(), "Churn/algo-1-1700000000");
+    assert_eq!(job.log_stream(0), "Churn/algo-1-1700000000");
     assert_eq!(
         job.arn.as_str(),
         "arn:aws:sagemaker:us-east-1:123456789012:training-job/churn"

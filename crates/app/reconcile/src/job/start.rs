@@ -1,0 +1,192 @@
+//! From a record to programs that run: places, inputs, containers, and one moment at which all of them begin.
+
+use super::{Job, Memory, Outcome, Site, Trouble, Work, host, hosts, staged};
+use crate::deps::{AttachError, NOT_STARTED, Next, StepError, log_not_started};
+use crate::driver::with_slow;
+use crate::network::place::Wanted;
+use crate::stage::{self, StageError};
+use crate::transfer::Image;
+use isolarium_model::sagemaker::model::ResolvedImage;
+use isolarium_model::sagemaker::training_job::{JobEvent, SecondaryStatus};
+use isolarium_model::sagemaker::{Attachment, BlockedDestination, FailureKind, FailureReason};
+
+impl Work<'_> {
+    pub(super) fn start<J: Job>(&self, job: &J, memory: &mut Memory<J>) -> Result<Next, StepError> {
+        let mut missing = false;
+        for placement in job.run().placements() {
+            let known = match self.deps.seen.get(&placement.workload) {
+                None if job.run().launched => self.deps.state_of(&placement.workload)?,
+                other => other,
+            };
+            missing |= known.is_none();
+        }
+        let mut image = job.run().image.clone();
+        if missing {
+            memory.touched = true;
+            let attached = match self.attach(job) {
+                Ok(Some(attached)) => attached,
+                Ok(None) => return Ok(Next::At(self.deps.now())),
+                Err(AttachError::Step(error)) => return Err(error),
+                Err(AttachError::Refused(text)) => return self.fail(job, memory, FailureKind::Client, &text),
+                Err(AttachError::Host(error)) => {
+                    log_not_started(job.arn(), &crate::driver::chain(&error));
+                    return self.fail(job, memory, FailureKind::Internal, NOT_STARTED);
+                }
+            };
+            let launched = with_slow(
+                self.deps.settings.slow_phase,
+                || self.show::<J>(JobEvent::InstanceReady, SecondaryStatus::Starting),
+                || self.launch(&attached, &mut memory.kept),
+            );
+            match launched {
+                Ok(Some(resolved)) => image = Some(resolved),
+                Ok(None) => {}
+                Err(Trouble::Retry(error)) => return Err(StepError::Executor(error)),
+                Err(Trouble::Final(kind, text)) => return self.fail(job, memory, kind, &text),
+            }
+        }
+        if image.is_none() {
+            // An earlier process launched it and died before it could say with which.
+            image = self.deps.work.noted_image(&job.run().placement.workload);
+        }
+        // One commit for all phases that are over: nothing waits for the disk before the containers run.
+        self.deps.update::<J>(self.key, |job, batch| {
+            let now = self.deps.now();
+            job.run_mut().launched = true;
+            job.run_mut().image.clone_from(&image);
+            if job.phase() == SecondaryStatus::Starting {
+                job.apply(JobEvent::InstanceReady, now)?;
+            }
+            if job.phase() == SecondaryStatus::Downloading {
+                job.apply(JobEvent::ContainerRuns, now)?;
+            }
+            Ok(Some(batch))
+        })?;
+        Ok(Next::At(self.deps.now()))
+    }
+
+    /// The job with its instances' places in the VPC, if they are to have any (NET-66). `None`: the job's record has gone on
+    /// meanwhile.
+    fn attach<J: Job>(&self, job: &J) -> Result<Option<J>, AttachError> {
+        let mut placed = job.clone();
+        let Some(attachment) = job.network().vpc() else {
+            return Ok(Some(placed));
+        };
+        for (number, placement) in job.run().placements().enumerate() {
+            let wanted = Wanted {
+                attachment,
+                isolated: job.network().isolated(),
+                workload: &placement.workload,
+                owner: self.key,
+                owner_arn: job.arn(),
+                instance: &job.host(number),
+            };
+            let actor = self.actor(job, placement);
+            let placement = self.deps.attach(&actor, &wanted, placement, &mut |plan| {
+                let stored = self.deps.update::<J>(self.key, |job, batch| {
+                    let starting = matches!(job.phase(), SecondaryStatus::Starting | SecondaryStatus::Downloading);
+                    let Some(own) = job.run_mut().placement_mut(number) else {
+                        return Ok(None);
+                    };
+                    if !starting || !matches!(own.attachment, Attachment::Unattached { .. }) {
+                        return Ok(None);
+                    }
+                    let Some((place, batch)) = plan(batch)? else {
+                        return Ok(None);
+                    };
+                    own.attachment = Attachment::Vpc(place);
+                    Ok(Some(batch))
+                })?;
+                let placement = stored.and_then(|stored| stored.record.run().placements().nth(number).cloned());
+                Ok(placement.filter(|placement| placement.vpc().is_some()))
+            })?;
+            match (placement, placed.run_mut().placement_mut(number)) {
+                (Some(placement), Some(own)) => *own = placement,
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(placed))
+    }
+
+    /// Makes a phase visible that lasts longer than a moment. A failure here is not the job's: the phase is committed
+    /// with the next one.
+    pub(super) fn show<J: Job>(&self, event: JobEvent, from: SecondaryStatus) {
+        let shown = self.deps.update::<J>(self.key, |job, batch| {
+            if job.phase() != from {
+                return Ok(None);
+            }
+            job.apply(event, self.deps.now())?;
+            Ok(Some(batch))
+        });
+        if let Err(error) = shown {
+            tracing::warn!(job = %self.key.name, %error, "a phase could not be shown");
+        }
+    }
+
+    /// Launches every instance that is not on the host. `None` when launches that an earlier process began turn out to have
+    /// worked: their inputs are in use.
+    fn launch<J: Job>(&self, job: &J, kept: &mut J::Kept) -> Result<Option<ResolvedImage>, Trouble> {
+        let mut image = None;
+        for site in self.sites(job) {
+            let workload = &site.placement.workload;
+            let failed = |error| host(job.arn(), error);
+            self.deps.executor.prepare(workload).map_err(failed)?;
+            if self.deps.is_launched(workload).map_err(failed)? {
+                continue;
+            }
+            let image = match &image {
+                Some(image) => image,
+                None => image.insert(self.image(job, &site)?),
+            };
+            self.one(job, &site, image, kept)?;
+        }
+        Ok(image.map(|image| ResolvedImage {
+            specified: job.image().into(),
+            digest: image.digest,
+        }))
+    }
+
+    fn one<J: Job>(&self, job: &J, site: &Site<'_>, image: &Image, kept: &mut J::Kept) -> Result<(), Trouble> {
+        let inputs = stage::ca_bundle(self.deps, site.placement).and_then(|()| job.stage(site, kept));
+        inputs.map_err(|error| staged(job.arn(), error, "Data download failed:"))?;
+        let spec = job.container(site, image);
+        let mut spec = spec.map_err(|error| Trouble::Final(FailureKind::Client, error.to_string()))?;
+        spec.hostname = job.host(site.number);
+        spec.hosts = hosts(job);
+        let resolved = ResolvedImage {
+            specified: job.image().into(),
+            digest: image.digest.clone(),
+        };
+        self.deps
+            .work
+            .note_image(&site.placement.workload, &resolved)
+            .map_err(|error| staged(job.arn(), StageError::from(error), "Data download failed:"))?;
+        self.deps
+            .launch(&self.key.scope, site.placement, &spec)
+            .map_err(|error| host(job.arn(), error))
+    }
+
+    fn image<J: Job>(&self, job: &J, site: &Site<'_>) -> Result<Image, Trouble> {
+        let reference = job.image();
+        let failed = |error| staged(job.arn(), error, &format!("Cannot pull the image {reference}: "));
+        let image = self
+            .deps
+            .transfer
+            .resolve_image(&site.actor, reference)
+            .map_err(|error| failed(error.into()))?;
+        stage::layers(self.deps, &image).map_err(failed)?;
+        Ok(image)
+    }
+
+    pub(super) fn fail<J: Job>(
+        &self,
+        job: &J,
+        memory: &mut Memory<J>,
+        kind: FailureKind,
+        text: &str,
+    ) -> Result<Next, StepError> {
+        let first = self.first_attempt(job);
+        let reason = FailureReason::job(kind, text, first.as_ref().map(BlockedDestination::note).as_ref());
+        self.conclude(job, memory, &Outcome::Failed(reason))
+    }
+}

@@ -1,0 +1,209 @@
+//! Training jobs: their files, their container, their checkpoints and artifacts.
+
+use super::{End, Job, Site};
+use crate::checkpoints::{self, Checkpoints};
+use crate::collect;
+use crate::container::{self, CHECKPOINTS, MODEL, OUTPUT, OUTPUT_DATA, UnknownInstanceType};
+use crate::metrics::MetricScanner;
+use crate::stage::{self, StageError};
+use crate::transfer::Image;
+use crate::workdir;
+use isolarium_model::sagemaker::training_job::{
+    Channel, JobEvent, JobRun, MetricDefinition, SecondaryStatus, TrainingJob, host_name,
+};
+use isolarium_model::sagemaker::{FailureReason, IllegalTransition, JobNetwork};
+use isolarium_model::{Arn, Timestamp};
+use isolarium_runtime::executor::{LaunchSpec, Mount};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+impl Job for TrainingJob {
+    type Kept = Checkpoints;
+    const LOG_GROUP: &'static str = "/aws/sagemaker/TrainingJobs";
+
+    fn arn(&self) -> &Arn {
+        &self.arn
+    }
+
+    fn role_arn(&self) -> &Arn {
+        &self.spec.role_arn
+    }
+
+    fn modified(&self) -> Timestamp {
+        self.modified
+    }
+
+    fn network(&self) -> &JobNetwork {
+        &self.spec.network
+    }
+
+    fn image(&self) -> &str {
+        &self.spec.container.image
+    }
+
+    fn instance_type(&self) -> &str {
+        &self.spec.instance_type
+    }
+
+    fn run(&self) -> &JobRun {
+        &self.run
+    }
+
+    fn run_mut(&mut self) -> &mut JobRun {
+        &mut self.run
+    }
+
+    fn host(&self, instance: usize) -> String {
+        host_name(instance)
+    }
+
+    fn log_stream(&self, instance: usize) -> String {
+        Self::log_stream(self, instance)
+    }
+
+    fn deadline(&self) -> Timestamp {
+        let start = self.training_start.unwrap_or(self.created);
+        start.after(Duration::from_secs(self.spec.max_runtime))
+    }
+
+    fn metrics(&self) -> &[MetricDefinition] {
+        &self.spec.metrics
+    }
+
+    fn phase(&self) -> SecondaryStatus {
+        self.secondary
+    }
+
+    fn apply(&mut self, event: JobEvent, now: Timestamp) -> Result<(), IllegalTransition> {
+        Self::apply(self, event, now)
+    }
+
+    fn fail(&mut self, reason: FailureReason, now: Timestamp) -> Result<(), IllegalTransition> {
+        Self::fail(self, reason, now)
+    }
+
+    fn keep_metrics(&mut self, scanner: &MetricScanner) {
+        self.final_metrics.clone_from(scanner.last());
+    }
+
+    fn stage(&self, site: &Site<'_>, kept: &mut Checkpoints) -> Result<(), StageError> {
+        let workload = &site.placement.workload;
+        let config = site.deps.work.make(workload, "input/config")?;
+        for (name, bytes) in config_files(self, site) {
+            workdir::write_readable(&config.join(name), &bytes)?;
+        }
+        if !self.spec.channels.is_empty() {
+            site.deps.work.make(workload, "input/data")?;
+        }
+        for channel in &self.spec.channels {
+            stage::channel(site, channel)?;
+        }
+        match &self.spec.checkpoints {
+            Some(config) => checkpoints::restore(site, config, kept),
+            None => Ok(()),
+        }
+    }
+
+    /// CC-13..16, CC-20.
+    fn container(&self, site: &Site<'_>, image: &Image) -> Result<LaunchSpec, UnknownInstanceType> {
+        let (entrypoint, arguments) = (self.spec.entrypoint.as_deref(), self.spec.arguments.as_deref());
+        let platform = vec![
+            ("TRAINING_JOB_NAME".to_string(), self.name.clone()),
+            ("TRAINING_JOB_ARN".to_string(), self.arn.to_string()),
+            ("AWS_REGION".to_string(), site.key.scope.region.to_string()),
+        ];
+        let mut mounts = container::job_mounts();
+        if let Some(checkpoints) = &self.spec.checkpoints {
+            mounts.push(Mount::Scratch {
+                name: CHECKPOINTS.into(),
+                target: checkpoints.local_path.clone(),
+                read_only: false,
+            });
+        }
+        let program = container::Program {
+            argv: container::training_command(image, entrypoint, arguments),
+            environment: &self.spec.container.environment,
+            platform,
+            mounts,
+        };
+        container::job(site, &self.arn, &self.spec.instance_type, image, program)
+    }
+
+    fn tend(&self, sites: &[Site<'_>], kept: &mut Checkpoints) -> Option<Timestamp> {
+        let config = self.spec.checkpoints.as_ref()?;
+        let deps = sites.first()?.deps;
+        let due = |kept: &Checkpoints| {
+            let last = kept.last.unwrap_or(self.created);
+            last.after(deps.settings.checkpoint_interval)
+        };
+        let planned = due(kept);
+        // One that cannot be saved now is saved later; the job goes on.
+        if deps.now() >= planned
+            && let Err(error) = checkpoints::sync(sites, config, kept)
+        {
+            tracing::warn!(job = %self.arn, %error, "checkpoints could not be synchronised");
+            kept.last = Some(deps.now());
+        }
+        Some(planned)
+    }
+
+    /// The model, unless a container failed, and the other output. Empty directories give no object (SM-31, CC-32, CC-33).
+    fn collect(&self, sites: &[Site<'_>], kept: &mut Checkpoints, end: End) -> Result<(), StageError> {
+        if let Some(config) = &self.spec.checkpoints {
+            checkpoints::sync(sites, config, kept)?;
+        }
+        if end != End::Failed {
+            collect::artifact(sites, self, MODEL, "model")?;
+        }
+        collect::artifact(sites, self, OUTPUT_DATA, "output")
+    }
+
+    fn failure_text(&self, site: &Site<'_>) -> String {
+        collect::failure_text(site.deps, &self.arn, &site.placement.workload, OUTPUT)
+    }
+}
+
+/// The files of `/opt/ml/input/config` (CC-16..19).
+fn config_files(job: &TrainingJob, site: &Site<'_>) -> Vec<(&'static str, Vec<u8>)> {
+    let mut hosts: Vec<String> = (0..site.of).map(host_name).collect();
+    // As text: algo-10 comes before algo-2.
+    hosts.sort();
+    let resources = json!({
+        "current_host": host_name(site.number),
+        "current_instance_type": job.spec.instance_type,
+        "current_group_name": "homogeneousCluster",
+        "hosts": hosts,
+        "instance_groups": [{
+            "instance_group_name": "homogeneousCluster",
+            "instance_type": job.spec.instance_type,
+            "hosts": hosts,
+        }],
+        "network_interface_name": container::interface_name(site.placement),
+    });
+    let channels: serde_json::Map<String, Value> = job
+        .spec
+        .channels
+        .iter()
+        .map(|channel| (channel.name.clone(), channel_config(channel)))
+        .collect();
+    vec![
+        (
+            "hyperparameters.json",
+            json!(job.spec.hyperparameters).to_string().into_bytes(),
+        ),
+        ("inputdataconfig.json", Value::Object(channels).to_string().into_bytes()),
+        ("resourceconfig.json", resources.to_string().into_bytes()),
+    ]
+}
+
+fn channel_config(channel: &Channel) -> Value {
+    let mut config = json!({
+        "TrainingInputMode": "File",
+        "S3DistributionType": channel.distribution.as_str(),
+        "RecordWrapperType": "None",
+    });
+    if let (Some(kind), Some(members)) = (&channel.content_type, config.as_object_mut()) {
+        members.insert("ContentType".into(), json!(kind));
+    }
+    config
+}
