@@ -12,13 +12,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("wire", &[]),
     ("policy", &["model"]),
     ("netplan", &["model"]),
+    ("tuning", &["model"]),
     ("store", &["model"]),
     ("dataplane", &["model", "netplan"]),
     ("runtime", &["model", "netplan", "dataplane"]),
     ("node", &["model", "netplan", "dataplane", "runtime"]),
-    ("services", &["model", "wire", "policy", "store"]),
+    ("services", &["model", "wire", "policy", "tuning", "store"]),
     // The traits of `dataplane` and `runtime` alone: a loop never holds a privilege.
-    ("reconcile", &["model", "netplan", "store", "dataplane", "runtime"]),
+    (
+        "reconcile",
+        &["model", "netplan", "tuning", "store", "dataplane", "runtime"],
+    ),
     (
         "server",
         &[

@@ -62,6 +62,11 @@ impl FailureReason {
         Self(cut)
     }
 
+    /// Whether the engine or its host was at fault.
+    pub fn is_internal(&self) -> bool {
+        self.0.starts_with(FailureKind::Internal.prefix())
+    }
+
     /// The text, at most 1,024 characters.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -12,6 +12,7 @@ pub mod model;
 pub mod network;
 pub mod s3_uri;
 pub mod training_job;
+pub mod tuning_job;
 
 pub use endpoint::{Endpoint, EndpointEvent, EndpointStatus, Fleet, Instance, VariantFleet};
 pub use endpoint_config::{EndpointConfig, ProductionVariant};
@@ -23,6 +24,7 @@ pub use network::{
 };
 pub use s3_uri::S3Uri;
 pub use training_job::{JobEvent, SecondaryStatus, TrainingJob, TrainingJobStatus};
+pub use tuning_job::{TuningEvent, TuningJob, TuningStatus};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
