@@ -114,9 +114,9 @@ mod tests {
         let lower = Lower::factor(&half).unwrap();
         let b = [1.0, -2.0, 0.25];
         let x = lower.solve_transposed(&lower.solve(&b));
-        for i in 0..3 {
+        for (i, b) in b.iter().enumerate() {
             let product: f64 = (0..3).map(|j| at(&half, i, j) * x[j]).sum();
-            assert!((product - b[i]).abs() < 1e-12);
+            assert!((product - b).abs() < 1e-12);
         }
         let inverse = lower.inverse();
         for i in 0..3 {
