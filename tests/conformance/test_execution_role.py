@@ -148,7 +148,7 @@ def in_a_vpc(sagemaker, role, image, bucket, name, prefix):
 def test_each_of_the_nine_actions_that_the_role_lacks_is_named(engine, sagemaker, small, bucket, name, prefix):
     """
     The role is a given one with a path, and stays as it was.
-    Proves: BT-6, BT-10, IAM-55
+    Proves: BT-6, BT-10, IAM-55, NET-61
     """
     iam = engine.client("iam")
     role = iam.create_role(RoleName=name, Path="/teams/ml/", AssumeRolePolicyDocument=json.dumps(TRUST))["Role"]["Arn"]

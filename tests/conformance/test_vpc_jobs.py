@@ -154,10 +154,13 @@ def test_without_a_vpc_config_no_interface_appears(engine, ec2, sagemaker, small
 
 def test_a_job_has_two_interfaces_in_its_subnet_while_it_runs(engine, ec2, sagemaker, small, vpc_role, bucket, data, network, name):
     """
-    Proves: VPC-3, VPC-4, VPC-5, VPC-10, VPC-32, NET-11, NET-66, NET-67, NET-69, CC-86
+    Proves: VPC-3, VPC-4, VPC-5, VPC-10, VPC-32, NET-11, NET-66, NET-67, NET-69, CC-86, D-16
     """
     free = network.free()
-    run(sagemaker, name, small, vpc_role, bucket, data, f"{LOOK}; sleep 3", VpcConfig=network.config)
+    # D-16: both addresses in the subnet that has the most of them.
+    tiny = ec2.create_subnet(VpcId=network.vpc, CidrBlock="10.20.2.0/28")["Subnet"]["SubnetId"]
+    config = {"Subnets": [tiny, network.subnet], "SecurityGroupIds": [network.group]}
+    run(sagemaker, name, small, vpc_role, bucket, data, f"{LOOK}; sleep 3", VpcConfig=config)
     eventually(lambda: "SEEN" in said(engine, name), timeout=60)
     assert network.free() == free - 2
     held = network.interfaces()
@@ -182,9 +185,10 @@ def test_a_job_has_two_interfaces_in_its_subnet_while_it_runs(engine, ec2, sagem
     assert any(line.startswith("default") for line in routes) and all(" dev eth0" in line for line in routes), routes
     assert "nameserver 10.20.0.2" in lines
     done = completed(sagemaker, name)
-    assert done["VpcConfig"] == network.config
+    assert done["VpcConfig"] == config
     eventually(lambda: network.interfaces() == [], timeout=60)
     assert network.free() == free
+    ec2.delete_subnet(SubnetId=tiny)
 
 
 @pytest.mark.parametrize("end", ["Failed", "Stopped"])
@@ -250,7 +254,7 @@ def test_an_endpoint_policy_that_denies_is_named(engine, ec2, sagemaker, small, 
 
 def test_too_few_addresses_fail_the_job_and_not_its_creation(ec2, sagemaker, small, vpc_role, bucket, data, name):
     """
-    Proves: VPC-11, NET-65
+    Proves: VPC-11, NET-65, D-17
     """
     small_net = Network(ec2, subnet="10.20.1.0/28")
     try:
@@ -272,7 +276,7 @@ def test_too_few_addresses_fail_the_job_and_not_its_creation(ec2, sagemaker, sma
 
 def test_a_route_to_the_internet_gateway_serves_no_job(engine, ec2, sagemaker, small, vpc_role, bucket, network, name):
     """
-    Proves: VPC-6, VPC-8, VPC-35
+    Proves: VPC-6, VPC-8, VPC-35, D-15
     """
     gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
     ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=network.vpc)

@@ -317,7 +317,7 @@ fn attaching(actions: &[&str], rest: &str) -> String {
     policy(&format!(r#"{{"Effect":"Allow","Action":{actions},{rest}}}"#))
 }
 
-/// Proves: BT-6, IAM-55, IAM-62
+/// Proves: BT-6, IAM-55, IAM-62, NET-61
 #[test]
 fn a_role_without_one_of_nine_actions_on_everything_may_not_attach_to_a_vpc() {
     let lab = Lab::new(&attaching(&P6, r#""Resource":"*""#));

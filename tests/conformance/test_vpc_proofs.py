@@ -1,0 +1,381 @@
+"""Walls and ways of a VPC, tried from inside containers with their positive controls: one VPC for the whole module, with a
+program that serves in it, a NAT gateway, a gateway endpoint and a group that lets everything through.
+"""
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.conformance.test_audit import events
+from tests.conformance.test_vpc_jobs import Network, P6, completed, failed, run, said
+from tests.conformance.test_vpc_services import ALL, FETCH, FLOW_ACTIONS, lines, presigned, statement
+from tests.harness.engine import REGION, WEB, execution_statements
+from tests.harness.jobs import eventually, finished, training_request, with_program
+
+EVERYTHING = [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]
+S3_NAME = f"s3.{REGION}.amazonaws.com"
+# Serves TCP at 9000, and answers every question for an address with S3's.
+SERVER = f"""
+import socket, threading
+S3 = socket.gethostbyname("{S3_NAME}")
+
+def web():
+    server = socket.create_server(("", 9000))
+    while True:
+        connection, _ = server.accept()
+        connection.sendall(b"served\\n")
+        connection.close()
+
+def names():
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.bind(("", 53))
+    while True:
+        question, peer = server.recvfrom(2048)
+        at = 12
+        while question[at]:
+            at += 1 + question[at]
+        is_a = question[at + 2] == 1
+        record = b"\\xc0\\x0c\\0\\1\\0\\1\\0\\0\\0\\x3c\\0\\4" + socket.inet_aton(S3) if is_a else b""
+        server.sendto(question[:2] + b"\\x81\\x80\\0\\1\\0" + bytes([is_a]) + b"\\0\\0\\0\\0" + question[12:at + 5] + record, peer)
+
+threading.Thread(target=names, daemon=True).start()
+print("S3", S3, flush=True)
+web()
+"""
+
+
+def tcp(port, **peer):
+    return [{"IpProtocol": "tcp", "FromPort": port, "ToPort": port, **peer}]
+
+
+def play(engine, sagemaker, name, image, role, bucket, uri, script, interpreter="/bin/sh", **members):
+    """Starts a job that runs a program too long for an entry point."""
+    request = training_request(name, image, role, bucket, uri, isolated=members.pop("isolated", False)) | {"HyperParameters": {}}
+    sagemaker.create_training_job(**with_program(engine, bucket, request, script, interpreter) | members)
+
+
+class Place(Network):
+    """The module's VPC. Jobs run in `subnet` with `group`, which is open both ways; `server` has a group of its own."""
+
+    def __init__(self, engine, sagemaker, image, role, bucket, uri):
+        ec2 = engine.client("ec2")
+        super().__init__(ec2, block="10.60.0.0/16", subnet="10.60.1.0/24")
+        self.engine, self.sagemaker, self.name = engine, sagemaker, "vpc-proofs-server"
+        ec2.authorize_security_group_ingress(GroupId=self.group, IpPermissions=EVERYTHING)
+        self.servers = ec2.create_security_group(VpcId=self.vpc, GroupName="servers", Description="servers")["GroupId"]
+        pair = {"UserIdGroupPairs": [{"GroupId": self.group}]}
+        ec2.authorize_security_group_ingress(GroupId=self.servers, IpPermissions=tcp(9000, **pair))
+        self.names = [{"IpProtocol": "udp", "FromPort": 53, "ToPort": 53, **pair}]
+        self.public = ec2.create_subnet(VpcId=self.vpc, CidrBlock="10.60.2.0/24")["Subnet"]["SubnetId"]
+        self.public_table = ec2.create_route_table(VpcId=self.vpc)["RouteTable"]["RouteTableId"]
+        ec2.associate_route_table(RouteTableId=self.public_table, SubnetId=self.public)
+        self.internet = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+        ec2.attach_internet_gateway(InternetGatewayId=self.internet, VpcId=self.vpc)
+        self.elastic = ec2.allocate_address(Domain="vpc")
+        made = ec2.create_nat_gateway(SubnetId=self.public, AllocationId=self.elastic["AllocationId"])
+        self.nat = made["NatGateway"]["NatGatewayId"]
+        ec2.get_waiter("nat_gateway_available").wait(NatGatewayIds=[self.nat], WaiterConfig={"Delay": 1, "MaxAttempts": 20})
+        self.everywhere = {"DestinationCidrBlock": "0.0.0.0/0"}
+        ec2.create_route(RouteTableId=self.public_table, GatewayId=self.internet, **self.everywhere)
+        ec2.create_route(RouteTableId=self.table, NatGatewayId=self.nat, **self.everywhere)
+        config = {"Subnets": [self.subnet], "SecurityGroupIds": [self.servers]}
+        play(engine, sagemaker, self.name, image, role, bucket, uri, SERVER, "/usr/bin/python3", VpcConfig=config)
+        [told] = eventually(lambda: lines(engine, self.name, "S3"), timeout=90)
+        self.s3 = told.split()[1]
+        self.address = self.of(self.name)["Container"]["PrivateIpAddress"]
+
+    def of(self, name):
+        """The interfaces of a job that runs, by what they are for."""
+        arn = self.sagemaker.describe_training_job(TrainingJobName=name)["TrainingJobArn"]
+        held = [one for one in self.interfaces() if arn in one["Description"]]
+        return {"Container" if "] Container" in one["Description"] else "Transfer": one for one in held}
+
+    def remove(self):
+        self.sagemaker.stop_training_job(TrainingJobName=self.name)
+        finished(self.sagemaker, self.name)
+        self.ec2.delete_route(RouteTableId=self.table, **self.everywhere)
+        self.ec2.delete_nat_gateway(NatGatewayId=self.nat)
+        self.ec2.get_waiter("nat_gateway_deleted").wait(NatGatewayIds=[self.nat], WaiterConfig={"Delay": 1, "MaxAttempts": 20})
+        self.ec2.release_address(AllocationId=self.elastic["AllocationId"])
+        self.ec2.detach_internet_gateway(InternetGatewayId=self.internet, VpcId=self.vpc)
+        self.ec2.delete_internet_gateway(InternetGatewayId=self.internet)
+        self.ec2.delete_subnet(SubnetId=self.public)
+        self.ec2.delete_route_table(RouteTableId=self.public_table)
+        eventually(lambda: not [one for one in self.interfaces() if one.get("RequesterManaged")], timeout=60)
+        self.ec2.delete_security_group(GroupId=self.servers)
+        super().remove()
+
+
+@pytest.fixture(scope="module")
+def ec2(engine):
+    return engine.client("ec2")
+
+
+@pytest.fixture(scope="module")
+def vpc_role(engine, bucket):
+    return engine.create_role("vpc-proofs", [*execution_statements(bucket), {"Effect": "Allow", "Action": P6, "Resource": "*"}])
+
+
+@pytest.fixture(scope="module")
+def uri(engine, bucket):
+    engine.client("s3").put_object(Bucket=bucket, Key="vpc/proofs/a.txt", Body=b"by the endpoint")
+    return f"s3://{bucket}/vpc/proofs/"
+
+
+@pytest.fixture(scope="module")
+def place(engine, sagemaker, image, vpc_role, bucket, uri):
+    made = Place(engine, sagemaker, image, vpc_role, bucket, uri)
+    yield made
+    made.remove()
+
+
+def probes(place):
+    """A script that tries every target of the VPC and beyond it, and says how each went."""
+    tries = {
+        "server": f"nc -w 2 {place.address} 9000 </dev/null | grep -q served",
+        "resolver": f"busybox nslookup {S3_NAME} 10.60.0.2 | grep -q 198.18",
+        "nat": f"echo GET / | nc -w 3 {WEB} 80 | grep -q hello",
+        "endpoint": f"nc -w 3 {place.s3} 80 -e /bin/true",
+        "credentials": "nc -w 3 169.254.170.2 80 -e /bin/true",
+    }
+    tried = [f"if {command} 2>/dev/null; then echo TRY {target} reached; else echo TRY {target} cut; fi" for target, command in tries.items()]
+    return list(tries), "; ".join(["busybox ip -o addr | busybox awk '{print \"ON\", $2}'", "busybox ip route | busybox awk '{print \"ROUTE\", $0}'", *tried, "sleep 2"])
+
+
+def flow_log(engine, ec2, name, subnet):
+    """A flow log of a subnet to CloudWatch Logs; returns its id and a reader of (stream, fields)."""
+    iam, logs, group = engine.client("iam"), engine.client("logs"), f"flows-{name}"
+    trust = {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Principal": {"Service": "vpc-flow-logs.amazonaws.com"}, "Action": "sts:AssumeRole"}}
+    role = iam.create_role(RoleName=f"flows-{name}"[-60:], AssumeRolePolicyDocument=json.dumps(trust))["Role"]
+    allow = {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": FLOW_ACTIONS, "Resource": "*"}}
+    iam.put_role_policy(RoleName=role["RoleName"], PolicyName="p", PolicyDocument=json.dumps(allow))
+    made = ec2.create_flow_logs(
+        ResourceType="Subnet", ResourceIds=[subnet], TrafficType="ALL", LogGroupName=group,
+        DeliverLogsPermissionArn=role["Arn"], MaxAggregationInterval=60)
+    assert not made.get("Unsuccessful"), made
+
+    def read():
+        try:
+            return [(event["logStreamName"], event["message"].split()) for event in logs.filter_log_events(logGroupName=group)["events"]]
+        except logs.exceptions.ResourceNotFoundException:
+            return []
+
+    return made["FlowLogIds"], read
+
+
+def test_an_isolated_job_reaches_nothing_of_its_vpc_where_another_with_the_same_config_reaches_everything(
+    engine, ec2, sagemaker, small, vpc_role, bucket, uri, place, name
+):
+    """
+    Both have the group that allows everything; the isolated one's data travel through the subnet all the same.
+    Proves: NI-18, NI-19, VPC-5, NET-69
+    """
+    ids, records = flow_log(engine, ec2, name, place.subnet)
+    targets, script = probes(place)
+    jobs = {f"{name}-open": False, f"{name}-shut": True}
+    held = {}
+    for job, isolated in jobs.items():
+        play(engine, sagemaker, job, small, vpc_role, bucket, uri, script, isolated=isolated, VpcConfig=place.config)
+    for job in jobs:
+        held[job] = eventually(lambda job=job: len(found := place.of(job)) == 2 and found, timeout=90)
+    for job, isolated in jobs.items():
+        completed(sagemaker, job)
+        word = "cut" if isolated else "reached"
+        assert eventually(lambda job=job: len(found := lines(engine, job, "TRY")) == len(targets) and found) == [f"TRY {target} {word}" for target in targets], job
+        routes = lines(engine, job, "ROUTE")
+        assert {line.split()[1] for line in lines(engine, job, "ON")} == ({"lo"} if isolated else {"lo", "eth0"}), job
+        assert all(" dev eth0 " in f"{line} " for line in routes), routes
+        assert routes == [] if isolated else any(line.startswith("ROUTE default") for line in routes), routes
+
+    def to_s3(job, use):
+        one = held[job][use]
+        stream = f"{one['NetworkInterfaceId']}-all"
+        return [line for where, line in records() if where == stream and line[3] == one["PrivateIpAddress"] and line[4].startswith("198.18.") and line[12:] == ["ACCEPT", "OK"]]
+
+    for job in jobs:
+        assert {line[6] for line in eventually(lambda job=job: to_s3(job, "Transfer"), timeout=60)} == {"443"}, job
+    assert eventually(lambda: to_s3(f"{name}-open", "Container"), timeout=60), "control: a container's flows are recorded"
+    assert to_s3(f"{name}-shut", "Container") == []
+    ec2.delete_flow_logs(FlowLogIds=ids)
+
+
+def test_a_nat_gateway_leads_a_job_to_the_internet_and_nobody_in(
+    engine, ec2, sagemaker, small, vpc_role, bucket, uri, place, name
+):
+    """
+    One job tries all the time, and says whenever the answer changes.
+    Proves: VPC-8, VPC-29, VPC-30, VPC-31, NET-28, NET-29, D-15
+    """
+    script = f"""(while true; do echo inside | nc -l -p 9001; done) >/dev/null 2>&1 &
+while true; do now=$(echo GET / | nc -w 2 {WEB} 80 2>/dev/null | grep -q hello && echo REACHED || echo CUT)
+[ "$now" = "$last" ] || echo SEES $now; last=$now; busybox sleep 0.1; done"""
+    before = len(engine.internet.arrivals())
+    play(engine, sagemaker, name, small, vpc_role, bucket, uri, script, VpcConfig=place.config)
+    told = ["REACHED"]
+
+    def sees(change, word):
+        change()
+        told.append(word)
+        eventually(lambda: [line.split()[1] for line in lines(engine, name, "SEES")] == told, timeout=30)
+
+    eventually(lambda: lines(engine, name, "SEES") == ["SEES REACHED"], timeout=90)
+    held = place.of(name)
+    assert "Association" not in held["Container"] and "Association" not in held["Transfer"]
+    address = held["Container"]["PrivateIpAddress"]
+    route, public = {"RouteTableId": place.table, **place.everywhere}, {"RouteTableId": place.public_table, **place.everywhere}
+    group = {"GroupId": place.group, "IpPermissions": EVERYTHING}
+    sees(lambda: ec2.revoke_security_group_egress(**group), "CUT")
+    sees(lambda: ec2.authorize_security_group_egress(**group), "REACHED")
+    sees(lambda: ec2.delete_route(**route), "CUT")
+    # D-15: an internet gateway is no way for an interface without a public address.
+    ec2.create_route(GatewayId=place.internet, **route)
+    ec2.replace_route(NatGatewayId=place.nat, **route)
+    sees(lambda: None, "REACHED")
+    sees(lambda: ec2.delete_route(**public), "CUT")
+    sees(lambda: ec2.create_route(GatewayId=place.internet, **public), "REACHED")
+    seen = {one["peer"] for one in engine.internet.arrivals()[before:]}
+    assert seen == {place.elastic["PublicIp"]}, "the source is the gateway's Elastic IP"
+    dial = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 1)"
+    for port in (9001, 80):
+        inward = ["ip", "netns", "exec", engine.internet.name, sys.executable, "-c", dial, place.elastic["PublicIp"], str(port)]
+        assert subprocess.run(inward, capture_output=True).returncode != 0
+    ask = f"nc -w 3 {address} 9001 </dev/null | grep inside || echo CUT"
+    run(sagemaker, f"{name}-in", small, vpc_role, bucket, None, ask, VpcConfig=place.config)
+    completed(sagemaker, f"{name}-in")
+    assert eventually(lambda: said(engine, f"{name}-in"))[-1] == "inside", "control: it listens, and its group lets everybody in"
+    sagemaker.stop_training_job(TrainingJobName=name)
+    finished(sagemaker, name)
+
+
+def test_a_resolver_of_the_owners_serves_jobs_when_routes_and_groups_let_it(
+    engine, ec2, sagemaker, small, vpc_role, bucket, uri, place, name
+):
+    """
+    The VPC's own resolver is off; the server of the DHCP options knows every name, and is a member of the VPC.
+    Proves: VPC-21, NET-53
+    """
+    options = ec2.create_dhcp_options(DhcpConfigurations=[
+        {"Key": "domain-name-servers", "Values": [place.address]}, {"Key": "domain-name", "Values": ["corp.example"]}])
+    options = options["DhcpOptions"]["DhcpOptionsId"]
+    look = "cat /etc/resolv.conf; busybox nslookup nobody-else-knows.corp.example | busybox awk '/^Address/ {a=$NF} END {print \"FOUND\", a}'"
+    ec2.associate_dhcp_options(DhcpOptionsId=options, VpcId=place.vpc)
+    ec2.modify_vpc_attribute(VpcId=place.vpc, EnableDnsSupport={"Value": False})
+    try:
+        run(sagemaker, f"{name}-a", small, vpc_role, bucket, uri, look, VpcConfig=place.config)
+        reason = failed(sagemaker, f"{name}-a")
+        assert reason.startswith("ClientError: Data download failed"), reason
+        ec2.authorize_security_group_ingress(GroupId=place.servers, IpPermissions=place.names)
+        run(sagemaker, f"{name}-b", small, vpc_role, bucket, uri, look, VpcConfig=place.config)
+        completed(sagemaker, f"{name}-b")
+        seen = said(engine, f"{name}-b")
+        assert f"nameserver {place.address}" in seen and f"FOUND {place.s3}" in seen and "search corp.example" in seen, seen
+    finally:
+        ec2.modify_vpc_attribute(VpcId=place.vpc, EnableDnsSupport={"Value": True})
+        ec2.associate_dhcp_options(DhcpOptionsId="default", VpcId=place.vpc)
+        ec2.delete_dhcp_options(DhcpOptionsId=options)
+
+
+def test_s3_that_is_cut_during_a_job_lets_open_connections_finish_and_no_new_ones(
+    engine, ec2, sagemaker, image, vpc_role, bucket, uri, place, name
+):
+    """
+    The container reads on through a connection that stands. The transfer has none, because the job has no input: its program
+    is a hyperparameter.
+    Proves: NET-68, NET-16
+    """
+    size = 48 << 20
+    engine.client("s3").put_object(Bucket=bucket, Key="vpc/large", Body=bytes(size))
+    group = ec2.create_security_group(VpcId=place.vpc, GroupName=name, Description="to S3 alone")["GroupId"]
+    ec2.revoke_security_group_egress(GroupId=group, IpPermissions=EVERYTHING)
+    listed = ec2.describe_prefix_lists()["PrefixLists"][0]["PrefixListId"]
+    rules = [rule for port in (80, 443) for rule in tcp(port, PrefixListIds=[{"PrefixListId": listed}])]
+    ec2.authorize_security_group_egress(GroupId=group, IpPermissions=rules)
+    program = """
+import http.client, socket, time, urllib.parse
+to = urllib.parse.urlsplit(given["url"])
+open("/opt/ml/model/kept", "w").write("x")
+connection = http.client.HTTPConnection(socket.gethostbyname(to.hostname), 80)
+connection.sock = socket.create_connection((connection.host, 80))
+connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+connection.request("GET", to.path + "?" + to.query, headers={"Host": to.hostname})
+answer = connection.getresponse()
+read = len(answer.read(65536))
+for again in range(2):
+    socket.create_connection((connection.host, 80), 2).close()
+print("OPEN", answer.status, flush=True)
+while True:
+    try:
+        socket.create_connection((connection.host, 80), 1).close()
+        time.sleep(0.1)
+    except OSError:
+        break
+print("CUT", flush=True)
+while piece := answer.read(1 << 20):
+    read += len(piece)
+print("REST", read, flush=True)
+"""
+    config = {"Subnets": [place.subnet], "SecurityGroupIds": [group]}
+    request = training_request(name, image, vpc_role, bucket, uri, isolated=False, VpcConfig=config, HyperParameters={"program": json.dumps(program), "url": presigned(engine, bucket, S3_NAME, True, "vpc/large")})
+    del request["InputDataConfig"]
+    line = "import json; given = json.load(open('/opt/ml/input/config/hyperparameters.json')); exec(json.loads(given['program']))"
+    request["AlgorithmSpecification"]["ContainerEntrypoint"] = ["/usr/bin/python3", "-c", line]
+    sagemaker.create_training_job(**request)
+    assert eventually(lambda: lines(engine, name, "OPEN"), timeout=90) == ["OPEN 200"], "control: both ways are open"
+    assert not lines(engine, name, "CUT"), "control"
+    ec2.revoke_security_group_egress(GroupId=group, IpPermissions=rules)
+    assert eventually(lambda: lines(engine, name, "REST"), timeout=60) == [f"REST {size}"]
+    reason = failed(sagemaker, name)
+    assert f"no egress rule of {group} allows it" in reason, reason
+    eventually(lambda: not [one for one in place.interfaces() if group in str(one["Groups"])], timeout=60)
+    ec2.delete_security_group(GroupId=group)
+
+
+def test_package_repositories_are_open_by_default_and_shut_by_policy_and_s3_sees_where_a_request_is_from(
+    engine, ec2, sagemaker, image, vpc_role, bucket, uri, place, name
+):
+    """
+    The same program without a VPC is the control of both.
+    Proves: VPC-2, VPC-22, VPC-23, NET-34, BT-18, D-18
+    """
+    s3, key = engine.client("s3"), f"proofs/{name}"
+    shut = ["packages.us-east-1.amazonaws.com", "repo.eu-west-1.amazonaws.com", "amazonlinux.us-west-2.amazonaws.com"]
+    buckets = [*shut, f"mydata-{name}"[-60:]]
+    for one in buckets:
+        s3.create_bucket(Bucket=one)
+        s3.put_object(Bucket=one, Key=key, Body=b"by the endpoint")
+    # The legacy name with a dash, path style, plain HTTP, as the package tools of these distributions ask.
+    urls = {one: presigned(engine, one, f"s3-{REGION}.amazonaws.com", True, key=key) for one in buckets}
+    program = f"""{FETCH}
+urls = {urls!r}
+seen = None
+while True:
+    now = [fetch(url) == "by the endpoint" for url in urls.values()]
+    if now != seen:
+        print("READS", now, flush=True)
+    seen = now
+    time.sleep(0.2)
+"""
+    jobs = (f"{name}-in", f"{name}-out")
+    for job, members in zip(jobs, ({"VpcConfig": place.config}, {})):
+        play(engine, sagemaker, job, image, vpc_role, bucket, uri, program, "/usr/bin/python3", **members)
+    for job in jobs:
+        eventually(lambda job=job: lines(engine, job, "READS") == [f"READS {[True] * 4}"], timeout=90)
+    own = place.of(jobs[0])["Container"]["PrivateIpAddress"]
+    found = [event for event, _ in events(engine, eventName="GetObject") if event["requestParameters"].get("key") == key]
+    ways = {(event["sourceIPAddress"], event.get("vpcEndpointId")) for event in found}
+    inside = {way for way in ways if way[1]}
+    assert inside == {(own, place.endpoint)}, ways
+    [(source, _)] = ways - inside
+    assert source != own and not source.startswith("10."), "the platform's address, and nothing of a VPC"
+    p2 = {"Effect": "Deny", "Principal": "*", "Action": "s3:GetObject", "Resource": ["arn:aws:s3:::packages.*.amazonaws.com/*", "arn:aws:s3:::repo.*.amazonaws.com/*"]}
+    p3 = {"Effect": "Deny", "Principal": "*", "Action": "s3:GetObject", "Resource": ["arn:aws:s3:::amazonlinux.*.amazonaws.com/*"]}
+    statement(engine, ec2, place, ALL, p2, p3)
+    want = [f"READS {[True] * 4}", f"READS {[False] * 3 + [True]}"]
+    eventually(lambda: lines(engine, jobs[0], "READS") == want, timeout=30)
+    statement(engine, ec2, place, ALL)
+    eventually(lambda: lines(engine, jobs[0], "READS")[-1] == want[0], timeout=30)
+    assert lines(engine, jobs[1], "READS") == want[:1], "control: the policy is the endpoint's"
+    for job in jobs:
+        sagemaker.stop_training_job(TrainingJobName=job)
+        finished(sagemaker, job)
