@@ -81,6 +81,9 @@ pub enum BadNetwork {
     /// The network is an interface of a VPC, which is compiled with that VPC.
     #[error("{0} belongs to a VPC, which has not been applied")]
     Vpc(InterfaceId),
+    /// NAT gateways would forget connections at once, or never.
+    #[error("the idle time-out of NAT gateways ({0} s) must be 1 s to a day; change it in the configuration")]
+    NatIdle(u32),
     /// Not a tag.
     #[error("a tag is 8 lower-case hexadecimal digits")]
     Tag,
@@ -141,6 +144,7 @@ impl HostNetwork {
             near: Self::nth(self.uplink_links, 3),
             far: Self::nth(self.uplink_links, 4),
             services: vec![self.services.trunc(), self.s3_prefix_list.trunc()],
+            nat_idle: self.nat_idle,
         }
     }
 
@@ -179,6 +183,9 @@ impl HostNetwork {
             if let Some((other, with)) = ranges.iter().skip(at + 1).find(|(_, with)| overlap(range, with)) {
                 return Err(BadNetwork::Overlap(name, *range, other, *with));
             }
+        }
+        if !(1..=86_400).contains(&self.nat_idle) {
+            return Err(BadNetwork::NatIdle(self.nat_idle));
         }
         if self.platform.prefix_len() > 28 {
             return Err(BadNetwork::Small("platform", self.platform, 28));

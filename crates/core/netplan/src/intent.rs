@@ -55,6 +55,18 @@ pub struct HostNetwork {
     pub uplink_links: ipnet::Ipv4Net,
     /// Public addresses of VPCs: Elastic IPs, NAT gateways included (NET-30). Default 198.19.0.0/16.
     pub elastic_ips: ipnet::Ipv4Net,
+    /// Seconds after its last packet at which a NAT gateway drops a TCP connection (NET-29); 1 to a day. Default 350.
+    #[serde(default = "HostNetwork::default_nat_idle")]
+    pub nat_idle: u32,
+}
+
+impl HostNetwork {
+    /// What EC2's NAT gateways do.
+    pub const NAT_IDLE: u32 = 350;
+
+    fn default_nat_idle() -> u32 {
+        Self::NAT_IDLE
+    }
 }
 
 /// A socket the engine wants inside a namespace; `node` opens it there and passes the descriptor.

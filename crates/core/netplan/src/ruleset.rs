@@ -14,6 +14,10 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
     pub sets: BTreeMap<String, Set>,
+    /// Time-outs that rules give to connections, by name: seconds after its last packet at which an established TCP
+    /// connection over IPv4 is forgotten. A changed time-out needs another name.
+    #[serde(default)]
+    pub timeouts: BTreeMap<String, u32>,
     /// In the order of creation; a chain that is jumped to comes before the chain that jumps.
     pub chains: Vec<Chain>,
 }
@@ -74,6 +78,11 @@ impl Rule {
         let text = Value::Array(self.expr.clone()).to_string();
         format!("{} #{:016x}", self.why, fnv1a(text.as_bytes()))
     }
+
+    /// Whether it names one of the table's time-outs.
+    pub fn gives_timeout(&self) -> bool {
+        self.expr.iter().any(|one| one.get("ct timeout").is_some())
+    }
 }
 
 /// FNV-1a, 64 bits. It tells versions of a rule apart; nobody can gain anything by a collision, because whoever can write
@@ -89,6 +98,9 @@ pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
 pub struct TableSeen {
     pub sets: BTreeMap<String, BTreeSet<String>>,
     pub chains: BTreeMap<String, ChainSeen>,
+    /// See [`Table::timeouts`].
+    #[serde(default)]
+    pub timeouts: BTreeMap<String, u32>,
     /// Objects that plans never make (flow tables, quotas, ...).
     pub foreign: BTreeSet<String>,
 }
@@ -125,12 +137,14 @@ impl Table {
                 .map(|(name, set)| (name.clone(), set.elements.clone()))
                 .collect(),
             chains: self.chains.iter().map(chain).collect(),
+            timeouts: self.timeouts.clone(),
             foreign: BTreeSet::new(),
         }
     }
 
     /// Commands of one transaction that replaces (or makes) the table: packets meet the old one or the new one, never
-    /// none (style rule 6).
+    /// none (style rule 6). Time-outs, and the rules that name them, are left out: `nft` 1.0.6 cannot make a time-out from
+    /// JSON. They follow ([`Self::timeout_commands`]), and decide about no packet.
     pub fn replace_commands(&self, name: &str) -> Vec<Value> {
         let table = json!({"table": {"family": "inet", "name": name}});
         let mut commands = vec![json!({"add": table}), json!({"delete": table}), json!({"add": table})];
@@ -144,9 +158,23 @@ impl Table {
         commands.extend(self.chains.iter().map(|chain| add_chain(name, chain)));
         commands.extend(some(true));
         for chain in &self.chains {
-            commands.extend(add_rules(name, &chain.name, &chain.rules));
+            let rules = chain.rules.iter().filter(|rule| !rule.gives_timeout());
+            commands.extend(add_rules(name, &chain.name, rules));
         }
         commands
+    }
+
+    /// Commands that complete a table of [`Self::replace_commands`] once its time-outs stand. Empty without time-outs.
+    pub fn timeout_commands(&self, name: &str) -> Vec<Value> {
+        let with = self
+            .chains
+            .iter()
+            .filter(|chain| chain.rules.iter().any(Rule::gives_timeout));
+        let whole = with.flat_map(|chain| {
+            let flush = json!({"flush": {"chain": {"family": "inet", "table": name, "name": chain.name}}});
+            std::iter::once(flush).chain(add_rules(name, &chain.name, &chain.rules))
+        });
+        whole.collect()
     }
 }
 
@@ -186,13 +214,13 @@ fn add_chain(table: &str, chain: &Chain) -> Value {
     json!({"add": {"chain": body}})
 }
 
-fn add_rules(table: &str, chain: &str, rules: &[Rule]) -> Vec<Value> {
+fn add_rules<'a>(table: &str, chain: &str, rules: impl IntoIterator<Item = &'a Rule>) -> Vec<Value> {
     let add = |rule: &Rule| {
         json!({"add": {"rule": {
             "family": "inet", "table": table, "chain": chain, "comment": rule.mark(), "expr": rule.expr,
         }}})
     };
-    rules.iter().map(add).collect()
+    rules.into_iter().map(add).collect()
 }
 
 fn elements_command(verb: &str, table: &str, set: &str, elements: &BTreeSet<String>) -> Value {
@@ -341,6 +369,15 @@ pub fn read_listing(listing: &Value) -> Result<(BTreeMap<String, TableSeen>, BTr
                 table
                     .sets
                     .insert(name.ok_or(BadListing("a set without a name"))?.into(), elements);
+            }
+            "ct timeout" if text("protocol") == Some("tcp") && text("l3proto") == Some("ip") => {
+                // What is not told has the kernel's own value, which no plan asks for.
+                let told = body.get("policy").and_then(|policy| policy.get("established"));
+                let seconds = told.and_then(Value::as_u64).and_then(|told| u32::try_from(told).ok());
+                table.timeouts.insert(
+                    name.ok_or(BadListing("a time-out without a name"))?.into(),
+                    seconds.unwrap_or_default(),
+                );
             }
             other => {
                 table.foreign.insert(format!("{other} {}", name.unwrap_or("?")));

@@ -19,6 +19,7 @@ pub(crate) fn edge() -> Edge {
         near: Ipv4Addr::new(169, 254, 64, 5),
         far: Ipv4Addr::new(169, 254, 64, 6),
         services: vec!["198.18.0.0/17".parse().unwrap(), "198.18.128.0/20".parse().unwrap()],
+        nat_idle: crate::intent::HostNetwork::NAT_IDLE,
     }
 }
 
@@ -165,7 +166,7 @@ impl Router {
                             continue 'rules;
                         }
                     }
-                    "counter" | "meter" => {}
+                    "counter" | "meter" | "ct timeout" => {}
                     "mangle" => packet.mark = body["value"].as_u64().unwrap(),
                     "accept" => return Done::Accept,
                     "drop" => return Done::Drop,

@@ -39,6 +39,7 @@ pub fn default_network(uplink: Uplink) -> HostNetwork {
         s3_prefix_list: net("198.18.128.0/20"),
         uplink_links: net("169.254.64.0/18"),
         elastic_ips: net("198.19.0.0/16"),
+        nat_idle: HostNetwork::NAT_IDLE,
     }
 }
 
@@ -56,7 +57,16 @@ impl Lab {
     /// # Errors
     /// As [`Self::new`].
     pub fn around(internet: Internet) -> anyhow::Result<Self> {
-        Self::with_uplink(internet, |internet| Uplink::Netns { path: internet.path() })
+        Self::adjusted(internet, |_| {})
+    }
+
+    /// A platform network with this internet and these settings instead of the default ones.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn adjusted(internet: Internet, adjust: impl FnOnce(&mut HostNetwork)) -> anyhow::Result<Self> {
+        let uplink = Uplink::Netns { path: internet.path() };
+        Self::build(internet, None, uplink, adjust)
     }
 
     /// A platform network whose uplink goes through `host`, a namespace that plays the machine and is connected to the
@@ -65,17 +75,14 @@ impl Lab {
     /// # Errors
     /// As [`Self::new`].
     pub fn through_host(internet: Internet, host: &Path) -> anyhow::Result<Self> {
-        Self::build(internet, Some(host), |_| Uplink::Host)
-    }
-
-    fn with_uplink(internet: Internet, uplink: impl FnOnce(&Internet) -> Uplink) -> anyhow::Result<Self> {
-        Self::build(internet, None, uplink)
+        Self::build(internet, Some(host), Uplink::Host, |_| {})
     }
 
     fn build(
         internet: Internet,
         host: Option<&Path>,
-        uplink: impl FnOnce(&Internet) -> Uplink,
+        uplink: Uplink,
+        adjust: impl FnOnce(&mut HostNetwork),
     ) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         let options = HostOptions {
@@ -83,7 +90,8 @@ impl Lab {
             host_netns: host.map(Path::to_path_buf),
         };
         std::fs::create_dir(&options.run_dir)?;
-        let network = default_network(uplink(&internet));
+        let mut network = default_network(uplink);
+        adjust(&mut network);
         let lab = Self {
             host: Host::new(options),
             network,

@@ -8,6 +8,7 @@ pub(crate) mod nft;
 pub(crate) mod observe;
 pub(crate) mod route;
 pub(crate) mod sysctl;
+mod timeouts;
 
 use crate::net_host::{ApplyError, NetHost, ObserveError};
 use elements::Elements;
@@ -20,6 +21,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use timeouts::Timeout;
 
 /// Namespaces of this machine by their place in a plan.
 #[derive(Debug, Default)]
@@ -133,6 +135,9 @@ impl KernelHost {
                 // transaction, so a rule that names a new set waits for a second one.
                 let mut sets = Vec::new();
                 let mut rest = Vec::new();
+                let mut last = Vec::new();
+                // `nft` cannot make time-outs (`Table::replace_commands`).
+                let (mut made, mut unused) = (Vec::new(), Vec::new());
                 for step in steps {
                     match step {
                         Step::ReplaceTable {
@@ -143,22 +148,41 @@ impl KernelHost {
                             let adds =
                                 |change: &&Change| matches!(change, Change::AddChain { .. } | Change::AddSet { .. });
                             let (first, later): (Vec<_>, Vec<_>) = changes.iter().partition(adds);
+                            for change in changes {
+                                match change {
+                                    Change::AddTimeout { name: own, seconds } => {
+                                        made.push(Timeout::new(name, own, *seconds))
+                                    }
+                                    Change::DeleteTimeout { name: own } => unused.push(Timeout::new(name, own, 0)),
+                                    _ => {}
+                                }
+                            }
                             sets.extend(ruleset::change::commands(name, first));
                             rest.extend(ruleset::change::commands(name, later));
                         }
-                        Step::ReplaceTable { name, table, .. } => rest.extend(table.replace_commands(name)),
+                        Step::ReplaceTable { name, table, .. } => {
+                            sets.extend(table.replace_commands(name));
+                            let own = table.timeouts.iter();
+                            made.extend(own.map(|(own, seconds)| Timeout::new(name, own, *seconds)));
+                            last.extend(table.timeout_commands(name));
+                        }
                         Step::DeleteTable { name, .. } => rest.push(ruleset::delete_command(name)),
                         _ => {}
                     }
                 }
-                for commands in [sets, rest] {
-                    if !commands.is_empty() {
-                        let input = ruleset::transaction(commands);
-                        let done = handle.run(|| nft::load(&input)).and_then(|done| done);
-                        done.map_err(|source| refused(first, source))?;
+                let load = |commands: Vec<_>| {
+                    if commands.is_empty() {
+                        return Ok(());
                     }
-                }
-                Ok(())
+                    let input = ruleset::transaction(commands);
+                    handle.run(|| nft::load(&input)).and_then(|done| done)
+                };
+                let done = load(sets)
+                    .and_then(|()| timeouts::make(handle, &made))
+                    .and_then(|()| load(rest))
+                    .and_then(|()| load(last))
+                    .and_then(|()| timeouts::delete(handle, &unused));
+                done.map_err(|source| refused(first, source))
             }
             Class::Pair | Class::Route => {
                 let peers = |place: Place| self.places.get(&place).map(|handle| handle.netns());

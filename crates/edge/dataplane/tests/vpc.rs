@@ -24,9 +24,10 @@ use isolarium_testkit::lab::wire::Packet;
 use isolarium_testkit::lab::{Capture, Internet, Lab, Stub, probe};
 use probes::Bench;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const A: u128 = 0xa;
 const B: u128 = 0xb;
@@ -232,7 +233,10 @@ fn a_new_group_admits_nobody_lets_everything_out_and_groups_are_a_union() {
 #[test]
 fn answers_pass_without_a_rule_and_a_tracked_flow_outlives_its_rule() {
     let lab = quiet_lab();
-    let mut vpc = VpcLab::new(&lab, base()).unwrap();
+    let mut intent = base();
+    // Not everybody: EC2 would not track that.
+    intent.groups.get_mut(&sg(2)).unwrap().ingress = BTreeSet::from([to("10.0.0.0/8", Match::All)]);
+    let mut vpc = VpcLab::new(&lab, intent).unwrap();
     let bench = Bench::new(&vpc, &lab);
     let flow = |port| udp(vpc.vpc(), A, (port, 53), "10.0.1.11");
     // A's group has no ingress rule at all: the answer comes back because the flow is known.
@@ -761,6 +765,69 @@ fn a_nat_gateway_shows_its_elastic_ip_obeys_groups_and_admits_nobody() {
         reached,
         "gateway and route are still there"
     );
+}
+
+fn echo(mut stream: TcpStream) {
+    let mut buffer = [0; 16];
+    while let Ok(length @ 1..) = stream.read(&mut buffer) {
+        if stream.write_all(&buffer[..length]).is_err() {
+            return;
+        }
+    }
+}
+
+/// One byte there and back.
+fn exchange(stream: &mut TcpStream) -> std::io::Result<()> {
+    stream.write_all(b"x")?;
+    stream.read_exact(&mut [0])
+}
+
+/// Proves: NET-29
+#[test]
+fn a_nat_gateway_forgets_an_idle_connection_resets_it_and_leaves_all_others_alone() {
+    const IDLE: u32 = 2;
+    let lab = Lab::adjusted(Internet::new().unwrap(), |network| network.nat_idle = IDLE).unwrap();
+    let vpc = VpcLab::new(&lab, with_nat(base())).unwrap();
+    let outside = lab
+        .internet()
+        .inside(|| TcpListener::bind((Stub::WEB, 9000)).unwrap())
+        .unwrap();
+    let inside = netns::within(vpc.at(eni(B)), || TcpListener::bind("0.0.0.0:9000").unwrap()).unwrap();
+    let dial = |from: u128, listener: &TcpListener, to: SocketAddr| {
+        let dialed = netns::within(vpc.at(eni(from)), || TcpStream::connect_timeout(&to, probe::PATIENCE));
+        let (accepted, _) = listener.accept().unwrap();
+        let answering = accepted.try_clone().unwrap();
+        std::thread::spawn(move || echo(answering));
+        let stream = dialed.unwrap().unwrap();
+        stream.set_read_timeout(Some(probe::PATIENCE)).unwrap();
+        (stream, accepted)
+    };
+    let (mut idle, _) = dial(C, &outside, web(9000));
+    let (mut silent, far_end) = dial(C, &outside, web(9000));
+    let (mut busy, _) = dial(C, &outside, web(9000));
+    let (mut neighbour, _) = dial(C, &inside, (address("10.0.1.11"), 9000).into());
+    for stream in [&mut idle, &mut silent, &mut busy, &mut neighbour] {
+        exchange(stream).expect("control");
+    }
+    // The time that passes is what is tested: the kernel's own clock, and an exchange far more often than it runs out.
+    let end = Instant::now() + 2 * Duration::from_secs(IDLE.into());
+    while Instant::now() < end {
+        exchange(&mut busy).expect("a busy connection lives");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let failed = exchange(&mut idle).unwrap_err();
+    assert_eq!(
+        failed.kind(),
+        std::io::ErrorKind::ConnectionReset,
+        "the gateway says so"
+    );
+    exchange(&mut busy).expect("a busy connection lives");
+    exchange(&mut neighbour).expect("what stays in the VPC is not the gateway's");
+    // Nor does anything come in by it: what the far end sends late finds no way.
+    (&far_end).write_all(b"late").unwrap();
+    let late = silent.read(&mut [0; 8]);
+    assert!(late.is_err(), "{late:?}");
+    exchange(&mut dial(C, &outside, web(9000)).0).expect("a new connection");
 }
 
 /// Proves: ISO-17

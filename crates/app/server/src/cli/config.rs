@@ -118,6 +118,7 @@ pub struct Network {
     pub s3_prefix_list: Ipv4Net,
     pub uplink_links: Ipv4Net,
     pub elastic_ips: Ipv4Net,
+    pub nat_idle_timeout: Span,
 }
 
 /// VPCs: what is there from the start, and how many of each noun an account may have (NET-6, NET-86).
@@ -363,6 +364,7 @@ impl Default for Network {
             s3_prefix_list: net([198, 18, 128, 0], 20),
             uplink_links: net([169, 254, 64, 0], 18),
             elastic_ips: net([198, 19, 0, 0], 16),
+            nat_idle_timeout: Span::seconds(u64::from(HostNetwork::NAT_IDLE)),
         }
     }
 }
@@ -631,6 +633,9 @@ impl Config {
                 }
             }
         }
+        if !(1..=86_400).contains(&net.nat_idle_timeout.duration().as_secs()) {
+            return contradiction("network.nat_idle_timeout must be 1 s to a day".into());
+        }
         let positive = [
             ("endpoints.ping_interval", self.endpoints.ping_interval),
             ("endpoints.ping_timeout", self.endpoints.ping_timeout),
@@ -709,6 +714,9 @@ impl Config {
             s3_prefix_list: self.network.s3_prefix_list,
             uplink_links: self.network.uplink_links,
             elastic_ips: self.network.elastic_ips,
+            // `check` refuses what does not fit.
+            nat_idle: u32::try_from(self.network.nat_idle_timeout.duration().as_secs())
+                .unwrap_or(HostNetwork::NAT_IDLE),
         }
     }
 }

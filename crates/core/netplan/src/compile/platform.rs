@@ -255,6 +255,7 @@ fn table(network: &HostNetwork) -> Table {
         rules: translations,
     };
     Table {
+        timeouts: BTreeMap::new(),
         sets: BTreeMap::from([
             ("refused".into(), set(refused(network))),
             ("served".into(), set(served(network))),

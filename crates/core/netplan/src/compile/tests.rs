@@ -12,6 +12,7 @@ fn network(uplink: Uplink) -> HostNetwork {
         s3_prefix_list: "198.18.128.0/20".parse().unwrap(),
         uplink_links: "169.254.64.0/18".parse().unwrap(),
         elastic_ips: "198.19.0.0/16".parse().unwrap(),
+        nat_idle: HostNetwork::NAT_IDLE,
     }
 }
 
@@ -240,6 +241,7 @@ fn any_network() -> impl Strategy<Value = HostNetwork> {
     ];
     (uplink, any_range(), any_range(), any_range(), any_range(), any_range()).prop_map(
         |(uplink, platform, services, s3_prefix_list, uplink_links, elastic_ips)| HostNetwork {
+            nat_idle: HostNetwork::NAT_IDLE,
             uplink,
             platform,
             services,

@@ -115,6 +115,7 @@ fn table(network: &HostNetwork, link: &LinkName) -> Table {
     let elements = REFUSED.iter().map(ToString::to_string).collect();
     let established = || expr::in_state(&["established", "related"]);
     Table {
+        timeouts: BTreeMap::new(),
         sets: BTreeMap::from([(
             "refused".into(),
             Set {

@@ -37,6 +37,8 @@ pub struct Edge {
     pub far: Ipv4Addr,
     /// Ranges at which the far end serves public names. They count as internet although they are not public addresses.
     pub services: Vec<Ipv4Net>,
+    /// Seconds after its last packet at which a NAT gateway drops a TCP connection (NET-29).
+    pub nat_idle: u32,
 }
 
 /// Compiles a VPC: its router, and the far end of its edge. Interfaces' links are not part of it

@@ -9,6 +9,15 @@ use std::collections::BTreeSet;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "change", rename_all = "snake_case")]
 pub enum Change {
+    /// See [`Table::timeouts`].
+    AddTimeout {
+        name: String,
+        seconds: u32,
+    },
+    /// After the last rule that names it.
+    DeleteTimeout {
+        name: String,
+    },
     AddSet {
         name: String,
         set: Set,
@@ -45,7 +54,11 @@ impl Change {
             Self::AddSet { set, .. } => 1 + set.elements.len(),
             Self::SetRules { rules, .. } => 1 + rules.len(),
             Self::DeleteElements { elements, .. } | Self::AddElements { elements, .. } => elements.len(),
-            Self::AddChain { .. } | Self::DeleteChain { .. } | Self::DeleteSet { .. } => 1,
+            Self::AddTimeout { .. }
+            | Self::DeleteTimeout { .. }
+            | Self::AddChain { .. }
+            | Self::DeleteChain { .. }
+            | Self::DeleteSet { .. } => 1,
         }
     }
 }
@@ -61,10 +74,19 @@ impl Table {
         };
         let want = self.seen();
         let alike = bases(&mut want.chains.clone().into_iter()) == bases(&mut held.chains.clone().into_iter());
-        if !alike || !held.foreign.is_empty() {
+        let same = |(name, seconds): (&String, &u32)| self.timeouts.get(name).is_none_or(|want| want == seconds);
+        if !alike || !held.foreign.is_empty() || !held.timeouts.iter().all(same) {
             return None;
         }
         let mut changes = Vec::new();
+        let new = self
+            .timeouts
+            .iter()
+            .filter(|(name, _)| !held.timeouts.contains_key(*name));
+        changes.extend(new.map(|(name, seconds)| Change::AddTimeout {
+            name: name.clone(),
+            seconds: *seconds,
+        }));
         let added = self
             .chains
             .iter()
@@ -134,16 +156,19 @@ impl Table {
         // A verdict map that goes holds on to chains until it is gone: sets first.
         changes.extend(dead.map(|(name, _)| Change::DeleteSet { name: name.clone() }));
         changes.extend(gone.into_iter().map(|name| Change::DeleteChain { name: name.clone() }));
+        let unused = held.timeouts.keys().filter(|name| !self.timeouts.contains_key(*name));
+        changes.extend(unused.map(|name| Change::DeleteTimeout { name: name.clone() }));
         Some(changes)
     }
 }
 
-/// The commands of `nft -j` for changes of a table.
+/// The commands of `nft -j` for changes of a table; time-outs are none of them, see [`Table::replace_commands`].
 pub fn commands<'a>(table: &str, changes: impl IntoIterator<Item = &'a Change>) -> Vec<Value> {
     let chain = |name: &str| json!({"chain": {"family": "inet", "table": table, "name": name}});
     let mut all = Vec::new();
     for change in changes {
         match change {
+            Change::AddTimeout { .. } | Change::DeleteTimeout { .. } => {}
             Change::AddSet { name, set } => all.push(add_set(table, name, set)),
             Change::AddChain { name } => {
                 let chain = Chain {

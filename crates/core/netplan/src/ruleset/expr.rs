@@ -215,6 +215,25 @@ pub fn back() -> Value {
     json!({"return": null})
 }
 
+/// Gives the connection one of the table's time-outs, when it begins.
+pub fn timeout(name: &str) -> Value {
+    json!({ "ct timeout": name })
+}
+
+fn reset_flag() -> Value {
+    json!({"&": [header("tcp", "flags"), "rst"]})
+}
+
+/// A TCP segment that ends the connection at once.
+pub fn is_reset() -> Value {
+    equal(reset_flag(), json!("rst"))
+}
+
+/// A TCP segment that may be answered by a reset: a reset may not.
+pub fn is_no_reset() -> Value {
+    json!({"match": {"op": "!=", "left": reset_flag(), "right": "rst"}})
+}
+
 /// Replaces the source by this address, with ports of a range.
 pub fn source_nat(address: std::net::Ipv4Addr, ports: Option<(u16, u16)>) -> Value {
     let mut body = json!({"family": "ip", "addr": address.to_string()});

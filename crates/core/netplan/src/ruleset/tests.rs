@@ -3,6 +3,7 @@ use super::*;
 fn table() -> Table {
     let rule = |why: &str, expr| Rule { why: why.into(), expr };
     Table {
+        timeouts: BTreeMap::new(),
         sets: BTreeMap::from([(
             "far".into(),
             Set {

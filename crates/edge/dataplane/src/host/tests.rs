@@ -14,6 +14,7 @@ fn plan(uplink: Uplink) -> HostPlan {
         s3_prefix_list: "198.18.128.0/20".parse().unwrap(),
         uplink_links: "169.254.64.0/18".parse().unwrap(),
         elastic_ips: "198.19.0.0/16".parse().unwrap(),
+        nat_idle: HostNetwork::NAT_IDLE,
     };
     compile_host(&network, &Tag::of(0xabcd)).unwrap()
 }

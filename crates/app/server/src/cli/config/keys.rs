@@ -107,6 +107,11 @@ pub const KEYS: &[KeyDoc] = &[
         "Public addresses of VPCs: Elastic IPs, those of NAT gateways included. A network namespace as uplink gets a route to them; through the host nobody outside sees them.",
     ),
     key(
+        "network.nat_idle_timeout",
+        "duration",
+        "Time after its last packet at which a NAT gateway drops a TCP connection, 1 s to a day. The sender's next packet is answered by a reset.",
+    ),
+    key(
         "ec2.default_vpc",
         "boolean",
         "Make the default VPC (172.31.0.0/16, one public subnet per zone) of the default account in every served region at start. One that was deleted does not come back.",

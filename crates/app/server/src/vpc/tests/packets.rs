@@ -43,6 +43,7 @@ fn network() -> HostNetwork {
         s3_prefix_list: public().s3_prefix_list,
         uplink_links: "169.254.64.0/18".parse().unwrap(),
         elastic_ips: "198.19.0.0/16".parse().unwrap(),
+        nat_idle: HostNetwork::NAT_IDLE,
     }
 }
 

@@ -32,6 +32,7 @@ pub const REFUSALS: [&str; 2] = ["rejected_egress", "rejected_ingress"];
 #[derive(Default)]
 struct Draft {
     sets: BTreeMap<String, Set>,
+    timeouts: BTreeMap<String, u32>,
     chains: Vec<Chain>,
 }
 
@@ -103,9 +104,11 @@ pub(super) fn table(vpc: &CheckedVpc, edge: Option<&Edge>) -> Table {
     acls::compile(vpc, &mut draft);
     sets(vpc, edge, &mut draft);
     shared_chains(vpc, &mut draft);
-    base_chains(vpc, &mut draft);
+    let idle = edge.filter(|_| !vpc.nat_gateways.is_empty()).map(|edge| edge.nat_idle);
+    base_chains(vpc, idle, &mut draft);
     Table {
         sets: draft.sets,
+        timeouts: draft.timeouts,
         chains: draft.chains,
     }
 }
@@ -274,6 +277,15 @@ fn shared_chains(vpc: &Vpc, draft: &mut Draft) {
     rules.push(rule("no way out", [expr::goto("refuse_egress")]));
     draft.chain("exit", rules);
 
+    // A connection that was idle for too long is told so at its next packet, as NAT gateways do (NET-29).
+    let mut rules = Vec::new();
+    for id in vpc.nat_gateways.keys() {
+        let (set, not_again) = (expr::within(&PATH, &id.to_string()), expr::is_no_reset());
+        rules.push(rule("a NAT gateway forgot it", [set, tcp(), not_again, expr::reset()]));
+    }
+    rules.push(rule("invalid", [expr::counter(), expr::drop()]));
+    draft.chain("invalid_exit", rules);
+
     let rules = vec![
         rule("to the uplink", [up(), expr::accept()]),
         rule(
@@ -329,7 +341,13 @@ fn invalid() -> Rule {
     rule("invalid", [expr::in_state(&["invalid"]), expr::counter(), expr::drop()])
 }
 
-fn base_chains(vpc: &Vpc, draft: &mut Draft) {
+/// Name of the time-out that NAT gateways give to connections. It has the value in it: a changed one is another.
+fn nat_timeout(seconds: u32) -> String {
+    format!("nat-tcp-{seconds}")
+}
+
+/// `nat_idle`: seconds, if there is a NAT gateway.
+fn base_chains(vpc: &Vpc, nat_idle: Option<u32>, draft: &mut Draft) {
     let uplink = LinkName::uplink();
     let up = || expr::comes_from(uplink.as_str());
     let down = || expr::goes_to(uplink.as_str());
@@ -384,6 +402,10 @@ fn base_chains(vpc: &Vpc, draft: &mut Draft) {
 
     // INVARIANT (acl-sees-replies): network ACLs are stateless, so they come before established flows are accepted.
     let forward = vec![
+        rule(
+            "invalid on the way out",
+            [expr::in_state(&["invalid"]), down(), expr::goto("invalid_exit")],
+        ),
         invalid(),
         rule("way out", [down(), expr::jump("exit")]),
         rule("network ACLs", [expr::jump("acl")]),
@@ -430,6 +452,11 @@ fn base_chains(vpc: &Vpc, draft: &mut Draft) {
         rule("own", [expr::goes_to("lo"), expr::accept()]),
         rule("network ACLs", [expr::jump("acl")]),
         established(),
+        // Its connection is not known any more. Nobody but the rules themselves sends such a thing from here.
+        rule(
+            "a NAT gateway's reset",
+            [expr::in_state(&["invalid"]), expr::is_reset(), expr::accept()],
+        ),
     ];
     draft.base("output", "filter", 0, Policy::Drop, "output", output);
 
@@ -437,6 +464,15 @@ fn base_chains(vpc: &Vpc, draft: &mut Draft) {
         "interface by the internet gateway",
         [down(), expr::within(&PATH, "via_igw"), expr::source_nat_by("public_of")],
     )];
+    if let Some(seconds) = nat_idle {
+        let name = nat_timeout(seconds);
+        for id in vpc.nat_gateways.keys() {
+            let set = expr::within(&PATH, &id.to_string());
+            // Only first packets come here, and the connection keeps what it is given.
+            postrouting.push(rule("idle time", [down(), set, tcp(), expr::timeout(&name)]));
+        }
+        draft.timeouts.insert(name, seconds);
+    }
     for (id, nat) in &vpc.nat_gateways {
         let set = || expr::within(&PATH, &id.to_string());
         let ports = Some(NatGateway::PORTS);

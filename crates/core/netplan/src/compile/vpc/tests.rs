@@ -43,6 +43,10 @@ fn changed(mut held: TableSeen, changes: &[Change]) -> TableSeen {
                 assert!(held.chains.remove(name).unwrap().marks.is_empty(), "emptied before");
             }
             Change::DeleteSet { name } => drop(held.sets.remove(name).unwrap()),
+            Change::AddTimeout { name, seconds } => {
+                assert!(held.timeouts.insert(name.clone(), *seconds).is_none(), "{name} is new");
+            }
+            Change::DeleteTimeout { name } => drop(held.timeouts.remove(name).unwrap()),
         }
     }
     held

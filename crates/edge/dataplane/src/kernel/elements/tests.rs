@@ -24,6 +24,7 @@ fn table() -> Table {
         ("e", set("ifname", None)),
     ];
     Table {
+        timeouts: Default::default(),
         sets: sets.map(|(name, set)| (name.to_owned(), set)).into(),
         chains: vec![chain("one"), chain("two")],
     }
