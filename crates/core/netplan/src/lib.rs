@@ -11,6 +11,7 @@ pub mod intent;
 pub mod plan;
 pub mod reach;
 pub mod ruleset;
+pub mod withdrawal;
 
 pub use compile::vpc::{Edge, compile_interface, compile_vpc};
 pub use compile::{BadNetwork, Tag, compile_host, compile_workload};

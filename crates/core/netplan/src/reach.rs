@@ -649,5 +649,54 @@ fn rule_admits(vpc: &CheckedVpc, rule: Peer, peer: Ipv4Addr) -> bool {
     }
 }
 
+/// Whether a flow that arrived under `before` goes on under `after` (NET-16): as a new one would, or because every group that
+/// would refuse it now had tracked it.
+pub fn goes_on(before: &CheckedVpc, after: &CheckedVpc, services: &[Ipv4Net], flow: &Flow) -> bool {
+    let by_nat = match reach(before, services, flow) {
+        Verdict::Reached { path, .. } => path.iter().any(|hop| matches!(hop, Hop::NatGateway(_))),
+        Verdict::Blocked { .. } => return false,
+    };
+    match reach(after, services, flow) {
+        Verdict::Reached { .. } => true,
+        Verdict::Blocked { by } => by.iter().all(|block| match block {
+            Block::NoGroupRule {
+                interface, direction, ..
+            } => by_nat || is_tracked(before, *interface, *direction, flow.traffic),
+            _ => false,
+        }),
+    }
+}
+
+/// "If a security group rule permits TCP or UDP flows for all traffic (0.0.0.0/0) and there is a corresponding rule in the
+/// other direction that permits all response traffic (0.0.0.0/0) for any port (0-65535)", EC2 does not track the flow.
+fn is_tracked(vpc: &CheckedVpc, id: InterfaceId, direction: Direction, traffic: Traffic) -> bool {
+    let Some(interface) = vpc.interfaces.get(&id) else {
+        return true;
+    };
+    let any_port = |rule: &Match| match (rule, traffic) {
+        (Match::All, _) => true,
+        (Match::Tcp { ports }, Traffic::Tcp { .. }) | (Match::Udp { ports }, Traffic::Udp { .. }) => {
+            ports.range() == (0..=u16::MAX)
+        }
+        _ => false,
+    };
+    let everyone = |peer: Peer| peer == Peer::Block(Ipv4Net::default());
+    let groups = || interface.groups.iter().filter_map(|group| vpc.groups.get(group));
+    let both = |direction| {
+        let chosen = move |group: &'_ crate::intent::vpc::SecurityGroup| match direction {
+            Direction::Ingress => group.ingress.clone(),
+            Direction::Egress => group.egress.clone(),
+        };
+        groups().flat_map(chosen).filter(|rule| everyone(rule.peer))
+    };
+    let opposite = match direction {
+        Direction::Ingress => Direction::Egress,
+        Direction::Egress => Direction::Ingress,
+    };
+    let icmp = matches!(traffic, Traffic::Icmp { .. });
+    icmp || !both(direction).any(|rule| traffic.matches(&rule.traffic))
+        || !both(opposite).any(|rule| any_port(&rule.traffic))
+}
+
 #[cfg(test)]
 mod tests;

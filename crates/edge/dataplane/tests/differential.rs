@@ -16,7 +16,7 @@ mod probes;
 
 use isolarium_netplan::id::{InterfaceId, VpcId};
 use isolarium_netplan::intent::vpc::{CheckedVpc, Holder, Interface, Vpc};
-use isolarium_netplan::reach::{Arrival, Flow, Origin, Traffic, Verdict, reach};
+use isolarium_netplan::reach::{Arrival, Block, Flow, Origin, Traffic, Verdict, goes_on, reach};
 use isolarium_testkit::lab::topology::{self, Tape};
 use isolarium_testkit::lab::vpc::{Tap, VpcLab};
 use isolarium_testkit::lab::{Internet, Lab};
@@ -29,6 +29,8 @@ use std::os::fd::AsFd;
 const CASES: [(u64, u64); 0] = [];
 
 const FLOWS: u64 = 70;
+/// Flows of which those that arrive are asked again after the rules changed.
+const STANDING: u16 = 12;
 /// Numbers of the tape that decide about subnets and interfaces; what follows decides about rules and routes.
 const SHAPE: usize = 70;
 
@@ -46,10 +48,10 @@ fn follow(seed: u64, count: usize) -> Vec<u32> {
 }
 
 /// Flows of which every first packet is new to the router.
-fn flows(vpc: &Vpc, seed: u64) -> Vec<Flow> {
+fn flows(vpc: &Vpc, seed: u64, round: u64) -> Vec<Flow> {
     let all = (0..FLOWS).map(|n| {
         let mut flow = topology::flow(&mut Tape::new(&follow(seed.wrapping_add(n), 16)), vpc);
-        let own = u16::try_from(n).unwrap();
+        let own = u16::try_from(n + 100 * round).unwrap();
         flow.traffic = match flow.traffic {
             Traffic::Tcp { from, to } => Traffic::Tcp { from: from + own, to },
             Traffic::Udp { from, to } => Traffic::Udp { from: from + own, to },
@@ -61,31 +63,92 @@ fn flows(vpc: &Vpc, seed: u64) -> Vec<Flow> {
     all.collect()
 }
 
-fn compare(bench: &Bench<'_>, lab: &Lab, vpc: &CheckedVpc, flows: &[Flow]) -> Option<String> {
-    let services = lab.network().vpc_edge().services;
-    let done = bench.ask(vpc, flows);
-    flows.iter().zip(done).find_map(|(flow, done)| {
-        let verdict = reach(vpc, &services, flow);
-        let expected = match &verdict {
-            Verdict::Reached { arrival, .. } => Some(*arrival),
-            Verdict::Blocked { .. } => None,
-        };
+/// Flows inside the VPC that go on while the rules change under them.
+fn standing(vpc: &Vpc, seed: u64) -> Vec<Flow> {
+    let addresses: Vec<(InterfaceId, Ipv4Addr)> = vpc.interfaces.iter().map(|(id, one)| (*id, one.primary)).collect();
+    let one = |n: u16| {
+        let numbers = follow(seed.wrapping_add(0x57a7 + u64::from(n)), 3);
+        let pick = |at: usize| usize::try_from(numbers[at]).unwrap();
+        let (id, source) = addresses[pick(0) % addresses.len()];
+        Flow {
+            from: Origin::Interface { id, source },
+            to: addresses[pick(1) % addresses.len()].1,
+            traffic: Traffic::Udp {
+                from: 50000 + n,
+                to: [53, 80, 443, 22, 8080][pick(2) % 5],
+            },
+        }
+    };
+    (0..STANDING).map(one).collect()
+}
+
+/// What should happen with a flow, and why.
+type Expected = (Flow, Option<Arrival>, String);
+
+fn as_a_new_one(lab: &Lab, vpc: &CheckedVpc, flow: &Flow) -> Expected {
+    let verdict = reach(vpc, &lab.network().vpc_edge().services, flow);
+    let arrival = match &verdict {
+        Verdict::Reached { arrival, .. } => Some(*arrival),
+        Verdict::Blocked { .. } => None,
+    };
+    (*flow, arrival, format!("{verdict:?}"))
+}
+
+/// A flow that arrived before the rules changed, asked again.
+fn as_an_old_one(lab: &Lab, before: &CheckedVpc, after: &CheckedVpc, flow: &Flow) -> Expected {
+    let on = goes_on(before, after, &lab.network().vpc_edge().services, flow);
+    let arrival = as_a_new_one(lab, before, flow).1.filter(|_| on);
+    let told = format!(
+        "goes on: {on}, after {}",
+        serde_json::to_string_pretty(&**before).unwrap()
+    );
+    (*flow, arrival, told)
+}
+
+fn compare(bench: &Bench<'_>, vpc: &CheckedVpc, expected: &[Expected]) -> Option<String> {
+    let flows: Vec<Flow> = expected.iter().map(|(flow, ..)| *flow).collect();
+    let done = bench.ask(vpc, &flows);
+    expected.iter().zip(done).find_map(|((flow, expected, why), done)| {
         // A packet to the sender's own address never leaves its namespace, nor does the answer to one that a route led back.
         let own = |id: InterfaceId| {
             let to_itself = vpc.interfaces[&id].addresses().any(|address| address == flow.to);
-            to_itself || expected == Some(Arrival::Interface(id))
+            to_itself || *expected == Some(Arrival::Interface(id))
         };
-        if matches!(flow.from, Origin::Interface { id, .. } if own(id)) || expected == done {
+        if matches!(flow.from, Origin::Interface { id, .. } if own(id)) || *expected == done {
             return None;
         }
         let told = serde_json::to_string_pretty(&**vpc).unwrap();
-        Some(format!("{flow:?}\noracle: {verdict:?}\nkernel: {done:?}\n{told}"))
+        Some(format!(
+            "{flow:?}\noracle: {expected:?} {why}\nkernel: {done:?}\n{told}"
+        ))
     })
 }
 
+#[derive(Default)]
 struct Tally {
     reached: usize,
     flows: usize,
+    /// Flows that arrived before a change of rules and that groups would refuse as new ones: those that went on, those that
+    /// were cut.
+    outlived: usize,
+    cut: usize,
+}
+
+impl Tally {
+    fn count(&mut self, expected: &[Expected]) {
+        let fresh = expected.iter().take(usize::try_from(FLOWS).unwrap());
+        self.flows += fresh.len();
+        self.reached += fresh.filter(|(_, arrival, _)| arrival.is_some()).count();
+    }
+
+    fn count_old(&mut self, lab: &Lab, after: &CheckedVpc, flow: &Flow, goes_on: bool) {
+        let Verdict::Blocked { by } = reach(after, &lab.network().vpc_edge().services, flow) else {
+            return;
+        };
+        if by.iter().all(|one| matches!(one, Block::NoGroupRule { .. })) {
+            *(if goes_on { &mut self.outlived } else { &mut self.cut }) += 1;
+        }
+    }
 }
 
 /// The first difference on a topology and on the one that it is changed to while its interfaces stay attached.
@@ -99,18 +162,32 @@ fn difference(lab: &Lab, decoy: &[Tap], tape: &[u32], seed: u64, tally: &mut Tal
         .collect();
     let second = topology::vpc(&mut Tape::new(&churned));
     let mut vpc = VpcLab::new(lab, (*first).clone()).unwrap();
+    let old = standing(&first, seed);
+    let arrived = old.iter().filter(|flow| as_a_new_one(lab, &first, flow).1.is_some());
+    let rounds: [Vec<Expected>; 2] = [
+        flows(&first, seed, 0)
+            .iter()
+            .chain(&old)
+            .map(|flow| as_a_new_one(lab, &first, flow))
+            .collect(),
+        flows(&second, seed.wrapping_add(1000), 1)
+            .iter()
+            .map(|flow| as_a_new_one(lab, &second, flow))
+            .chain(arrived.map(|flow| {
+                let expected = as_an_old_one(lab, &first, &second, flow);
+                tally.count_old(lab, &second, flow, expected.1.is_some());
+                expected
+            }))
+            .collect(),
+    ];
     let mut found = None;
-    for (round, intent) in [(0_u64, first), (1, second)] {
+    for (round, (intent, expected)) in [&first, &second].into_iter().zip(&rounds).enumerate() {
         if round > 0 {
-            vpc.change((*intent).clone()).unwrap();
+            vpc.change((**intent).clone()).unwrap();
         }
         let bench = Bench::new(&vpc, lab);
-        let flows = flows(&intent, seed.wrapping_add(1000 * round));
-        tally.flows += flows.len();
-        let services = lab.network().vpc_edge().services;
-        let reached = |flow: &&Flow| matches!(reach(&intent, &services, flow), Verdict::Reached { .. });
-        tally.reached += flows.iter().filter(reached).count();
-        found = compare(&bench, lab, &intent, &flows).map(|told| format!("round {round}\n{told}"));
+        tally.count(expected);
+        found = compare(&bench, intent, expected).map(|told| format!("round {round}\n{told}"));
         drop(bench);
         if found.is_some() {
             break;
@@ -126,7 +203,7 @@ fn difference(lab: &Lab, decoy: &[Tap], tape: &[u32], seed: u64, tally: &mut Tal
 /// The same difference, told by fewer numbers that are not zero.
 fn smaller(lab: &Lab, decoy: &[Tap], tape: &[u32], seed: u64) -> Vec<u32> {
     let mut best = tape.to_vec();
-    let mut tally = Tally { reached: 0, flows: 0 };
+    let mut tally = Tally::default();
     let mut chunk = best.len() / 2;
     while chunk > 0 {
         let mut at = 0;
@@ -177,12 +254,12 @@ fn the_kernel_does_with_every_packet_what_ec2_would_do() {
     let lab = Lab::around(Internet::bare().unwrap()).unwrap();
     let twin = VpcLab::new(&lab, twin()).unwrap();
     let decoy: Vec<Tap> = twin.held().values().map(|at| Tap::on(at.as_fd()).unwrap()).collect();
-    let mut tally = Tally { reached: 0, flows: 0 };
+    let mut tally = Tally::default();
     let seeds = CASES.into_iter().chain((begin..begin + count).map(|n| (n, n << 20)));
     for (topology, seed) in seeds {
         let tape = follow(topology, 300);
         if let Some(told) = difference(&lab, &decoy, &tape, seed, &mut tally) {
-            let mut none = Tally { reached: 0, flows: 0 };
+            let mut none = Tally::default();
             let least = smaller(&lab, &decoy, &tape, seed);
             let again = difference(&lab, &decoy, &least, seed, &mut none);
             panic!(
@@ -191,7 +268,14 @@ fn the_kernel_does_with_every_packet_what_ec2_would_do() {
             );
         }
     }
-    eprintln!("{} of {} flows arrived", tally.reached, tally.flows);
+    eprintln!(
+        "{} of {} flows arrived; of those that groups refused later, {} went on and {} were cut",
+        tally.reached, tally.flows, tally.outlived, tally.cut
+    );
+    assert!(
+        count < 300 || (tally.outlived > 0 && tally.cut > 0),
+        "control: rules changed under both sorts of flows"
+    );
     assert!(
         tally.reached * 20 > tally.flows,
         "control: {} of {} flows arrive",

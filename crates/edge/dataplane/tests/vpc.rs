@@ -251,6 +251,71 @@ fn answers_pass_without_a_rule_and_a_tracked_flow_outlives_its_rule() {
     );
 }
 
+/// Proves: NET-16
+#[test]
+fn a_flow_that_ec2_would_not_track_ends_with_its_rule_and_tracked_ones_go_on() {
+    let lab = quiet_lab();
+    // B admits everybody by group 2 and, on one port, by group 3; what it admits of A's on the last port it tracks.
+    let third = SecurityGroup {
+        ingress: BTreeSet::from([to("0.0.0.0/0", tcp_port(9001))]),
+        egress: BTreeSet::new(),
+    };
+    let fourth = SecurityGroup {
+        ingress: BTreeSet::from([to("10.0.1.10/32", tcp_port(9002))]),
+        egress: everything(),
+    };
+    let mut intent = base();
+    intent.groups.insert(sg(3), third);
+    intent.groups.insert(sg(4), fourth);
+    intent.groups.get_mut(&sg(2)).unwrap().ingress = BTreeSet::from([to("0.0.0.0/0", tcp_port(9000))]);
+    intent.interfaces.get_mut(&eni(B)).unwrap().groups = [2, 3, 4].map(sg).into();
+    let mut vpc = VpcLab::new(&lab, intent).unwrap();
+    let dial = |vpc: &VpcLab<'_>, port: u16| {
+        let listener = netns::within(vpc.at(eni(B)), || TcpListener::bind(("0.0.0.0", port)).unwrap()).unwrap();
+        let to = (address("10.0.1.11"), port).into();
+        let stream = netns::within(vpc.at(eni(A)), || TcpStream::connect_timeout(&to, probe::PATIENCE)).unwrap()?;
+        let (accepted, _) = listener.accept().unwrap();
+        std::thread::spawn(move || echo(accepted));
+        stream.set_read_timeout(Some(Duration::from_millis(250))).unwrap();
+        Ok::<_, std::io::Error>(stream)
+    };
+    let [mut open, mut other, mut tracked] = [9000, 9001, 9002].map(|port| dial(&vpc, port).unwrap());
+    for stream in [&mut open, &mut other, &mut tracked] {
+        exchange(stream).expect("control");
+    }
+    vpc.edit(|vpc| {
+        vpc.groups.get_mut(&sg(2)).unwrap().ingress.clear();
+        vpc.groups.get_mut(&sg(4)).unwrap().ingress.clear();
+    })
+    .unwrap();
+    assert!(exchange(&mut open).is_err(), "nobody tracked it");
+    exchange(&mut other).expect("its rule stands");
+    exchange(&mut tracked).expect("it was tracked");
+    for port in [9000, 9002] {
+        assert!(dial(&vpc, port).is_err(), "new ones meet the new rules");
+    }
+    // The group goes from the interface; and what admitted it comes back before a packet was lost.
+    vpc.edit(|vpc| vpc.interfaces.get_mut(&eni(B)).unwrap().groups = [2, 4].map(sg).into())
+        .unwrap();
+    assert!(exchange(&mut other).is_err());
+    exchange(&mut tracked).expect("it was tracked");
+    // An attempt that failed in between does not hide what stood before it.
+    vpc.edit(|vpc| {
+        vpc.groups.get_mut(&sg(2)).unwrap().ingress = BTreeSet::from([to("0.0.0.0/0", tcp_port(9003))]);
+    })
+    .unwrap();
+    let mut late = dial(&vpc, 9003).unwrap();
+    exchange(&mut late).expect("control");
+    let router = vpc.router().unwrap();
+    run_in(router.as_fd(), "nft", &["add", "table", "ip", "theirs"]).unwrap();
+    let closed = |vpc: &mut Vpc| vpc.groups.get_mut(&sg(2)).unwrap().ingress.clear();
+    assert!(vpc.edit(closed).is_err(), "a table of somebody else's is refused");
+    run_in(router.as_fd(), "nft", &["delete", "table", "ip", "theirs"]).unwrap();
+    vpc.edit(closed).unwrap();
+    assert!(exchange(&mut late).is_err());
+    exchange(&mut tracked).expect("it was tracked");
+}
+
 /// Proves: NET-17
 #[test]
 fn a_rule_about_a_group_follows_its_members() {

@@ -4,6 +4,7 @@ use crate::kernel::handle::Handle;
 use crate::kernel::netlink::{Attributes, Message, Request, number};
 use isolarium_model::Timestamp;
 use isolarium_netplan::flowlog::{Counts, Fate, Flow, Path, Tcp};
+use isolarium_netplan::withdrawal::Connection;
 use std::io;
 use std::net::Ipv4Addr;
 
@@ -135,20 +136,23 @@ pub(super) fn read_and_zero(handle: &Handle) -> io::Result<Vec<Tracked>> {
     Ok(messages.iter().filter_map(Tracked::of).collect())
 }
 
-/// Forgets every connection of which an address is `stale`: who gets such an address next must not inherit what another
-/// interface was allowed.
+/// Forgets connections: their next packets are asked about like those of strangers.
 ///
 /// # Errors
 /// Those of the kernel.
-pub(crate) fn forget(handle: &Handle, stale: &dyn Fn(Ipv4Addr) -> bool) -> io::Result<()> {
+pub(crate) fn forget(handle: &Handle, chosen: &dyn Fn(&Connection) -> bool) -> io::Result<()> {
     let mut socket = handle.netfilter()?;
     let mut deletions = Vec::new();
     for message in socket.dump(&Request::new(CT_GET, 0, &INET))? {
         let Some(tracked) = Tracked::of(&message) else {
             continue;
         };
-        let ends = [tracked.path, tracked.answers].map(|path| [path.source, path.destination]);
-        if !ends.as_flattened().iter().any(|address| stale(*address)) {
+        let connection = Connection {
+            protocol: tracked.protocol,
+            path: tracked.path,
+            answers: tracked.answers,
+        };
+        if !chosen(&connection) {
             continue;
         }
         let attributes = message.attributes(4);

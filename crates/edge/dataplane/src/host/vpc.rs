@@ -15,6 +15,7 @@ use isolarium_netplan::id::{InterfaceId, VpcId};
 use isolarium_netplan::intent::Transport;
 use isolarium_netplan::intent::vpc::{CheckedVpc, Door, Holder};
 use isolarium_netplan::plan::{HostSeen, LinkName, NamespacePlan, Place, Route, Scope};
+use isolarium_netplan::withdrawal::{Connection, Withdrawal};
 use isolarium_netplan::{Edge, Step, compile_interface, compile_vpc, diff};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -41,9 +42,23 @@ struct Router {
     standing: Option<Standing>,
     /// The last intent that was tried.
     intent: Option<CheckedVpc>,
+    /// What connections have to be forgotten for, since that was last done.
+    owed: Owed,
     /// The namespace was given up.
     removed: bool,
 }
+
+/// Connections that must not go on. A failed attempt leaves it as it is, so that the next one settles it.
+#[derive(Debug, Default)]
+struct Owed {
+    /// Addresses that changed hands: who gets one next must not inherit what another interface was allowed.
+    stale: BTreeSet<Ipv4Addr>,
+    /// Intents that stood or were tried: their rules may have admitted what EC2 does not track (NET-16).
+    tried: Vec<CheckedVpc>,
+}
+
+/// More intents than this in a row that failed are not remembered one by one: every connection is forgotten.
+const TRIED: usize = 16;
 
 #[derive(Debug)]
 struct Standing {
@@ -314,6 +329,7 @@ impl Host {
             handle: Arc::new(handle),
             standing: None,
             intent: None,
+            owed: Owed::default(),
             removed: false,
         }));
         all.insert(id, Arc::clone(&router));
@@ -377,16 +393,14 @@ impl Router {
         // It exists: `Host::router` made it.
         steps.retain(|step| !matches!(step, Step::CreateNamespace { .. }));
         let stale = stale_addresses(self.intent.as_ref(), &vpc, here, &seen, &steps);
-        self.intent = Some(vpc.clone());
-        kernel.apply(&steps)?;
-        if first {
-            // What an earlier process let pass for addresses that nobody holds now is not known.
-            let present = present(&vpc, &seen, here);
-            let nobody = |address| vpc.contains(address) && !present.contains(&address);
-            self.forget(&nobody)?;
-        } else if !stale.is_empty() {
-            self.forget(&|address| stale.contains(&address))?;
+        self.owed.stale.extend(stale);
+        if self.intent.as_ref() != Some(&vpc) {
+            self.owed.tried.extend(self.intent.replace(vpc.clone()));
         }
+        kernel.apply(&steps)?;
+        // What an earlier process let pass for addresses that nobody holds now is not known.
+        let present = first.then(|| present(&vpc, &seen, here));
+        self.settle(&vpc, present.as_ref())?;
         let known = self.read_back(&mut kernel, &plan, generation, &steps)?;
         self.standing = Some(Standing { vpc, known });
         Ok(())
@@ -437,8 +451,31 @@ impl Router {
         self.apply(vpc, beyond)
     }
 
-    fn forget(&self, stale: &dyn Fn(Ipv4Addr) -> bool) -> Result<(), HostError> {
-        flow::forget(&self.handle, stale).map_err(system(format!("connections of {}", self.id)))
+    /// Forgets the connections that must not go on under the rules of `vpc`, which stand. `present`: addresses that are
+    /// held, where nothing is known of the others.
+    fn settle(&mut self, vpc: &CheckedVpc, present: Option<&BTreeSet<Ipv4Addr>>) -> Result<(), HostError> {
+        let Owed { stale, tried } = &self.owed;
+        let withdrawals: Vec<Withdrawal<'_>> = tried
+            .iter()
+            .filter_map(|before| Withdrawal::between(before, vpc))
+            .collect();
+        let everything = tried.len() > TRIED;
+        if present.is_some() || everything || !stale.is_empty() || !withdrawals.is_empty() {
+            let nobodys = |address: &Ipv4Addr| {
+                present.is_some_and(|present| vpc.contains(*address) && !present.contains(address))
+                    || stale.contains(address)
+            };
+            let chosen = |one: &Connection| {
+                let ends = [one.path, one.answers].map(|path| [path.source, path.destination]);
+                everything
+                    || ends.as_flattened().iter().any(nobodys)
+                    || withdrawals.iter().any(|withdrawal| withdrawal.cuts(one))
+            };
+            flow::forget(&self.handle, &chosen).map_err(system(format!("connections of {}", self.id)))?;
+        }
+        drop(withdrawals);
+        self.owed = Owed::default();
+        Ok(())
     }
 }
 
