@@ -2,6 +2,7 @@
 
 use crate::audit::authorize;
 use crate::context::Ctx;
+use crate::ec2::settled::Settled;
 use crate::operation::Operation;
 use isolarium_policy::{Authority, Denial, DocumentKind, Granted, NamedPolicy, Question, ResourceSide};
 use isolarium_wire::{ApiError, Document};
@@ -21,7 +22,7 @@ pub struct Handler {
 /// The handler of an operation: decode into its struct, ask every question, execute, encode.
 pub fn handler<Op>() -> Handler
 where
-    Op: Operation + TryFrom<Document>,
+    Op: Operation + Clone + TryFrom<Document>,
     ApiError: From<<Op as TryFrom<Document>>::Error>,
 {
     Handler {
@@ -29,7 +30,7 @@ where
         operation: Op::NAME,
         run: run::<Op>,
         #[cfg(test)]
-        questions: |input, ctx| tagged(&Op::try_from(input)?.questions(ctx), ctx),
+        questions: |input, ctx| tagged(&Op::try_from(input)?.asked(ctx)?.questions, ctx),
     }
 }
 
@@ -41,15 +42,31 @@ fn tagged(questions: &[Question], ctx: &Ctx<'_>) -> Result<Vec<Question>, ApiErr
     questions.iter().map(with_tags).collect()
 }
 
+/// How often IAM is asked anew when what a request names leads elsewhere meanwhile.
+const ASKED_ANEW: u32 = 8;
+
 fn run<Op>(input: Document, ctx: &Ctx<'_>) -> Result<Document, ApiError>
 where
-    Op: Operation + TryFrom<Document>,
+    Op: Operation + Clone + TryFrom<Document>,
     ApiError: From<<Op as TryFrom<Document>>::Error>,
 {
     crate::sts::may_call(ctx.caller, Op::SERVICE, Op::NAME)?;
     let request = Op::try_from(input)?;
-    let questions = request.questions(ctx);
-    Op::execute(grant(Op::SERVICE, request, &questions, ctx)?, ctx).map(Into::into)
+    let mut asked = request.asked(ctx)?;
+    if asked.led.is_empty() {
+        return Op::execute(grant(Op::SERVICE, request, &asked.questions, ctx)?, ctx).map(Into::into);
+    }
+    let mut tries = ASKED_ANEW;
+    loop {
+        let granted = grant(Op::SERVICE, request.clone(), &asked.questions, ctx)?;
+        let settled = Settled::new(ctx.store, &ctx.caller.scope, &asked.led);
+        let done = Op::execute(granted, &Ctx { store: &settled, ..*ctx });
+        if !settled.moved() || tries == 0 {
+            return done.map(Into::into);
+        }
+        tries -= 1;
+        asked = request.asked(ctx)?;
+    }
 }
 
 /// Asks IAM every question of a request on behalf of the caller, with the policies and resource tags of this moment

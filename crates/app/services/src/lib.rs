@@ -20,4 +20,4 @@ pub mod sts;
 
 pub use context::{Caller, Ctx, EndpointSource, Session, Source};
 pub use dispatch::Dispatch;
-pub use operation::Operation;
+pub use operation::{Asked, Operation};

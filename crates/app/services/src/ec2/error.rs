@@ -68,7 +68,7 @@ pub(super) fn busy() -> ApiError {
 
 pub(super) fn stored(error: StoreError) -> ApiError {
     match error {
-        StoreError::Conflict { .. } => busy(),
+        StoreError::Conflict { .. } | StoreError::Stale => busy(),
         other => ApiError::internal(other),
     }
 }

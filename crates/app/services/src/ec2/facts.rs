@@ -1,7 +1,6 @@
 //! What records say of the resource that a question is about, as condition keys (IAM-16).
 
 use super::questions::Kind;
-use crate::Ctx;
 use isolarium_model::ec2::route_table::Associated;
 use isolarium_model::ec2::{
     self, DhcpOptions, ElasticIp, FlowLog, InterfacePermission, InternetGateway, NatGateway, NetworkAcl,
@@ -200,22 +199,21 @@ fn facts(store: &dyn StateStore, scope: &Scope, kind: Kind, id: &str) -> Result<
 }
 
 /// What something that is no id leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
     /// This resource.
     Is(String),
     /// Something known, and no resource of that kind belongs to it.
     Nothing,
-    /// Nothing known, or it could not be read: the question is then about any resource of the kind, and the handler reads
-    /// again.
+    /// Nothing known: the question is about any resource of the kind, and the handler refuses what it does not find.
     Unknown,
 }
 
 /// The resource that an association, an attachment, an address or a name leads to.
-pub(crate) fn found(ctx: &Ctx<'_>, kind: Kind, text: &str) -> Found {
-    leads_to(ctx.store, &ctx.caller.scope, kind, text).unwrap_or(Found::Unknown)
-}
-
-fn leads_to(store: &dyn StateStore, scope: &Scope, kind: Kind, text: &str) -> Result<Found, StoreError> {
+///
+/// # Errors
+/// When the records cannot be read.
+pub(super) fn leads_to(store: &dyn StateStore, scope: &Scope, kind: Kind, text: &str) -> Result<Found, StoreError> {
     let is = |id: Option<String>| id.map_or(Found::Unknown, Found::Is);
     Ok(match kind {
         Kind::ElasticIp => is(elastic_ip(store, scope, text)?.map(|found| found.id.to_string())),

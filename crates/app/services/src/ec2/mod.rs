@@ -28,6 +28,7 @@ pub mod questions;
 mod route;
 mod route_table;
 mod settings;
+pub(crate) mod settled;
 mod subnet;
 mod tag;
 mod tags;

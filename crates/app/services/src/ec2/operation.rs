@@ -20,6 +20,10 @@ macro_rules! operation {
                 crate::ec2::questions::questions(self, ctx)
             }
 
+            fn asked(&self, ctx: &crate::Ctx<'_>) -> Result<crate::Asked, isolarium_wire::ApiError> {
+                crate::ec2::questions::asked(self, ctx)
+            }
+
             fn execute(
                 request: isolarium_policy::Granted<Self>,
                 ctx: &crate::Ctx<'_>,

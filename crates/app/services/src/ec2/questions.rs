@@ -3,108 +3,73 @@
 //! The keys that describe a resource are added by [`super::facts`] where the question is put, because they are read from
 //! the store; here are those that the request itself gives.
 
-use super::facts::{Found, found};
-use crate::{Ctx, Operation};
+use super::facts::{Found, leads_to};
+use super::settled::Led;
+use crate::{Asked, Ctx, Operation};
 use isolarium_model::{Arn, Scope};
 use isolarium_policy::Question;
-use isolarium_wire::Document;
+use isolarium_wire::{ApiError, Document};
 use std::collections::BTreeMap;
 
-/// A kind of resource, as ARNs, tag specifications and ids name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    DhcpOptions,
-    ElasticIp,
-    FlowLog,
-    Instance,
-    InternetGateway,
-    NatGateway,
-    NetworkAcl,
-    NetworkInterface,
-    PrefixList,
-    RouteTable,
-    SecurityGroup,
-    SecurityGroupRule,
-    Subnet,
-    Vpc,
-    VpcEndpoint,
+/// A kind of resource, with its name in ARNs and in the `ResourceType` of tags, and what its ids begin with.
+macro_rules! kinds {
+    ($($kind:ident $name:literal $prefix:literal;)+) => {
+        /// A kind of resource, as ARNs, tag specifications and ids name it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Kind {
+            $($kind,)+
+        }
+
+        use Kind::{$($kind),+};
+
+        impl Kind {
+            /// Every kind.
+            pub const ALL: &'static [Self] = &[$($kind),+];
+
+            /// The name in ARNs and the `ResourceType` of tags.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $($kind => $name,)+
+                }
+            }
+
+            /// What ids of the kind begin with.
+            pub const fn prefix(self) -> &'static str {
+                match self {
+                    $($kind => $prefix,)+
+                }
+            }
+        }
+    };
 }
 
-use Kind::{
-    DhcpOptions, ElasticIp, FlowLog, Instance, InternetGateway, NatGateway, NetworkAcl, NetworkInterface, PrefixList,
-    RouteTable, SecurityGroup, SecurityGroupRule, Subnet, Vpc, VpcEndpoint,
-};
+kinds! {
+    DhcpOptions "dhcp-options" "dopt-";
+    ElasticIp "elastic-ip" "eipalloc-";
+    FlowLog "vpc-flow-log" "fl-";
+    Instance "instance" "i-";
+    InternetGateway "internet-gateway" "igw-";
+    NatGateway "natgateway" "nat-";
+    NetworkAcl "network-acl" "acl-";
+    NetworkInterface "network-interface" "eni-";
+    PrefixList "prefix-list" "pl-";
+    RouteTable "route-table" "rtb-";
+    SecurityGroup "security-group" "sg-";
+    SecurityGroupRule "security-group-rule" "sgr-";
+    Subnet "subnet" "subnet-";
+    Vpc "vpc" "vpc-";
+    VpcEndpoint "vpc-endpoint" "vpce-";
+}
 
 impl Kind {
-    /// Every kind.
-    pub const ALL: [Self; 15] = [
-        DhcpOptions,
-        ElasticIp,
-        FlowLog,
-        Instance,
-        InternetGateway,
-        NatGateway,
-        NetworkAcl,
-        NetworkInterface,
-        PrefixList,
-        RouteTable,
-        SecurityGroup,
-        SecurityGroupRule,
-        Subnet,
-        Vpc,
-        VpcEndpoint,
-    ];
-
-    /// The name in ARNs and the `ResourceType` of tags.
-    pub const fn name(self) -> &'static str {
-        match self {
-            DhcpOptions => "dhcp-options",
-            ElasticIp => "elastic-ip",
-            FlowLog => "vpc-flow-log",
-            Instance => "instance",
-            InternetGateway => "internet-gateway",
-            NatGateway => "natgateway",
-            NetworkAcl => "network-acl",
-            NetworkInterface => "network-interface",
-            PrefixList => "prefix-list",
-            RouteTable => "route-table",
-            SecurityGroup => "security-group",
-            SecurityGroupRule => "security-group-rule",
-            Subnet => "subnet",
-            Vpc => "vpc",
-            VpcEndpoint => "vpc-endpoint",
-        }
-    }
-
-    /// What ids of the kind begin with.
-    pub const fn prefix(self) -> &'static str {
-        match self {
-            DhcpOptions => "dopt-",
-            ElasticIp => "eipalloc-",
-            FlowLog => "fl-",
-            Instance => "i-",
-            InternetGateway => "igw-",
-            NatGateway => "nat-",
-            NetworkAcl => "acl-",
-            NetworkInterface => "eni-",
-            PrefixList => "pl-",
-            RouteTable => "rtb-",
-            SecurityGroup => "sg-",
-            SecurityGroupRule => "sgr-",
-            Subnet => "subnet-",
-            Vpc => "vpc-",
-            VpcEndpoint => "vpce-",
-        }
-    }
-
     /// The kind that an id is of.
     pub fn of_id(id: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| id.starts_with(kind.prefix()))
+        Self::ALL.iter().copied().find(|kind| id.starts_with(kind.prefix()))
     }
 
     /// The kind of that name.
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
+        Self::ALL.iter().copied().find(|kind| kind.name() == name)
     }
 
     /// The ARN of a resource. AWS's own prefix lists have an account of AWS's.
@@ -324,20 +289,55 @@ const TABLE: &[(&str, &[About])] = &[
 const NO_ATTRIBUTE: &[&str] = &["DryRun", "NetworkInterfaceId", "SubnetId", "VpcEndpointId", "VpcId"];
 
 /// Every question of a request, in the order of the table: its own action first, then `ec2:CreateTags` for the tags of what
-/// it makes, then `iam:PassRole`.
+/// it makes, then `iam:PassRole`. What associations, addresses and names lead to is not looked up: they stand for any
+/// resource of their kind.
 pub fn questions<Op>(request: &Op, ctx: &Ctx<'_>) -> Vec<Question>
 where
     Op: Operation + Clone + Into<Document>,
 {
     let input: Document = request.clone().into();
-    let find = |kind: Kind, text: &str| found(ctx, kind, text);
-    asked(Op::NAME, &input, &ctx.caller.scope, &find)
+    listed(Op::NAME, &input, &ctx.caller.scope, &[])
 }
 
-/// Finds the id of a resource by something else that names it.
-type Find<'a> = &'a dyn Fn(Kind, &str) -> Found;
+/// As [`questions`], about the resources that associations, addresses and names lead to at this moment.
+///
+/// # Errors
+/// When that cannot be read: a resource that is not known must not let a caller past a Deny of it.
+pub(crate) fn asked<Op>(request: &Op, ctx: &Ctx<'_>) -> Result<Asked, ApiError>
+where
+    Op: Operation + Clone + Into<Document>,
+{
+    let input: Document = request.clone().into();
+    let scope = &ctx.caller.scope;
+    let led = by_others(Op::NAME, &input).into_iter().map(|(kind, text)| {
+        let found = leads_to(ctx.store, scope, kind, text).map_err(super::error::stored)?;
+        Ok(Led {
+            kind,
+            text: text.to_owned(),
+            found,
+        })
+    });
+    let led: Vec<Led> = led.collect::<Result<_, ApiError>>()?;
+    let questions = listed(Op::NAME, &input, scope, &led);
+    Ok(Asked { questions, led })
+}
 
-fn asked(operation: &str, input: &Document, scope: &Scope, find: Find<'_>) -> Vec<Question> {
+/// What a request names by something else than its id.
+fn by_others<'a>(operation: &str, input: &'a Document) -> Vec<(Kind, &'a str)> {
+    let rows = TABLE.iter().filter(|(name, _)| *name == operation);
+    let abouts = rows.flat_map(|(_, abouts)| abouts.iter());
+    let named = abouts.filter_map(|about| match about {
+        By(kind, member) => Some(texts(input, member).into_iter().map(|text| (*kind, text))),
+        New(_) | Tagged(_) | Of(..) | Any(_) => None,
+    });
+    named.flatten().collect()
+}
+
+fn listed(operation: &str, input: &Document, scope: &Scope, led: &[Led]) -> Vec<Question> {
+    let find = |kind: Kind, text: &str| {
+        let found = led.iter().find(|led| led.kind == kind && led.text == text);
+        found.map_or(&Found::Unknown, |led| &led.found)
+    };
     let rows = TABLE.iter().find(|(name, _)| *name == operation);
     let Some((_, abouts)) = rows else {
         return vec![with_region(Question::any(&format!("ec2:{operation}")), scope)];
@@ -366,7 +366,7 @@ fn asked(operation: &str, input: &Document, scope: &Scope, find: Find<'_>) -> Ve
             By(kind, member) => texts(input, member)
                 .into_iter()
                 .for_each(|text| match find(*kind, text) {
-                    Found::Is(id) => add(asking.existing(*kind, &id)),
+                    Found::Is(id) => add(asking.existing(*kind, id)),
                     Found::Unknown => add(asking.existing(*kind, "*")),
                     Found::Nothing => {}
                 }),

@@ -183,6 +183,9 @@ pub struct Page<R> {
 pub enum StoreError {
     #[error("{kind} {name} is not at the expected revision")]
     Conflict { kind: String, name: String },
+    /// Given by stores that guard a decision, never by the ones that keep records.
+    #[error("what a decision was about has changed since")]
+    Stale,
     #[error("the paging token is not one of this store's")]
     BadToken,
     #[error("a record could not be written as JSON")]

@@ -17,7 +17,7 @@ fn document(json: &str) -> Document {
 }
 
 fn ask(operation: &str, json: &str) -> Vec<Question> {
-    asked(operation, &document(json), &scope(), &|_, _| Found::Unknown)
+    listed(operation, &document(json), &scope(), &[])
 }
 
 fn served() -> Vec<&'static str> {
@@ -53,7 +53,7 @@ fn every_question_about_a_network_is_one_that_aws_asks() {
                 always: &[],
                 without: &[],
             };
-            let questions = asked(operation, &writer.input(operation), &scope(), &|_, _| Found::Unknown);
+            let questions = listed(operation, &writer.input(operation), &scope(), &[]);
             faults.extend(questions.iter().flat_map(|question| reference.faults(question)));
             faults.extend(reference.unasked(&own, &questions));
             if !questions.iter().any(|question| question.action == own) {
