@@ -1,5 +1,6 @@
 //! What every step works with.
 
+use crate::cut::Cuts;
 use crate::fleets::Fleets;
 use crate::network::place::{self, PlaceError, Wanted};
 use crate::network::{NetworkError, Networks};
@@ -30,6 +31,8 @@ pub struct Deps {
     pub settings: ReconcileSettings,
     /// The VPCs on the host.
     pub networks: Arc<Networks>,
+    /// What ends the transfers of those that are stepped now.
+    pub cuts: Arc<Cuts>,
     /// The live routing table, shared with the inference proxy.
     pub fleets: Arc<Fleets>,
     /// What the host was last seen to run.

@@ -1,13 +1,14 @@
 //! Wakes the loops: on commits, on changes of the host, on time. A wake-up carries no data (style rule 7). The only
 //! place of this crate that starts threads.
 
+use crate::cut::{Begun, Cut};
 use crate::deps::{Deps, Next, StepError};
 use crate::endpoint::{self, EndpointMemory};
 use crate::gc;
 use crate::job::{self, JobMemory};
 use crate::network;
 use isolarium_model::sagemaker::{Endpoint, TrainingJob};
-use isolarium_model::{Key, Record, Timestamp};
+use isolarium_model::{AccountId, Key, Record, Timestamp};
 use isolarium_store::StateStore;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
@@ -35,19 +36,29 @@ enum Subject {
     Sweep,
 }
 
-/// Who steps a subject. Steps of workloads move data and may last as long as a transfer; a rule that was revoked must not
-/// wait for them (VPC-30, NET-16), so networks have a thread of their own.
+/// Who steps a subject. Steps that move data may last as long as a transfer; a rule that was revoked must not wait for
+/// them (VPC-30, NET-16), so networks have a thread of their own. And how long a transfer through a VPC lasts is for its
+/// owner to say, so steps that may make one have threads of their own too, of which each account has a share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lane {
     Workloads,
     Networks,
+    Transfers,
 }
 
 impl Subject {
+    /// Where it comes first. A worker of `Workloads` hands on what belongs to `Transfers`.
     fn lane(&self) -> Lane {
         match self {
             Self::Job(_) | Self::Endpoint(_) | Self::Sweep => Lane::Workloads,
             Self::Network => Lane::Networks,
+        }
+    }
+
+    fn account(&self) -> Option<&AccountId> {
+        match self {
+            Self::Job(key) | Self::Endpoint(key) => Some(&key.scope.account),
+            Self::Network | Self::Sweep => None,
         }
     }
 }
@@ -79,6 +90,23 @@ struct Slot {
     again: bool,
     /// The earliest timer that counts; older ones in the heap are stale.
     due: Option<Instant>,
+    /// Who is to step it next.
+    lane: Lane,
+    /// While it is stepped: what ends its transfers, unless the step began with the end of its subject.
+    cut: Option<Arc<Cut>>,
+}
+
+impl Slot {
+    fn new(subject: &Subject, memory: Memory) -> Self {
+        Self {
+            memory: Some(memory),
+            queued: false,
+            again: false,
+            due: None,
+            lane: subject.lane(),
+            cut: None,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -86,6 +114,10 @@ struct Queue {
     slots: HashMap<Subject, Slot>,
     ready: VecDeque<Subject>,
     timers: BinaryHeap<Reverse<(Instant, Subject)>>,
+    /// Threads of [`Lane::Transfers`] that each account holds.
+    held: BTreeMap<AccountId, usize>,
+    /// Subjects whose record changed while they were stepped.
+    changed: Vec<Subject>,
 }
 
 struct Shared {
@@ -95,6 +127,10 @@ struct Shared {
     changed: Condvar,
     /// Something for the networks' thread may be ready.
     networks_changed: Condvar,
+    /// Something for the threads of transfers may be ready.
+    transfers_changed: Condvar,
+    /// A record changed whose subject is stepped now.
+    records_changed: Condvar,
     stopping: AtomicBool,
 }
 
@@ -124,6 +160,8 @@ impl Driver {
             queue: Mutex::default(),
             changed: Condvar::new(),
             networks_changed: Condvar::new(),
+            transfers_changed: Condvar::new(),
+            records_changed: Condvar::new(),
             stopping: AtomicBool::new(false),
         });
         let weak = Arc::downgrade(&shared);
@@ -143,7 +181,11 @@ impl Driver {
         for n in 0..driver.shared.deps.settings.workers.max(1) {
             driver.thread(&format!("reconcile-{n}"), |shared| shared.work(Lane::Workloads))?;
         }
+        for n in 0..driver.shared.deps.settings.vpc_workers.max(1) {
+            driver.thread(&format!("transfer-{n}"), |shared| shared.work(Lane::Transfers))?;
+        }
         driver.thread("reconcile-vpcs", |shared| shared.work(Lane::Networks))?;
+        driver.thread("reconcile-cuts", Shared::cut)?;
         driver.thread("reconcile-watch", Shared::watch)?;
         Ok(driver)
     }
@@ -172,8 +214,10 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::Release);
-        self.shared.changed.notify_all();
-        self.shared.networks_changed.notify_all();
+        self.shared.end_transfers();
+        for condition in self.shared.conditions() {
+            condition.notify_all();
+        }
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a reconcile thread panicked");
@@ -191,12 +235,21 @@ impl Shared {
         self.stopping.load(Ordering::Acquire)
     }
 
+    fn conditions(&self) -> [&Condvar; 4] {
+        [
+            &self.changed,
+            &self.networks_changed,
+            &self.transfers_changed,
+            &self.records_changed,
+        ]
+    }
+
     fn committed(&self, changes: &[(&'static str, Key)]) {
         for (kind, key) in changes {
             if *kind == TrainingJob::KIND {
-                self.wake(&Subject::Job(key.clone()));
+                self.record_changed(Subject::Job(key.clone()));
             } else if *kind == Endpoint::KIND {
-                self.wake(&Subject::Endpoint(key.clone()));
+                self.record_changed(Subject::Endpoint(key.clone()));
             } else if network::concerns(kind) {
                 self.wake(&Subject::Network);
             }
@@ -229,12 +282,119 @@ impl Shared {
         self.waits(subject.lane()).notify_one();
     }
 
+    /// Wakes the subject; whether its transfers are to end is found out by a thread that may read the record.
+    fn record_changed(&self, subject: Subject) {
+        self.wake(&subject);
+        let mut queue = self.lock();
+        if queue.slots.get(&subject).is_some_and(|slot| slot.cut.is_some()) {
+            queue.changed.push(subject);
+            drop(queue);
+            self.records_changed.notify_one();
+        }
+    }
+
     /// On what the threads of a lane wait.
     fn waits(&self, lane: Lane) -> &Condvar {
         match lane {
             Lane::Workloads => &self.changed,
             Lane::Networks => &self.networks_changed,
+            Lane::Transfers => &self.transfers_changed,
         }
+    }
+
+    /// Ends the transfers of subjects that are to stop while they are stepped.
+    fn cut(&self) {
+        while !self.stopping() {
+            let mut queue = self.lock();
+            let changed = std::mem::take(&mut queue.changed);
+            if changed.is_empty() {
+                let waited = self.records_changed.wait_timeout(queue, WATCH);
+                drop(waited.unwrap_or_else(PoisonError::into_inner));
+                continue;
+            }
+            drop(queue);
+            for subject in changed {
+                match self.owner(&subject) {
+                    Ok(Some(owner)) if !owner.ends => {}
+                    // Gone, to stop, or not to be read: the next step sees it for itself.
+                    Ok(_) => self.end_transfers_of(&subject),
+                    Err(error) => {
+                        tracing::warn!(?subject, cause = chain(&error), "a changed record cannot be read");
+                        self.end_transfers_of(&subject);
+                    }
+                }
+            }
+        }
+    }
+
+    fn end_transfers_of(&self, subject: &Subject) {
+        if let Some(cut) = self.lock().slots.get(subject).and_then(|slot| slot.cut.as_ref()) {
+            cut.make();
+        }
+    }
+
+    /// The loops end: nothing is waited for that a peer in a VPC could draw out.
+    fn end_transfers(&self) {
+        for slot in self.lock().slots.values() {
+            if let Some(cut) = &slot.cut {
+                cut.make();
+            }
+        }
+    }
+
+    /// What the record of a job or endpoint says about its transfers. `None`: there is none.
+    fn owner(&self, subject: &Subject) -> Result<Option<Owner>, StepError> {
+        let store: &dyn StateStore = &*self.deps.store;
+        Ok(match subject {
+            Subject::Job(key) => store
+                .shared::<TrainingJob>(key)?
+                .map(|job| Owner::of_job(&job.record, &self.deps)),
+            Subject::Endpoint(key) => store
+                .shared::<Endpoint>(key)?
+                .map(|endpoint| Owner::of_endpoint(&endpoint.record, &self.deps)),
+            Subject::Network | Subject::Sweep => None,
+        })
+    }
+
+    /// Lets the transfers of this subject's next step be ended from outside.
+    fn begin(&self, subject: &Subject) -> Option<(Begun, Arc<Cut>)> {
+        subject.account()?;
+        let cut = Arc::new(Cut::within(self.deps.settings.transfer_limit));
+        let shown = |cut: Option<Arc<Cut>>| {
+            if let Some(slot) = self.lock().slots.get_mut(subject) {
+                slot.cut = cut;
+            }
+        };
+        // In place before the record is read: a change after that finds it.
+        shown(Some(Arc::clone(&cut)));
+        let owner = self.owner(subject).ok()??;
+        if owner.ends {
+            // What a step moves that begins with the end is part of the end.
+            shown(None);
+        }
+        let left = owner.until.map(|until| until.since(self.deps.now()));
+        if let Some(left) = left.filter(|left| !left.is_zero()) {
+            cut.end_after(left);
+        }
+        if self.stopping() {
+            cut.make();
+        }
+        let begun = self.deps.cuts.begin(&owner.arn, Arc::clone(&cut));
+        Some((begun, cut))
+    }
+
+    /// Hands a subject whose step may move data through a VPC to the threads for that.
+    fn hand_on(&self, subject: Subject, memory: Memory) {
+        let mut queue = self.lock();
+        if let Some(slot) = queue.slots.get_mut(&subject) {
+            slot.memory = Some(memory);
+            slot.again = false;
+            slot.queued = true;
+            slot.lane = Lane::Transfers;
+            queue.ready.push_back(subject);
+        }
+        drop(queue);
+        self.transfers_changed.notify_one();
     }
 
     fn wake_all(&self) {
@@ -290,10 +450,19 @@ impl Shared {
 
     fn work(&self, lane: Lane) {
         while let Some((subject, mut memory)) = self.take(lane) {
+            if lane == Lane::Workloads && matches!(self.owner(&subject), Ok(Some(owner)) if owner.moves_through_vpc) {
+                self.hand_on(subject, memory);
+                continue;
+            }
+            let begun = self.begin(&subject);
             // A bug in one subject's step must not take the others' workers away.
             let result = catch_unwind(AssertUnwindSafe(|| self.step(&subject, &mut memory)));
             let next = match result {
                 Ok(Ok(next)) => next,
+                Ok(Err(_)) if begun.as_ref().is_some_and(|(_, cut)| cut.why().is_some()) => {
+                    tracing::info!(?subject, "a transfer was ended; looking again");
+                    Next::At(self.deps.now().after(self.deps.settings.retry))
+                }
                 Ok(Err(error)) => {
                     tracing::warn!(?subject, cause = chain(&error), "a step failed and is repeated");
                     Next::At(self.deps.now().after(self.deps.settings.retry))
@@ -304,7 +473,8 @@ impl Shared {
                     Next::At(self.deps.now().after(self.deps.settings.retry))
                 }
             };
-            self.put_back(subject, memory, next);
+            drop(begun);
+            self.put_back(lane, subject, memory, next);
         }
     }
 
@@ -331,21 +501,24 @@ impl Shared {
             if self.stopping() {
                 return None;
             }
-            let wait = queue.ring(Instant::now());
-            let first = queue.ready.iter().position(|subject| subject.lane() == lane);
-            if let Some(subject) = first.and_then(|at| queue.ready.remove(at)) {
-                if let Some(slot) = queue.slots.get_mut(&subject) {
+            let (rang, wait) = queue.ring(Instant::now());
+            // A timer that rang here may be another lane's.
+            for other in rang.into_iter().filter(|other| *other != lane) {
+                self.waits(other).notify_one();
+            }
+            if let Some(subject) = queue.first(lane, self.deps.settings.vpc_workers_per_account) {
+                let memory = queue.slots.get_mut(&subject).and_then(|slot| {
                     slot.queued = false;
                     slot.due = None;
-                    if let Some(memory) = slot.memory.take() {
-                        return Some((subject, memory));
+                    slot.memory.take()
+                });
+                if let Some(memory) = memory {
+                    if lane == Lane::Transfers {
+                        queue.hold(&subject);
                     }
+                    return Some((subject, memory));
                 }
                 continue;
-            }
-            // A timer that rang here may be the other lane's.
-            if let Some(other) = queue.ready.front() {
-                self.waits(other.lane()).notify_one();
             }
             let wait = wait.unwrap_or(WATCH).min(WATCH);
             queue = self
@@ -356,12 +529,19 @@ impl Shared {
         }
     }
 
-    fn put_back(&self, subject: Subject, memory: Memory, next: Next) {
+    fn put_back(&self, stepped_in: Lane, subject: Subject, memory: Memory, next: Next) {
         let lane = subject.lane();
         let mut queue = self.lock();
+        if stepped_in == Lane::Transfers {
+            queue.release(&subject);
+            // Another subject of the account may have been waiting.
+            self.transfers_changed.notify_one();
+        }
         let Some(slot) = queue.slots.get_mut(&subject) else {
             return;
         };
+        slot.cut = None;
+        slot.lane = lane;
         slot.memory = Some(memory);
         let again = std::mem::take(&mut slot.again);
         if again {
@@ -395,44 +575,127 @@ impl Queue {
     /// As [`Self::wake`], with what is known already; a subject that a commit woke meanwhile keeps its own memory, which
     /// the first step fills the same way.
     fn adopt(&mut self, subject: Subject, memory: Memory) {
-        self.slots.entry(subject.clone()).or_insert(Slot {
-            memory: Some(memory),
-            queued: false,
-            again: false,
-            due: None,
-        });
+        let slot = Slot::new(&subject, memory);
+        self.slots.entry(subject.clone()).or_insert(slot);
         self.wake(&subject);
     }
 
     fn wake(&mut self, subject: &Subject) {
-        let slot = self.slots.entry(subject.clone()).or_insert_with(|| Slot {
-            memory: Some(Memory::of(subject)),
-            queued: false,
-            again: false,
-            due: None,
-        });
+        let new = || Slot::new(subject, Memory::of(subject));
+        let slot = self.slots.entry(subject.clone()).or_insert_with(new);
         if slot.memory.is_none() {
             slot.again = true;
         } else if !slot.queued {
             slot.queued = true;
             self.ready.push_back(subject.clone());
+        } else {
+            // What waits for a thread that moves data may have nothing to move any more.
+            slot.lane = subject.lane();
         }
     }
 
-    /// Wakes everything that is due and says how long the next one has.
-    fn ring(&mut self, now: Instant) -> Option<Duration> {
+    /// Takes the first subject out that a lane may step now.
+    fn first(&mut self, lane: Lane, share: usize) -> Option<Subject> {
+        let (slots, held) = (&self.slots, &self.held);
+        let free = |subject: &Subject| {
+            let held = subject.account().and_then(|account| held.get(account)).copied();
+            lane != Lane::Transfers || held.unwrap_or(0) < share.max(1)
+        };
+        let may = |subject: &Subject| slots.get(subject).is_none_or(|slot| slot.lane == lane) && free(subject);
+        let at = self.ready.iter().position(may)?;
+        self.ready.remove(at)
+    }
+
+    fn hold(&mut self, subject: &Subject) {
+        if let Some(account) = subject.account() {
+            let held = self.held.entry(account.clone()).or_default();
+            *held = held.saturating_add(1);
+        }
+    }
+
+    fn release(&mut self, subject: &Subject) {
+        if let Some(account) = subject.account()
+            && let Some(held) = self.held.get_mut(account)
+        {
+            *held = held.saturating_sub(1);
+            if *held == 0 {
+                self.held.remove(account);
+            }
+        }
+    }
+
+    /// Wakes everything that is due; tells the lanes it belongs to, and how long the next one has.
+    fn ring(&mut self, now: Instant) -> (Vec<Lane>, Option<Duration>) {
+        let mut rang = Vec::new();
         while let Some(Reverse((due, _))) = self.timers.peek() {
             if *due > now {
-                return Some(due.saturating_duration_since(now));
+                return (rang, Some(due.saturating_duration_since(now)));
             }
             let Some(Reverse((due, subject))) = self.timers.pop() else {
                 break;
             };
             if self.slots.get(&subject).is_some_and(|slot| slot.due == Some(due)) {
                 self.wake(&subject);
+                rang.push(subject.lane());
             }
         }
-        None
+        (rang, None)
+    }
+}
+
+/// What a record says about the transfers of its job or endpoint.
+struct Owner {
+    arn: isolarium_model::Arn,
+    /// It is to stop, to be deleted, or over.
+    ends: bool,
+    /// When its stopping condition ends what is under way now.
+    until: Option<Timestamp>,
+    /// The next step may move data through a VPC.
+    moves_through_vpc: bool,
+}
+
+impl Owner {
+    fn of_job(job: &TrainingJob, deps: &Deps) -> Self {
+        use isolarium_model::sagemaker::training_job::SecondaryStatus::{
+            Completed, Downloading, Failed, MaxRuntimeExceeded, Starting, Stopped, Stopping, Training, Uploading,
+        };
+        let running = || {
+            let seen = deps.seen.get(&job.run.placement.workload);
+            matches!(seen, Some(isolarium_runtime::executor::WorkloadState::Running { .. }))
+        };
+        let moves = match job.secondary {
+            Starting | Downloading | Uploading => true,
+            Training => job.spec.checkpoints.is_some() || !running(),
+            Stopping => job.run.launched && !running(),
+            Completed | Failed | Stopped | MaxRuntimeExceeded => false,
+        };
+        let runtime = Duration::from_secs(job.spec.max_runtime);
+        Self {
+            arn: job.arn.clone(),
+            ends: job.secondary == Stopping || job.status().is_final(),
+            until: (job.secondary == Training).then(|| job.training_start.unwrap_or(job.created).after(runtime)),
+            moves_through_vpc: moves && job.spec.network.vpc().is_some(),
+        }
+    }
+
+    fn of_endpoint(endpoint: &Endpoint, deps: &Deps) -> Self {
+        let ends = endpoint.status == isolarium_model::sagemaker::EndpointStatus::Deleting;
+        let fleets = endpoint.active.iter().chain(&endpoint.pending);
+        let mut in_vpc = fleets
+            .flat_map(|fleet| &fleet.variants)
+            .filter(|variant| variant.model.network.vpc().is_some());
+        // A container that is not on the host is to be brought there, with its model data.
+        let moves = in_vpc.any(|variant| {
+            let absent = |workload| deps.seen.get(workload).is_none();
+            let missing = variant.instances.iter().any(|one| absent(&one.placement.workload));
+            missing || u32::try_from(variant.instances.len()) != Ok(variant.desired_count)
+        });
+        Self {
+            arn: endpoint.arn.clone(),
+            ends,
+            until: None,
+            moves_through_vpc: moves && !ends,
+        }
     }
 }
 

@@ -629,4 +629,4 @@ fn actor_of(key: &Key, endpoint: &Endpoint, variant: &VariantFleet) -> Actor {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,5 +1,6 @@
 //! A host, a bucket, a registry and a log store in memory. They keep state and fail on request.
 
+use crate::cut::{Cuts, Why};
 use crate::deps::{Deps, Seen};
 use crate::fleets::Fleets;
 use crate::network::{Networks, NoDoors, ServiceRanges};
@@ -62,7 +63,7 @@ pub(crate) struct Inner {
     pub streams: BTreeMap<(String, String), Vec<String>>,
     /// Offsets of log sources.
     pub sources: BTreeMap<String, u64>,
-    /// Calls that fail: name to the error's text. `denied:` in front makes it a denial, `away` an absent node, `held` a transfer that lasts until it is mended.
+    /// Calls that fail: name to the error's text. `denied:` in front makes it a denial, `away` an absent node, `held` a transfer that lasts until it is mended or cut, `held:ACCOUNT` only one of that account.
     pub failing: BTreeMap<&'static str, String>,
     /// Every access as (role, call, what).
     pub accesses: Vec<(String, String, String)>,
@@ -88,6 +89,7 @@ pub(crate) struct World {
     pub directory: tempfile::TempDir,
     pub store: Arc<MemoryState>,
     pub vpcs: Arc<FakeVpcs>,
+    pub cuts: Arc<Cuts>,
 }
 
 pub(crate) struct Clockwork(AtomicI64);
@@ -149,6 +151,7 @@ impl World {
             directory: tempfile::tempdir().unwrap(),
             store: Arc::new(MemoryState::new()),
             vpcs: Arc::default(),
+            cuts: Arc::default(),
         })
     }
 
@@ -190,6 +193,7 @@ impl World {
                 Arc::new(NoDoors),
                 ServiceRanges::default(),
             ),
+            cuts: self.cuts.clone(),
             work: WorkDir::new(self.directory.path()),
             settings,
             fleets: Arc::new(Fleets::default()),
@@ -283,11 +287,20 @@ impl World {
             .accesses
             .push((actor.role_arn.to_string(), call.into(), what.into()));
         inner.ways.push((call.into(), actor.via));
-        while inner.failing.get(call).is_some_and(|text| text == "held") {
-            inner = self.changed.wait(inner).unwrap();
+        let cut = self.cuts.of(&actor.owner_arn);
+        let here = format!("held:{}", actor.scope.account);
+        let holds = |text: &String| text == "held" || *text == here;
+        while inner.failing.get(call).is_some_and(holds) {
+            match cut.why() {
+                None => {}
+                Some(Why::Unwanted) => return Err(TransferError::Cut),
+                Some(Why::TooLong(_)) => return Err(TransferError::Unusable("it lasted too long".into())),
+            }
+            inner = self.changed.wait_timeout(inner, Duration::from_millis(5)).unwrap().0;
         }
         match inner.failing.get(call) {
             None => Ok(()),
+            Some(text) if text.starts_with("held:") => Ok(()),
             Some(text) => match text.strip_prefix("denied:") {
                 Some(text) => Err(TransferError::Denied(text.into())),
                 None => Err(TransferError::Unusable(text.clone())),

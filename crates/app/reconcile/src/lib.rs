@@ -4,6 +4,7 @@
 //! and recovery after a crash are the same path. Nothing here parses a request or holds a privilege: containers go
 //! through the traits of `isolarium_runtime`, data and logs through [`transfer::Transfer`].
 
+pub mod cut;
 pub mod driver;
 pub mod fleets;
 pub mod metrics;
@@ -27,6 +28,7 @@ mod stage;
 mod fake;
 
 pub use container::UnknownInstanceType;
+pub use cut::{Cut, Cuts};
 pub use deps::Deps;
 pub use driver::Driver;
 pub use fleets::{Fleets, Guard, PickError};

@@ -39,8 +39,14 @@ pub struct ReconcileSettings {
     pub retry: Duration,
     /// Time between searches for left-overs. Default 60 s.
     pub gc_interval: Duration,
-    /// Threads that carry out steps. Transfers block them. Default 16.
+    /// Threads that carry out steps. Transfers inside the engine block them. Default 16.
     pub workers: usize,
+    /// Threads that carry out steps which may move data through a VPC. Default 64.
+    pub vpc_workers: usize,
+    /// How many of them one account may hold. Default 8.
+    pub vpc_workers_per_account: usize,
+    /// How long a step may move data through a VPC. Default 6 h.
+    pub transfer_limit: Duration,
     /// Most processes and threads in one container. Default 16384.
     pub pids: u64,
     /// Size of a container's writable root, bytes. Default 20 GiB.
@@ -77,6 +83,9 @@ impl Default for ReconcileSettings {
             retry: Duration::from_millis(500),
             gc_interval: Duration::from_secs(60),
             workers: 16,
+            vpc_workers: 64,
+            vpc_workers_per_account: 8,
+            transfer_limit: Duration::from_secs(6 * 3600),
             pids: 16_384,
             overlay_bytes: 20 << 30,
             shm_percent: 50,

@@ -31,9 +31,10 @@ pub(crate) enum StageError {
 }
 
 impl StageError {
-    /// The node process was away: the step is repeated.
+    /// The node process was away, or the transfer was ended because of what the record says now: the step is repeated.
     pub(crate) fn away(self) -> Result<ExecutorError, Self> {
         match self {
+            Self::Transfer(cut @ TransferError::Cut) => Ok(ExecutorError::Unreachable(cut.to_string())),
             Self::Executor(error @ ExecutorError::Unreachable(_)) => Ok(error),
             Self::Transfer(TransferError::Away(text)) => Ok(ExecutorError::Unreachable(text)),
             other => Err(other),

@@ -76,6 +76,10 @@ pub enum TransferError {
     /// S3 cannot be reached from the subnet: SM-64's text, with the setting that stands in the way where it is known.
     #[error("{0}")]
     NoPath(String),
+    /// Whoever asked for it is to stop, or has no time left ([`crate::Cut`]): the same call is not worth another try before
+    /// the record was looked at.
+    #[error("the transfer was ended because nobody waits for it any more")]
+    Cut,
     /// The privileged process is away; the same call may work when it is back.
     #[error("the node process is not reachable: {0}")]
     Away(String),

@@ -231,7 +231,9 @@ impl Server {
             listeners.extend(sockets.listeners(&inside, credentials, &tls, limits, &lanes, resolver));
         }
         let networks = Networks::new(stores.state.clone(), host.clone(), vpc_doors, service_ranges(&config));
+        let cuts: Arc<isolarium_reconcile::Cuts> = Arc::default();
         let subnet = SubnetS3::new(transfer::Wiring {
+            cuts: cuts.clone(),
             roles: roles.clone(),
             master: stores.master.clone(),
             networks: networks.clone(),
@@ -249,6 +251,7 @@ impl Server {
             egress: host.clone(),
             transfer: Arc::new(AsTransfer { roles, subnet }),
             networks,
+            cuts,
             clock: clock.clone(),
             ids,
             work: WorkDir::new(layout.at("work")),
@@ -637,6 +640,9 @@ fn reconcile_settings(config: &Config, authority: &Authority) -> ReconcileSettin
         retry: config.reconcile.retry.duration(),
         gc_interval: config.reconcile.gc_interval.duration(),
         workers: config.reconcile.workers,
+        vpc_workers: config.reconcile.vpc_workers,
+        vpc_workers_per_account: config.reconcile.vpc_workers_per_account,
+        transfer_limit: config.reconcile.transfer_limit.duration(),
         pids: config.runtime.pids,
         overlay_bytes: config.runtime.overlay_bytes,
         shm_percent: config.runtime.shm_percent,

@@ -60,7 +60,13 @@ where
     loop {
         let granted = grant(Op::SERVICE, request.clone(), &asked.questions, ctx)?;
         let settled = Settled::new(ctx.store, &ctx.caller.scope, &asked.led);
-        let done = Op::execute(granted, &Ctx { store: &settled, ..*ctx });
+        let done = Op::execute(
+            granted,
+            &Ctx {
+                store: &settled,
+                ..*ctx
+            },
+        );
         if !settled.moved() || tries == 0 {
             return done.map(Into::into);
         }

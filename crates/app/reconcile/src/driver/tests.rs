@@ -1,10 +1,13 @@
 use super::*;
-use crate::fake::{WallClock, World, key};
+use crate::fake::{WallClock, World, key, scope};
 use crate::job::tests::new_job;
-use crate::network::tests::{interface, vpc_with, workload};
+use crate::network::tests::{interface, vpc_of, vpc_with, workload};
 use crate::settings::ReconcileSettings;
+use isolarium_model::Scope;
 use isolarium_model::ec2::Holder;
 use isolarium_model::sagemaker::training_job::SecondaryStatus;
+use isolarium_model::sagemaker::training_job::{CheckpointConfig, JobEvent, StopCause};
+use isolarium_model::sagemaker::{Attachment, EndpointEvent, JobNetwork, VpcAttachment};
 use isolarium_store::{Batch, Expect};
 
 fn wait_until(what: &str, done: impl Fn() -> bool) {
@@ -180,6 +183,157 @@ fn networks_do_not_wait_for_transfers() {
         names
             .iter()
             .all(|name| phase(&world, name) == Some(SecondaryStatus::Training))
+    });
+    drop(driver);
+}
+
+fn add_job(world: &Arc<World>, scope: &Scope, name: &str, at: &VpcAttachment, edit: impl FnOnce(&mut TrainingJob)) {
+    let mut job = TrainingJob {
+        arn: TrainingJob::arn(scope, name),
+        ..new_job(world, name)
+    };
+    job.spec.network = JobNetwork::new(None, Some(at.clone()));
+    job.run.placement.attachment = Attachment::Unattached { isolated: false };
+    edit(&mut job);
+    let batch = Batch::default().put(&Key::folded(scope, name), Expect::Absent, &job);
+    world.state().commit(batch.unwrap()).unwrap();
+}
+
+fn of(world: &World, scope: &Scope, name: &str) -> TrainingJob {
+    let stored = world.state().get::<TrainingJob>(&Key::folded(scope, name)).unwrap();
+    stored.unwrap().record
+}
+
+fn ask_to_stop(driver: &Driver, scope: &Scope, name: &str) {
+    driver
+        .deps()
+        .update::<TrainingJob>(&Key::folded(scope, name), |job, batch| {
+            let now = driver.deps().now();
+            job.run.stop = Some((StopCause::Asked, now));
+            job.apply(JobEvent::StopRequested, now)?;
+            Ok(Some(batch))
+        })
+        .unwrap();
+}
+
+/// Proves: VPC-12, SM-28
+#[test]
+fn one_accounts_silent_s3_keeps_nobody_else_waiting_and_ends_with_its_jobs() {
+    let world = World::new();
+    world.fail("list", "held:123456789012");
+    let (silent, other) = (
+        scope(),
+        Scope {
+            account: "210987654321".parse().unwrap(),
+            ..scope()
+        },
+    );
+    let (there, here) = (vpc_of(&world, &silent, 1, 24), vpc_of(&world, &other, 2, 24));
+    let settings = ReconcileSettings {
+        workers: 2,
+        vpc_workers: 3,
+        vpc_workers_per_account: 2,
+        ..settings()
+    };
+    let driver = Driver::start(world.deps_with(settings, Arc::new(WallClock))).unwrap();
+    let names: Vec<String> = (0..6).map(|n| format!("silent-{n}")).collect();
+    for name in &names {
+        add_job(&world, &silent, name, &there, |_| ());
+    }
+    let held = || world.lock().ways.iter().filter(|(call, _)| call == "list").count();
+    wait_until("a transfer in every thread of the share", || held() == 2);
+    add_job(&world, &other, "other", &here, |_| ());
+    let status = |scope: &Scope, name: &str| of(&world, scope, name).secondary;
+    wait_until("the other account's job", || {
+        status(&other, "other") == SecondaryStatus::Training
+    });
+    assert_eq!(held(), 3, "two of the silent account and the other account's own");
+    ask_to_stop(&driver, &other, "other");
+    wait_until("its end", || status(&other, "other") == SecondaryStatus::Stopped);
+    // Those whose transfer is under way and those that wait for a thread, all while S3 says nothing.
+    for name in &names {
+        ask_to_stop(&driver, &silent, name);
+    }
+    for name in &names {
+        wait_until(name, || status(&silent, name) == SecondaryStatus::Stopped);
+    }
+    assert_eq!(world.lock().launches, 1, "the other account's alone");
+    drop(driver);
+}
+
+/// Proves: SM-28, CC-35
+#[test]
+fn a_transfer_ends_with_its_time_limit_and_with_the_operators() {
+    let world = World::new();
+    let at = vpc_with(&world, 24);
+    world.fail("put", "held");
+    let patient = ReconcileSettings {
+        checkpoint_interval: Duration::from_millis(10),
+        ..settings()
+    };
+    let driver = Driver::start(world.deps_with(patient, Arc::new(WallClock))).unwrap();
+    add_job(&world, &scope(), "timed", &at, |job| {
+        job.spec.max_runtime = 1;
+        job.spec.checkpoints = Some(CheckpointConfig {
+            uri: "s3://out/checkpoints".parse().unwrap(),
+            local_path: "/opt/ml/checkpoints".into(),
+        });
+    });
+    let timed = || of(&world, &scope(), "timed").secondary;
+    wait_until("training", || timed() == SecondaryStatus::Training);
+    let workload = of(&world, &scope(), "timed").run.placement.workload;
+    world.write(&workload, "checkpoints", "c", "1");
+    let held = || world.lock().ways.iter().any(|(call, _)| call == "put");
+    wait_until("a checkpoint on its way", held);
+    wait_until("the end of its time", || {
+        world
+            .lock()
+            .containers
+            .get(&workload)
+            .is_none_or(|one| !one.signals.is_empty())
+    });
+    world.mend("put");
+    wait_until("its end", || timed() == SecondaryStatus::MaxRuntimeExceeded);
+    drop(driver);
+    // Nobody stops this one: the operator's limit does.
+    world.fail("list", "held");
+    let hasty = ReconcileSettings {
+        transfer_limit: Duration::from_millis(50),
+        ..settings()
+    };
+    let driver = Driver::start(world.deps_with(hasty, Arc::new(WallClock))).unwrap();
+    add_job(&world, &scope(), "endless", &at, |_| ());
+    wait_until("failure", || {
+        of(&world, &scope(), "endless").secondary == SecondaryStatus::Failed
+    });
+    let reason = of(&world, &scope(), "endless").failure_reason.unwrap().to_string();
+    assert!(reason.contains("it lasted too long"), "{reason}");
+    drop(driver);
+}
+
+#[test]
+fn an_endpoint_is_deleted_while_its_model_is_on_its_way() {
+    let world = World::new();
+    let at = vpc_with(&world, 24);
+    world.fail("open", "held");
+    let driver = Driver::start(world.deps_with(settings(), Arc::new(WallClock))).unwrap();
+    let mut endpoint = crate::endpoint::tests::in_a_vpc(at, driver.deps().now());
+    // It has served; its containers are brought up again.
+    endpoint.active = endpoint.pending.take();
+    endpoint.status = isolarium_model::sagemaker::EndpointStatus::InService;
+    let batch = Batch::default().put(&key("Ep"), Expect::Absent, &endpoint).unwrap();
+    world.state().commit(batch).unwrap();
+    let held = || world.lock().ways.iter().filter(|(call, _)| call == "open").count();
+    wait_until("both downloads", || held() == 2);
+    driver
+        .deps()
+        .update::<Endpoint>(&key("Ep"), |endpoint, batch| {
+            endpoint.apply(EndpointEvent::DeleteRequested, driver.deps().now())?;
+            Ok(Some(batch))
+        })
+        .unwrap();
+    wait_until("deletion", || {
+        world.state().get::<Endpoint>(&key("Ep")).unwrap().is_none()
     });
     drop(driver);
 }

@@ -67,25 +67,36 @@ fn targz(name: &str, text: &str) -> Vec<u8> {
     archive.into_inner().unwrap().finish().unwrap()
 }
 
+fn creating(variants: Vec<VariantFleet>, now: Timestamp) -> Endpoint {
+    Endpoint {
+        name: NAME.into(),
+        arn: Endpoint::arn(&scope(), NAME),
+        created: now,
+        modified: now,
+        status: EndpointStatus::Creating,
+        failure_reason: None,
+        config_name: "one".into(),
+        active: None,
+        pending: Some(fleet("one", variants, now)),
+        retiring: vec![],
+        last_deployment_config: None,
+        tags: Tags::new(),
+    }
+}
+
+/// An endpoint called `Ep` with two instances in a VPC.
+pub(crate) fn in_a_vpc(attachment: isolarium_model::sagemaker::VpcAttachment, now: Timestamp) -> Endpoint {
+    let mut one = variant("a", 2);
+    one.model.network = JobNetwork::new(None, Some(attachment));
+    creating(vec![one], now)
+}
+
 impl Lab {
     fn new(variants: Vec<VariantFleet>) -> Self {
         let world = World::new();
         world.put_object("s3://models/m.tar.gz", &targz("model.bin", "weights"));
         let now = world.now();
-        let endpoint = Endpoint {
-            name: NAME.into(),
-            arn: Endpoint::arn(&scope(), NAME),
-            created: now,
-            modified: now,
-            status: EndpointStatus::Creating,
-            failure_reason: None,
-            config_name: "one".into(),
-            active: None,
-            pending: Some(fleet("one", variants, now)),
-            retiring: vec![],
-            last_deployment_config: None,
-            tags: Tags::new(),
-        };
+        let endpoint = creating(variants, now);
         world
             .state()
             .commit(Batch::default().put(&key(NAME), Expect::Absent, &endpoint).unwrap())

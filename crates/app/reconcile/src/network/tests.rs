@@ -32,7 +32,11 @@ fn zone() -> Zone {
 }
 
 pub(crate) fn put<R: Resource>(world: &World, record: &R) {
-    let batch = Batch::default().put(&key(&scope(), record.id_text()), Expect::Any, record);
+    put_in(world, &scope(), record);
+}
+
+fn put_in<R: Resource>(world: &World, scope: &Scope, record: &R) {
+    let batch = Batch::default().put(&key(scope, record.id_text()), Expect::Any, record);
     world.store.commit(batch.unwrap()).unwrap();
 }
 
@@ -46,13 +50,19 @@ pub(crate) fn get<R: Resource>(world: &World, id: impl std::fmt::Display) -> Opt
 
 /// A VPC with the parts that every VPC has, and one subnet of the given length.
 pub(crate) fn vpc_with(world: &World, length: u8) -> VpcAttachment {
-    let (vpc, subnet, group) = (VpcId::of(VPC), SubnetId::of(1), GroupId::of(1));
-    put(
+    vpc_of(world, &scope(), VPC, length)
+}
+
+/// The same in any account; the ids of its parts are made of `n`.
+pub(crate) fn vpc_of(world: &World, scope: &Scope, n: u128, length: u8) -> VpcAttachment {
+    let (vpc, subnet, group) = (VpcId::of(n), SubnetId::of(n), GroupId::of(n));
+    put_in(
         world,
+        scope,
         &Vpc {
             id: vpc,
             blocks: vec![VpcBlock {
-                id: CidrAssociationId::of(1),
+                id: CidrAssociationId::of(n),
                 block: "10.0.0.0/16".parse().unwrap(),
             }],
             tenancy: Tenancy::Default,
@@ -66,8 +76,9 @@ pub(crate) fn vpc_with(world: &World, length: u8) -> VpcAttachment {
             tags: Tags::new(),
         },
     );
-    put(
+    put_in(
         world,
+        scope,
         &Subnet {
             id: subnet,
             vpc,
@@ -81,38 +92,41 @@ pub(crate) fn vpc_with(world: &World, length: u8) -> VpcAttachment {
             tags: Tags::new(),
         },
     );
-    put(
+    put_in(
         world,
+        scope,
         &RouteTable {
-            id: RouteTableId::of(1),
+            id: RouteTableId::of(n),
             vpc,
             routes: BTreeMap::new(),
-            associations: BTreeMap::from([(RouteTableAssociationId::of(1), Associated::Main)]),
+            associations: BTreeMap::from([(RouteTableAssociationId::of(n), Associated::Main)]),
             created: Timestamp(0),
             tags: Tags::new(),
         },
     );
-    put(
+    put_in(
         world,
+        scope,
         &NetworkAcl {
-            id: AclId::of(1),
+            id: AclId::of(n),
             vpc,
             is_default: true,
             ingress: NetworkAcl::allow_all(),
             egress: NetworkAcl::allow_all(),
-            associations: BTreeMap::from([(AclAssociationId::of(1), subnet)]),
+            associations: BTreeMap::from([(AclAssociationId::of(n), subnet)]),
             created: Timestamp(0),
             tags: Tags::new(),
         },
     );
-    put(
+    put_in(
         world,
+        scope,
         &SecurityGroup {
             id: group,
             vpc,
             name: "jobs".into(),
             description: "jobs".into(),
-            rules: BTreeMap::from([(GroupRuleId::of(1), Rule::everything_out())]),
+            rules: BTreeMap::from([(GroupRuleId::of(n), Rule::everything_out())]),
             created: Timestamp(0),
             tags: Tags::new(),
         },

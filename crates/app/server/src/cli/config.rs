@@ -286,6 +286,9 @@ pub struct Images {
 #[serde(default, deny_unknown_fields)]
 pub struct Reconcile {
     pub workers: usize,
+    pub vpc_workers: usize,
+    pub vpc_workers_per_account: usize,
+    pub transfer_limit: Span,
     pub retry: Span,
     pub log_interval: Span,
     pub gc_interval: Span,
@@ -467,6 +470,9 @@ impl Default for Reconcile {
     fn default() -> Self {
         Self {
             workers: 16,
+            vpc_workers: 64,
+            vpc_workers_per_account: 8,
+            transfer_limit: Span::seconds(6 * 3600),
             retry: Span::millis(500),
             log_interval: Span::millis(100),
             gc_interval: Span::seconds(60),

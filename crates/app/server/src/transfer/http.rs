@@ -1,7 +1,9 @@
 //! HTTP/1.1 as a client speaks it over one blocking connection: a head, a body of known length, an answer in pieces.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use isolarium_reconcile::Cut;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The largest head of an answer, bytes.
@@ -14,7 +16,9 @@ const GO_ON: Duration = Duration::from_secs(2);
 /// A connected stream whose reads and writes can be given a limit.
 pub(super) trait Stream: Read + Write + Send {
     /// Every read and write may pause this long.
-    fn set_patience(&self, patience: Duration) -> io::Result<()>;
+    fn set_patience(&mut self, patience: Duration);
+    /// What ends every read and write from now on.
+    fn set_cut(&mut self, cut: Arc<Cut>);
 }
 
 /// One connection; asked one thing after the other.
@@ -63,14 +67,19 @@ fn bad(what: &str) -> io::Error {
 
 impl Connection {
     /// A connection over a fresh stream.
-    pub fn new(stream: Box<dyn Stream>, patience: Duration) -> io::Result<Self> {
-        stream.set_patience(patience)?;
-        Ok(Self {
+    pub fn new(mut stream: Box<dyn Stream>, patience: Duration) -> Self {
+        stream.set_patience(patience);
+        Self {
             stream: BufReader::with_capacity(PIECE, stream),
             patience,
             head: Vec::new(),
             reusable: true,
-        })
+        }
+    }
+
+    /// For another transfer, which ends when `cut` says so.
+    pub fn set_cut(&mut self, cut: Arc<Cut>) {
+        self.stream.get_mut().set_cut(cut);
     }
 
     /// Whether another question may follow: the last answer was read to its end and nobody wants to close.
@@ -117,9 +126,10 @@ impl Connection {
 
     /// An answer that comes in place of the word to go on.
     fn early(&mut self) -> io::Result<Option<Reply>> {
-        self.stream.get_ref().set_patience(GO_ON.min(self.patience))?;
+        let patience = self.patience;
+        self.stream.get_mut().set_patience(GO_ON.min(patience));
         let read = self.read_head();
-        self.stream.get_ref().set_patience(self.patience)?;
+        self.stream.get_mut().set_patience(patience);
         match read {
             Ok(reply) if reply.status == 100 => Ok(None),
             Ok(reply) => Ok(Some(reply)),

@@ -5,6 +5,7 @@
 
 mod http;
 mod name;
+mod patient;
 mod s3;
 mod xml;
 
@@ -17,6 +18,7 @@ use isolarium_model::time::{Clock, IdSource};
 use isolarium_model::{Scope, Timestamp};
 use isolarium_netplan::intent::Transport;
 use isolarium_netplan::intent::vpc::CheckedVpc;
+use isolarium_reconcile::cut::{Cuts, Why};
 use isolarium_reconcile::network::{NO_PATH, NetworkError, Networks, Port, blocked, name_servers};
 use isolarium_reconcile::transfer::{Actor, ObjectEntry, TransferError, Via};
 use isolarium_runtime::executor::ExecutorError;
@@ -190,6 +192,8 @@ pub struct Wiring {
     pub roles: Arc<ExecutionRoles>,
     pub master: MasterKey,
     pub networks: Arc<Networks>,
+    /// What ends transfers, by the ARN of their owner.
+    pub cuts: Arc<Cuts>,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<dyn IdSource>,
     pub secure: Secure,
@@ -214,6 +218,8 @@ impl SubnetS3 {
         about: &S3Uri,
         act: impl FnOnce(&mut Client<'_>) -> Result<T, S3Error>,
     ) -> Result<T, TransferError> {
+        let cut = self.cuts.of(&of.owner_arn);
+        ended(cut.why())?;
         // The loop keeps what is known in line; a restart knows nothing yet.
         let vpc = match self.networks.known(via.vpc) {
             Some(vpc) => vpc,
@@ -256,12 +262,17 @@ impl SubnetS3 {
             region: of.scope.region.as_str(),
             servers,
             connection: self.open(via),
+            cut: Arc::clone(&cut),
         };
         let done = act(&mut client);
         if let Some(connection) = client.connection.take() {
             self.keep(via, connection);
         }
-        done.map_err(|error| failed(about, error))
+        done.or_else(|error| {
+            // Whatever broke, broke because of that.
+            ended(cut.why())?;
+            Err(failed(about, error))
+        })
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, HashMap<Via, Vec<(Timestamp, Connection)>>> {
@@ -332,6 +343,18 @@ impl SubnetS3 {
         let file = File::options().read(true).write(true).create_new(true).open(&path)?;
         std::fs::remove_file(&path)?;
         Ok(file)
+    }
+}
+
+/// What a cut means for the owner of the job.
+fn ended(why: Option<Why>) -> Result<(), TransferError> {
+    match why {
+        None => Ok(()),
+        Some(Why::Unwanted) => Err(TransferError::Cut),
+        Some(Why::TooLong(limit)) => Err(TransferError::Unusable(format!(
+            "moving the data through the subnet took longer than {} seconds",
+            limit.as_secs()
+        ))),
     }
 }
 

@@ -1,12 +1,15 @@
 //! Names as a program inside the VPC would look them up: the VPC's name servers are asked, from the interface's own
 //! address, so that DNS settings, routes and groups have their say (VPC-21).
 
+use super::patient::{Patient, dial, receive};
 use super::{DialError, Inside};
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
+use isolarium_reconcile::Cut;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 const DNS: u16 = 53;
 /// Questions to each server before the next one is asked.
@@ -34,15 +37,19 @@ pub(super) fn look_up(
     name: &str,
     id: u16,
     patience: Duration,
+    cut: &Arc<Cut>,
 ) -> Result<Vec<Ipv4Addr>, NameError> {
     let question = question(name, id).ok_or(NameError::Unknown)?;
     let mut last = NameError::NoServer;
     for server in servers {
         let server = SocketAddrV4::new(*server, DNS);
         for _ in 0..TRIES {
-            match by_udp(inside, server, &question, id, patience) {
+            if cut.why().is_some() {
+                return Err(NameError::Silence);
+            }
+            match by_udp(inside, server, &question, id, (patience, cut)) {
                 Ok(Some(Heard::Addresses(found))) => return Ok(found),
-                Ok(Some(Heard::Truncated)) => match by_tcp(inside, server, &question, id, patience) {
+                Ok(Some(Heard::Truncated)) => match by_tcp(inside, server, &question, id, (patience, cut)) {
                     Ok(Some(Heard::Addresses(found))) => return Ok(found),
                     Ok(_) => last = NameError::Silence,
                     Err(error) => last = refused(error),
@@ -116,21 +123,19 @@ fn by_udp(
     server: SocketAddrV4,
     question: &[u8],
     id: u16,
-    patience: Duration,
+    (patience, cut): (Duration, &Arc<Cut>),
 ) -> Result<Option<Heard>, DialError> {
     let socket = inside.udp(server)?;
     // The descriptor comes from another process.
-    let ready = socket
-        .set_nonblocking(false)
-        .and_then(|()| socket.set_read_timeout(Some(patience)))
-        .and_then(|()| socket.send(question));
+    let ready = socket.set_nonblocking(false).and_then(|()| socket.send(question));
     if ready.is_err() {
         return Ok(None);
     }
+    let until = Instant::now() + patience;
     let mut buffer = vec![0; 4096];
     // A few answers of somebody else do not hide the right one.
     for _ in 0..8 {
-        let Ok(length) = socket.recv(&mut buffer) else {
+        let Ok(length) = receive(&socket, &mut buffer, until, cut) else {
             return Ok(None);
         };
         if let Some(heard) = heard(buffer.get(..length).unwrap_or_default(), question, id) {
@@ -145,13 +150,13 @@ fn by_tcp(
     server: SocketAddrV4,
     question: &[u8],
     id: u16,
-    patience: Duration,
+    (patience, cut): (Duration, &Arc<Cut>),
 ) -> Result<Option<Heard>, DialError> {
-    let mut stream = inside.tcp(server, patience)?;
+    let until = Instant::now() + patience;
+    let stream = dial(inside, server, patience, cut)?;
     let exchange = || -> std::io::Result<Vec<u8>> {
-        stream.set_nonblocking(false)?;
-        stream.set_read_timeout(Some(patience))?;
-        stream.set_write_timeout(Some(patience))?;
+        let mut stream = Patient::new(stream, patience, Arc::clone(cut))?;
+        stream.until = Some(until);
         let length = u16::try_from(question.len()).unwrap_or(u16::MAX);
         stream.write_all(&length.to_be_bytes())?;
         stream.write_all(question)?;
@@ -161,6 +166,5 @@ fn by_tcp(
         stream.read_exact(&mut reply)?;
         Ok(reply)
     };
-    let mut exchange = exchange;
     Ok(exchange().ok().and_then(|reply| heard(&reply, question, id)))
 }

@@ -5,6 +5,7 @@
 
 use super::http::{Asked, Connection, PIECE, Reply, Sent};
 use super::name::{self, NameError};
+use super::patient::{Patient, dial, pause};
 use super::xml::{self, Element};
 use super::{DialError, Inside, Secure, Settings};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -12,6 +13,7 @@ use isolarium_model::Secret;
 use isolarium_model::sagemaker::S3Uri;
 use isolarium_model::time::{Clock, IdSource};
 use isolarium_netplan::intent::Transport;
+use isolarium_reconcile::Cut;
 use isolarium_reconcile::transfer::ObjectEntry;
 use isolarium_wire::sigv4::{Signer, sign};
 use rustls::pki_types::ServerName;
@@ -19,13 +21,14 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 const HTTPS: u16 = 443;
 const DNS: u16 = 53;
 /// The largest XML answer that is read: a page of a listing with the longest keys is 4 MiB.
 const DOCUMENT: usize = 16 << 20;
+/// How long the end of an upload may take that was cut.
+const ABORT: Duration = Duration::from_millis(500);
 /// Most parts of an upload.
 const PARTS: u64 = 10_000;
 
@@ -85,6 +88,8 @@ pub(super) struct Client<'a> {
     pub servers: Vec<Ipv4Addr>,
     /// A connection that is open and idle.
     pub connection: Option<Connection>,
+    /// Ends everything.
+    pub cut: Arc<Cut>,
 }
 
 /// One call, ready to be made as often as needed.
@@ -141,7 +146,8 @@ impl Client<'_> {
     fn connect(&self) -> Result<Connection, S3Error> {
         let name = self.host();
         let id = u16::from_str_radix(&self.ids.hex(4), 16).unwrap_or(1);
-        let found = name::look_up(self.inside, &self.servers, &name, id, self.settings.name_timeout);
+        let patience = self.settings.name_timeout;
+        let found = name::look_up(self.inside, &self.servers, &name, id, patience, &self.cut);
         let found = found.map_err(|cause| match cause {
             NameError::Dial(error) => S3Error::Dial(error),
             cause => S3Error::Name {
@@ -156,7 +162,7 @@ impl Client<'_> {
         let mut failed = S3Error::Request("the name has no address");
         for address in found {
             let to = SocketAddrV4::new(address, HTTPS);
-            match self.inside.tcp(to, self.settings.connect_timeout) {
+            match dial(self.inside, to, self.settings.connect_timeout, &self.cut) {
                 Ok(stream) => return self.secured(stream, name).map_err(S3Error::Broken),
                 Err(DialError::NoPath(cause)) => {
                     tracing::debug!(%to, cause, "S3 was not reached from a subnet");
@@ -172,19 +178,22 @@ impl Client<'_> {
     }
 
     fn secured(&self, stream: TcpStream, name: String) -> io::Result<Connection> {
-        stream.set_nonblocking(false)?;
         stream.set_nodelay(true)?;
+        let stream = Patient::new(stream, self.settings.idle_timeout, Arc::clone(&self.cut))?;
         let name = ServerName::try_from(name).map_err(io::Error::other)?;
         let config = Arc::clone(&self.secure.0);
         let session = rustls::ClientConnection::new(config, name).map_err(io::Error::other)?;
         let stream = rustls::StreamOwned::new(session, stream);
-        Connection::new(Box::new(stream), self.settings.idle_timeout)
+        Ok(Connection::new(Box::new(stream), self.settings.idle_timeout))
     }
 
     /// Makes the call once; the connection it was made on comes back with the head of the answer.
     fn once(&mut self, call: &Call<'_>) -> Result<(Connection, Reply), S3Error> {
         let mut connection = match self.connection.take() {
-            Some(open) => open,
+            Some(mut open) => {
+                open.set_cut(Arc::clone(&self.cut));
+                open
+            }
             None => self.connect()?,
         };
         let path = match call.uri.key.is_empty() {
@@ -280,10 +289,10 @@ impl Client<'_> {
                 Err(error) => error,
             };
             attempt += 1;
-            if attempt >= self.settings.attempts || !is_worth_another(&failed) {
+            if attempt >= self.settings.attempts || self.cut.why().is_some() || !is_worth_another(&failed) {
                 return Err(failed);
             }
-            thread::sleep(self.settings.pause.saturating_mul(1 << attempt.min(6)));
+            pause(self.settings.pause.saturating_mul(1 << attempt.min(6)), &self.cut);
         }
     }
 
@@ -399,10 +408,11 @@ impl Client<'_> {
                 Err(error) => {
                     // What moves on is not counted.
                     broken = if done > before { 1 } else { broken + 1 };
-                    if broken >= self.settings.attempts || (done > 0 && tag.is_none()) {
+                    let over = self.cut.why().is_some() || (done > 0 && tag.is_none());
+                    if broken >= self.settings.attempts || over {
                         return Err(S3Error::Broken(error));
                     }
-                    thread::sleep(self.settings.pause);
+                    pause(self.settings.pause, &self.cut);
                 }
             }
         }
@@ -444,6 +454,10 @@ impl Client<'_> {
                 _ => Ok(()),
             }
         });
+        if sent.is_err() && self.cut.why().is_some() {
+            // The parts are not left behind; that is not waited for long.
+            self.cut = Arc::new(Cut::within(ABORT));
+        }
         if sent.is_err()
             && let Err(error) = self.document(&plain("DELETE", object, format!("uploadId={upload}"), Body::None))
         {
@@ -517,9 +531,12 @@ fn is_worth_another(error: &S3Error) -> bool {
     }
 }
 
-impl super::http::Stream for rustls::StreamOwned<rustls::ClientConnection, TcpStream> {
-    fn set_patience(&self, patience: Duration) -> io::Result<()> {
-        self.sock.set_read_timeout(Some(patience))?;
-        self.sock.set_write_timeout(Some(patience))
+impl super::http::Stream for rustls::StreamOwned<rustls::ClientConnection, Patient> {
+    fn set_patience(&mut self, patience: Duration) {
+        self.sock.patience = patience;
+    }
+
+    fn set_cut(&mut self, cut: Arc<Cut>) {
+        self.sock.cut = cut;
     }
 }

@@ -12,6 +12,7 @@ use isolarium_model::sagemaker::S3Uri;
 use isolarium_model::time::Clock;
 use isolarium_model::{Secret, Timestamp};
 use isolarium_netplan::intent::Transport;
+use isolarium_reconcile::Cut;
 use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex};
@@ -59,6 +60,7 @@ struct World {
     /// Nobody answers at S3's port.
     unreachable: bool,
     connections: Mutex<usize>,
+    cut: Arc<Cut>,
     _folder: tempfile::TempDir,
 }
 
@@ -104,6 +106,7 @@ impl World {
             secure,
             unreachable: false,
             connections: Mutex::new(0),
+            cut: Arc::default(),
             _folder: folder,
         }
     }
@@ -124,6 +127,7 @@ impl World {
             region: "us-east-1",
             servers: vec![Ipv4Addr::new(10, 0, 0, 2)],
             connection: None::<Connection>,
+            cut: Arc::clone(&self.cut),
         }
     }
 
@@ -394,4 +398,64 @@ fn another_authoritys_certificate_gets_no_request() {
     let failed = world.client(&settings).list(&uri("s3://data/a")).unwrap_err();
     assert!(matches!(failed, S3Error::Broken(_)), "{failed:?}");
     assert_eq!(world.lines().len(), 1);
+}
+
+/// What `transfer` returns after somebody has waited for the server to hear of it and then cut it.
+fn cut_after<T: Send>(world: &World, heard: impl Fn() -> bool, transfer: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| {
+        let under_way = scope.spawn(transfer);
+        while !heard() {
+            thread::sleep(Duration::from_millis(5));
+        }
+        world.cut.make();
+        under_way.join().unwrap()
+    })
+}
+
+/// Proves: SM-28
+#[test]
+fn a_peer_that_says_nothing_holds_nobody_who_wants_to_stop() {
+    // Longer than any test lasts: only the cut ends these.
+    let settings = Settings {
+        connect_timeout: Duration::from_secs(3600),
+        name_timeout: Duration::from_secs(3600),
+        idle_timeout: Duration::from_secs(3600),
+        ..quick()
+    };
+    // S3 takes the connection and never speaks.
+    let mut world = World::new(Vec::new(), ResponseCode::NoError);
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    silent.set_nonblocking(true).unwrap();
+    world.s3 = silent.local_addr().unwrap();
+    let taken = Mutex::new(Vec::new());
+    let heard = || {
+        taken.lock().unwrap().extend(silent.accept());
+        !taken.lock().unwrap().is_empty()
+    };
+    let failed = cut_after(&world, heard, || {
+        world.client(&settings).list(&uri("s3://data/a")).unwrap_err()
+    });
+    assert!(matches!(failed, S3Error::Broken(_)), "{failed:?}");
+    assert_eq!(*world.connections.lock().unwrap(), 1, "nothing is tried again");
+    // The name server never answers.
+    let mut world = World::new(Vec::new(), ResponseCode::NoError);
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    silent.set_nonblocking(true).unwrap();
+    world.dns = silent.local_addr().unwrap();
+    let heard = || silent.recv(&mut [0; 512]).is_ok();
+    let failed = cut_after(&world, heard, || {
+        world.client(&settings).list(&uri("s3://data/a")).unwrap_err()
+    });
+    assert!(matches!(failed, S3Error::Name { .. }), "{failed:?}");
+    // An answer that comes byte by byte moves on, and ends with the operator's limit all the same.
+    let mut slow = says("200 OK", "", b"");
+    slow.bytes = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n0123".to_vec();
+    let mut world = World::new(vec![slow], ResponseCode::NoError);
+    world.cut = Arc::new(Cut::within(Duration::from_millis(300)));
+    let failed = world.client(&settings).get(&uri("s3://data/k"), &mut Vec::new(), 1000);
+    assert!(matches!(failed, Err(S3Error::Broken(_))), "{failed:?}");
+    assert!(world.cut.why().is_some());
+    let world = World::new(vec![says("200 OK", "", b"0123")], ResponseCode::NoError);
+    let got = world.client(&settings).get(&uri("s3://data/k"), &mut Vec::new(), 1000);
+    assert_eq!(got.unwrap(), 4, "control");
 }

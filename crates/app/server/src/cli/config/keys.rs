@@ -324,7 +324,22 @@ pub const KEYS: &[KeyDoc] = &[
     key(
         "reconcile.workers",
         "number",
-        "Threads that carry out the steps of jobs and endpoints; transfers block them.",
+        "Threads that carry out the steps of jobs and endpoints; transfers inside the engine block them.",
+    ),
+    key(
+        "reconcile.vpc_workers",
+        "number",
+        "Threads that carry out steps which may move data through a VPC. How long those last is up to whoever answers there.",
+    ),
+    key(
+        "reconcile.vpc_workers_per_account",
+        "number",
+        "How many of these threads one account may hold; its other steps of that kind wait for them.",
+    ),
+    key(
+        "reconcile.transfer_limit",
+        "duration",
+        "How long one step of a job or endpoint may move data through a VPC: its inputs, its output, one synchronisation of checkpoints.",
     ),
     key(
         "reconcile.retry",

@@ -116,7 +116,12 @@ fn a_store_that_fails_lets_nobody_past_a_deny() {
             store: &between,
             ..lab.ctx(&caller)
         };
-        called(&ctx, "ec2", "DisassociateRouteTable", json!({"AssociationId": association}))
+        called(
+            &ctx,
+            "ec2",
+            "DisassociateRouteTable",
+            json!({"AssociationId": association}),
+        )
     };
     // The read fails once, and would succeed for the handler.
     let (code, _) = refusal(ask(&associations[0], true));
