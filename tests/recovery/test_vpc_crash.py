@@ -1,12 +1,16 @@
-"""kill -9 while VPCs change and jobs start in them: no interface, address, rule, namespace or listener is left over.
+"""kill -9 while VPCs change and jobs start in them: after each one the kernel equals the plan, and in the end no interface,
+address, rule, namespace or listener is left over.
 
 VPC_CRASHES and SEED choose how often and where; a failure prints its seed.
 """
 import json
 import os
 import random
+import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -32,18 +36,22 @@ def engine(request):
 
 
 class Load(Work):
-    """Jobs that start in a VPC, and changes of its group's rules, through the crashes."""
+    """Jobs that start in a VPC, and changes of everything around it, through the crashes. None of the changes concerns the
+    way to S3."""
 
-    def __init__(self, engine, image, role, vpc, subnets, group):
-        self.engine, self.image, self.role = engine, image, role
-        self.vpc, self.subnets, self.group = vpc, subnets, group
-        self.jobs, self.changes = [], 0
+    def __init__(self, engine, image, role, place):
+        self.engine, self.image, self.role, self.place = engine, image, role, place
+        self.jobs, self.changes = [], Counter()
+        self.pause = threading.Event()
         super().__init__(self.train, self.change)
 
     def train(self, chance):
         sagemaker, index = self.engine.client("sagemaker"), 0
-        config = {"Subnets": self.subnets, "SecurityGroupIds": [self.group]}
+        config = {"Subnets": self.place.subnets, "SecurityGroupIds": [self.place.group]}
         while not self.stop.is_set():
+            if self.pause.is_set():
+                time.sleep(0.02)
+                continue
             name, index = f"vpc-crash-{index}", index + 1
             request = training_request(
                 name, self.image, self.role, BUCKET, f"s3://{BUCKET}/input/", chance.random() < 0.5,
@@ -56,18 +64,112 @@ class Load(Work):
             time.sleep(0.5)
 
     def change(self, chance):
-        """Rules come and go; none of them concerns the way to S3."""
         ec2 = self.engine.client("ec2")
+        kinds = (self.rule, self.rule, self.route, self.entry, self.policy, self.gateway)
         while not self.stop.is_set():
-            port = 9000 + chance.randrange(20)
-            rule = [{"IpProtocol": "tcp", "FromPort": port, "ToPort": port, "IpRanges": [{"CidrIp": "10.0.0.0/8"}]}]
-            change = chance.choice((ec2.authorize_security_group_ingress, ec2.revoke_security_group_ingress))
+            if self.pause.is_set():
+                time.sleep(0.02)
+                continue
+            kind = chance.choice(kinds)
             try:
-                change(GroupId=self.group, IpPermissions=rule)
-                self.changes += 1
+                kind(ec2, chance)
+                self.changes[kind.__name__] += 1
             except REFUSED:
                 time.sleep(0.02)
             time.sleep(chance.uniform(0, 0.2))
+
+    def rule(self, ec2, chance):
+        port = 9000 + chance.randrange(20)
+        rule = [{"IpProtocol": "tcp", "FromPort": port, "ToPort": port, "IpRanges": [{"CidrIp": "10.0.0.0/8"}]}]
+        change = chance.choice((ec2.authorize_security_group_ingress, ec2.revoke_security_group_ingress))
+        change(GroupId=self.place.group, IpPermissions=rule)
+
+    def route(self, ec2, chance):
+        """To the internet gateway and back: blocks that nothing else is in."""
+        route = {"RouteTableId": self.place.table, "DestinationCidrBlock": f"192.0.2.{chance.randrange(4) * 64}/26"}
+        if chance.random() < 0.5:
+            ec2.create_route(GatewayId=self.place.internet, **route)
+        else:
+            ec2.delete_route(**route)
+
+    def entry(self, ec2, chance):
+        entry = {"NetworkAclId": self.place.acl, "RuleNumber": 200 + chance.randrange(10), "Egress": chance.random() < 0.5}
+        if chance.random() < 0.5:
+            ec2.create_network_acl_entry(Protocol="-1", RuleAction="deny", CidrBlock=f"192.0.2.{chance.randrange(256)}/32", **entry)
+        else:
+            ec2.delete_network_acl_entry(**entry)
+
+    def policy(self, ec2, chance):
+        allow = {"Effect": "Allow", "Principal": "*", "Action": "*", "Resource": "*"}
+        deny = {"Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": f"arn:aws:s3:::no-{chance.randrange(100)}"}
+        ec2.modify_vpc_endpoint(VpcEndpointId=self.place.endpoint, PolicyDocument=json.dumps({"Statement": [allow, deny]}))
+
+    def gateway(self, ec2, chance):
+        """A NAT gateway comes or goes; a route to it stands for a while."""
+        held = self.place.gateways("pending", "available")
+        if held:
+            ec2.delete_nat_gateway(NatGatewayId=held[0])
+        else:
+            ec2.create_nat_gateway(SubnetId=self.place.subnets[1], AllocationId=self.place.address)
+
+
+class Place:
+    """The VPC of the test."""
+
+    def __init__(self, ec2):
+        self.ec2 = ec2
+        self.vpc = ec2.create_vpc(CidrBlock="10.40.0.0/16")["Vpc"]["VpcId"]
+        own = [{"Name": "vpc-id", "Values": [self.vpc]}]
+        self.subnets = [ec2.create_subnet(VpcId=self.vpc, CidrBlock=f"10.40.{n}.0/24")["Subnet"]["SubnetId"] for n in (1, 2)]
+        self.group = ec2.create_security_group(VpcId=self.vpc, GroupName="jobs", Description="jobs")["GroupId"]
+        self.table = ec2.describe_route_tables(Filters=own)["RouteTables"][0]["RouteTableId"]
+        self.acl = ec2.describe_network_acls(Filters=own)["NetworkAcls"][0]["NetworkAclId"]
+        self.internet = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+        ec2.attach_internet_gateway(InternetGatewayId=self.internet, VpcId=self.vpc)
+        self.address = ec2.allocate_address(Domain="vpc")["AllocationId"]
+        self.endpoint = ec2.create_vpc_endpoint(
+            VpcId=self.vpc, ServiceName=f"com.amazonaws.{REGION}.s3", RouteTableIds=[self.table])["VpcEndpoint"]["VpcEndpointId"]
+
+    def gateways(self, *states):
+        found = self.ec2.describe_nat_gateways(Filters=[{"Name": "vpc-id", "Values": [self.vpc]}, {"Name": "state", "Values": list(states)}])
+        return [one["NatGatewayId"] for one in found["NatGateways"]]
+
+    def free(self):
+        return [one["AvailableIpAddressCount"] for one in self.ec2.describe_subnets(SubnetIds=self.subnets)["Subnets"]]
+
+    def remove(self):
+        self.ec2.delete_vpc_endpoints(VpcEndpointIds=[self.endpoint])
+        self.ec2.release_address(AllocationId=self.address)
+        self.ec2.detach_internet_gateway(InternetGatewayId=self.internet, VpcId=self.vpc)
+        self.ec2.delete_internet_gateway(InternetGatewayId=self.internet)
+        self.ec2.delete_security_group(GroupId=self.group)
+        for subnet in self.subnets:
+            self.ec2.delete_subnet(SubnetId=subnet)
+        self.ec2.delete_vpc(VpcId=self.vpc)
+
+
+# The doors of a router: names, S3 and credentials.
+DOORS = sorted([
+    *(f"{transport} {address}:53" for transport in ("udp", "tcp") for address in ("10.40.0.2", "169.254.169.253")),
+    "tcp 0.0.0.0:80", "tcp 0.0.0.0:443", "tcp 169.254.170.2:80",
+])
+
+
+def differs(engine, vpc):
+    """What is not as the records say: the router, read back in full by the engine, and the listeners in it. Other routers
+    and namespaces of interfaces that nobody has show as differences too."""
+    done = engine.run("doctor", "--vpcs", "--json", check=False)
+    try:
+        all = json.loads(done.stdout)
+    except json.JSONDecodeError:
+        return [done.stderr]
+    found = [f"{one['vpc_id']}: {difference}" for one in all for difference in one["differences"]]
+    if [one["vpc_id"] for one in all] != [vpc]:
+        return found + [f"VPCs: {all}"]
+    listening = subprocess.run(
+        ["nsenter", f"--net={engine.data}/run/netns/{vpc}", "ss", "-Hlntu"], check=True, capture_output=True, text=True).stdout
+    doors = sorted(f"{line.split()[0]} {line.split()[4]}" for line in listening.splitlines())
+    return found + ([f"listeners {doors}"] if doors != DOORS else [])
 
 
 def test_a_killed_engine_leaves_no_trace_in_its_vpcs(engine, tmp_path):
@@ -80,37 +182,40 @@ def test_a_killed_engine_leaves_no_trace_in_its_vpcs(engine, tmp_path):
         allow = {"Effect": "Allow", "Action": "ec2:*", "Resource": "*"}
         role = engine.create_role("crash", [*execution_statements(BUCKET), allow])
         image = engine.pack_image(small_rootfs(tmp_path), "small:1")
-        vpc = ec2.create_vpc(CidrBlock="10.40.0.0/16")["Vpc"]["VpcId"]
-        subnets = [ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.40.{n}.0/24")["Subnet"]["SubnetId"] for n in (1, 2)]
-        group = ec2.create_security_group(VpcId=vpc, GroupName="jobs", Description="jobs")["GroupId"]
-        tables = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["RouteTables"]
-        endpoint = ec2.create_vpc_endpoint(
-            VpcId=vpc, ServiceName=f"com.amazonaws.{REGION}.s3", RouteTableIds=[tables[0]["RouteTableId"]])["VpcEndpoint"]["VpcEndpointId"]
-
-        def free():
-            return [one["AvailableIpAddressCount"] for one in ec2.describe_subnets(SubnetIds=subnets)["Subnets"]]
-
-        assert free() == [251, 251]
+        place = Place(ec2)
+        assert place.free() == [251, 251]
         chance = random.Random(SEED)
-        with Load(engine, image, role, vpc, subnets, group) as load:
+        with Load(engine, image, role, place) as load:
+            # The router comes with the first job.
+            eventually(lambda: load.jobs and not differs(engine, place.vpc), 60)
             for _ in range(CRASHES):
                 time.sleep(chance.uniform(0.05, 1.0))
                 crash(engine, chance.choice(("serve", "node", "both")))
-        print(f"\nseed {SEED}: {len(load.jobs)} jobs, {load.changes} changes of rules")
+                load.pause.set()
+                try:
+                    eventually(lambda: not differs(engine, place.vpc), 60)
+                except AssertionError:
+                    assert differs(engine, place.vpc) == []
+                load.pause.clear()
+        print(f"\nseed {SEED}: {len(load.jobs)} jobs, changes: {dict(load.changes)}")
         assert load.broken == []
-        assert len(load.jobs) > CRASHES // 4 and load.changes > CRASHES
+        assert len(load.jobs) > CRASHES // 4 and sum(load.changes.values()) > CRASHES and len(load.changes) == 5
         for job in load.jobs:
             done = finished(sagemaker, job)
             assert done["TrainingJobStatus"] == "Completed", (job, done.get("FailureReason"))
+        for gateway in place.gateways("pending", "available"):
+            ec2.delete_nat_gateway(NatGatewayId=gateway)
         eventually(lambda: ec2.describe_network_interfaces()["NetworkInterfaces"] == [], 90)
-        assert free() == [251, 251]
+        assert place.free() == [251, 251]
         spaces = engine.data / "run" / "netns"
-        assert any(vpc.removeprefix("vpc-") in one.name for one in spaces.iterdir()), "control: the router is where it is looked for"
-        ec2.delete_vpc_endpoints(VpcEndpointIds=[endpoint])
-        ec2.delete_security_group(GroupId=group)
-        for subnet in subnets:
-            ec2.delete_subnet(SubnetId=subnet)
-        ec2.delete_vpc(VpcId=vpc)
+        assert any(place.vpc.removeprefix("vpc-") in one.name for one in spaces.iterdir()), "control: the router is where it is looked for"
+        router = ["nsenter", f"--net={spaces}/{place.vpc}"]
+        subprocess.run([*router, "ip", "addr", "add", "192.0.2.1/32", "dev", "lo"], check=True)
+        assert differs(engine, place.vpc), "control: what is too much is seen"
+        subprocess.run([*router, "ip", "addr", "del", "192.0.2.1/32", "dev", "lo"], check=True)
+        subprocess.run([*router, "nft", "flush", "ruleset"], check=True)
+        assert differs(engine, place.vpc), "control: what is missing is seen"
+        place.remove()
         eventually(lambda: [one.name for one in spaces.iterdir()] == ["platform"], 30)
         try:
             eventually(lambda: not traces.left(), 30)

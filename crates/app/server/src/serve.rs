@@ -250,7 +250,7 @@ impl Server {
             dial: host.clone(),
             egress: host.clone(),
             transfer: Arc::new(AsTransfer { roles, subnet }),
-            networks,
+            networks: networks.clone(),
             cuts,
             clock: clock.clone(),
             ids,
@@ -269,6 +269,7 @@ impl Server {
         let operator = Arc::new(Operator {
             engine,
             egress: host.clone(),
+            networks,
             home,
             host: host.clone(),
             credentials: Default::default(),

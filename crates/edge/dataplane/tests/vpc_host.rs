@@ -498,6 +498,60 @@ fn without_numbers(held: &str) -> Vec<String> {
     lines
 }
 
+/// Proves: NET-72
+#[test]
+fn what_the_kernel_has_other_than_the_intent_is_told_and_left_as_it_is() {
+    let lab = quiet_lab();
+    let vpc = VpcLab::new(&lab, open_vpc(1, 2)).unwrap();
+    let router = vpc.router().unwrap();
+    let compared = || lab.host().compare_vpc(vpc.vpc()).unwrap();
+    let inside = |program: &str, arguments: &[&str]| run_in(router.as_fd(), program, arguments).unwrap();
+    assert_eq!(compared(), Vec::<String>::new(), "control");
+    let before = held(&router);
+    for (program, change, back) in [
+        (
+            "ip",
+            "route add 192.0.2.0/24 via 10.0.0.10 dev LINK onlink",
+            "route del 192.0.2.0/24",
+        ),
+        ("ip", "addr add 192.0.2.1/32 dev lo", "addr del 192.0.2.1/32 dev lo"),
+        ("ip", "rule add from 192.0.2.1 lookup main", "rule del from 192.0.2.1"),
+        ("ip", "link add stray type veth peer name other", "link del stray"),
+        ("nft", "add table ip theirs", "delete table ip theirs"),
+    ] {
+        let link = isolarium_netplan::plan::LinkName::of_interface(eni(1));
+        let words = |text: &str| {
+            text.replace("LINK", link.as_str())
+                .split(' ')
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        let run = |text: &str| {
+            let words = words(text);
+            inside(program, &words.iter().map(String::as_str).collect::<Vec<_>>())
+        };
+        run(change);
+        let (changed, told) = (held(&router), compared());
+        assert!(!told.is_empty(), "{change}");
+        assert_eq!(held(&router), changed, "{change}: comparing changes nothing");
+        run(back);
+        assert_eq!(compared(), Vec::<String>::new(), "{back}");
+    }
+    inside("nft", &["flush", "chain", "inet", "vpc", "forward"]);
+    assert!(!compared().is_empty(), "an emptied chain");
+    lab.host().apply_vpc(vpc.vpc().clone()).unwrap();
+    assert_eq!(compared(), Vec::<String>::new());
+    assert_eq!(held(&router), before);
+    // Another intent than the one that stands.
+    let mut other = (**vpc.vpc()).clone();
+    other.groups.values_mut().next().unwrap().ingress.clear();
+    assert!(!lab.host().compare_vpc(&other.check().unwrap()).unwrap().is_empty());
+    assert!(matches!(
+        lab.host().compare_vpc(&open_vpc(9, 1).check().unwrap()),
+        Err(HostError::NoVpc(_))
+    ));
+}
+
 /// Proves: NET-73
 #[test]
 fn a_router_that_somebody_changed_is_mended_before_anything_is_attached_or_nothing_is() {

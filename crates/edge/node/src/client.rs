@@ -322,6 +322,14 @@ impl Vpcs for NodeClient {
         self.done(&Request::ApplyVpc { vpc }, None)
     }
 
+    fn compare_vpc(&self, vpc: &Vpc) -> Result<Vec<String>, ExecutorError> {
+        let vpc = Box::new(vpc.clone());
+        match self.call(&Request::CompareVpc { vpc }, None)? {
+            (Answer::Differences { differences }, _) => Ok(differences),
+            _ => Err(unexpected()),
+        }
+    }
+
     fn remove_vpc(&self, vpc: VpcId) -> Result<(), ExecutorError> {
         self.done(&Request::RemoveVpc { vpc }, None)
     }

@@ -4,7 +4,7 @@ use crate::host::{Network, NodeHost};
 use isolarium_dataplane::{Host, HostError, HostOptions, RawAttempt, Reporter, SealError};
 use isolarium_model::{Sha256Digest, Timestamp, WorkloadId};
 use isolarium_netplan::id::{InterfaceId, VpcId};
-use isolarium_netplan::intent::vpc::Vpc;
+use isolarium_netplan::intent::vpc::{CheckedVpc, Vpc};
 use isolarium_netplan::intent::{HostNetwork, ListenerSpec, Reach};
 use isolarium_runtime::executor::{
     Archives, BlockedAttempt, Dial, EgressReport, Executor, ExecutorError, LaunchSpec, LogChunk, Observed, PackFormat,
@@ -404,10 +404,14 @@ fn vpc_failed(error: &HostError) -> ExecutorError {
     }
 }
 
+fn checked(vpc: &Vpc) -> Result<CheckedVpc, ExecutorError> {
+    let checked = vpc.clone().check();
+    checked.map_err(|bad| ExecutorError::Host(format!("{} cannot be carried out: {bad}", vpc.id)))
+}
+
 impl Vpcs for LocalHost {
     fn apply_vpc(&self, vpc: &Vpc) -> Result<(), ExecutorError> {
-        let checked = vpc.clone().check();
-        let checked = checked.map_err(|bad| ExecutorError::Host(format!("{} cannot be carried out: {bad}", vpc.id)))?;
+        let checked = checked(vpc)?;
         if let Some(address) = public_addresses(vpc).find(|address| !self.configured.elastic_ips.contains(address)) {
             // A route to any other address would take it from whoever has it.
             return Err(ExecutorError::Host(format!(
@@ -416,6 +420,11 @@ impl Vpcs for LocalHost {
             )));
         }
         self.network.apply_vpc(checked).map_err(|error| vpc_failed(&error))
+    }
+
+    fn compare_vpc(&self, vpc: &Vpc) -> Result<Vec<String>, ExecutorError> {
+        let compared = self.network.compare_vpc(&checked(vpc)?);
+        compared.map_err(|error| vpc_failed(&error))
     }
 
     fn remove_vpc(&self, vpc: VpcId) -> Result<(), ExecutorError> {

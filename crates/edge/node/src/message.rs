@@ -93,6 +93,9 @@ pub enum Request {
     ApplyVpc {
         vpc: Box<Vpc>,
     },
+    CompareVpc {
+        vpc: Box<Vpc>,
+    },
     RemoveVpc {
         vpc: VpcId,
     },
@@ -152,6 +155,9 @@ pub enum Answer {
     },
     Vpcs {
         all: Vec<VpcSeen>,
+    },
+    Differences {
+        differences: Vec<String>,
     },
     Flows {
         flows: Flows,

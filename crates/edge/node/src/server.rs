@@ -240,6 +240,9 @@ fn answer_vpc(request: Request, host: &dyn NodeHost) -> Reply {
     let wait = |ms: u64| Duration::from_millis(ms).min(LONGEST_WAIT);
     match request {
         Request::ApplyVpc { vpc } => host.apply_vpc(&vpc).map(done),
+        Request::CompareVpc { vpc } => host
+            .compare_vpc(&vpc)
+            .map(|differences| (Answer::Differences { differences }, None)),
         Request::RemoveVpc { vpc } => host.remove_vpc(vpc).map(done),
         Request::ListVpcs => host.list_vpcs().map(|all| (Answer::Vpcs { all }, None)),
         Request::ListenVpc { vpc, door } => host.listen_vpc(vpc, door).map(passed),

@@ -140,6 +140,9 @@ impl Vpcs for FakeHost {
     fn apply_vpc(&self, vpc: &Vpc) -> Result<(), ExecutorError> {
         self.vpcs.apply_vpc(vpc)
     }
+    fn compare_vpc(&self, vpc: &Vpc) -> Result<Vec<String>, ExecutorError> {
+        self.vpcs.compare_vpc(vpc)
+    }
     fn remove_vpc(&self, vpc: VpcId) -> Result<(), ExecutorError> {
         self.vpcs.remove_vpc(vpc)
     }

@@ -68,6 +68,14 @@ impl Vpcs for FakeVpcs {
         Ok(())
     }
 
+    fn compare_vpc(&self, vpc: &Vpc) -> Result<Vec<String>, ExecutorError> {
+        let state = self.begin("compare_vpc", &vpc.id)?;
+        let checked = vpc.clone().check();
+        let checked = checked.map_err(|bad| ExecutorError::Host(bad.to_string()))?;
+        let same = *known(&state, vpc.id)? == checked;
+        Ok(if same { vec![] } else { vec!["apply the intent".into()] })
+    }
+
     fn remove_vpc(&self, vpc: VpcId) -> Result<(), ExecutorError> {
         let mut state = self.begin("remove_vpc", &vpc)?;
         state.vpcs.remove(&vpc);

@@ -40,6 +40,12 @@ pub trait Vpcs: Send + Sync {
     /// # Errors
     /// `Host` when the intent contradicts itself or the kernel refuses.
     fn apply_vpc(&self, vpc: &Vpc) -> Result<(), ExecutorError>;
+    /// What the kernel has other than this intent asks for, as the steps that would mend it, read back in full; nothing is
+    /// changed. Attached interfaces that have no link yet are no difference.
+    ///
+    /// # Errors
+    /// `Unknown` for a VPC that is not on the host, `Host` when the intent contradicts itself or the kernel cannot be read.
+    fn compare_vpc(&self, vpc: &Vpc) -> Result<Vec<String>, ExecutorError>;
     /// Removes the router, every interface attached to it and their namespaces. A VPC that is not there is a success.
     ///
     /// # Errors

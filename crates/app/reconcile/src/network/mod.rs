@@ -61,6 +61,14 @@ pub enum NetworkError {
     Host(#[source] ExecutorError),
 }
 
+/// How the kernel has one VPC of those that it should have or has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compared {
+    pub vpc: VpcId,
+    /// Sentences; none: the kernel has what the records ask for.
+    pub differences: Vec<String>,
+}
+
 /// What the host has of one VPC. The lock is held while it is changed, so that plans reach the host in order.
 type Standing = Arc<Mutex<Option<Arc<CheckedVpc>>>>;
 
@@ -144,6 +152,50 @@ impl Networks {
         self.doors.open(scope, &wanted).map_err(NetworkError::Host)?;
         *standing = Some(Arc::clone(&wanted));
         Ok(wanted)
+    }
+
+    /// Compares the kernel, read back in full, with the records of this moment: every VPC that is on the host or should be.
+    /// Nothing is changed. What workloads that start or end have half done can show as a difference.
+    ///
+    /// # Errors
+    /// When the records or the list of VPCs cannot be read; trouble with one VPC is told as its difference.
+    pub fn compare(&self) -> Result<Vec<Compared>, NetworkError> {
+        let all = records::every_vpc(&*self.store)?;
+        let mut on_host: BTreeSet<VpcId> = self
+            .host
+            .list_vpcs()
+            .map_err(NetworkError::Host)?
+            .into_iter()
+            .map(|seen| seen.vpc)
+            .collect();
+        let mut found = Vec::new();
+        for (scope, read) in all {
+            let vpc = read.parts.vpc.id;
+            let hosted = on_host.remove(&vpc);
+            let differences = match (hosted, needs_host(&read.parts)) {
+                (true, _) => self
+                    .differences(&scope, vpc)
+                    .unwrap_or_else(|error| vec![crate::driver::chain(&error)]),
+                (false, true) => vec!["it is not on the host".into()],
+                (false, false) => continue,
+            };
+            found.push(Compared { vpc, differences });
+        }
+        let left = on_host.into_iter().map(|vpc| Compared {
+            vpc,
+            differences: vec!["it is on the host without a record".into()],
+        });
+        found.extend(left);
+        Ok(found)
+    }
+
+    fn differences(&self, scope: &Scope, vpc: VpcId) -> Result<Vec<String>, NetworkError> {
+        let standing = self.standing(vpc);
+        // Nobody applies a newer plan between the look at the records and the look at the kernel.
+        let _held = locked(&standing);
+        let read = records::of_vpc(&*self.store, scope, vpc)?.ok_or(NetworkError::Gone(vpc))?;
+        let wanted = intent(&read.parts, read.dhcp.as_ref(), &self.ranges);
+        self.host.compare_vpc(&wanted).map_err(NetworkError::Host)
     }
 
     /// Takes a VPC off the host: its record is gone.

@@ -294,18 +294,35 @@ fn a_vpc_comes_to_the_host_with_its_first_interface_and_goes_with_its_record() {
     assert_eq!(calls("apply_vpc"), 1);
     step(&deps).unwrap();
     assert_eq!(calls("apply_vpc"), 1, "what is in line is left alone");
-    // The host lost it.
+    let compared = || deps.networks.compare().unwrap();
+    let told = |differences: &[&str]| {
+        let differences = differences.iter().map(ToString::to_string).collect();
+        let vpc = VpcId::of(VPC);
+        vec![Compared { vpc, differences }]
+    };
+    assert_eq!(compared(), told(&[]));
+    // The host has something else, or lost it.
+    let own = world.vpcs.state().vpcs.remove(&VpcId::of(VPC)).unwrap();
+    assert_eq!(compared(), told(&["it is not on the host"]));
+    let mut other = (*own).clone();
+    other.dns.support = !other.dns.support;
+    let other = other.check().unwrap();
+    world.vpcs.state().vpcs.insert(VpcId::of(VPC), other);
+    assert_eq!(compared(), told(&["apply the intent"]));
     world.vpcs.state().vpcs.clear();
     step(&deps).unwrap();
     assert_eq!(calls("apply_vpc"), 2);
+    assert_eq!(compared(), told(&[]));
     // Another process finds it there, and applies it once, to be sure.
     let next = world.deps();
     step(&next).unwrap();
     assert_eq!(calls("apply_vpc"), 3);
     let batch = Batch::default().delete::<Vpc>(&key(&scope(), VpcId::of(VPC)), Expect::Any);
     world.store.commit(batch).unwrap();
+    assert_eq!(compared(), told(&["it is on the host without a record"]));
     step(&next).unwrap();
     assert!(world.vpcs.state().vpcs.is_empty());
+    assert_eq!(compared(), []);
 }
 
 /// Notes what is asked of it.
@@ -506,7 +523,7 @@ fn every_setting_that_keeps_s3_away_is_named() {
     );
 }
 
-/// Proves: NET-66
+/// Proves: NET-66, D-16
 #[test]
 fn the_subnet_with_the_most_free_addresses_is_chosen() {
     let subnet = |id: u128, length: u8, taken: u8| {

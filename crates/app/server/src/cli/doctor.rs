@@ -1,6 +1,7 @@
 //! Can this host run sealed workloads?
 
 use super::{Exit, config::Config, run::print};
+use crate::operator::message::{Answer, Ask, VpcLine};
 use isolarium_dataplane::{Host, HostOptions, Reporter};
 use isolarium_netplan::intent::{Reach, WorkloadNetwork};
 use isolarium_runtime::local::{CheckOutcome, LocalConfig, probe_host};
@@ -92,6 +93,36 @@ pub(super) fn doctor(config: &Config, local: LocalConfig, json: bool) -> anyhow:
     }
     let runs = checks.iter().all(|check| check.outcome != Outcome::Missing);
     Ok(if runs { Exit::Success } else { Exit::Failure })
+}
+
+/// The running server's VPCs: does the kernel have what their records ask for?
+pub(super) fn vpcs(config: &Config, json: bool) -> anyhow::Result<Exit> {
+    let all = match super::operator::asked(&config.data_dir, &Ask::Vpcs)? {
+        Err(exit) => return Ok(exit),
+        Ok(Answer::Vpcs { vpcs }) => vpcs,
+        Ok(_) => {
+            return Err(anyhow::anyhow!(
+                "the server answered another question; is it another version?"
+            ));
+        }
+    };
+    if json {
+        print(&format!("{}\n", serde_json::to_string_pretty(&all)?))?;
+    } else {
+        print(&all.iter().map(vpc_lines).collect::<String>())?;
+    }
+    let same = all.iter().all(|vpc| vpc.differences.is_empty());
+    Ok(if same { Exit::Success } else { Exit::Failure })
+}
+
+fn vpc_lines(vpc: &VpcLine) -> String {
+    match vpc.differences.as_slice() {
+        [] => format!("ok      {}\n", vpc.vpc_id),
+        some => some
+            .iter()
+            .map(|one| format!("DIFFERS {} {one}\n", vpc.vpc_id))
+            .collect(),
+    }
 }
 
 /// Every check, in the order an operator would mend things. Leaves nothing behind.
@@ -217,6 +248,21 @@ mod tests {
         ];
         let all: std::collections::BTreeSet<&str> = names.into_iter().map(advice).collect();
         assert_eq!(all.len(), names.len());
+    }
+
+    #[test]
+    fn a_vpc_that_differs_stands_out() {
+        let line = |differences: &[&str]| {
+            vpc_lines(&VpcLine {
+                vpc_id: "vpc-1".into(),
+                differences: differences.iter().map(ToString::to_string).collect(),
+            })
+        };
+        assert_eq!(line(&[]), "ok      vpc-1\n");
+        assert_eq!(
+            line(&["add a", "delete b"]),
+            "DIFFERS vpc-1 add a\nDIFFERS vpc-1 delete b\n"
+        );
     }
 
     #[test]

@@ -93,6 +93,9 @@ enum Command {
     Doctor {
         #[command(flatten)]
         settings: Settings,
+        /// Ask the running server instead whether the kernel has every VPC as its records say; exit code 1 if one differs
+        #[arg(long)]
+        vpcs: bool,
         /// Print a JSON array instead of lines
         #[arg(long)]
         json: bool,

@@ -34,8 +34,11 @@ pub(super) fn run(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Serve(args) => serve(args),
         Command::Node(args) => node(args),
-        Command::Doctor { settings, json } => {
+        Command::Doctor { settings, vpcs, json } => {
             let config = settings.load(&[])?;
+            if vpcs {
+                return super::doctor::vpcs(&config, json);
+            }
             let local = local_config(&config, &config.data_dir, service_user(&config)?)?;
             super::doctor::doctor(&config, local, json)
         }

@@ -1,6 +1,6 @@
 //! What the running server answers to its operator.
 
-use super::message::{AccountLine, Answer, Ask};
+use super::message::{AccountLine, Answer, Ask, VpcLine};
 use super::{profiles, report};
 use crate::http::door::Engine;
 use indexmap::IndexMap;
@@ -8,6 +8,7 @@ use isolarium_model::ecr::is_repository_name;
 use isolarium_model::iam::{Account, KeyOwner, User};
 use isolarium_model::{AccountId, Principal, Scope};
 use isolarium_node::NodeHost;
+use isolarium_reconcile::network::Networks;
 use isolarium_runtime::EgressReport;
 use isolarium_services::iam::operator;
 use isolarium_services::{Caller, Source};
@@ -21,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Operator {
     pub engine: Arc<Engine>,
     pub egress: Arc<dyn EgressReport>,
+    pub networks: Arc<Networks>,
     /// Default account and region.
     pub home: Scope,
     /// Writes `DIR/credentials`.
@@ -42,6 +44,7 @@ impl Operator {
             Ask::CreateAccount { account, alias } => self.create_account(account, alias),
             Ask::CreateRootKey { account } => self.create_root_key(&account),
             Ask::Accounts => self.accounts(),
+            Ask::Vpcs => self.vpcs(),
             Ask::CreateUser { account, name, policy } => self.create_user(account, &name, policy),
         };
         answered.unwrap_or_else(|error| {
@@ -65,6 +68,16 @@ impl Operator {
     fn flows(&self, target: &str) -> Result<Answer, Failure> {
         let flows = report::flows(self.engine.store.as_ref(), &self.home, target)?;
         Ok(Answer::Flows { flows })
+    }
+
+    fn vpcs(&self) -> Result<Answer, Failure> {
+        let compared = self.networks.compare()?.into_iter().map(|one| VpcLine {
+            vpc_id: one.vpc.to_string(),
+            differences: one.differences,
+        });
+        Ok(Answer::Vpcs {
+            vpcs: compared.collect(),
+        })
     }
 
     fn explain(&self, request_id: &str) -> Result<Answer, Failure> {

@@ -34,6 +34,8 @@ pub enum Ask {
     CreateRootKey { account: AccountId },
     /// Every account.
     Accounts,
+    /// Whether the kernel has every VPC as its records say.
+    Vpcs,
     /// A new IAM user with a key and perhaps an inline policy (IAM-68).
     CreateUser {
         account: Option<AccountId>,
@@ -73,6 +75,10 @@ pub enum Answer {
     Accounts {
         accounts: Vec<AccountLine>,
     },
+    /// Every VPC that is on the host or should be.
+    Vpcs {
+        vpcs: Vec<VpcLine>,
+    },
     /// It did not work; the text is for the operator.
     Failed {
         reason: String,
@@ -90,6 +96,14 @@ pub struct AccountLine {
     pub root_keys: Vec<String>,
     /// Whether it is the account of requests that name none.
     pub default: bool,
+}
+
+/// A VPC as the kernel has it, beside its records.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VpcLine {
+    pub vpc_id: String,
+    /// What differs, a sentence each; none: the kernel has what the records ask for.
+    pub differences: Vec<String>,
 }
 
 /// What the containers of one job or endpoint tried to reach.

@@ -110,6 +110,9 @@ impl Vpcs for NoNode {
     fn apply_vpc(&self, _: &Vpc) -> Result<(), ExecutorError> {
         refused()
     }
+    fn compare_vpc(&self, _: &Vpc) -> Result<Vec<String>, ExecutorError> {
+        refused()
+    }
     fn remove_vpc(&self, _: VpcId) -> Result<(), ExecutorError> {
         refused()
     }

@@ -351,6 +351,7 @@ pass_on!(EgressReport {
 });
 pass_on!(Vpcs {
     fn apply_vpc(&self, vpc: &Vpc) -> Done<()>;
+    fn compare_vpc(&self, vpc: &Vpc) -> Done<Vec<String>>;
     fn remove_vpc(&self, vpc: VpcId) -> Done<()>;
     fn list_vpcs(&self) -> Done<Vec<VpcSeen>>;
     fn listen_vpc(&self, vpc: VpcId, door: Door) -> Done<OwnedFd>;

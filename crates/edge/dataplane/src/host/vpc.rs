@@ -94,6 +94,17 @@ impl Host {
         }
     }
 
+    /// What the kernel has other than the intent asks for, as the steps that would mend it (NET-72). Everything is listed
+    /// anew and nothing is changed. Attached interfaces that have no link yet are no difference.
+    ///
+    /// # Errors
+    /// [`HostError::NoVpc`] when there is no router; when the kernel cannot be read.
+    pub fn compare_vpc(&self, vpc: &CheckedVpc) -> Result<Vec<String>, HostError> {
+        let beyond = self.beyond()?;
+        let router = self.router(vpc.id, false)?;
+        held(&router).compare(vpc, &beyond)
+    }
+
     /// Removes a VPC's router and everything attached to it. One that is not there is a success.
     ///
     /// # Errors
@@ -375,13 +386,7 @@ impl Router {
         let first = before.is_none();
         let here = self.place();
         let mut plan = compile_vpc(&vpc, Some(&beyond.edge)).places;
-        let mut kernel = KernelHost {
-            places: BTreeMap::from([
-                (here, Arc::clone(&self.handle)),
-                (Place::Platform, Arc::clone(&beyond.platform)),
-            ]),
-            ..KernelHost::default()
-        };
+        let mut kernel = self.kernel(beyond);
         let generation = generation_of(&self.handle)?;
         let unchanged = before.filter(|before| before.known.generation == generation);
         kernel.known.extend(unchanged.map(|before| (here, before.known)));
@@ -404,6 +409,30 @@ impl Router {
         let known = self.read_back(&mut kernel, &plan, generation, &steps)?;
         self.standing = Some(Standing { vpc, known });
         Ok(())
+    }
+
+    fn kernel(&self, beyond: &Beyond) -> KernelHost {
+        KernelHost {
+            places: BTreeMap::from([
+                (self.place(), Arc::clone(&self.handle)),
+                (Place::Platform, Arc::clone(&beyond.platform)),
+            ]),
+            ..KernelHost::default()
+        }
+    }
+
+    fn compare(&self, vpc: &CheckedVpc, beyond: &Beyond) -> Result<Vec<String>, HostError> {
+        let mut plan = compile_vpc(vpc, Some(&beyond.edge)).places;
+        let seen = self.kernel(beyond).observe(&plan).map_err(ApplyError::from)?;
+        if let Some(router) = plan.get_mut(&self.place()) {
+            follow(vpc, router, &seen);
+        }
+        let steps = diff(&seen, &plan);
+        // It exists: there is a router to ask.
+        let mended = steps
+            .iter()
+            .filter(|step| !matches!(step, Step::CreateNamespace { .. }));
+        Ok(mended.map(ToString::to_string).collect())
     }
 
     /// Believes the kernel, not its answers. Tables that were not touched, or of which single elements were changed and
