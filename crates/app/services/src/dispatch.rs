@@ -140,6 +140,7 @@ impl Default for Dispatch {
     fn default() -> Self {
         let all = [
             crate::sagemaker::handlers(),
+            crate::featurestore::handlers(),
             crate::iam::handlers(),
             crate::iam::simulate::handlers(),
             crate::sts::handlers(),

@@ -11,6 +11,7 @@ pub mod resource_tags;
 pub mod cloudtrail;
 pub mod ec2;
 pub mod ecr;
+pub mod featurestore;
 pub mod iam;
 pub mod logs;
 pub mod platform;

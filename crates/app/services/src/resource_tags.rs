@@ -5,7 +5,7 @@
 use isolarium_model::ecr::Repository;
 use isolarium_model::iam::{Policy, Role, User};
 use isolarium_model::logs::GroupName;
-use isolarium_model::sagemaker::{Endpoint, EndpointConfig, Model, TrainingJob};
+use isolarium_model::sagemaker::{Endpoint, EndpointConfig, FeatureGroup, Model, TrainingJob};
 use isolarium_model::{AccountId, Arn, Key, Principal, Record, Scope};
 use isolarium_policy::Question;
 use isolarium_store::{LogStore, StateStore};
@@ -88,6 +88,9 @@ fn tags_of(store: &dyn StateStore, logs: Option<&dyn LogStore>, arn: &Arn) -> Re
         }
         ("sagemaker", Some(("training-job", name))) => {
             read::<TrainingJob>(store, &TrainingJob::key(&scope, name), |record| &record.tags)
+        }
+        ("sagemaker", Some(("feature-group", name))) => {
+            read::<FeatureGroup>(store, &FeatureGroup::key(&scope, name), |record| &record.tags)
         }
         ("ecr", Some(("repository", name))) => {
             read::<Repository>(store, &Repository::key(&scope, name), |record| &record.tags)

@@ -60,6 +60,14 @@ fn round(stores: &Stores, clock: &dyn Clock) {
             "old logs could not be removed"
         ),
     }
+    match isolarium_services::featurestore::housekeeping::sweep(stores.state.as_ref(), now) {
+        Ok(0) => {}
+        Ok(records) => tracing::info!(records, "feature records that expired or lost their group are gone"),
+        Err(error) => tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "old feature records could not be removed"
+        ),
+    }
     let abandoned = stores.registry.blobs.expire(now, IDLE_UPLOAD);
     if abandoned > 0 {
         tracing::info!(abandoned, "image uploads that nobody went on with are gone");

@@ -7,6 +7,7 @@ mod subject;
 
 pub use inquiry::{Inquiry, Verdict, authorize};
 pub use parameters::HIDDEN;
+pub(crate) use parameters::beginning;
 pub use subject::resource_kind;
 
 use crate::{Caller, Source};

@@ -30,7 +30,7 @@ const SECRETS: &[&str] = &[
     "DecodedMessage",
 ];
 /// Members that are a request's body: its contents are no part of a trail.
-const BODIES: &[&str] = &["logEvents", "Body", "layerPartBlob", "MetricData"];
+const BODIES: &[&str] = &["logEvents", "Body", "layerPartBlob", "MetricData", "Record"];
 
 /// The members of a request or an answer, `null` without any.
 pub fn render(service: &Service, shape: Option<ShapeId>, document: &Document) -> Option<Box<RawValue>> {

@@ -7,6 +7,7 @@ const KINDS: &[(&str, &str, &str)] = &[
     ("sagemaker", "endpoint-config", "AWS::SageMaker::EndpointConfig"),
     ("sagemaker", "training-job", "AWS::SageMaker::TrainingJob"),
     ("sagemaker", "processing-job", "AWS::SageMaker::ProcessingJob"),
+    ("sagemaker", "feature-group", "AWS::SageMaker::FeatureGroup"),
     ("iam", "role", "AWS::IAM::Role"),
     ("iam", "user", "AWS::IAM::User"),
     ("iam", "group", "AWS::IAM::Group"),

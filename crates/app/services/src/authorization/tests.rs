@@ -75,6 +75,8 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
         "no sagemaker:DirectGatedModelAccess",
         HUB,
     ),
+    ("sagemaker:PutRecord", "no sagemaker:IsUpdateRecord", UPDATE_RECORD),
+    ("sagemaker:PutRecord", "no sagemaker:UpdatableFeatures", UPDATE_RECORD),
     ("sts:AssumeRole", "no accounts.google.com:aud", FEDERATION),
     ("sts:AssumeRole", "no accounts.google.com:sub", FEDERATION),
     ("sts:AssumeRole", "no cognito-identity.amazonaws.com:amr", FEDERATION),
@@ -94,6 +96,7 @@ const TEMPLATE: &str = "there are no role templates";
 const MODEL: &str = "a configuration is also checked on each of its models (IAM-58)";
 const OLD_NAME: &str = "the name that the Developer Guide uses beside the one ending in Arn (IAM-16)";
 const HUB: &str = "there is no hub of gated models";
+const UPDATE_RECORD: &str = "only present when UpdateRecord asks, which is not served";
 const FEDERATION: &str = "there is no federated principal";
 
 fn service(name: &str) -> &'static catalog::service::Service {
@@ -141,6 +144,11 @@ fn furnished() -> Fixture {
             "ResourceConfig":{{"InstanceType":"ml.m5.large","InstanceCount":1,"VolumeSizeInGB":5}},
             "StoppingCondition":{{"MaxRuntimeInSeconds":600}},{tags}}}"#
     );
+    let group = format!(
+        r#"{{"FeatureGroupName":"thing","RecordIdentifierFeatureName":"id","EventTimeFeatureName":"at",
+            "FeatureDefinitions":[{{"FeatureName":"id","FeatureType":"String"}},{{"FeatureName":"at","FeatureType":"String"}}],
+            "OnlineStoreConfig":{{"EnableOnlineStore":true}},{tags}}}"#
+    );
     for (service, operation, input) in [
         (
             "iam",
@@ -174,6 +182,7 @@ fn furnished() -> Fixture {
             format!(r#"{{"EndpointName":"thing","EndpointConfigName":"thing",{tags}}}"#),
         ),
         ("sagemaker", "CreateTrainingJob", job),
+        ("sagemaker", "CreateFeatureGroup", group),
     ] {
         let input: Document = serde_json::from_str(&input).expect("JSON");
         let made: Result<Document, _> = fixture.call(service, operation, input);
@@ -197,6 +206,7 @@ fn without_tag(question: &Question) -> bool {
         ":endpoint-config/",
         ":endpoint/",
         ":training-job/",
+        ":feature-group/",
         ":role/",
         ":user/",
         ":policy/",
@@ -230,7 +240,11 @@ fn every_question_of_every_operation_is_one_that_aws_asks() {
     let mut faults = BTreeSet::new();
     let mut free = BTreeSet::new();
     for handler in dispatch.handlers() {
-        let own = format!("{}:{}", handler.service, handler.operation);
+        let prefix = match handler.service {
+            "sagemaker-featurestore-runtime" => "sagemaker",
+            own => own,
+        };
+        let own = format!("{prefix}:{}", handler.operation);
         for extent in [Extent::Least, Extent::Full] {
             let writer = Writer {
                 service: service(handler.service),

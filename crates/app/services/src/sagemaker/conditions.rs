@@ -123,6 +123,34 @@ pub(super) fn endpoint_config(
     question
 }
 
+/// What CreateFeatureGroup asks for.
+pub(super) fn feature_group(
+    question: Question,
+    scope: &Scope,
+    request: &shapes::CreateFeatureGroupRequest,
+) -> Question {
+    let online = request.online_store_config.as_ref();
+    let enabled = online.and_then(|config| config.enable_online_store).unwrap_or(false);
+    let offline = request.offline_store_config.as_ref();
+    let mut question = question
+        .with("sagemaker:FeatureGroupEnableOnlineStore", enabled.to_string())
+        .with(
+            "sagemaker:FeatureGroupOfflineStoreConfig",
+            offline.is_some().to_string(),
+        );
+    let online_key = online.and_then(|config| config.security_config.as_ref()?.kms_key_id.as_ref());
+    let online_key = online_key.map(|given| kms_arn(scope, given));
+    question = each(question, "sagemaker:FeatureGroupOnlineStoreKmsKeyArn", online_key);
+    let Some(offline) = offline else { return question };
+    let bare = offline.disable_glue_table_creation.unwrap_or(false);
+    let s3 = &offline.s3_storage_config;
+    question = question
+        .with("sagemaker:FeatureGroupDisableGlueTableCreation", bare.to_string())
+        .with("sagemaker:FeatureGroupOfflineStoreS3Uri", s3.s3_uri.clone());
+    let key = s3.kms_key_id.as_ref().map(|given| kms_arn(scope, given));
+    each(question, "sagemaker:FeatureGroupOfflineStoreKmsKeyArn", key)
+}
+
 /// Production and shadow variants.
 fn variants(request: &shapes::CreateEndpointConfigInput) -> impl Iterator<Item = &shapes::ProductionVariant> {
     let shadows = request.shadow_production_variants.iter().flatten();

@@ -6,6 +6,8 @@ mod conditions;
 mod endpoint;
 mod endpoint_config;
 mod endpoint_view;
+mod feature_group;
+mod feature_metadata;
 mod invocation;
 mod listing;
 mod model;
@@ -14,6 +16,7 @@ mod tag;
 mod training_job;
 mod training_spec;
 
+pub(crate) use feature_group::{ask as ask_feature_group, named as feature_group_named};
 pub use invocation::invocation_question;
 
 use crate::Ctx;
@@ -33,25 +36,32 @@ pub fn handlers() -> Vec<Handler> {
         handler::<shapes::AddTagsInput>(),
         handler::<shapes::CreateEndpointConfigInput>(),
         handler::<shapes::CreateEndpointInput>(),
+        handler::<shapes::CreateFeatureGroupRequest>(),
         handler::<shapes::CreateModelInput>(),
         handler::<shapes::CreateTrainingJobRequest>(),
         handler::<shapes::DeleteEndpointConfigInput>(),
         handler::<shapes::DeleteEndpointInput>(),
+        handler::<shapes::DeleteFeatureGroupRequest>(),
         handler::<shapes::DeleteModelInput>(),
         handler::<shapes::DeleteTagsInput>(),
         handler::<shapes::DeleteTrainingJobRequest>(),
         handler::<shapes::DescribeEndpointConfigInput>(),
         handler::<shapes::DescribeEndpointInput>(),
+        handler::<shapes::DescribeFeatureGroupRequest>(),
+        handler::<shapes::DescribeFeatureMetadataRequest>(),
         handler::<shapes::DescribeModelInput>(),
         handler::<shapes::DescribeTrainingJobRequest>(),
         handler::<shapes::ListEndpointConfigsInput>(),
         handler::<shapes::ListEndpointsInput>(),
+        handler::<shapes::ListFeatureGroupsRequest>(),
         handler::<shapes::ListModelsInput>(),
         handler::<shapes::ListTagsInput>(),
         handler::<shapes::ListTrainingJobsRequest>(),
         handler::<shapes::StopTrainingJobRequest>(),
         handler::<shapes::UpdateEndpointInput>(),
         handler::<shapes::UpdateEndpointWeightsAndCapacitiesInput>(),
+        handler::<shapes::UpdateFeatureGroupRequest>(),
+        handler::<shapes::UpdateFeatureMetadataRequest>(),
     ]
 }
 

@@ -2,7 +2,7 @@
 
 use super::{shapes, stored, update};
 use crate::{Ctx, Operation};
-use isolarium_model::sagemaker::{Endpoint, EndpointConfig, MAX_TAGS, Model, Tags, TrainingJob};
+use isolarium_model::sagemaker::{Endpoint, EndpointConfig, FeatureGroup, MAX_TAGS, Model, Tags, TrainingJob};
 use isolarium_model::{Arn, Key, Record};
 use isolarium_policy::{Granted, Question};
 use isolarium_wire::ApiError;
@@ -49,6 +49,7 @@ enum Tagged {
     EndpointConfig(Key),
     Endpoint(Key),
     TrainingJob(Key),
+    FeatureGroup(Key),
 }
 
 impl Tagged {
@@ -68,6 +69,7 @@ impl Tagged {
             "endpoint-config" => Ok(Self::EndpointConfig(EndpointConfig::key(scope, name))),
             "endpoint" => Ok(Self::Endpoint(Endpoint::key(scope, name))),
             "training-job" => Ok(Self::TrainingJob(TrainingJob::key(scope, name))),
+            "feature-group" => Ok(Self::FeatureGroup(FeatureGroup::key(scope, name))),
             _ => Err(missing(text)),
         }
     }
@@ -81,6 +83,7 @@ impl Tagged {
             Self::EndpointConfig(key) => of::<EndpointConfig>(ctx, key, |config| config.tags),
             Self::Endpoint(key) => of::<Endpoint>(ctx, key, |endpoint| endpoint.tags),
             Self::TrainingJob(key) => of::<TrainingJob>(ctx, key, |job| job.tags),
+            Self::FeatureGroup(key) => of::<FeatureGroup>(ctx, key, |group| group.tags),
         }
     }
 
@@ -103,6 +106,9 @@ impl Tagged {
             }
             Self::TrainingJob(key) => {
                 update::<TrainingJob>(ctx, key, gone, |one| change(&one.tags).map(|tags| one.tags = tags))?.tags
+            }
+            Self::FeatureGroup(key) => {
+                update::<FeatureGroup>(ctx, key, gone, |one| change(&one.tags).map(|tags| one.tags = tags))?.tags
             }
         })
     }

@@ -1,4 +1,4 @@
-//! Records and lifecycles of SageMaker: training jobs, models, endpoint configurations, endpoints.
+//! Records and lifecycles of SageMaker: training jobs, models, endpoint configurations, endpoints, feature groups.
 //!
 //! A record holds typed fields for everything the engine acts on, and `echo`: the members of the request that the
 //! engine only gives back in Describe (for example `DebugHookConfig`). Nothing that must be enforced is kept in `echo`.
@@ -6,6 +6,7 @@
 pub mod endpoint;
 pub mod endpoint_config;
 pub mod failure;
+pub mod feature_group;
 pub mod flows;
 pub mod instance_type;
 pub mod model;
@@ -17,6 +18,7 @@ pub mod tuning_job;
 pub use endpoint::{Endpoint, EndpointEvent, EndpointStatus, Fleet, Instance, VariantFleet};
 pub use endpoint_config::{EndpointConfig, ProductionVariant};
 pub use failure::{FailureKind, FailureReason};
+pub use feature_group::{Feature, FeatureGroup, FeatureRecord, FeatureRemains};
 pub use instance_type::{InstanceShape, InstanceTable};
 pub use model::{ContainerSpec, Model, ModelData};
 pub use network::{

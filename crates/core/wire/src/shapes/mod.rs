@@ -8,6 +8,7 @@ pub mod ecr;
 pub mod iam;
 pub mod logs;
 pub mod sagemaker;
+pub mod sagemaker_featurestore_runtime;
 pub mod sagemaker_runtime;
 pub mod sts;
 

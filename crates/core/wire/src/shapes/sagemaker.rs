@@ -514,6 +514,17 @@ crate::shapes::string_enum! {
     Xx = "xx",
 }
 
+/// `CollectionConfig`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct CollectionConfig {
+    pub vector_config: Option<VectorConfig>,
+}
+
+crate::shapes::structure! { CollectionConfig
+    optional vector_config "VectorConfig",
+}
+
 /// `CollectionConfiguration`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -525,6 +536,14 @@ pub struct CollectionConfiguration {
 crate::shapes::structure! { CollectionConfiguration
     optional collection_name "CollectionName",
     optional collection_parameters "CollectionParameters",
+}
+
+crate::shapes::string_enum! {
+    /// `CollectionType`.
+    CollectionType
+    List = "List",
+    Set = "Set",
+    Vector = "Vector",
 }
 
 crate::shapes::string_enum! {
@@ -657,6 +676,46 @@ pub struct CreateEndpointOutput {
 
 crate::shapes::structure! { CreateEndpointOutput
     required endpoint_arn "EndpointArn",
+}
+
+/// `CreateFeatureGroupRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct CreateFeatureGroupRequest {
+    pub feature_group_name: String,
+    pub record_identifier_feature_name: String,
+    pub event_time_feature_name: String,
+    pub feature_definitions: Vec<FeatureDefinition>,
+    pub online_store_config: Option<OnlineStoreConfig>,
+    pub offline_store_config: Option<OfflineStoreConfig>,
+    pub throughput_config: Option<ThroughputConfig>,
+    pub role_arn: Option<String>,
+    pub description: Option<String>,
+    pub tags: Option<Vec<Tag>>,
+}
+
+crate::shapes::structure! { CreateFeatureGroupRequest
+    required feature_group_name "FeatureGroupName",
+    required record_identifier_feature_name "RecordIdentifierFeatureName",
+    required event_time_feature_name "EventTimeFeatureName",
+    required feature_definitions "FeatureDefinitions",
+    optional online_store_config "OnlineStoreConfig",
+    optional offline_store_config "OfflineStoreConfig",
+    optional throughput_config "ThroughputConfig",
+    optional role_arn "RoleArn",
+    optional description "Description",
+    optional tags "Tags",
+}
+
+/// `CreateFeatureGroupResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct CreateFeatureGroupResponse {
+    pub feature_group_arn: String,
+}
+
+crate::shapes::structure! { CreateFeatureGroupResponse
+    required feature_group_arn "FeatureGroupArn",
 }
 
 /// `CreateModelInput`.
@@ -846,6 +905,21 @@ crate::shapes::structure! { DataCaptureConfigSummary
     required kms_key_id "KmsKeyId",
 }
 
+/// `DataCatalogConfig`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DataCatalogConfig {
+    pub table_name: String,
+    pub catalog: String,
+    pub database: String,
+}
+
+crate::shapes::structure! { DataCatalogConfig
+    required table_name "TableName",
+    required catalog "Catalog",
+    required database "Database",
+}
+
 /// `DataSource`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -968,6 +1042,25 @@ crate::shapes::structure! { DeleteEndpointInput
 pub struct DeleteEndpointOutput {}
 
 crate::shapes::structure! { DeleteEndpointOutput
+}
+
+/// `DeleteFeatureGroupOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeleteFeatureGroupOutput {}
+
+crate::shapes::structure! { DeleteFeatureGroupOutput
+}
+
+/// `DeleteFeatureGroupRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeleteFeatureGroupRequest {
+    pub feature_group_name: String,
+}
+
+crate::shapes::structure! { DeleteFeatureGroupRequest
+    required feature_group_name "FeatureGroupName",
 }
 
 /// `DeleteModelInput`.
@@ -1208,6 +1301,122 @@ crate::shapes::structure! { DescribeEndpointOutput
     optional shadow_production_variants "ShadowProductionVariants",
     optional metrics_config "MetricsConfig",
     optional cross_region_traffic_config "CrossRegionTrafficConfig",
+}
+
+/// `DescribeFeatureGroupRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DescribeFeatureGroupRequest {
+    pub feature_group_name: String,
+    pub next_token: Option<String>,
+}
+
+crate::shapes::structure! { DescribeFeatureGroupRequest
+    required feature_group_name "FeatureGroupName",
+    optional next_token "NextToken",
+}
+
+/// `DescribeFeatureGroupResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DescribeFeatureGroupResponse {
+    pub feature_group_arn: String,
+    pub feature_group_name: String,
+    pub record_identifier_feature_name: String,
+    pub event_time_feature_name: String,
+    pub feature_definitions: Vec<FeatureDefinition>,
+    /// Milliseconds since the epoch.
+    pub creation_time: i64,
+    /// Milliseconds since the epoch.
+    pub last_modified_time: Option<i64>,
+    pub online_store_config: Option<OnlineStoreConfig>,
+    pub offline_store_config: Option<OfflineStoreConfig>,
+    pub throughput_config: Option<ThroughputConfigDescription>,
+    pub role_arn: Option<String>,
+    pub feature_group_status: Option<FeatureGroupStatus>,
+    pub offline_store_status: Option<OfflineStoreStatus>,
+    pub last_update_status: Option<LastUpdateStatus>,
+    pub failure_reason: Option<String>,
+    pub description: Option<String>,
+    pub next_token: String,
+    pub online_store_total_size_bytes: Option<i64>,
+}
+
+crate::shapes::structure! { DescribeFeatureGroupResponse
+    required feature_group_arn "FeatureGroupArn",
+    required feature_group_name "FeatureGroupName",
+    required record_identifier_feature_name "RecordIdentifierFeatureName",
+    required event_time_feature_name "EventTimeFeatureName",
+    required feature_definitions "FeatureDefinitions",
+    required creation_time "CreationTime",
+    optional last_modified_time "LastModifiedTime",
+    optional online_store_config "OnlineStoreConfig",
+    optional offline_store_config "OfflineStoreConfig",
+    optional throughput_config "ThroughputConfig",
+    optional role_arn "RoleArn",
+    optional feature_group_status "FeatureGroupStatus",
+    optional offline_store_status "OfflineStoreStatus",
+    optional last_update_status "LastUpdateStatus",
+    optional failure_reason "FailureReason",
+    optional description "Description",
+    required next_token "NextToken",
+    optional online_store_total_size_bytes "OnlineStoreTotalSizeBytes",
+}
+
+/// `DescribeFeatureMetadataRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DescribeFeatureMetadataRequest {
+    pub feature_group_name: String,
+    pub feature_name: String,
+}
+
+crate::shapes::structure! { DescribeFeatureMetadataRequest
+    required feature_group_name "FeatureGroupName",
+    required feature_name "FeatureName",
+}
+
+/// `DescribeFeatureMetadataResponse`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DescribeFeatureMetadataResponse {
+    pub feature_group_arn: String,
+    pub feature_group_name: String,
+    pub feature_name: String,
+    pub feature_type: FeatureType,
+    /// Milliseconds since the epoch.
+    pub creation_time: i64,
+    /// Milliseconds since the epoch.
+    pub last_modified_time: i64,
+    pub description: Option<String>,
+    pub parameters: Option<Vec<FeatureParameter>>,
+}
+
+impl DescribeFeatureMetadataResponse {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(feature_type: FeatureType) -> Self {
+        Self {
+            feature_group_arn: Default::default(),
+            feature_group_name: Default::default(),
+            feature_name: Default::default(),
+            feature_type,
+            creation_time: Default::default(),
+            last_modified_time: Default::default(),
+            description: Default::default(),
+            parameters: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { DescribeFeatureMetadataResponse
+    required feature_group_arn "FeatureGroupArn",
+    required feature_group_name "FeatureGroupName",
+    required feature_name "FeatureName",
+    required feature_type "FeatureType",
+    required creation_time "CreationTime",
+    required last_modified_time "LastModifiedTime",
+    optional description "Description",
+    optional parameters "Parameters",
 }
 
 /// `DescribeModelInput`.
@@ -1582,6 +1791,102 @@ crate::shapes::structure! { ExplainerConfig
     optional clarify_explainer_config "ClarifyExplainerConfig",
 }
 
+/// `FeatureDefinition`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct FeatureDefinition {
+    pub feature_name: String,
+    pub feature_type: FeatureType,
+    pub collection_type: Option<CollectionType>,
+    pub collection_config: Option<CollectionConfig>,
+}
+
+impl FeatureDefinition {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(feature_type: FeatureType) -> Self {
+        Self {
+            feature_name: Default::default(),
+            feature_type,
+            collection_type: Default::default(),
+            collection_config: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { FeatureDefinition
+    required feature_name "FeatureName",
+    required feature_type "FeatureType",
+    optional collection_type "CollectionType",
+    optional collection_config "CollectionConfig",
+}
+
+crate::shapes::string_enum! {
+    /// `FeatureGroupSortBy`.
+    FeatureGroupSortBy
+    Name = "Name",
+    FeatureGroupStatus = "FeatureGroupStatus",
+    OfflineStoreStatus = "OfflineStoreStatus",
+    CreationTime = "CreationTime",
+}
+
+crate::shapes::string_enum! {
+    /// `FeatureGroupSortOrder`.
+    FeatureGroupSortOrder
+    Ascending = "Ascending",
+    Descending = "Descending",
+}
+
+crate::shapes::string_enum! {
+    /// `FeatureGroupStatus`.
+    FeatureGroupStatus
+    Creating = "Creating",
+    Created = "Created",
+    CreateFailed = "CreateFailed",
+    Deleting = "Deleting",
+    DeleteFailed = "DeleteFailed",
+}
+
+/// `FeatureGroupSummary`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct FeatureGroupSummary {
+    pub feature_group_name: String,
+    pub feature_group_arn: String,
+    /// Milliseconds since the epoch.
+    pub creation_time: i64,
+    pub feature_group_status: Option<FeatureGroupStatus>,
+    pub offline_store_status: Option<OfflineStoreStatus>,
+}
+
+crate::shapes::structure! { FeatureGroupSummary
+    required feature_group_name "FeatureGroupName",
+    required feature_group_arn "FeatureGroupArn",
+    required creation_time "CreationTime",
+    optional feature_group_status "FeatureGroupStatus",
+    optional offline_store_status "OfflineStoreStatus",
+}
+
+/// `FeatureParameter`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct FeatureParameter {
+    pub key: Option<String>,
+    pub value: Option<String>,
+}
+
+crate::shapes::structure! { FeatureParameter
+    optional key "Key",
+    optional value "Value",
+}
+
+crate::shapes::string_enum! {
+    /// `FeatureType`.
+    FeatureType
+    Integral = "Integral",
+    Fractional = "Fractional",
+    String = "String",
+}
+
 crate::shapes::string_enum! {
     /// `FileSystemAccessMode`.
     FileSystemAccessMode
@@ -1777,6 +2082,37 @@ crate::shapes::structure! { InstancePreference
     optional training_plan_arns "TrainingPlanArns",
 }
 
+/// `LastUpdateStatus`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct LastUpdateStatus {
+    pub status: LastUpdateStatusValue,
+    pub failure_reason: Option<String>,
+}
+
+impl LastUpdateStatus {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(status: LastUpdateStatusValue) -> Self {
+        Self {
+            status,
+            failure_reason: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { LastUpdateStatus
+    required status "Status",
+    optional failure_reason "FailureReason",
+}
+
+crate::shapes::string_enum! {
+    /// `LastUpdateStatusValue`.
+    LastUpdateStatusValue
+    Successful = "Successful",
+    Failed = "Failed",
+    InProgress = "InProgress",
+}
+
 /// `ListEndpointConfigsInput`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -1858,6 +2194,48 @@ pub struct ListEndpointsOutput {
 
 crate::shapes::structure! { ListEndpointsOutput
     required endpoints "Endpoints",
+    optional next_token "NextToken",
+}
+
+/// `ListFeatureGroupsRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListFeatureGroupsRequest {
+    pub name_contains: Option<String>,
+    pub feature_group_status_equals: Option<FeatureGroupStatus>,
+    pub offline_store_status_equals: Option<OfflineStoreStatusValue>,
+    /// Milliseconds since the epoch.
+    pub creation_time_after: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub creation_time_before: Option<i64>,
+    pub sort_order: Option<FeatureGroupSortOrder>,
+    pub sort_by: Option<FeatureGroupSortBy>,
+    pub max_results: Option<i64>,
+    pub next_token: Option<String>,
+}
+
+crate::shapes::structure! { ListFeatureGroupsRequest
+    optional name_contains "NameContains",
+    optional feature_group_status_equals "FeatureGroupStatusEquals",
+    optional offline_store_status_equals "OfflineStoreStatusEquals",
+    optional creation_time_after "CreationTimeAfter",
+    optional creation_time_before "CreationTimeBefore",
+    optional sort_order "SortOrder",
+    optional sort_by "SortBy",
+    optional max_results "MaxResults",
+    optional next_token "NextToken",
+}
+
+/// `ListFeatureGroupsResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListFeatureGroupsResponse {
+    pub feature_group_summaries: Vec<FeatureGroupSummary>,
+    pub next_token: Option<String>,
+}
+
+crate::shapes::structure! { ListFeatureGroupsResponse
+    required feature_group_summaries "FeatureGroupSummaries",
     optional next_token "NextToken",
 }
 
@@ -2168,6 +2546,95 @@ pub struct MultiModelConfig {
 
 crate::shapes::structure! { MultiModelConfig
     optional model_cache_setting "ModelCacheSetting",
+}
+
+/// `OfflineStoreConfig`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct OfflineStoreConfig {
+    pub s3_storage_config: S3StorageConfig,
+    pub disable_glue_table_creation: Option<bool>,
+    pub data_catalog_config: Option<DataCatalogConfig>,
+    pub table_format: Option<TableFormat>,
+}
+
+crate::shapes::structure! { OfflineStoreConfig
+    required s3_storage_config "S3StorageConfig",
+    optional disable_glue_table_creation "DisableGlueTableCreation",
+    optional data_catalog_config "DataCatalogConfig",
+    optional table_format "TableFormat",
+}
+
+/// `OfflineStoreStatus`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct OfflineStoreStatus {
+    pub status: OfflineStoreStatusValue,
+    pub blocked_reason: Option<String>,
+}
+
+impl OfflineStoreStatus {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(status: OfflineStoreStatusValue) -> Self {
+        Self {
+            status,
+            blocked_reason: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { OfflineStoreStatus
+    required status "Status",
+    optional blocked_reason "BlockedReason",
+}
+
+crate::shapes::string_enum! {
+    /// `OfflineStoreStatusValue`.
+    OfflineStoreStatusValue
+    Active = "Active",
+    Blocked = "Blocked",
+    Disabled = "Disabled",
+}
+
+/// `OnlineStoreConfig`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct OnlineStoreConfig {
+    pub security_config: Option<OnlineStoreSecurityConfig>,
+    pub enable_online_store: Option<bool>,
+    pub ttl_duration: Option<TtlDuration>,
+    pub storage_type: Option<StorageType>,
+}
+
+crate::shapes::structure! { OnlineStoreConfig
+    optional security_config "SecurityConfig",
+    optional enable_online_store "EnableOnlineStore",
+    optional ttl_duration "TtlDuration",
+    optional storage_type "StorageType",
+}
+
+/// `OnlineStoreConfigUpdate`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct OnlineStoreConfigUpdate {
+    pub ttl_duration: Option<TtlDuration>,
+    pub storage_type: Option<StorageType>,
+}
+
+crate::shapes::structure! { OnlineStoreConfigUpdate
+    optional ttl_duration "TtlDuration",
+    optional storage_type "StorageType",
+}
+
+/// `OnlineStoreSecurityConfig`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct OnlineStoreSecurityConfig {
+    pub kms_key_id: Option<String>,
+}
+
+crate::shapes::structure! { OnlineStoreSecurityConfig
+    optional kms_key_id "KmsKeyId",
 }
 
 crate::shapes::string_enum! {
@@ -2881,6 +3348,21 @@ crate::shapes::string_enum! {
     S3Object = "S3Object",
 }
 
+/// `S3StorageConfig`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct S3StorageConfig {
+    pub s3_uri: String,
+    pub kms_key_id: Option<String>,
+    pub resolved_output_s3_uri: Option<String>,
+}
+
+crate::shapes::structure! { S3StorageConfig
+    required s3_uri "S3Uri",
+    optional kms_key_id "KmsKeyId",
+    optional resolved_output_s3_uri "ResolvedOutputS3Uri",
+}
+
 crate::shapes::string_enum! {
     /// `SecondaryStatus`.
     SecondaryStatus
@@ -3053,6 +3535,22 @@ crate::shapes::structure! { StoppingCondition
     optional max_pending_time_in_seconds "MaxPendingTimeInSeconds",
 }
 
+crate::shapes::string_enum! {
+    /// `StorageType`.
+    StorageType
+    Standard = "Standard",
+    StandardV2 = "Standard_V2",
+    InMemory = "InMemory",
+}
+
+crate::shapes::string_enum! {
+    /// `TableFormat`.
+    TableFormat
+    Default = "Default",
+    Glue = "Glue",
+    Iceberg = "Iceberg",
+}
+
 /// `Tag`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -3077,6 +3575,80 @@ pub struct TensorBoardOutputConfig {
 crate::shapes::structure! { TensorBoardOutputConfig
     optional local_path "LocalPath",
     required s3_output_path "S3OutputPath",
+}
+
+/// `ThroughputConfig`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ThroughputConfig {
+    pub throughput_mode: ThroughputMode,
+    pub provisioned_read_capacity_units: Option<i64>,
+    pub provisioned_write_capacity_units: Option<i64>,
+}
+
+impl ThroughputConfig {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(throughput_mode: ThroughputMode) -> Self {
+        Self {
+            throughput_mode,
+            provisioned_read_capacity_units: Default::default(),
+            provisioned_write_capacity_units: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { ThroughputConfig
+    required throughput_mode "ThroughputMode",
+    optional provisioned_read_capacity_units "ProvisionedReadCapacityUnits",
+    optional provisioned_write_capacity_units "ProvisionedWriteCapacityUnits",
+}
+
+/// `ThroughputConfigDescription`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ThroughputConfigDescription {
+    pub throughput_mode: ThroughputMode,
+    pub provisioned_read_capacity_units: Option<i64>,
+    pub provisioned_write_capacity_units: Option<i64>,
+}
+
+impl ThroughputConfigDescription {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(throughput_mode: ThroughputMode) -> Self {
+        Self {
+            throughput_mode,
+            provisioned_read_capacity_units: Default::default(),
+            provisioned_write_capacity_units: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { ThroughputConfigDescription
+    required throughput_mode "ThroughputMode",
+    optional provisioned_read_capacity_units "ProvisionedReadCapacityUnits",
+    optional provisioned_write_capacity_units "ProvisionedWriteCapacityUnits",
+}
+
+/// `ThroughputConfigUpdate`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ThroughputConfigUpdate {
+    pub throughput_mode: Option<ThroughputMode>,
+    pub provisioned_read_capacity_units: Option<i64>,
+    pub provisioned_write_capacity_units: Option<i64>,
+}
+
+crate::shapes::structure! { ThroughputConfigUpdate
+    optional throughput_mode "ThroughputMode",
+    optional provisioned_read_capacity_units "ProvisionedReadCapacityUnits",
+    optional provisioned_write_capacity_units "ProvisionedWriteCapacityUnits",
+}
+
+crate::shapes::string_enum! {
+    /// `ThroughputMode`.
+    ThroughputMode
+    OnDemand = "OnDemand",
+    Provisioned = "Provisioned",
 }
 
 /// `TrafficRoutingConfig`.
@@ -3240,6 +3812,29 @@ crate::shapes::structure! { TrainingRepositoryAuthConfig
     required training_repository_credentials_provider_arn "TrainingRepositoryCredentialsProviderArn",
 }
 
+/// `TtlDuration`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct TtlDuration {
+    pub unit: Option<TtlDurationUnit>,
+    pub value: Option<i64>,
+}
+
+crate::shapes::structure! { TtlDuration
+    optional unit "Unit",
+    optional value "Value",
+}
+
+crate::shapes::string_enum! {
+    /// `TtlDurationUnit`.
+    TtlDurationUnit
+    Seconds = "Seconds",
+    Minutes = "Minutes",
+    Hours = "Hours",
+    Days = "Days",
+    Weeks = "Weeks",
+}
+
 /// `UpdateEndpointInput`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -3296,6 +3891,61 @@ crate::shapes::structure! { UpdateEndpointWeightsAndCapacitiesOutput
     required endpoint_arn "EndpointArn",
 }
 
+/// `UpdateFeatureGroupRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct UpdateFeatureGroupRequest {
+    pub feature_group_name: String,
+    pub feature_additions: Option<Vec<FeatureDefinition>>,
+    pub online_store_config: Option<OnlineStoreConfigUpdate>,
+    pub throughput_config: Option<ThroughputConfigUpdate>,
+}
+
+crate::shapes::structure! { UpdateFeatureGroupRequest
+    required feature_group_name "FeatureGroupName",
+    optional feature_additions "FeatureAdditions",
+    optional online_store_config "OnlineStoreConfig",
+    optional throughput_config "ThroughputConfig",
+}
+
+/// `UpdateFeatureGroupResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct UpdateFeatureGroupResponse {
+    pub feature_group_arn: String,
+}
+
+crate::shapes::structure! { UpdateFeatureGroupResponse
+    required feature_group_arn "FeatureGroupArn",
+}
+
+/// `UpdateFeatureMetadataOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct UpdateFeatureMetadataOutput {}
+
+crate::shapes::structure! { UpdateFeatureMetadataOutput
+}
+
+/// `UpdateFeatureMetadataRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct UpdateFeatureMetadataRequest {
+    pub feature_group_name: String,
+    pub feature_name: String,
+    pub description: Option<String>,
+    pub parameter_additions: Option<Vec<FeatureParameter>>,
+    pub parameter_removals: Option<Vec<String>>,
+}
+
+crate::shapes::structure! { UpdateFeatureMetadataRequest
+    required feature_group_name "FeatureGroupName",
+    required feature_name "FeatureName",
+    optional description "Description",
+    optional parameter_additions "ParameterAdditions",
+    optional parameter_removals "ParameterRemovals",
+}
+
 /// `VariantProperty`.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -3330,6 +3980,17 @@ crate::shapes::string_enum! {
     Deleting = "Deleting",
     ActivatingTraffic = "ActivatingTraffic",
     Baking = "Baking",
+}
+
+/// `VectorConfig`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct VectorConfig {
+    pub dimension: i64,
+}
+
+crate::shapes::structure! { VectorConfig
+    required dimension "Dimension",
 }
 
 /// `VpcConfig`.
