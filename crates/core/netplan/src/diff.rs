@@ -70,6 +70,7 @@ pub enum Step {
         link: LinkName,
         address: Ipv4Addr,
     },
+    /// Makes an interface strict ([`LinkSeen::strict`]) and brings it up.
     SetUp {
         place: Place,
         link: LinkName,
@@ -392,6 +393,7 @@ fn links(
     let absent = LinkSeen {
         kind: KindSeen::Other,
         up: false,
+        strict: false,
         mac: None,
         addresses: BTreeSet::new(),
     };
@@ -409,7 +411,7 @@ fn links(
             link: name.clone(),
             address: *address,
         }));
-        if !here.up {
+        if !here.up || !here.strict {
             steps.push(Step::SetUp {
                 place,
                 link: name.clone(),

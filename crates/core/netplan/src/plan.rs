@@ -219,7 +219,7 @@ pub enum LinkKind {
     },
 }
 
-/// An interface as planned. Every planned interface is up.
+/// An interface as planned. Every planned interface is up and strict ([`LinkSeen::strict`]).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
     #[serde(flatten)]
@@ -324,6 +324,9 @@ pub struct WorkloadPlan {
 pub struct LinkSeen {
     pub kind: KindSeen,
     pub up: bool,
+    /// It follows no source routes, answers for no neighbour's address and leads no loopback address outside: what a
+    /// namespace inherits of the host may say otherwise. Every planned interface is like that.
+    pub strict: bool,
     pub mac: Option<Mac>,
     pub addresses: BTreeSet<Ipv4Addr>,
 }

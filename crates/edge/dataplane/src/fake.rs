@@ -49,6 +49,7 @@ impl FakeHost {
                 let end = LinkSeen {
                     kind: KindSeen::Veth,
                     up: false,
+                    strict: false,
                     mac: Some(*mac),
                     addresses: BTreeSet::new(),
                 };
@@ -120,7 +121,10 @@ impl FakeHost {
                     .addresses
                     .remove(address);
             }
-            Step::SetUp { link, .. } => here.links.get_mut(link).ok_or(io::ErrorKind::NotFound)?.up = true,
+            Step::SetUp { link, .. } => {
+                let link = here.links.get_mut(link).ok_or(io::ErrorKind::NotFound)?;
+                (link.up, link.strict) = (true, true);
+            }
             Step::Refuse { .. } | Step::CreateNamespace { .. } | Step::AddPair { .. } | Step::DeleteLink { .. } => {
                 return Err(io::ErrorKind::Unsupported.into());
             }
@@ -148,6 +152,7 @@ fn fresh() -> NamespaceSeen {
     let lo = LinkSeen {
         kind: KindSeen::Loopback,
         up: false,
+        strict: false,
         mac: None,
         addresses: BTreeSet::new(),
     };

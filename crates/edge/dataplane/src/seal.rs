@@ -116,6 +116,7 @@ fn install(host: &mut impl NetHost, plan: &WorkloadPlan, fresh: Place) -> Result
     let lo = LinkSeen {
         kind: KindSeen::Loopback,
         up: false,
+        strict: false,
         mac: None,
         addresses: BTreeSet::new(),
     };

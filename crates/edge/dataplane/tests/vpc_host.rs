@@ -14,8 +14,10 @@ use isolarium_netplan::flowlog::{Fate, Flow, Refusal};
 use isolarium_netplan::id::{InterfaceId, VpcId};
 use isolarium_netplan::intent::vpc::{AclEntry, Door, GroupRule, Holder, Interface, Match, NetworkAcl, Peer, Vpc};
 use isolarium_netplan::intent::{Reach, Transport, Uplink, WorkloadNetwork};
+use isolarium_netplan::reach::Traffic;
 use isolarium_testkit::lab::topology::{self, Tape};
-use isolarium_testkit::lab::vpc::{VpcLab, run_in};
+use isolarium_testkit::lab::vpc::{Tap, VpcLab, run_in};
+use isolarium_testkit::lab::wire::Packet;
 use isolarium_testkit::lab::{Internet, Lab, default_network};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
@@ -593,6 +595,73 @@ fn a_router_that_somebody_changed_is_mended_before_anything_is_attached_or_nothi
     run_in(router.as_fd(), "nft", &["delete", "table", "ip", "theirs"]).unwrap();
     lab.host().apply_vpc(vpc.vpc().clone()).expect("control");
     lab.host().attach_interface(vpc.id(), eni(3)).expect("control");
+}
+
+const INHERITED: &str = "for s in accept_source_route proxy_arp route_localnet; do \
+                         for c in /proc/sys/net/ipv4/conf/*; do echo 1 > $c/$s; done; done";
+
+/// The settings of [`INHERITED`] that are on, of which a line.
+fn inherited(at: impl AsFd) -> usize {
+    let list = "cat /proc/sys/net/ipv4/conf/*/accept_source_route /proc/sys/net/ipv4/conf/*/proxy_arp \
+                /proc/sys/net/ipv4/conf/*/route_localnet";
+    let values = run_in(at.as_fd(), "sh", &["-c", list]).unwrap();
+    values.lines().filter(|value| *value != "0").count()
+}
+
+/// A container may put a source route into what it sends. On a host that honours those, a packet of a flow that the
+/// resolver has answered would be led on to anybody, past every group.
+///
+/// Proves: NET-19, ISO-17
+#[test]
+fn source_routes_are_not_followed_whatever_the_host_lets_its_namespaces_inherit() {
+    let lab = quiet_lab();
+    // Namespaces as they are made where the host has these on.
+    let path = lab.run_dir().join("netns").join(VpcId::of(1).to_string());
+    let made = netns::create_pinned(&path).unwrap();
+    let platform = lab.platform().unwrap();
+    run_in(made.as_fd(), "sh", &["-c", INHERITED]).unwrap();
+    run_in(platform.as_fd(), "sh", &["-c", INHERITED]).unwrap();
+    assert!(inherited(&made) >= 9 && inherited(&platform) >= 9, "control");
+    let mut intent = open_vpc(1, 2);
+    let closed = isolarium_netplan::id::GroupId::of(77);
+    intent.groups.insert(closed, Default::default());
+    intent.interfaces.get_mut(&eni(2)).unwrap().groups = BTreeSet::from([closed]);
+    let vpc = VpcLab::new(&lab, intent).unwrap();
+    lab.host().ensure(lab.network()).unwrap();
+    assert_eq!((inherited(&made), inherited(&platform)), (0, 0));
+
+    let resolver = vpc.vpc().resolver().unwrap();
+    let socket = vpc.datagrams(resolver).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let (sender, other) = (Tap::on(vpc.at(eni(1))).unwrap(), Tap::on(vpc.at(eni(2))).unwrap());
+    let packet = |probe| Packet {
+        source: Ipv4Addr::new(10, 0, 0, 10),
+        destination: resolver,
+        traffic: Traffic::Udp { from: 4000, to: 53 },
+        probe,
+        answer: false,
+    };
+    sender.send(&packet(1));
+    let (_, from) = socket.recv_from(&mut [0; 8]).expect("control: the resolver hears it");
+    socket.send_to(b"answer", from).unwrap();
+    let strays = |probe: u32| {
+        let packet = packet(probe);
+        sender.send_bytes(&packet, &packet.source_routed(Ipv4Addr::new(10, 0, 0, 11)));
+        // What comes behind it has passed the router after it.
+        sender.send(&packet);
+        socket.recv_from(&mut [0; 8]).expect("control: the flow goes on");
+        other.seen().unwrap().len()
+    };
+    assert_eq!(strays(2), 0);
+    run_in(made.as_fd(), "sh", &["-c", INHERITED]).unwrap();
+    assert_eq!(
+        strays(3),
+        1,
+        "control: a router that follows source routes leads it past the group"
+    );
+    lab.host().apply_vpc(vpc.vpc().clone()).unwrap();
+    assert_eq!(inherited(&made), 0, "the next intent puts it right");
+    assert_eq!(strays(4), 0);
 }
 
 /// Proves: NET-72

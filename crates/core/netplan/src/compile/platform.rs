@@ -25,6 +25,13 @@ pub(super) fn compile(network: &HostNetwork, tag: &Tag) -> NamespacePlan {
         ("net/ipv6/conf/all/disable_ipv6", "1"),
         ("net/ipv6/conf/default/disable_ipv6", "1"),
         ("net/netfilter/nf_conntrack_tcp_loose", "0"),
+        // A namespace inherits these of the host; see also `LinkSeen::strict`.
+        ("net/ipv4/conf/all/accept_source_route", "0"),
+        ("net/ipv4/conf/all/proxy_arp", "0"),
+        ("net/ipv4/conf/all/route_localnet", "0"),
+        ("net/ipv4/conf/default/accept_source_route", "0"),
+        ("net/ipv4/conf/default/proxy_arp", "0"),
+        ("net/ipv4/conf/default/route_localnet", "0"),
     ]);
     let addresses = BTreeSet::from([network.gateway(), network.resolver(), super::CREDENTIALS]);
     plan.links.insert(

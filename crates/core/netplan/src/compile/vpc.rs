@@ -63,6 +63,13 @@ pub fn compile_vpc(vpc: &CheckedVpc, edge: Option<&Edge>) -> HostPlan {
         ("net/netfilter/nf_conntrack_events", "1"),
         ("net/netfilter/nf_conntrack_tcp_loose", "0"),
         ("net/netfilter/nf_conntrack_timestamp", "1"),
+        // A namespace inherits these of the host; see also `LinkSeen::strict`.
+        ("net/ipv4/conf/all/accept_source_route", "0"),
+        ("net/ipv4/conf/all/proxy_arp", "0"),
+        ("net/ipv4/conf/all/route_localnet", "0"),
+        ("net/ipv4/conf/default/accept_source_route", "0"),
+        ("net/ipv4/conf/default/proxy_arp", "0"),
+        ("net/ipv4/conf/default/route_localnet", "0"),
     ]);
     let lo = Link {
         kind: LinkKind::Loopback,

@@ -25,6 +25,7 @@ fn held(plan: &HostPlan) -> HostSeen {
             KindSeen::Veth
         },
         up: true,
+        strict: true,
         mac: link.mac,
         addresses: link.addresses.clone(),
     };
@@ -115,6 +116,7 @@ fn workloads_come_and_go_without_the_shared_plan_noticing() {
     let link = LinkSeen {
         kind: KindSeen::Veth,
         up: true,
+        strict: true,
         mac: None,
         addresses: BTreeSet::new(),
     };
@@ -160,6 +162,7 @@ fn on_the_host_everything_that_is_not_named_is_somebody_elses() {
     let other = LinkSeen {
         kind: KindSeen::Veth,
         up: true,
+        strict: true,
         mac: None,
         addresses: BTreeSet::new(),
     };

@@ -85,8 +85,13 @@ impl Tap {
 
     /// Sends a packet by the namespace's routes. One that has no way is as good as dropped.
     pub fn send(&self, packet: &Packet) {
+        self.send_bytes(packet, &packet.bytes());
+    }
+
+    /// Sends other bytes to where a packet goes.
+    pub fn send_bytes(&self, packet: &Packet, bytes: &[u8]) {
         let to = SocketAddrV4::new(packet.destination, 0);
-        let _no_route_is_a_loss = sendto(&self.raw, &packet.bytes(), SendFlags::empty(), &to);
+        let _no_route_is_a_loss = sendto(&self.raw, bytes, SendFlags::empty(), &to);
     }
 
     /// Probes and answers that came since the last call; those sent from here are left out.

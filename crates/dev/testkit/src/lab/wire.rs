@@ -98,6 +98,26 @@ impl Packet {
         all
     }
 
+    /// The same with a loose source route: whoever the packet is addressed to is asked to send it on to `then`.
+    pub fn source_routed(&self, then: Ipv4Addr) -> Vec<u8> {
+        const LOOSE_SOURCE_ROUTE: u8 = 0x83;
+        let mut all = self.bytes();
+        let body = all.split_off(20);
+        all.extend([LOOSE_SOURCE_ROUTE, 7, 4]);
+        all.extend(then.octets());
+        // End of options.
+        all.push(0);
+        all.extend(body);
+        let length = u16::try_from(all.len()).unwrap_or_default();
+        for (place, byte) in all.iter_mut().skip(2).zip(length.to_be_bytes()) {
+            *place = byte;
+        }
+        if let Some(version_and_header) = all.first_mut() {
+            *version_and_header = 0x47;
+        }
+        all
+    }
+
     /// What a UDP probe or its answer carries.
     pub fn payload(&self) -> u32 {
         MARK | self.probe | if self.answer { ANSWERED } else { 0 }

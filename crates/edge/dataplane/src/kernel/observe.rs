@@ -147,10 +147,23 @@ fn link_of(message: &Message) -> io::Result<(i32, LinkName, LinkSeen)> {
     let link = LinkSeen {
         kind,
         up,
+        strict: strict(attributes.find(libc::IFLA_AF_SPEC)),
         mac,
         addresses: BTreeSet::new(),
     };
     Ok((i32::from_ne_bytes([i0, i1, i2, i3]), name.ok_or_else(bad)?, link))
+}
+
+/// See [`LinkSeen::strict`]. What is not told is not believed.
+fn strict(families: Option<&[u8]>) -> bool {
+    let inet = families.and_then(|families| super::netlink::Attributes(families).find(u16::from(AF_INET)));
+    let all = inet.and_then(|inet| super::netlink::Attributes(inet).find(route::IFLA_INET_CONF));
+    let off = |number: u16| {
+        let at = (usize::from(number) - 1) * 4;
+        all.and_then(|all| all.get(at..at + 4))
+            .is_some_and(|value| value == [0; 4])
+    };
+    route::STRICT.into_iter().all(off)
 }
 
 fn addresses(socket: &mut Socket, filter: Option<i32>, names: &Names, seen: &mut NamespaceSeen) -> io::Result<()> {

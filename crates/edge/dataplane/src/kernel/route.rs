@@ -26,6 +26,7 @@ const IFF_UP: u32 = 1;
 /// Group of links in routers, so that all of them can go at once.
 const OUR_GROUP: u32 = 0x0069_736c;
 const VETH_INFO_PEER: u16 = 1;
+const NESTED: u16 = 0x8000;
 
 type Peers<'a> = dyn Fn(Place) -> Option<BorrowedFd<'a>> + 'a;
 
@@ -131,7 +132,7 @@ fn request(
             add_pair(link, *mac, peer, *peer_mac, netns)
         }
         Step::DeleteLink { .. } => Request::new(libc::RTM_DELLINK, 0, &link_header(index, 0)),
-        Step::SetUp { .. } => Request::new(libc::RTM_NEWLINK, 0, &link_header(index, IFF_UP)),
+        Step::SetUp { .. } => set_up(index),
         Step::AddAddress { address, .. } => address_request(libc::RTM_NEWADDR, CREATE_NEW, index, *address),
         Step::DeleteAddress { address, .. } => address_request(libc::RTM_DELADDR, 0, index, *address),
         Step::AddNeighbour { neighbour, .. } => {
@@ -213,6 +214,23 @@ fn add_pair(link: &LinkName, mac: Mac, peer: &LinkName, peer_mac: Mac, netns: Bo
                 });
             });
         })
+}
+
+pub(super) const IFLA_INET_CONF: u16 = 1;
+/// Settings of an interface that are off: `proxy_arp`, `accept_source_route`, `route_localnet` (the kernel's numbers from 1).
+pub(super) const STRICT: [u16; 3] = [3, 9, 26];
+
+fn set_up(index: i32) -> Request {
+    let request = Request::new(libc::RTM_NEWLINK, 0, &link_header(index, IFF_UP));
+    request.nested(NESTED | libc::IFLA_AF_SPEC, |families| {
+        attribute(families, NESTED | u16::from(AF_INET), |inet| {
+            attribute(inet, NESTED | IFLA_INET_CONF, |settings| {
+                for number in STRICT {
+                    attribute(settings, number, |value| value.extend_from_slice(&0_u32.to_ne_bytes()));
+                }
+            });
+        });
+    })
 }
 
 fn address_request(kind: u16, flags: u16, index: i32, address: Ipv4Addr) -> Request {

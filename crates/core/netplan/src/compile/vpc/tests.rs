@@ -58,6 +58,7 @@ fn perform(host: &mut HostSeen, steps: &[Step]) {
         let lo = LinkSeen {
             kind: KindSeen::Loopback,
             up: false,
+            strict: false,
             mac: None,
             addresses: BTreeSet::new(),
         };
@@ -85,6 +86,7 @@ fn perform(host: &mut HostSeen, steps: &[Step]) {
                 let end = LinkSeen {
                     kind: KindSeen::Veth,
                     up: false,
+                    strict: false,
                     mac: Some(*mac),
                     addresses: BTreeSet::new(),
                 };
@@ -128,7 +130,10 @@ fn perform(host: &mut HostSeen, steps: &[Step]) {
             Step::DeleteAddress { link, address, .. } => {
                 assert!(here.links.get_mut(link).unwrap().addresses.remove(address));
             }
-            Step::SetUp { link, .. } => here.links.get_mut(link).unwrap().up = true,
+            Step::SetUp { link, .. } => {
+                let link = here.links.get_mut(link).unwrap();
+                (link.up, link.strict) = (true, true);
+            }
             Step::DeleteLink { link, .. } => {
                 here.links.remove(link).unwrap();
                 here.routes.retain(|route| route.link.as_ref() != Some(link));
