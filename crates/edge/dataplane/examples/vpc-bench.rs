@@ -1,5 +1,8 @@
 //! Figures of VPCs for `bench/network.py`: one JSON object, times in microseconds, medians. Needs root.
 //!
+//! `vpc-bench [--quick] [--peer CLIENT SERVER ADDRESS]`: the namespaces CLIENT and SERVER, the latter with ADDRESS, are measured
+//! beside ours.
+//!
 //! Everything is measured in one process, the floors between the figures they are compared with; client and server are
 //! pinned, because an idle core wakes up slowly.
 
@@ -11,9 +14,9 @@
     reason = "a benchmark fails by panicking"
 )]
 
-use isolarium_dataplane::NetHost;
 use isolarium_dataplane::kernel::handle::Handle;
 use isolarium_dataplane::kernel::{KernelHost, netns};
+use isolarium_dataplane::{Host, NetHost};
 use isolarium_netplan::Step;
 use isolarium_netplan::id::{InterfaceId, VpcId};
 use isolarium_netplan::intent::vpc::{AclEntry, GroupRule, Holder, Interface, Match, NetworkAcl, Peer, Vpc};
@@ -26,6 +29,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 fn median(mut all: Vec<f64>) -> f64 {
@@ -241,8 +245,75 @@ fn raw_pair() -> (OwnedFd, OwnedFd) {
     (first, second)
 }
 
+/// The work while every flow of the VPC is read, as for a flow log.
+fn accounted<R>(host: &Host, vpc: VpcId, work: impl FnOnce() -> R) -> R {
+    let over = AtomicBool::new(false);
+    // From the first call on everything is accounted.
+    host.read_flows(vpc, 0, Duration::ZERO).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut next = 0;
+            while !over.load(Ordering::Relaxed) {
+                next = host.read_flows(vpc, next, Duration::from_millis(100)).unwrap().next;
+            }
+        });
+        let done = work();
+        over.store(true, Ordering::Relaxed);
+        done
+    })
+}
+
+/// Memory that the machine could still give, in KiB.
+fn available() -> f64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let line = text.lines().find(|line| line.starts_with("MemAvailable:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// `vpcs` routers with 20 attached interfaces each: what they take, and what a rule of one of them costs then.
+fn many_vpcs(host: &Host, vpcs: u32, note: &mut impl FnMut(&str, f64)) {
+    const EACH: u32 = 20;
+    let id = |n: u32| VpcId::of(u128::from(n) + 100);
+    let changed = |of: u32| {
+        let times = (0..10).map(|n: u16| {
+            let mut other = vpc(id(of).number(), EACH, 10);
+            other.groups.values_mut().next().unwrap().ingress = ingress(10, 7000 + n);
+            let other = other.check().unwrap();
+            let began = Instant::now();
+            host.apply_vpc(other).unwrap();
+            micros(began)
+        });
+        median(times.collect())
+    };
+    let fill = |n: u32| {
+        host.apply_vpc(vpc(id(n).number(), EACH, 10).check().unwrap()).unwrap();
+        for interface in 0..EACH {
+            host.attach_interface(id(n), eni(interface)).unwrap();
+        }
+    };
+    fill(0);
+    note("change_alone", changed(0));
+    let (free, began) = (available(), Instant::now());
+    (1..vpcs).for_each(fill);
+    let interfaces = f64::from((vpcs - 1) * EACH);
+    note("fill", micros(began) / interfaces);
+    note("change_among_many", changed(0));
+    note("memory", (free - available()) / interfaces);
+    note("vpcs", f64::from(vpcs));
+    (0..vpcs).for_each(|n| host.remove_vpc(id(n)).unwrap());
+}
+
+/// What stands after `--peer`.
+fn peer() -> Option<(OwnedFd, OwnedFd, Ipv4Addr)> {
+    let mut arguments = std::env::args().skip_while(|argument| argument != "--peer").skip(1);
+    let (client, server, address) = (arguments.next()?, arguments.next()?, arguments.next()?);
+    let open = |path: String| netns::open(std::path::Path::new(&path)).unwrap();
+    Some((open(client), open(server), address.parse().unwrap()))
+}
+
 fn main() {
     let quick = std::env::args().any(|argument| argument == "--quick");
+    let peer = peer();
     let lab = Lab::around(Internet::bare().unwrap()).unwrap();
     let host = lab.host();
     let mut figures: BTreeMap<String, f64> = BTreeMap::new();
@@ -310,10 +381,24 @@ fn main() {
         let (raw_client, raw_server) = raw_pair();
         let raw = traffic(&raw_client, &raw_server, Ipv4Addr::new(10, 0, 0, 2), rounds);
         let ours = traffic(&at(0), &at(1), address(1), rounds);
+        let peer = peer
+            .as_ref()
+            .map(|(client, server, address)| traffic(client, server, *address, rounds));
         let again = traffic(&raw_client, &raw_server, Ipv4Addr::new(10, 0, 0, 2), rounds);
         for (n, name) in ["trip", "connect", "rate"].into_iter().enumerate() {
             note(&format!("{name}_{rules}"), ours[n]);
             note(&format!("raw_{name}_{rules}"), f64::midpoint(raw[n], again[n]));
+            if let Some(peer) = peer {
+                note(&format!("peer_{name}_{rules}"), peer[n]);
+            }
+        }
+        if rules == 100 {
+            let told = accounted(host, VpcId::of(2), || traffic(&at(0), &at(1), address(1), rounds));
+            let after = traffic(&at(0), &at(1), address(1), rounds);
+            for (n, name) in ["trip", "connect", "rate"].into_iter().enumerate() {
+                note(&format!("flows_{name}"), told[n]);
+                note(&format!("no_flows_{name}"), f64::midpoint(ours[n], after[n]));
+            }
         }
         host.remove_vpc(VpcId::of(2)).unwrap();
     }
@@ -341,10 +426,10 @@ fn main() {
         let sender = netns::within(client.as_fd(), || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap()).unwrap();
         intent.groups.values_mut().next().unwrap().ingress = ingress(10, open);
         let checked = intent.clone().check().unwrap();
-        let over = std::sync::atomic::AtomicBool::new(false);
+        let over = AtomicBool::new(false);
         let took = std::thread::scope(|scope| {
             scope.spawn(|| {
-                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                while !over.load(Ordering::Relaxed) {
                     let _refused_until_then = sender.send_to(b"x", (address(1), open));
                     std::thread::sleep(Duration::from_micros(300));
                 }
@@ -356,12 +441,13 @@ fn main() {
             });
             host.apply_vpc(checked).unwrap();
             let arrived = arrival.join().unwrap();
-            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            over.store(true, Ordering::Relaxed);
             arrived.duration_since(began).as_secs_f64() * 1e6
         });
         times.push(took);
     }
     note("rule_to_packet", median(times));
     host.remove_vpc(VpcId::of(3)).unwrap();
+    many_vpcs(host, if quick { 20 } else { 200 }, &mut note);
     println!("{}", serde_json::to_string(&figures).unwrap());
 }
