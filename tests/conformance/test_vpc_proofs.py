@@ -5,10 +5,12 @@ import json
 import subprocess
 import sys
 
+import boto3
 import pytest
+from botocore.config import Config
 
 from tests.conformance.test_audit import events
-from tests.conformance.test_vpc_jobs import Network, P6, completed, failed, run, said
+from tests.conformance.test_vpc_jobs import Network, P6, completed, failed, reads, run, said
 from tests.conformance.test_vpc_services import ALL, FETCH, FLOW_ACTIONS, lines, presigned, statement
 from tests.harness.engine import REGION, WEB, execution_statements
 from tests.harness.jobs import eventually, finished, training_request, with_program
@@ -200,12 +202,19 @@ def test_an_isolated_job_reaches_nothing_of_its_vpc_where_another_with_the_same_
     ec2.delete_flow_logs(FlowLogIds=ids)
 
 
+def dial(engine, address, port):
+    """Connects from the internet; 0 when somebody answered."""
+    program = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 1)"
+    inside = ["ip", "netns", "exec", engine.internet.name, sys.executable, "-c", program, address, str(port)]
+    return subprocess.run(inside, capture_output=True).returncode
+
+
 def test_a_nat_gateway_leads_a_job_to_the_internet_and_nobody_in(
     engine, ec2, sagemaker, small, vpc_role, bucket, uri, place, name
 ):
     """
     One job tries all the time, and says whenever the answer changes.
-    Proves: VPC-8, VPC-29, VPC-30, VPC-31, NET-28, NET-29, D-15
+    Proves: VPC-6, VPC-8, VPC-29, VPC-30, VPC-31, NET-28, NET-29, D-15
     """
     script = f"""(while true; do echo inside | nc -l -p 9001; done) >/dev/null 2>&1 &
 while true; do now=$(echo GET / | nc -w 2 {WEB} 80 2>/dev/null | grep -q hello && echo REACHED || echo CUT)
@@ -230,16 +239,21 @@ while true; do now=$(echo GET / | nc -w 2 {WEB} 80 2>/dev/null | grep -q hello &
     sees(lambda: ec2.delete_route(**route), "CUT")
     # D-15: an internet gateway is no way for an interface without a public address.
     ec2.create_route(GatewayId=place.internet, **route)
+    gateway = subprocess.run(["ip", "-n", engine.internet.name, "-j", "route", "show", "198.19.0.0/16"], check=True, capture_output=True, text=True)
+    via = json.loads(gateway.stdout)[0]
+    inward = [*("ip", "-n", engine.internet.name, "route"), "{}", "10.60.0.0/16", "via", via["gateway"], "dev", via["dev"]]
+    subprocess.run([word.format("add") for word in inward], check=True)
+    assert dial(engine, address, 9001) != 0, "nobody comes in, not even with a route to the private address"
+    subprocess.run([word.format("del") for word in inward], check=True)
+    assert [line.split()[1] for line in lines(engine, name, "SEES")] == told, "and nothing gets out"
     ec2.replace_route(NatGatewayId=place.nat, **route)
     sees(lambda: None, "REACHED")
     sees(lambda: ec2.delete_route(**public), "CUT")
     sees(lambda: ec2.create_route(GatewayId=place.internet, **public), "REACHED")
     seen = {one["peer"] for one in engine.internet.arrivals()[before:]}
     assert seen == {place.elastic["PublicIp"]}, "the source is the gateway's Elastic IP"
-    dial = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 1)"
     for port in (9001, 80):
-        inward = ["ip", "netns", "exec", engine.internet.name, sys.executable, "-c", dial, place.elastic["PublicIp"], str(port)]
-        assert subprocess.run(inward, capture_output=True).returncode != 0
+        assert dial(engine, place.elastic["PublicIp"], port) != 0
     ask = f"nc -w 3 {address} 9001 </dev/null | grep inside || echo CUT"
     run(sagemaker, f"{name}-in", small, vpc_role, bucket, None, ask, VpcConfig=place.config)
     completed(sagemaker, f"{name}-in")
@@ -329,6 +343,152 @@ print("REST", read, flush=True)
     assert f"no egress rule of {group} allows it" in reason, reason
     eventually(lambda: not [one for one in place.interfaces() if group in str(one["Groups"])], timeout=60)
     ec2.delete_security_group(GroupId=group)
+
+
+P1 = [
+    "s3:GetObject", "s3:PutObject", "s3:ListBucket", "s3:GetBucketLocation", "s3:DeleteObject", "s3:ListMultipartUploadParts",
+    "s3:AbortMultipartUpload",
+]
+# Sends the calls and prints their statuses, again whenever the policy has changed. `calls` and `denied` come before it.
+CALLS = """
+import time, urllib.error, urllib.request
+
+def call(name):
+    method, url = calls[name]
+    data = {"put": b"body"}.get(name, b"") if method in ("PUT", "POST") else None
+    headers = {"x-amz-acl": "private"} if name == "acl" else {}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, data, headers, method=method), timeout=10) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+def until(name, status):
+    while call(name) != status:
+        time.sleep(0.1)
+
+def told(phase, names):
+    print("PHASE", phase, "|".join(f"{name}={call(name)}" for name in names), flush=True)
+
+told("p1", calls)
+until("get other", 403)
+told("narrowed", ("get", "list", "get other", "list other"))
+until("get", 403)
+told("deny-only", ("get", "list", "get other", "list other"))
+until("get", 200)
+told("full", denied)
+"""
+
+
+def signed_calls(engine, wanted):
+    """Calls of S3 that whoever holds them may send, by the legacy name: (method, URL) by what they are called."""
+    key, secret = engine.credentials()
+    client = boto3.client(
+        "s3", region_name=REGION, endpoint_url=f"http://s3-{REGION}.amazonaws.com", aws_access_key_id=key, aws_secret_access_key=secret,
+        config=Config(signature_version="s3v4", s3={"addressing_style": "path"}))
+    made = {}
+
+    def note(request, **_):
+        made["method"] = request.method
+
+    client.meta.events.register("before-sign.s3", note)
+    return {name: (lambda url: (made["method"], url))(client.generate_presigned_url(operation, Params=parameters, ExpiresIn=900))
+            for name, (operation, parameters) in wanted.items()}
+
+
+def test_the_guides_policy_lets_seven_actions_through_and_a_job_works_with_them_alone(
+    engine, ec2, sagemaker, small, image, vpc_role, bucket, uri, place, name
+):
+    """
+    Presigned by the account's root, so that the endpoint's policy alone decides what a container may.
+    Proves: VPC-16, VPC-17, VPC-18, VPC-19, VPC-24, IAM-36, BT-16
+    """
+    s3, short = engine.client("s3"), name[-40:]
+    own, other, empty = f"own-{short}", f"other-{short}", f"empty-{short}"
+    for one in (own, other, empty):
+        s3.create_bucket(Bucket=one)
+    for one in (own, other):
+        s3.put_object(Bucket=one, Key="k", Body=b"x")
+    at, upload = {"Bucket": own, "Key": "k"}, {"Bucket": own, "Key": "parts"}
+    upload["UploadId"] = s3.create_multipart_upload(**upload)["UploadId"]
+    public = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Principal": "*", "Action": "s3:PutObject", "Resource": f"arn:aws:s3:::{empty}/*"}]})
+    allowed = {
+        "get": ("get_object", at), "head": ("head_object", at), "list": ("list_objects_v2", {"Bucket": own}),
+        "location": ("get_bucket_location", {"Bucket": own}), "put": ("put_object", at | {"Key": "new"}),
+        "create upload": ("create_multipart_upload", at | {"Key": "more"}), "parts": ("list_parts", upload),
+        "abort": ("abort_multipart_upload", upload), "delete": ("delete_object", at | {"Key": "new"}),
+        "get other": ("get_object", {"Bucket": other, "Key": "k"}), "list other": ("list_objects_v2", {"Bucket": other}),
+    }
+    denied = {
+        "buckets": ("list_buckets", {}), "create bucket": ("create_bucket", {"Bucket": f"new-{short}"}),
+        "tagging": ("get_object_tagging", at), "acl": ("put_object_acl", at | {"ACL": "private"}),
+        "policy": ("get_bucket_policy", {"Bucket": empty}), "put policy": ("delete_bucket_policy", {"Bucket": empty}),
+        "delete bucket": ("delete_bucket", {"Bucket": empty}),
+    }
+    s3.put_bucket_policy(Bucket=empty, Policy=public)
+    calls = signed_calls(engine, allowed | denied)
+    p1 = {"Effect": "Allow", "Principal": "*", "Action": P1, "Resource": "*"}
+
+    def attach(*statements, version="2008-10-17"):
+        ec2.modify_vpc_endpoint(VpcEndpointId=place.endpoint, PolicyDocument=json.dumps({"Version": version, "Statement": list(statements)}))
+
+    def phase(word):
+        [line] = eventually(lambda: lines(engine, name, f"PHASE {word} "), timeout=60)
+        return dict(one.rsplit("=", 1) for one in line.removeprefix(f"PHASE {word} ").split("|"))
+
+    attach(p1)
+    program = f"calls, denied = {calls!r}, {list(denied)!r}\n{CALLS}"
+    try:
+        play(engine, sagemaker, name, image, vpc_role, bucket, uri, program, "/usr/bin/python3", VpcConfig=place.config)
+        seen = phase("p1")
+        assert {one: seen[one] for one in allowed} == {one: "204" if one in ("abort", "delete") else "200" for one in allowed}
+        assert {one: seen[one] for one in denied} == dict.fromkeys(denied, "403")
+        # A job of its own with input, checkpoints and output; and one whose role may not read.
+        s3.put_object(Bucket=bucket, Key=f"checkpoints/{name}/before", Body=b"earlier")
+        script = "cat /opt/ml/checkpoints/before /opt/ml/input/data/train/a.txt > /opt/ml/model/seen; echo two > /opt/ml/checkpoints/step"
+        checkpoints = {"S3Uri": f"s3://{bucket}/checkpoints/{name}"}
+        run(sagemaker, f"{name}-job", small, vpc_role, bucket, uri, script, VpcConfig=place.config, CheckpointConfig=checkpoints)
+        blind = [one for one in execution_statements(bucket) if "s3:GetObject" not in one["Action"]]
+        blind = engine.create_role(f"blind-{short}", [*blind, {"Effect": "Allow", "Action": P6, "Resource": "*"}])
+        run(sagemaker, f"{name}-blind", small, blind, bucket, uri, script, VpcConfig=place.config)
+        completed(sagemaker, f"{name}-job")
+        assert reads(engine, bucket, f"{name}-job") == b"earlierby the endpoint"
+        assert s3.get_object(Bucket=bucket, Key=f"checkpoints/{name}/step")["Body"].read() == b"two\n"
+        reason = failed(sagemaker, f"{name}-blind")
+        assert "s3:GetObject" in reason and "identity-based policy" in reason, reason
+        attach(p1 | {"Resource": [f"arn:aws:s3:::{own}", f"arn:aws:s3:::{own}/*"]})
+        assert phase("narrowed") == {"get": "200", "list": "200", "get other": "403", "list other": "403"}
+        attach({"Sid": "AmazonLinuxAMIRepositoryAccess", "Effect": "Deny", "Principal": "*", "Action": ["s3:GetObject"], "Resource": ["arn:aws:s3:::packages.*.amazonaws.com/*"]})
+        assert phase("deny-only") == dict.fromkeys(("get", "list", "get other", "list other"), "403")
+        statement(engine, ec2, place, ALL)
+        assert "403" not in phase("full").values(), "control: without the policy they are let through"
+        completed(sagemaker, name)
+    finally:
+        statement(engine, ec2, place, ALL)
+
+
+def test_a_bucket_that_wants_the_vpc_admits_a_job_in_it_and_the_same_role_from_nowhere_else(
+    engine, sagemaker, small, vpc_role, place, name
+):
+    """
+    Proves: VPC-15, VPC-19
+    """
+    s3, kept = engine.client("s3"), f"kept-{name[-40:]}"
+    s3.create_bucket(Bucket=kept)
+    s3.put_object(Bucket=kept, Key="in/a.txt", Body=b"of the VPC")
+    role = engine.create_role(f"kept-{name[-40:]}", [*execution_statements(kept), {"Effect": "Allow", "Action": P6, "Resource": "*"}])
+    outside = {
+        "Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": f"arn:aws:s3:::{kept}/*",
+        "Condition": {"StringNotEquals": {"aws:SourceVpc": place.vpc}, "ArnEquals": {"aws:PrincipalArn": role}},
+    }
+    s3.put_bucket_policy(Bucket=kept, Policy=json.dumps({"Version": "2012-10-17", "Statement": [outside]}))
+    script = "cat /opt/ml/input/data/train/a.txt > /opt/ml/model/seen"
+    run(sagemaker, f"{name}-in", small, role, kept, f"s3://{kept}/in/", script, VpcConfig=place.config)
+    completed(sagemaker, f"{name}-in")
+    assert reads(engine, kept, f"{name}-in") == b"of the VPC"
+    run(sagemaker, f"{name}-out", small, role, kept, f"s3://{kept}/in/", script)
+    reason = failed(sagemaker, f"{name}-out")
+    assert "s3:GetObject" in reason and "explicit deny in a resource-based policy" in reason, reason
 
 
 def test_package_repositories_are_open_by_default_and_shut_by_policy_and_s3_sees_where_a_request_is_from(
