@@ -1,17 +1,26 @@
 //! Lanes: threads that serve connections, each with a runtime of its own. A connection stays on its lane, and so does all
 //! that its requests wait for: no thread has to wake another one, which costs more than most requests do.
 
+use isolarium_node::turns;
 use std::cell::Cell;
 use std::future::Future;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
 /// Threads of all lanes together that may block at one time, as many as tokio gives one runtime.
 const BLOCKING: usize = 512;
+/// Turns of a lane on its processor: so short that a request that comes in while another thread has its turn there need not
+/// wait for the end of it. The kernel gives none that are shorter.
+const TURN: Duration = Duration::from_micros(100);
+/// How long a lane sleeps at most. A timer that is nearer than everything a runtime sleeps for wakes its thread, even if it
+/// is that very thread that sets it; the timers of requests are all further away than this.
+const NAP: Duration = Duration::from_secs(1);
 
 thread_local! {
     static NUMBER: Cell<usize> = const { Cell::new(0) };
@@ -89,6 +98,8 @@ impl Lane {
         let runtime = Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(blocking)
+            // They are made by the lane, and would have its turns.
+            .on_thread_start(|| drop(turns::ask(Duration::ZERO)))
             .build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel();
@@ -96,8 +107,10 @@ impl Lane {
             .name(format!("lane-{number}"))
             .spawn(move || {
                 NUMBER.set(number);
-                // The sender says nothing: it is dropped.
-                let _ = runtime.block_on(stopped);
+                if let Err(error) = turns::ask(TURN) {
+                    tracing::debug!(%error, "a lane takes turns as every thread does");
+                }
+                runtime.block_on(until(stopped));
             })?;
         Ok(Self {
             handle,
@@ -106,6 +119,12 @@ impl Lane {
             thread: Some(thread),
         })
     }
+}
+
+/// Waits for the end of the sender, which says nothing, with naps.
+async fn until(stopped: oneshot::Receiver<()>) {
+    let mut stopped = pin!(stopped);
+    while tokio::time::timeout(NAP, &mut stopped).await.is_err() {}
 }
 
 /// Counts a task for as long as it lives.
@@ -128,7 +147,6 @@ impl Drop for Busy {
 mod tests {
     use super::*;
     use std::sync::mpsc;
-    use std::time::Duration;
 
     const PATIENCE: Duration = Duration::from_secs(30);
 

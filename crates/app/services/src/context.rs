@@ -100,6 +100,34 @@ pub struct EndpointSource {
 }
 
 impl Caller {
+    /// What the condition keys of the request are made of.
+    pub fn traits(&self) -> Traits {
+        Traits {
+            principal: self.principal.clone(),
+            region: self.scope.region.clone(),
+            source: self.source.clone(),
+            session: self.session.clone(),
+            user_agent: self.user_agent.clone(),
+        }
+    }
+
+    /// Condition keys of the request itself and of its caller.
+    pub fn context(&self, now: Timestamp) -> Context {
+        self.traits().context(now)
+    }
+}
+
+/// What is known of a request and its caller whatever is asked: what condition keys are made of.
+#[derive(Clone, Debug)]
+pub struct Traits {
+    principal: Principal,
+    region: Region,
+    source: Source,
+    session: Option<Session>,
+    user_agent: String,
+}
+
+impl Traits {
     /// Condition keys of the request itself and of its caller, keys lower-cased (IAM-16). A key that AWS leaves out is
     /// absent here. `aws:PrincipalTag/<k>` of users and roles is added by `iam::authority`, which reads their records.
     pub fn context(&self, now: Timestamp) -> Context {
@@ -121,7 +149,7 @@ impl Caller {
         };
         set("aws:SecureTransport", secure.to_string());
         set("aws:UserAgent", self.user_agent.clone());
-        set("aws:RequestedRegion", self.scope.region.to_string());
+        set("aws:RequestedRegion", self.region.to_string());
         set("aws:EpochTime", (now.0.div_euclid(1000)).to_string());
         set("aws:CurrentTime", crate::iam::iso_time(now));
         set("aws:ViaAWSService", "false".into());

@@ -45,17 +45,30 @@ impl From<Arn> for String {
 impl Arn {
     /// The ARN of a SageMaker resource: the name part is lower-cased (SM-7).
     pub fn sagemaker(scope: &Scope, kind: &str, name: &str) -> Self {
-        Self::regional("sagemaker", scope, &format!("{kind}/{}", name.to_ascii_lowercase()))
+        let mut resource = [kind, "/", name].concat();
+        // The kind is in small letters already.
+        resource.make_ascii_lowercase();
+        Self::regional("sagemaker", scope, &resource)
     }
 
     /// The ARN of a resource that lives in one account and region.
     pub fn regional(service: &str, scope: &Scope, resource: &str) -> Self {
-        Self(format!("arn:aws:{service}:{}:{}:{resource}", scope.region, scope.account).into())
+        let parts = [
+            "arn:aws:",
+            service,
+            ":",
+            scope.region.as_str(),
+            ":",
+            scope.account.as_str(),
+            ":",
+            resource,
+        ];
+        Self(parts.concat().into())
     }
 
     /// The ARN of an IAM entity: no region.
     pub fn iam(account: &AccountId, resource: &str) -> Self {
-        Self(format!("arn:aws:iam::{account}:{resource}").into())
+        Self(["arn:aws:iam::", account.as_str(), ":", resource].concat().into())
     }
 
     /// The ARN of a bucket (`bucket`) or of an object (`bucket/key`): neither region nor account.

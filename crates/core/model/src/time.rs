@@ -47,7 +47,6 @@ pub fn uuid(ids: &dyn IdSource) -> String {
 
 /// The text of a random UUID (version 4) that is made of these bytes.
 pub fn uuid_of(mut bytes: [u8; 16]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let [_, _, _, _, _, _, version, _, variant, ..] = &mut bytes;
     *version = (*version & 0x0f) | 0x40;
     *variant = (*variant & 0x3f) | 0x80;
@@ -57,7 +56,7 @@ pub fn uuid_of(mut bytes: [u8; 16]) -> String {
             text.push('-');
         }
         for half in [byte >> 4, byte & 0x0f] {
-            text.extend(DIGITS.get(usize::from(half)).map(|digit| char::from(*digit)));
+            text.push(char::from(half + if half < 10 { b'0' } else { b'a' - 10 }));
         }
     }
     text

@@ -3,9 +3,52 @@
 use crate::document::NamedPolicy;
 use isolarium_model::{Arn, Principal};
 use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 
 /// Values of condition keys, by lower-cased key. An absent key is absent from the map.
 pub type Context = BTreeMap<String, Vec<String>>;
+
+/// The condition keys of a request, made when the first of them is asked for: most requests are decided without any.
+#[derive(Clone)]
+pub struct Keys {
+    made: OnceLock<Context>,
+    make: Arc<dyn Fn() -> Context + Send + Sync>,
+}
+
+impl Keys {
+    /// Keys that `make` makes, always the same.
+    pub fn when_asked(make: impl Fn() -> Context + Send + Sync + 'static) -> Self {
+        Self {
+            made: OnceLock::new(),
+            make: Arc::new(make),
+        }
+    }
+}
+
+impl From<Context> for Keys {
+    fn from(context: Context) -> Self {
+        Self {
+            made: context.into(),
+            make: Arc::new(Context::new),
+        }
+    }
+}
+
+impl Deref for Keys {
+    type Target = Context;
+
+    fn deref(&self) -> &Context {
+        self.made.get_or_init(|| (self.make)())
+    }
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
 
 /// One (action, resource) pair of a request with the condition keys AWS gives it (IAM-7).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,12 +126,12 @@ pub struct Authority {
     /// Present when the request came through a VPC endpoint (IAM-30).
     pub endpoint: Option<EndpointPolicy>,
     /// Condition keys of the request: source address, time, user agent (IAM-16), lower-cased.
-    pub context: Context,
+    pub context: Keys,
 }
 
 impl Authority {
     /// A caller without any document: what root has, and what everyone else can do nothing with.
-    pub fn bare(principal: Principal, context: Context) -> Self {
+    pub fn bare(principal: Principal, context: impl Into<Keys>) -> Self {
         Self {
             principal,
             identity: Vec::new(),
@@ -96,7 +139,7 @@ impl Authority {
             session: None,
             organization: Vec::new(),
             endpoint: None,
-            context,
+            context: context.into(),
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod host;
 pub mod local;
 pub mod message;
 pub mod server;
+pub mod turns;
 
 pub use client::NodeClient;
 pub use host::{Network, NodeHost};

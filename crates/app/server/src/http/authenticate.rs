@@ -3,7 +3,12 @@
 use isolarium_model::{AccountId, Principal, Region, Timestamp};
 use isolarium_services::context::Session;
 use isolarium_services::iam::credentials::{Credential, Identities, ResolveError};
-use isolarium_wire::sigv4::{AuthFault, Body, BodyCheck, Head, Parsed, PayloadClaim};
+use isolarium_wire::sigv4::{
+    AuthFault, Body, BodyCheck, CredentialScope, Head, Parsed, PayloadClaim, Secret, signing_key,
+};
+use sha2::{Digest, Sha256};
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// What is accepted.
@@ -101,7 +106,11 @@ impl Acceptance {
         match (identity, root) {
             (Some(identity), _) => {
                 let seconds = now.0.div_euclid(1000);
-                let check = parsed.verify(head, body, identity.secret.expose(), seconds, self.skew, bucket)?;
+                let secret = Secret {
+                    text: identity.secret.expose(),
+                    derive: remembered,
+                };
+                let check = parsed.verify(head, body, secret, seconds, self.skew, bucket)?;
                 Ok(Authentic {
                     principal: identity.principal,
                     session: identity.session,
@@ -121,6 +130,36 @@ impl Acceptance {
             (None, None) => Err(AuthFault::UnknownKey),
         }
     }
+}
+
+/// Signing keys that each thread remembers. Whoever signs keeps to one key, day, region and service.
+const REMEMBERED: usize = 64;
+
+/// A digest of a secret and a scope, and the signing key that was derived from them.
+type Derived = ([u8; 32], [u8; 32]);
+
+thread_local! {
+    static KEYS: RefCell<VecDeque<Derived>> = const { RefCell::new(VecDeque::new()) };
+}
+
+/// [`signing_key`], of which the last results are remembered: by a digest, so that no secret stays here. Secrets are looked
+/// up for every request before this, so one that was taken away is not asked for any more.
+fn remembered(secret: &str, scope: &CredentialScope) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    for part in [secret, &scope.date, &scope.region, &scope.service] {
+        digest.update(part.len().to_le_bytes());
+        digest.update(part);
+    }
+    let digest: [u8; 32] = digest.finalize().into();
+    KEYS.with_borrow_mut(|keys| {
+        if let Some((_, key)) = keys.iter().find(|(known, _)| *known == digest) {
+            return *key;
+        }
+        let key = signing_key(secret, scope);
+        keys.truncate(REMEMBERED.saturating_sub(1));
+        keys.push_front((digest, key));
+        key
+    })
 }
 
 #[cfg(test)]
@@ -185,5 +224,33 @@ mod tests {
         );
         decoder.push(body.as_bytes(), &mut out).unwrap();
         assert_eq!((out.as_slice(), decoder.finish().unwrap().len()), (&b"hello"[..], 0));
+    }
+
+    #[test]
+    fn remembered_signing_keys_are_those_of_their_secret_and_scope() {
+        let scope = |date: &str, region: &str, service: &str| CredentialScope {
+            date: date.into(),
+            region: region.into(),
+            service: service.into(),
+        };
+        let scopes = [
+            scope("20260101", "us-east-1", "s3"),
+            scope("20260102", "us-east-1", "s3"),
+            scope("20260101", "us-east-2", "s3"),
+            scope("20260101", "us-east-1", "sagemaker"),
+        ];
+        let mut seen = std::collections::BTreeSet::new();
+        for turn in 0..2 {
+            for number in 0..REMEMBERED {
+                let secret = format!("secret-{number}");
+                for scope in &scopes {
+                    let key = remembered(&secret, scope);
+                    assert_eq!(key, signing_key(&secret, scope));
+                    assert_eq!(seen.insert(key), turn == 0);
+                    assert_eq!(remembered(&secret, scope), key, "again, from memory");
+                }
+            }
+        }
+        assert_eq!(KEYS.with_borrow(VecDeque::len), REMEMBERED);
     }
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{CONNECTION, EXPECT};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use isolarium_model::time::{Clock, IdSource};
@@ -30,6 +30,7 @@ use isolarium_wire::catalog;
 use isolarium_wire::protocol::{Call, Dialect, Protocol, decode, encode, refuse};
 use isolarium_wire::sigv4::{self, Accept, AuthFault, Head, Parsed};
 use isolarium_wire::{ApiError, Document};
+use std::borrow::Cow;
 use std::error::Error;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -37,6 +38,9 @@ use std::time::Duration;
 
 #[cfg(test)]
 pub(crate) mod tests;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
+const S3_REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
 
 /// What every operation works with.
 pub struct Engine {
@@ -162,9 +166,9 @@ impl Door {
                 }
             };
             // S3's answers have an id of S3's own name; clients that see both take the answer for another service's.
-            let named = response.headers().contains_key("x-amz-request-id");
+            let named = response.headers().contains_key(S3_REQUEST_ID);
             if let (false, Ok(id)) = (named, HeaderValue::from_str(&id)) {
-                response.headers_mut().entry("x-amzn-requestid").or_insert(id);
+                response.headers_mut().entry(REQUEST_ID).or_insert(id);
             }
             // INVARIANT (no-answer-for-leave-on-a-kept-connection): the aws CLI, answered where it waited for leave to
             // send, takes the next such answer on this connection for the headers of the first one, misses the ETag and
@@ -196,7 +200,7 @@ struct Admitted {
 impl Door {
     /// An AWS API.
     async fn api(&self, dialect: Dialect, visit: Visit, parts: Parts, body: Incoming) -> Response<Body> {
-        let streams = dialect.streams_body(&parts);
+        let streams = dialect.streams_body();
         let limit = if streams {
             self.limits.invoke
         } else {
@@ -288,7 +292,7 @@ impl Door {
             Ok(body) => body,
             Err(ReceiveError::TooLarge(_)) => {
                 Box::pin(throw_away(parts, body)).await;
-                return Err(too_large(dialect, parts, limit));
+                return Err(too_large(dialect, limit));
             }
             Err(ReceiveError::Stalled) => {
                 return Err(
@@ -347,14 +351,14 @@ impl Door {
             },
         };
         let (source, name) = (source(dialect), dialect.operation(parts, &[]).unwrap_or("Unknown"));
-        let event = audit::of_stranger(&stranger, &source, name, Ended::with(error), self.engine.clock.now());
+        let event = audit::of_stranger(&stranger, source, name, Ended::with(error), self.engine.clock.now());
         self.engine.tell(event, Keep::Refusal).await;
     }
 
     /// Tells of a request that its service's model does not allow.
     async fn misread(&self, dialect: &Dialect, caller: &Caller, parts: &Parts, body: &[u8], error: &ApiError) {
         let (source, name) = (source(dialect), dialect.operation(parts, body).unwrap_or("Unknown"));
-        let event = audit::of_request(caller, &source, name, Ended::with(error), self.engine.clock.now());
+        let event = audit::of_request(caller, source, name, Ended::with(error), self.engine.clock.now());
         self.engine.tell(event, Keep::Later).await;
     }
 
@@ -382,7 +386,7 @@ impl Door {
         headers: HeaderMap,
         body: Bytes,
     ) -> Response<Body> {
-        let untold = Untold {
+        let mut untold = Untold {
             engine: &self.engine,
             call,
             input,
@@ -448,20 +452,20 @@ struct Untold<'a> {
 
 impl Untold<'_> {
     /// Without the body.
-    fn event(&self, error: Option<&ApiError>) -> AuditEvent {
+    fn event<'e>(&'e self, error: Option<&'e ApiError>) -> AuditEvent<'e> {
         let ended = error.map_or(Ended::WELL, Ended::with);
         let source = audit::source("sagemaker");
         let (name, now) = (self.call.operation.name, self.engine.clock.now());
-        let mut event = audit::of_request(&self.caller, &source, name, ended, now).as_data();
+        let mut event = audit::of_request(&self.caller, source, name, ended, now).as_data();
         event.request_parameters = audit::request_parameters(self.call.service, self.call.operation, self.input);
         event
     }
 
-    async fn tell(mut self, error: Option<&ApiError>) {
+    fn tell(&mut self, error: Option<&ApiError>) -> impl Future<Output = ()> + use<> {
         self.told = true;
         let denied = self.caller.inquiry.is_denied();
         let keep = if denied { Keep::Refusal } else { Keep::Later };
-        self.engine.tell(self.event(error), keep).await;
+        self.engine.tell(self.event(error), keep)
     }
 }
 
@@ -540,10 +544,13 @@ impl Engine {
     }
 
     /// Tells of a request that got no further than its head or its body.
-    async fn tell(&self, event: AuditEvent, keep: Keep) {
-        // The answer is a refusal either way; the trail counts what it loses.
-        if let Err(error) = self.audit.submit(event, keep).await {
-            tracing::debug!(%error, "a refusal is not in the audit trail");
+    fn tell(&self, event: AuditEvent<'_>, keep: Keep) -> impl Future<Output = ()> + use<> {
+        let receipt = self.audit.submit(event, keep);
+        async {
+            // The answer is a refusal either way; the trail counts what it loses.
+            if let Err(error) = receipt.await {
+                tracing::debug!(%error, "a refusal is not in the audit trail");
+            }
         }
     }
 }
@@ -608,7 +615,7 @@ fn only_reads(operation: &str) -> bool {
 }
 
 /// The `eventSource` of a request in this language.
-fn source(dialect: &Dialect) -> String {
+fn source(dialect: &Dialect) -> Cow<'static, str> {
     audit::source(dialect.service.map_or("unknown", |entry| entry.signing_name))
 }
 
@@ -640,10 +647,10 @@ fn host_region(parts: &Parts) -> Option<Region> {
 }
 
 /// SM-54: invocations answer with the runtime's own error.
-fn too_large(dialect: &Dialect, parts: &Parts, limit: u64) -> ApiError {
+fn too_large(dialect: &Dialect, limit: u64) -> ApiError {
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
     let error = ApiError::too_large(most);
-    if dialect.streams_body(parts) {
+    if dialect.streams_body() {
         ApiError {
             code: "ValidationError".into(),
             ..error

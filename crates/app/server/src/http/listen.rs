@@ -174,8 +174,7 @@ impl Listener {
             .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.head_timeout)
-            .max_buf_size(head)
-            .pipeline_flush(true);
+            .max_buf_size(head);
         builder
             .http2()
             .timer(TokioTimer::new())

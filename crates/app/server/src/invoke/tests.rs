@@ -69,7 +69,7 @@ impl Proxy {
         let root = Principal::Root {
             account: scope.account.clone(),
         };
-        let authority = Authority::bare(root, Default::default());
+        let authority = Authority::bare(root, isolarium_policy::question::Context::new());
         let granted = authorize(invocation, &authority, &[], &|_| ResourceSide::default()).unwrap();
         self.invoke(scope, granted).await
     }

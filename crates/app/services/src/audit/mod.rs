@@ -18,6 +18,7 @@ use isolarium_store::audit::{
 use isolarium_wire::catalog::{Operation, Service};
 use isolarium_wire::{ApiError, Document};
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 /// The service that acts for execution roles.
@@ -89,16 +90,16 @@ pub fn request_parameters(service: &Service, operation: &Operation, input: &Docu
 }
 
 /// The event of an operation of an AWS API.
-pub fn of_call(
-    caller: &Caller,
+pub fn of_call<'a>(
+    caller: &'a Caller,
     (service, signing_name): (&Service, &str),
-    operation: &Operation,
+    operation: &'a Operation,
     request: Option<Box<RawValue>>,
-    outcome: &Result<Document, ApiError>,
+    outcome: &'a Result<Document, ApiError>,
     now: Timestamp,
-) -> AuditEvent {
+) -> AuditEvent<'a> {
     let ended = outcome.as_ref().map_or_else(Ended::with, |_| Ended::WELL);
-    let mut event = of_request(caller, &source(signing_name), operation.name, ended, now);
+    let mut event = of_request(caller, source(signing_name), operation.name, ended, now);
     event.request_parameters = request;
     if let (Ok(answer), Keep::Change) = (outcome, keep(operation.name)) {
         event.response_elements = parameters::render(service, operation.output, answer);
@@ -119,12 +120,21 @@ fn is_data(service: &str, operation: &str) -> bool {
 }
 
 /// The `eventSource` of a service.
-pub fn source(signing_name: &str) -> String {
-    format!("{signing_name}.amazonaws.com")
+pub fn source(signing_name: &str) -> Cow<'static, str> {
+    match signing_name {
+        "sagemaker" => SAGEMAKER.into(),
+        other => format!("{other}.amazonaws.com").into(),
+    }
 }
 
 /// The event of a request whose caller is known.
-pub fn of_request(caller: &Caller, source: &str, name: &str, ended: Ended<'_>, now: Timestamp) -> AuditEvent {
+pub fn of_request<'a>(
+    caller: &'a Caller,
+    source: impl Into<Cow<'a, str>>,
+    name: &'a str,
+    ended: Ended<'a>,
+    now: Timestamp,
+) -> AuditEvent<'a> {
     let verdict = caller.inquiry.verdict();
     let mut event = AuditEvent::api_call(now);
     event.resources = resources(&verdict);
@@ -133,37 +143,43 @@ pub fn of_request(caller: &Caller, source: &str, name: &str, ended: Ended<'_>, n
     match &caller.source {
         _ if acting => event.source_ip_address = SAGEMAKER.into(),
         Source::Public { address, secure } => {
-            event.source_ip_address = address.to_string();
+            event.source_ip_address = address.to_string().into();
             event.tls_details = tls(caller, *secure);
         }
         Source::Endpoint(endpoint) => {
-            event.source_ip_address = endpoint.address.to_string();
-            event.vpc_endpoint_id = Some(endpoint.endpoint_id.clone());
+            event.source_ip_address = endpoint.address.to_string().into();
+            event.vpc_endpoint_id = Some(endpoint.endpoint_id.as_str().into());
             event.tls_details = tls(caller, endpoint.secure);
         }
     }
     event.user_agent = parameters::beginning(&caller.user_agent, LONGEST).into();
-    event.request_id.clone_from(&caller.request_id);
-    event.recipient_account_id = caller.scope.account.to_string();
-    event.aws_region = caller.scope.region.to_string();
+    event.request_id = caller.request_id.as_str().into();
+    event.recipient_account_id = caller.scope.account.as_str().into();
+    event.aws_region = caller.scope.region.as_str().into();
     describe(&mut event, source, name, ended);
     event.engine = serde_json::value::to_raw_value(&verdict).ok();
     event
 }
 
 /// The event of a request that was refused before anybody believed its signature.
-pub fn of_stranger(stranger: &Stranger<'_>, source: &str, name: &str, ended: Ended<'_>, now: Timestamp) -> AuditEvent {
+pub fn of_stranger<'a>(
+    stranger: &Stranger<'a>,
+    source: impl Into<Cow<'a, str>>,
+    name: &'a str,
+    ended: Ended<'a>,
+    now: Timestamp,
+) -> AuditEvent<'a> {
     let mut event = AuditEvent::api_call(now);
     event.user_identity = UserIdentity {
         kind: "Unknown".into(),
         access_key_id: stranger.access_key_id.map(|id| parameters::beginning(id, 128).into()),
         ..UserIdentity::default()
     };
-    event.source_ip_address = stranger.address.to_string();
+    event.source_ip_address = stranger.address.to_string().into();
     event.user_agent = parameters::beginning(stranger.user_agent, LONGEST).into();
     event.request_id = stranger.request_id.into();
-    event.recipient_account_id = stranger.home.account.to_string();
-    event.aws_region = stranger.home.region.to_string();
+    event.recipient_account_id = stranger.home.account.as_str().into();
+    event.aws_region = stranger.home.region.as_str().into();
     describe(&mut event, source, name, ended);
     event.engine = serde_json::value::to_raw_value(&Verdict::default()).ok();
     event
@@ -182,14 +198,14 @@ pub struct Stranger<'a> {
 }
 
 /// The event of the platform's assuming an execution role (IAM-52); `access_key_id` is of the credentials that it made.
-pub fn of_assumption(
-    actor: &crate::platform::Actor,
+pub fn of_assumption<'a>(
+    actor: &'a crate::platform::Actor,
     access_key_id: Option<&str>,
-    error: Option<&str>,
+    error: Option<&'a str>,
     inquiry: &Inquiry,
-    request_id: &str,
+    request_id: &'a str,
     now: Timestamp,
-) -> AuditEvent {
+) -> AuditEvent<'a> {
     let verdict = inquiry.verdict();
     let mut event = AuditEvent::api_call(now);
     event.user_identity = UserIdentity {
@@ -200,8 +216,8 @@ pub fn of_assumption(
     event.source_ip_address = SAGEMAKER.into();
     event.user_agent = SAGEMAKER.into();
     event.request_id = request_id.into();
-    event.recipient_account_id = actor.scope.account.to_string();
-    event.aws_region = actor.scope.region.to_string();
+    event.recipient_account_id = actor.scope.account.as_str().into();
+    event.aws_region = actor.scope.region.as_str().into();
     event.resources = vec![resource(actor.role_arn.as_str())];
     let ended = Ended {
         error: error.map(|text| ("AccessDenied", text)),
@@ -214,7 +230,7 @@ pub fn of_assumption(
     event
 }
 
-fn describe(event: &mut AuditEvent, source: &str, name: &str, ended: Ended<'_>) {
+fn describe<'a>(event: &mut AuditEvent<'a>, source: impl Into<Cow<'a, str>>, name: &'a str, ended: Ended<'a>) {
     event.event_source = source.into();
     event.event_name = name.into();
     event.read_only = only_reads(name) || matches!(name, "AssumeRole" | "GetCallerIdentity");
@@ -261,11 +277,11 @@ pub(crate) fn resource(arn: &str) -> EventResource {
     }
 }
 
-fn identity(caller: &Caller) -> UserIdentity {
+fn identity(caller: &Caller) -> UserIdentity<'_> {
     let principal = &caller.principal;
     let mut identity = UserIdentity {
-        arn: principal.arn().map(Into::into),
-        account_id: principal.account().map(ToString::to_string),
+        arn: principal.arn().map(|arn| String::from(arn).into()),
+        account_id: principal.account().map(|account| account.as_str().into()),
         access_key_id: caller.inquiry.access_key_id.as_deref().map(Into::into),
         invoked_by: caller.inquiry.acted_for.is_some().then(|| SAGEMAKER.into()),
         ..UserIdentity::default()
@@ -273,12 +289,12 @@ fn identity(caller: &Caller) -> UserIdentity {
     match principal {
         Principal::Root { account } => {
             identity.kind = "Root".into();
-            identity.principal_id = Some(account.to_string());
+            identity.principal_id = Some(account.as_str().into());
         }
         Principal::User { name, id, .. } => {
             identity.kind = "IAMUser".into();
-            identity.principal_id = Some(id.clone());
-            identity.user_name = Some(name.clone());
+            identity.principal_id = Some(id.as_str().into());
+            identity.user_name = Some(name.as_str().into());
         }
         Principal::RoleSession {
             account,
@@ -288,7 +304,7 @@ fn identity(caller: &Caller) -> UserIdentity {
             ..
         } => {
             identity.kind = "AssumedRole".into();
-            identity.principal_id = Some(format!("{role_id}:{session}"));
+            identity.principal_id = Some(format!("{role_id}:{session}").into());
             let issuer = principal.principal_arn().map(|arn| SessionIssuer {
                 kind: "Role",
                 principal_id: role_id.clone(),
@@ -300,12 +316,12 @@ fn identity(caller: &Caller) -> UserIdentity {
         }
         Principal::Service { name } => {
             identity.kind = "AWSService".into();
-            identity.invoked_by = Some(name.clone());
+            identity.invoked_by = Some(name.as_str().into());
         }
         // CloudTrail's form of a request that nobody signed.
         Principal::Anonymous => {
             identity.kind = "AWSAccount".into();
-            identity.principal_id = Some(String::new());
+            identity.principal_id = Some("".into());
             identity.account_id = Some("anonymous".into());
         }
     }

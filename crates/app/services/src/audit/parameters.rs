@@ -136,7 +136,14 @@ fn string(text: &str, out: &mut String) {
     } else {
         text
     };
-    out.push_str(&serde_json::Value::from(kept).to_string());
+    if kept.bytes().any(|byte| byte < b' ' || matches!(byte, b'"' | b'\\')) {
+        out.push_str(&serde_json::Value::from(kept).to_string());
+        return;
+    }
+    // Most texts have nothing to escape.
+    out.push('"');
+    out.push_str(kept);
+    out.push('"');
 }
 
 /// At most `most` bytes of a text, whole characters.

@@ -6,7 +6,7 @@ use isolarium_store::audit::Decision;
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
 const ACCOUNT: &str = "123456789012";
 
-fn json(event: &AuditEvent) -> serde_json::Value {
+fn json(event: &AuditEvent<'_>) -> serde_json::Value {
     serde_json::to_value(event).unwrap()
 }
 

@@ -7,7 +7,8 @@ const ACCOUNT: &str = "123456789012";
 
 fn told(lab: &Fixture, account: &str, name: &str, ago: i64) {
     let at = Timestamp(lab.ctx(&root(ACCOUNT)).clock.now().0 - ago);
-    let event = of_request(&root(account), "sagemaker.amazonaws.com", name, Ended::WELL, at);
+    let caller = root(account);
+    let event = of_request(&caller, "sagemaker.amazonaws.com", name, Ended::WELL, at);
     lab.trail.submit(event, Keep::Change).wait().unwrap();
 }
 

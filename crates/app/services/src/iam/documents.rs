@@ -4,6 +4,7 @@ use super::aws_managed;
 use crate::context::{Caller, Session, Source};
 use isolarium_model::iam::{Group, Policies, Policy, Role, User};
 use isolarium_model::{Arn, Principal, Timestamp};
+use isolarium_policy::question::Keys;
 use isolarium_policy::{Address, Authority, Compiled, CompiledCache, DocumentKind, EndpointPolicy, NamedPolicy};
 use isolarium_store::StateStore;
 use isolarium_store::state::{StoreError, Stored};
@@ -84,15 +85,18 @@ const NOTHING: &str =
 /// # Errors
 /// When the store cannot be read.
 pub fn authority_of(store: &dyn StateStore, caller: &Caller, now: Timestamp) -> Result<Authority, StoreError> {
-    let mut authority = Authority::bare(caller.principal.clone(), caller.context(now));
     let held = held_by(store, &caller.principal)?;
-    for (tag, value) in held.tags {
-        // A session's own tag wins over its role's.
-        authority
-            .context
-            .entry(format!("aws:principaltag/{}", tag.to_lowercase()))
-            .or_insert_with(|| vec![value]);
-    }
+    let (traits, tags) = (caller.traits(), held.tags);
+    let keys = Keys::when_asked(move || {
+        let mut keys = traits.context(now);
+        for (tag, value) in &tags {
+            // A session's own tag wins over its role's.
+            keys.entry(format!("aws:principaltag/{}", tag.to_lowercase()))
+                .or_insert_with(|| vec![value.clone()]);
+        }
+        keys
+    });
+    let mut authority = Authority::bare(caller.principal.clone(), keys);
     authority.identity = held.identity;
     authority.boundary = held.boundary;
     authority.session = match &caller.session {

@@ -578,11 +578,12 @@ fn ten_resource_policies_are_kept_replaced_listed_in_pages_and_deleted() {
 #[test]
 fn a_resource_policy_lets_the_service_that_it_names_write_and_nobody_else() {
     use isolarium_model::Principal;
+    use isolarium_policy::question::Context;
     use isolarium_policy::{Authority, Question, evaluate};
     let fixture = Fixture::new();
     let service = |name: &str| Principal::Service { name: name.into() };
     let may = |principal: Principal, from: &str, action: &str, stream: &str| {
-        let context = [("aws:sourceaccount".to_owned(), vec![from.to_owned()])].into();
+        let context = Context::from([("aws:sourceaccount".to_owned(), vec![from.to_owned()])]);
         let question = Question::on(action, &stream.parse().unwrap());
         let side = crate::iam::resource_side(&fixture.store, &principal, &question).unwrap();
         evaluate::evaluate(&Authority::bare(principal, context), &question, &side).is_allowed()

@@ -99,7 +99,7 @@ impl PlatformAudit {
         self.wait(event, keep);
     }
 
-    fn wait(&self, event: isolarium_store::AuditEvent, keep: Keep) {
+    fn wait(&self, event: isolarium_store::AuditEvent<'_>, keep: Keep) {
         if let Err(error) = self.trail.submit(event, keep).wait() {
             tracing::debug!(%error, "an action of the platform is not in the audit trail yet");
         }

@@ -117,7 +117,7 @@ impl S3Front {
     }
 }
 
-fn event(caller: &Caller, name: &str, noted: &Noted, ended: Ended<'_>, now: Timestamp) -> AuditEvent {
+fn event<'a>(caller: &'a Caller, name: &'a str, noted: &Noted, ended: Ended<'a>, now: Timestamp) -> AuditEvent<'a> {
     let mut event = audit::of_request(caller, SOURCE, name, ended, now);
     if event.resources.is_empty()
         && let Some(bucket) = &noted.bucket

@@ -67,7 +67,7 @@ fn told(authority: &Authority, questions: &[Question], denial: &Denial) -> Value
     let story = &denial.explanation;
     let asked = |question: &&Question| question.action == story.action && question.resource == story.resource;
     let own = questions.iter().find(asked).map(|question| &question.context);
-    let keys = own.into_iter().flatten().chain(&authority.context);
+    let keys = own.into_iter().flatten().chain(&*authority.context);
     let conditions: Vec<Value> = keys
         .map(|(key, values)| {
             let values: Vec<Value> = values.iter().map(|value| json!({ "value": value })).collect();

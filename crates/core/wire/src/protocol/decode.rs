@@ -152,8 +152,9 @@ fn decode_rest(dialect: &Dialect, head: &Parts, body: &[u8]) -> Result<Request, 
     let service = dialect
         .rest_service()
         .ok_or_else(|| ApiError::unknown_operation(&shown()))?;
-    let operation = rest::route(service, Some(head.method.as_str()), path);
-    let operation = operation.ok_or_else(|| ApiError::unknown_operation(&shown()).with_status(404))?;
+    let operation = dialect
+        .rest
+        .ok_or_else(|| ApiError::unknown_operation(&shown()).with_status(404))?;
     let call = Call {
         dialect: *dialect,
         service,

@@ -20,7 +20,7 @@ use crate::catalog::{self, Entry, Operation};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
-use http::{HeaderValue, Response};
+use http::{HeaderName, HeaderValue, Response};
 
 /// How requests and answers are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,6 +44,8 @@ pub struct Dialect {
     /// The service, where the head names it. Unsigned query requests name it in their body.
     pub service: Option<&'static Entry>,
     json_1_0: bool,
+    /// In restJson1, the operation of the method and the path.
+    rest: Option<&'static Operation>,
 }
 
 /// Which operation of which service, in which language.
@@ -70,6 +72,7 @@ impl Dialect {
             protocol,
             service,
             json_1_0,
+            rest: None,
         };
         if let Some((prefix, _)) = cbor_path(head.uri.path())
             && (head.headers.contains_key("smithy-protocol") || media_type(head) == Some("application/cbor"))
@@ -84,8 +87,11 @@ impl Dialect {
                     .and_then(|(prefix, _)| catalog::by_target(prefix)),
             );
         }
-        if let Some(entry) = rest_entry(head, signing_name) {
-            return dialect(Protocol::RestJson, Some(entry));
+        if let Some((entry, rest)) = rest_entry(head, signing_name) {
+            return Self {
+                rest,
+                ..dialect(Protocol::RestJson, Some(entry))
+            };
         }
         // A CloudWatch caller without target or CBOR path speaks query too, but only with a form.
         let form = media_type(head).is_some_and(|media| media.eq_ignore_ascii_case(FORM));
@@ -106,12 +112,11 @@ impl Dialect {
 
     /// Whether the body of this request is a stream that travels beside it (InvokeEndpoint): decode it from its head
     /// alone then.
-    pub fn streams_body(&self, head: &Parts) -> bool {
-        let Some(service) = self.rest_service() else {
-            return false;
-        };
-        let operation = rest::route(service, Some(head.method.as_str()), head.uri.path());
-        operation.is_some_and(|operation| service.streams_input(operation))
+    pub fn streams_body(&self) -> bool {
+        let service = self.rest_service();
+        service
+            .zip(self.rest)
+            .is_some_and(|(service, operation)| service.streams_input(operation))
     }
 
     /// The operation that a request names, believed to be nothing more than a name of the service's model: for what is told
@@ -121,10 +126,7 @@ impl Dialect {
         let named = match self.protocol {
             Protocol::Json => target(head)?.rsplit_once('.')?.1,
             Protocol::Cbor => cbor_path(head.uri.path())?.1,
-            Protocol::RestJson => {
-                let method = Some(head.method.as_str());
-                return rest::route(model, method, head.uri.path()).map(|operation| operation.name);
-            }
+            Protocol::RestJson => return self.rest.map(|operation| operation.name),
             Protocol::Query | Protocol::Ec2 => {
                 let text = std::str::from_utf8(body).unwrap_or_default();
                 let mut pairs = head.uri.query().unwrap_or_default().split('&').chain(text.split('&'));
@@ -142,6 +144,7 @@ impl Dialect {
     }
 }
 
+const TARGET: HeaderName = HeaderName::from_static("x-amz-target");
 const FORM: &str = "application/x-www-form-urlencoded";
 
 fn media_type(head: &Parts) -> Option<&str> {
@@ -150,9 +153,7 @@ fn media_type(head: &Parts) -> Option<&str> {
 }
 
 fn target(head: &Parts) -> Option<&str> {
-    head.headers
-        .get("x-amz-target")
-        .map(|value| value.to_str().unwrap_or_default())
+    head.headers.get(TARGET).map(|value| value.to_str().unwrap_or_default())
 }
 
 /// `/service/{Service}/operation/{Operation}`, with any prefix.
@@ -164,7 +165,8 @@ fn cbor_path(path: &str) -> Option<(&str, &str)> {
     (parts.next()? == "service").then_some((service, operation))
 }
 
-fn rest_entry(head: &Parts, signing_name: Option<&str>) -> Option<&'static Entry> {
+/// The service that a path belongs to, whatever the method, and its operation if the method is right too.
+fn rest_entry(head: &Parts, signing_name: Option<&str>) -> Option<(&'static Entry, Option<&'static Operation>)> {
     let path = head.uri.path();
     if path == "/" {
         return None;
@@ -173,7 +175,7 @@ fn rest_entry(head: &Parts, signing_name: Option<&str>) -> Option<&'static Entry
         .iter()
         .filter(|entry| entry.protocols.contains(&Protocol::RestJson))
         .filter(|entry| signing_name.is_none_or(|name| name == entry.signing_name))
-        .find(|entry| rest::route(entry.model(), None, path).is_some())
+        .find_map(|entry| Some((entry, rest::route(entry.model(), head.method.as_str(), path)?)))
 }
 fn json_type(dialect: &Dialect) -> &'static str {
     if dialect.json_1_0 {

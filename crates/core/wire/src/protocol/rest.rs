@@ -84,14 +84,16 @@ fn placeholders(operation: &Operation) -> usize {
     operation.uri.matches('{').count()
 }
 
-/// The operation of a method and path; `method` `None` takes any.
-pub fn route<'a>(service: &'a Service, method: Option<&str>, path: &str) -> Option<&'a Operation> {
-    service
-        .operations()
-        .iter()
-        .filter(|operation| method.is_none_or(|method| operation.method == method))
-        .filter(|operation| fits(operation.uri, path))
-        .min_by_key(|operation| placeholders(operation))
+/// The operation of a method and path. `None`: no operation has the path; `Some(None)`: some have, with other methods.
+pub fn route<'a>(service: &'a Service, method: &str, path: &str) -> Option<Option<&'a Operation>> {
+    let operations = service.operations().iter();
+    let mut there = operations.filter(|operation| fits(operation.uri, path)).peekable();
+    there.peek()?;
+    Some(
+        there
+            .filter(|operation| operation.method == method)
+            .min_by_key(|operation| placeholders(operation)),
+    )
 }
 
 /// Reads the members that travel in the head.
@@ -107,6 +109,12 @@ pub fn read_head(
 ) -> Result<(), String> {
     let in_path = labels(operation.uri, head.uri.path()).unwrap_or_default();
     let in_query = pairs(head.uri.query().unwrap_or_default())?;
+    // Most of the many headers that an operation knows are not there, which lengths alone tell.
+    let given = |name: &str| {
+        head.headers
+            .keys()
+            .any(|given| given.as_str().eq_ignore_ascii_case(name))
+    };
     for member in &structure.members {
         let name = member.wire_name();
         let value = match member.location {
@@ -126,6 +134,7 @@ pub fn read_head(
                     .map(|(_, v)| v.clone())
                     .collect(),
             )?,
+            Location::Header if !given(name) => None,
             Location::Header => typed(service, member, header_texts(service, member, &head.headers)?)?,
             Location::Headers => prefixed(name, &head.headers)?,
             Location::Body | Location::StatusCode => None,

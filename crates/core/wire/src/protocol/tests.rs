@@ -205,7 +205,7 @@ fn invocations_are_read_from_the_head_alone() {
         ],
     );
     let dialect = Dialect::of(&head, Some("sagemaker"));
-    assert!(dialect.streams_body(&head));
+    assert!(dialect.streams_body());
     let request = decode(&dialect, &head, b"", LIMIT).unwrap();
     assert_eq!(
         serde_json::to_value(&request.input).unwrap(),

@@ -1,6 +1,7 @@
 //! The canonical request: one text per request, whatever its spelling on the wire.
 
 use super::Head;
+use std::borrow::Cow;
 use std::fmt::Write;
 
 /// How the path enters the canonical request.
@@ -64,6 +65,10 @@ fn header_value(head: &Head<'_>, name: &str, text: &mut Vec<u8>) {
         if at > 0 {
             text.push(b',');
         }
+        if !value.as_bytes().iter().any(|byte| matches!(byte, b' ' | b'\t')) {
+            text.extend_from_slice(value.as_bytes());
+            continue;
+        }
         let words = value
             .as_bytes()
             .split(|byte| matches!(byte, b' ' | b'\t'))
@@ -77,13 +82,28 @@ fn header_value(head: &Head<'_>, name: &str, text: &mut Vec<u8>) {
     }
 }
 
-pub(super) fn path(sent: &str, rule: PathRule) -> String {
+pub(super) fn path(sent: &str, rule: PathRule) -> Cow<'_, str> {
     let sent = if sent.is_empty() { "/" } else { sent };
     match rule {
         PathRule::Sent => sent.into(),
-        PathRule::AsIs => encode(&decode(sent), true),
-        PathRule::EncodeAgain => encode(normalised(sent).as_bytes(), true),
+        _ if is_canonical(sent) => sent.into(),
+        PathRule::AsIs => encode(&decode(sent), true).into(),
+        PathRule::EncodeAgain => encode(normalised(sent).as_bytes(), true).into(),
     }
+}
+
+/// Whether every rule leaves a path as it is, which is so for most: nothing to encode or decode, no segments to drop.
+fn is_canonical(path: &str) -> bool {
+    let Some(rest) = path.strip_prefix('/') else {
+        return false;
+    };
+    let segments = rest.strip_suffix('/').unwrap_or(rest);
+    rest.bytes().all(|byte| is_unreserved(byte) || byte == b'/')
+        && (rest.is_empty() || !segments.split('/').any(|segment| matches!(segment, "" | "." | "..")))
+}
+
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~')
 }
 
 /// RFC 3986 dot segments removed and empty segments dropped.
@@ -160,10 +180,45 @@ pub(super) fn encode(bytes: &[u8], keep_slash: bool) -> String {
     let mut out = String::with_capacity(bytes.len());
     for byte in bytes {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(*byte)),
+            plain if is_unreserved(*plain) => out.push(char::from(*plain)),
             b'/' if keep_slash => out.push('/'),
             other => drop(write!(out, "%{other:02X}")),
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_is_taken_as_it_is_would_be_made_the_same_text() {
+        let mut taken = 0;
+        let pieces = ["", "/", "a", "B9", "-_.~", ".", "..", "%41", " ", "é", "+", "a.b"];
+        for first in pieces {
+            for second in pieces {
+                for third in pieces {
+                    for path in [format!("/{first}{second}{third}"), format!("/{first}/{second}/{third}")] {
+                        if is_canonical(&path) {
+                            taken += 1;
+                            assert_eq!(encode(&decode(&path), true), path);
+                            assert_eq!(encode(normalised(&path).as_bytes(), true), path);
+                        }
+                    }
+                }
+            }
+        }
+        assert!(taken > 300, "{taken}");
+        for (odd, made) in [
+            ("/a//b", "/a/b"),
+            ("/a/./b", "/a/b"),
+            ("/a/../b", "/b"),
+            ("/a b", "/a%20b"),
+            ("//", "/"),
+            ("a", "/a"),
+        ] {
+            assert_eq!(path(odd, PathRule::EncodeAgain), made, "{odd}");
+        }
+    }
 }

@@ -17,7 +17,7 @@ pub use sign::{Presign, Signer, presign, sign};
 
 use canonical::{PathRule, QueryRule};
 use hmac::{Hmac, KeyInit, Mac};
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -28,6 +28,12 @@ pub const LONGEST_PRESIGNED: u32 = 604_800;
 pub const DEFAULT_SKEW: i64 = 900;
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+
+const CONTENT_SHA256: HeaderName = HeaderName::from_static("x-amz-content-sha256");
+const DECODED_LENGTH: HeaderName = HeaderName::from_static("x-amz-decoded-content-length");
+const SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
+const STAMP: HeaderName = HeaderName::from_static("x-amz-date");
+const TRAILER: HeaderName = HeaderName::from_static("x-amz-trailer");
 
 /// What a signature covers of a request, except its body.
 #[derive(Clone, Copy, Debug)]
@@ -177,6 +183,23 @@ impl BodyCheck {
     }
 }
 
+/// What a signature is checked with. A text is a secret whose signing keys are derived anew each time.
+#[derive(Clone, Copy)]
+pub struct Secret<'a> {
+    pub text: &'a str,
+    /// [`signing_key`], or what remembers its results.
+    pub derive: fn(&str, &CredentialScope) -> [u8; 32],
+}
+
+impl<'a> From<&'a str> for Secret<'a> {
+    fn from(text: &'a str) -> Self {
+        Self {
+            text,
+            derive: signing_key,
+        }
+    }
+}
+
 /// Who may sign how.
 #[derive(Clone, Copy, Debug)]
 pub struct Accept {
@@ -244,13 +267,13 @@ fn parse_header(head: &Head<'_>, text: &str) -> Result<Parsed, AuthFault> {
     let signature = signature.ok_or_else(|| missing("Signature"))?;
     let (stamp, signed_at) = header_time(head.headers)?;
     let (access_key_id, scope) = credential_parts(credential, &stamp)?;
-    let declared = single(head.headers, "x-amz-content-sha256")?;
+    let declared = single(head.headers, &CONTENT_SHA256)?;
     let payload = match declared {
         Some(text) => payload_claim(text, &scope.service)?,
         None if scope.service == "s3" => return Err(AuthFault::NoContentSha256),
         None => PayloadClaim::Implicit,
     };
-    let token = single(head.headers, "x-amz-security-token")?.map(str::to_owned);
+    let token = single(head.headers, &SECURITY_TOKEN)?.map(str::to_owned);
     Ok(Parsed {
         form: Form::Header,
         access_key_id,
@@ -290,7 +313,7 @@ fn parse_query(head: &Head<'_>, query: &[(String, String)]) -> Result<Parsed, Au
         .ok()
         .filter(|seconds| (1..=LONGEST_PRESIGNED).contains(seconds))
         .ok_or_else(|| AuthFault::malformed("X-Amz-Expires must be between 1 and 604800 seconds"))?;
-    let payload = match single(head.headers, "x-amz-content-sha256")?.or(optional("X-Amz-Content-Sha256")?) {
+    let payload = match single(head.headers, &CONTENT_SHA256)?.or(optional("X-Amz-Content-Sha256")?) {
         Some(text) => payload_claim(text, &scope.service)?,
         None if scope.service == "s3" => PayloadClaim::Unsigned,
         None => PayloadClaim::Implicit,
@@ -309,7 +332,7 @@ fn parse_query(head: &Head<'_>, query: &[(String, String)]) -> Result<Parsed, Au
 }
 
 /// The value of a header that may appear once.
-fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, AuthFault> {
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, AuthFault> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
@@ -322,10 +345,10 @@ fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Aut
 }
 
 fn header_time(headers: &HeaderMap) -> Result<(String, i64), AuthFault> {
-    if let Some(stamp) = single(headers, "x-amz-date")? {
+    if let Some(stamp) = single(headers, &STAMP)? {
         return Ok((stamp.to_owned(), parse_stamp(stamp)?));
     }
-    let text = single(headers, "date")?
+    let text = single(headers, &http::header::DATE)?
         .ok_or_else(|| AuthFault::malformed("the request has neither an X-Amz-Date nor a Date header"))?;
     if let Ok(seconds) = parse_stamp(text) {
         return Ok((text.to_owned(), seconds));
@@ -357,9 +380,9 @@ pub fn parse_stamp(text: &str) -> Result<i64, AuthFault> {
         let year = text.get(..4)?.parse::<i16>().ok()?;
         let date = jiff::civil::Date::new(year, number(4, 6)?, number(6, 8)?).ok()?;
         let time = jiff::civil::Time::new(number(9, 11)?, number(11, 13)?, number(13, 15)?, 0).ok()?;
-        date.to_datetime(time).to_zoned(jiff::tz::TimeZone::UTC).ok()
+        jiff::tz::Offset::UTC.to_timestamp(date.to_datetime(time)).ok()
     };
-    parts().map(|time| time.timestamp().as_second()).ok_or_else(bad)
+    parts().map(jiff::Timestamp::as_second).ok_or_else(bad)
 }
 
 /// `YYYYMMDDTHHMMSSZ` of seconds since the epoch.
@@ -370,12 +393,13 @@ fn stamp_of(seconds: i64) -> Result<String, AuthFault> {
 }
 
 fn credential_parts(text: &str, stamp: &str) -> Result<(String, CredentialScope), AuthFault> {
-    let parts: Vec<&str> = text.split('/').collect();
-    let [key, date, region, service, "aws4_request"] = parts.as_slice() else {
+    let mut parts = text.split('/');
+    let [key, date, region, service, end] = std::array::from_fn(|_| parts.next().unwrap_or_default());
+    if end != "aws4_request" || parts.next().is_some() {
         return Err(AuthFault::malformed(
             "the credential is not <key>/<date>/<region>/<service>/aws4_request",
         ));
-    };
+    }
     if [key, region, service].iter().any(|part| part.is_empty()) {
         return Err(AuthFault::malformed("the credential has an empty part"));
     }
@@ -385,11 +409,11 @@ fn credential_parts(text: &str, stamp: &str) -> Result<(String, CredentialScope)
         ));
     }
     let scope = CredentialScope {
-        date: (*date).into(),
-        region: (*region).into(),
-        service: (*service).into(),
+        date: date.into(),
+        region: region.into(),
+        service: service.into(),
     };
-    Ok(((*key).into(), scope))
+    Ok((key.into(), scope))
 }
 
 /// The list must be lower-case, sorted, without repetition, and must hold `host` (IAM-43).
@@ -412,12 +436,9 @@ fn signed_headers(text: &str) -> Result<String, AuthFault> {
 }
 
 fn signature_bytes(text: &str) -> Result<Vec<u8>, AuthFault> {
-    let bytes = hex::decode(text).map_err(|_| AuthFault::BadSignature)?;
-    if bytes.len() == 32 {
-        Ok(bytes)
-    } else {
-        Err(AuthFault::BadSignature)
-    }
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(text, &mut bytes).map_err(|_| AuthFault::BadSignature)?;
+    Ok(bytes.to_vec())
 }
 
 fn payload_claim(text: &str, service: &str) -> Result<PayloadClaim, AuthFault> {
@@ -450,23 +471,24 @@ impl Parsed {
     ///
     /// # Errors
     /// The fault, in the order time, headers, signature, body.
-    pub fn verify(
+    pub fn verify<'a>(
         &self,
         head: &Head<'_>,
         body: Body<'_>,
-        secret: &str,
+        secret: impl Into<Secret<'a>>,
         now: i64,
         skew: i64,
         bucket: Option<&str>,
     ) -> Result<BodyCheck, AuthFault> {
+        let secret = secret.into();
         self.check_time(now, skew)?;
         let Some(scope) = &self.scope else {
-            sigv2::verify(self, head, secret, bucket)?;
+            sigv2::verify(self, head, secret.text, bucket)?;
             return Ok(BodyCheck::Done);
         };
         self.check_headers(head)?;
         let payload = self.payload_text(head, body)?;
-        let key = signing_key(secret, scope);
+        let key = (secret.derive)(secret.text, scope);
         let rule = if scope.service == "s3" {
             PathRule::AsIs
         } else {
@@ -476,7 +498,9 @@ impl Parsed {
         // are functions of the same bytes: a text with characters that canonical encoding replaces is no canonical text
         // of another request.
         let mut forms = vec![(rule, QueryRule::Canonical)];
-        if canonical::query(head.query, QueryRule::Sent) != canonical::query(head.query, QueryRule::Canonical) {
+        if !head.query.is_empty()
+            && canonical::query(head.query, QueryRule::Sent) != canonical::query(head.query, QueryRule::Canonical)
+        {
             forms.push((rule, QueryRule::Sent));
         }
         if rule == PathRule::AsIs && canonical::path(head.path, PathRule::Sent) != canonical::path(head.path, rule) {
@@ -542,11 +566,11 @@ impl Parsed {
 
     /// The last line of the canonical request.
     fn payload_text(&self, head: &Head<'_>, body: Body<'_>) -> Result<String, AuthFault> {
-        if let Some(text) = single(head.headers, "x-amz-content-sha256")? {
+        if let Some(text) = single(head.headers, &CONTENT_SHA256)? {
             return Ok(text.into());
         }
         match (self.payload, body) {
-            (PayloadClaim::Implicit, Body::Bytes(bytes)) => Ok(hex::encode(Sha256::digest(bytes))),
+            (PayloadClaim::Implicit, Body::Bytes(bytes)) => Ok(digest_text(bytes)),
             (PayloadClaim::Implicit, Body::Streamed) => Err(AuthFault::malformed(
                 "a streamed body needs an x-amz-content-sha256 header",
             )),
@@ -568,7 +592,7 @@ impl Parsed {
             }
             (PayloadClaim::Sha256(digest), Body::Streamed) => Ok(BodyCheck::Sha256(digest)),
             (PayloadClaim::Streaming { signed, trailer }, _) => {
-                let length = single(head.headers, "x-amz-decoded-content-length")?
+                let length = single(head.headers, &DECODED_LENGTH)?
                     .and_then(|text| text.parse::<u64>().ok())
                     .ok_or_else(|| AuthFault::malformed("x-amz-decoded-content-length is missing or no number"))?;
                 let seed = signing.filter(|_| signed).map(|(key, scope)| chunked::Seed {
@@ -577,7 +601,7 @@ impl Parsed {
                     scope: scope.text(),
                     signature: hex::encode(&self.signature),
                 });
-                let promised = single(head.headers, "x-amz-trailer")?.unwrap_or("");
+                let promised = single(head.headers, &TRAILER)?.unwrap_or("");
                 Ok(BodyCheck::Chunked(Box::new(ChunkDecoder::new(
                     seed, trailer, promised, length,
                 ))))
@@ -594,14 +618,34 @@ pub fn uri_encode(text: &str) -> String {
 
 /// The second text of the algorithm: what the signing key signs.
 fn string_to_sign(stamp: &str, scope: &CredentialScope, canonical_request: &[u8]) -> String {
-    format!(
-        "{ALGORITHM}\n{stamp}\n{}\n{}",
-        scope.text(),
-        hex::encode(Sha256::digest(canonical_request))
-    )
+    let parts = [
+        ALGORITHM,
+        "\n",
+        stamp,
+        "\n",
+        &scope.date,
+        "/",
+        &scope.region,
+        "/",
+        &scope.service,
+        "/aws4_request\n",
+    ];
+    let mut text = String::with_capacity(200);
+    text.extend(parts);
+    text.push_str(&digest_text(canonical_request));
+    text
 }
 
-fn signing_key(secret: &str, scope: &CredentialScope) -> [u8; 32] {
+/// The SHA-256 digest in hexadecimal digits.
+fn digest_text(bytes: &[u8]) -> String {
+    let mut digits = [0; 64];
+    // Twice as many digits as bytes: they fit, and they are ASCII.
+    let _fits = hex::encode_to_slice(Sha256::digest(bytes), &mut digits);
+    String::from_utf8_lossy(&digits).into_owned()
+}
+
+/// The key that requests within a scope are signed with: derived from the secret, and of no use outside of the scope.
+pub fn signing_key(secret: &str, scope: &CredentialScope) -> [u8; 32] {
     let date = hmac_sha256(format!("AWS4{secret}").as_bytes(), scope.date.as_bytes());
     let region = hmac_sha256(&date, scope.region.as_bytes());
     let service = hmac_sha256(&region, scope.service.as_bytes());

@@ -82,7 +82,10 @@ fn hash(n: u64, at: Timestamp, previous: &str, event: &[u8], engine: &[u8]) -> S
     hash.update(format!("{n} {} {previous} {} {} ", at.0, event.len(), engine.len()));
     hash.update(event);
     hash.update(engine);
-    hex::encode(hash.finalize())
+    let mut digits = [0; 64];
+    // Twice as many digits as bytes: they fit, and they are ASCII.
+    let _fits = hex::encode_to_slice(hash.finalize(), &mut digits);
+    String::from_utf8_lossy(&digits).into_owned()
 }
 
 /// A whole trail that was checked.

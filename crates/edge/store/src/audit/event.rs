@@ -5,34 +5,37 @@ use isolarium_model::time::uuid_of;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The version of CloudTrail's record that [`AuditEvent`] follows.
 const EVENT_VERSION: &str = "1.11";
 
-/// One request, or one action of the platform, as CloudTrail writes it. `engine` is for the operator: it stands beside
+/// One request, or one action of the platform, as CloudTrail writes it; it borrows what its maker keeps until it is
+/// submitted. `engine` is for the operator: it stands beside
 /// the record, never in it.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct AuditEvent {
+pub struct AuditEvent<'a> {
     pub event_version: &'static str,
-    pub user_identity: UserIdentity,
+    pub user_identity: UserIdentity<'a>,
     /// ISO 8601 with seconds, UTC.
     pub event_time: String,
     /// Host-like name of the service, such as `sagemaker.amazonaws.com`.
-    pub event_source: String,
+    pub event_source: Cow<'a, str>,
     /// AWS's operation name; `Unknown` where the request named none that exists.
-    pub event_name: String,
-    pub aws_region: String,
+    pub event_name: Cow<'a, str>,
+    pub aws_region: Cow<'a, str>,
     /// An address, or the name of the service that acted.
     #[serde(rename = "sourceIPAddress")]
-    pub source_ip_address: String,
-    pub user_agent: String,
+    pub source_ip_address: Cow<'a, str>,
+    pub user_agent: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub error_code: Option<String>,
+    pub error_code: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub error_message: Option<String>,
+    pub error_message: Option<Cow<'a, str>>,
     /// A JSON object without secrets and bodies, of bounded size; `null` when there is nothing to tell.
     pub request_parameters: Option<Box<RawValue>>,
     /// As `request_parameters`, for operations that change something.
@@ -40,7 +43,7 @@ pub struct AuditEvent {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub additional_event_data: Option<Box<RawValue>>,
     #[serde(rename = "requestID")]
-    pub request_id: String,
+    pub request_id: Cow<'a, str>,
     #[serde(rename = "eventID")]
     pub event_id: String,
     pub read_only: bool,
@@ -49,11 +52,11 @@ pub struct AuditEvent {
     /// `AwsApiCall`, or `AwsServiceEvent` for what the trail says of itself.
     pub event_type: &'static str,
     pub management_event: bool,
-    pub recipient_account_id: String,
+    pub recipient_account_id: Cow<'a, str>,
     /// `Management` or `Data`.
     pub event_category: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub vpc_endpoint_id: Option<String>,
+    pub vpc_endpoint_id: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_details: Option<TlsDetails>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,30 +70,30 @@ pub struct AuditEvent {
     pub at: Timestamp,
 }
 
-impl AuditEvent {
+impl AuditEvent<'_> {
     /// A management event of an API call about which nothing is known yet but its time.
     pub fn api_call(at: Timestamp) -> Self {
         Self {
             event_version: EVENT_VERSION,
             user_identity: UserIdentity::default(),
             event_time: iso(at),
-            event_source: String::new(),
-            event_name: String::new(),
-            aws_region: String::new(),
-            source_ip_address: String::new(),
-            user_agent: String::new(),
+            event_source: Cow::default(),
+            event_name: Cow::default(),
+            aws_region: Cow::default(),
+            source_ip_address: Cow::default(),
+            user_agent: Cow::default(),
             error_code: None,
             error_message: None,
             request_parameters: None,
             response_elements: None,
             additional_event_data: None,
-            request_id: String::new(),
+            request_id: Cow::default(),
             event_id: event_id(),
             read_only: false,
             resources: Vec::new(),
             event_type: "AwsApiCall",
             management_event: true,
-            recipient_account_id: String::new(),
+            recipient_account_id: Cow::default(),
             event_category: "Management",
             vpc_endpoint_id: None,
             tls_details: None,
@@ -106,8 +109,20 @@ impl AuditEvent {
         self
     }
 
+    /// About how many bytes of memory it takes while it waits.
+    pub(super) fn weight(&self) -> usize {
+        let raw = |part: &Option<Box<RawValue>>| part.as_ref().map_or(0, |part| part.get().len());
+        1024_usize
+            .saturating_add(raw(&self.request_parameters))
+            .saturating_add(raw(&self.response_elements))
+            .saturating_add(self.user_agent.len())
+            .saturating_add(raw(&self.engine))
+    }
+}
+
+impl<'a> AuditEvent<'a> {
     /// What the trail says of itself.
-    pub(super) fn of_trail(name: &str, at: Timestamp, details: Option<Box<RawValue>>) -> Self {
+    pub(super) fn of_trail(name: &'a str, at: Timestamp, details: Option<Box<RawValue>>) -> Self {
         Self {
             user_identity: UserIdentity {
                 kind: "AWSService".into(),
@@ -123,16 +138,6 @@ impl AuditEvent {
             ..Self::api_call(at)
         }
     }
-
-    /// About how many bytes of memory it takes while it waits.
-    pub(super) fn weight(&self) -> usize {
-        let raw = |part: &Option<Box<RawValue>>| part.as_ref().map_or(0, |part| part.get().len());
-        1024_usize
-            .saturating_add(raw(&self.request_parameters))
-            .saturating_add(raw(&self.response_elements))
-            .saturating_add(self.user_agent.len())
-            .saturating_add(raw(&self.engine))
-    }
 }
 
 /// Source and user agent of the trail's own records.
@@ -141,25 +146,25 @@ const TRAIL: &str = "audit.isolarium";
 /// Who asked.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct UserIdentity {
+pub struct UserIdentity<'a> {
     /// `Root`, `IAMUser`, `AssumedRole`, `AWSService`, `AWSAccount` (anonymous callers), `Unknown` (a request whose
     /// signature was not believed).
     #[serde(rename = "type")]
-    pub kind: String,
+    pub kind: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub principal_id: Option<String>,
+    pub principal_id: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub arn: Option<String>,
+    pub arn: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub account_id: Option<String>,
+    pub account_id: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub access_key_id: Option<String>,
+    pub access_key_id: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub user_name: Option<String>,
+    pub user_name: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_context: Option<SessionContext>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub invoked_by: Option<String>,
+    pub invoked_by: Option<Cow<'a, str>>,
 }
 
 /// Whose session temporary credentials are.
@@ -234,9 +239,20 @@ pub enum Decision {
     Deny,
 }
 
-/// ISO 8601 with seconds.
+/// ISO 8601 with seconds. Thousands of events are of the same second.
 fn iso(at: Timestamp) -> String {
-    jiff::Timestamp::from_second(at.0.div_euclid(1000)).map_or_else(|_| at.0.to_string(), |time| time.to_string())
+    thread_local! {
+        static LAST: RefCell<Option<(i64, String)>> = const { RefCell::new(None) };
+    }
+    let second = at.0.div_euclid(1000);
+    LAST.with_borrow_mut(|last| match last {
+        Some((of, text)) if *of == second => text.clone(),
+        _ => {
+            let text = jiff::Timestamp::from_second(second).map_or_else(|_| at.0.to_string(), |time| time.to_string());
+            *last = Some((second, text.clone()));
+            text
+        }
+    })
 }
 
 /// A UUID that no other event has: the number of the event in this process, mixed with chance that the process drew once,

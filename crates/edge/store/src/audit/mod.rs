@@ -144,7 +144,7 @@ impl AuditTrail {
                 clock.now(),
                 Some(details.map_err(AuditError::Encode)?),
             );
-            writer.write(std::iter::once(&Record::of(event)?)).1?;
+            writer.write(std::iter::once(&Record::of(&event)?)).1?;
         }
         shared.at_head(writer.head.clone());
         let thread = |name: &str, run: Box<dyn FnOnce() + Send>| {
@@ -168,7 +168,7 @@ impl AuditTrail {
     }
 
     /// Takes an event. Wait for the receipt before the answer leaves.
-    pub fn submit(&self, event: AuditEvent, keep: Keep) -> Receipt {
+    pub fn submit(&self, event: AuditEvent<'_>, keep: Keep) -> Receipt {
         self.shared.submit(event, keep)
     }
 

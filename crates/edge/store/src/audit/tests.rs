@@ -24,13 +24,13 @@ fn small() -> AuditSettings {
     }
 }
 
-pub(super) fn event(n: u64) -> AuditEvent {
+pub(super) fn event(n: u64) -> AuditEvent<'static> {
     AuditEvent {
         event_source: "sagemaker.amazonaws.com".into(),
         event_name: "CreateModel".into(),
         aws_region: "us-east-1".into(),
         recipient_account_id: "123456789012".into(),
-        request_id: format!("request-{n}"),
+        request_id: format!("request-{n}").into(),
         resources: vec![EventResource {
             arn: format!("arn:aws:sagemaker:us-east-1:123456789012:model/m{n}"),
             account_id: Some("123456789012".into()),
@@ -215,7 +215,7 @@ fn a_caller_cannot_write_a_record_of_removal() {
     let text = format!("{{\"eventName\":\"{PRUNED}\",\"eventType\":\"AwsServiceEvent\"}}");
     let event = AuditEvent {
         request_parameters: Some(parameters.unwrap()),
-        event_name: text,
+        event_name: text.into(),
         ..event(20)
     };
     forged.submit(event, Keep::Change).wait().unwrap();
@@ -301,7 +301,7 @@ fn events_are_found_by_their_attributes_newest_first_across_files_restarts_and_a
     for n in 0..10 {
         trail.submit(event(n), Keep::Change).wait().unwrap();
     }
-    let other = |change: &dyn Fn(&mut AuditEvent)| {
+    let other = |change: &dyn Fn(&mut AuditEvent<'_>)| {
         let mut other = event(50);
         change(&mut other);
         trail.submit(other, Keep::Change).wait().unwrap();

@@ -1,4 +1,4 @@
-//! The thread that writes: takes what waits, chains it, hands it to the kernel in one write, and tells who waits.
+//! The thread that writes: takes what waits, chains it, hands it to the kernel in few writes, and tells who waits.
 
 use super::chain::{self, Head, append_to, failed, file_path, sync};
 use super::event::AuditEvent;
@@ -6,7 +6,7 @@ use super::receipt::{AuditDown, Receipt, Slot};
 use super::{AuditError, AuditSettings};
 use isolarium_model::Timestamp;
 use isolarium_model::time::Clock;
-use serde_json::value::RawValue;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -18,7 +18,11 @@ use std::time::{Duration, Instant};
 /// Events of one write at most, so that nobody waits for ever behind a busy queue.
 const GROUP: usize = 512;
 /// Room made for the text of one event, bytes.
-const LINE: usize = 1000;
+const LINE: usize = 1500;
+/// Most memory of one that is used again, bytes.
+const LONG: usize = 4 << 10;
+/// Bytes after which lines are handed to the kernel: the same memory carries the next ones.
+const WRITE: usize = 64 << 10;
 /// How long the event of a read waits for company: the thread that writes is woken some twenty times a second however many
 /// are read, and costs them nothing.
 const LINGER: Duration = Duration::from_millis(50);
@@ -65,20 +69,37 @@ impl Medium for File {
 /// what it would cost the writing one, and a single thread neither becomes the bottleneck nor frees what others allocated.
 pub(super) struct Record {
     at: Timestamp,
+    /// The event, and behind it what the engine decided.
     text: Vec<u8>,
-    engine: Option<Box<RawValue>>,
+    /// Length of the event.
+    event: usize,
+}
+
+thread_local! {
+    /// Memory for the next record of this thread, of one that was written.
+    static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 impl Record {
-    pub(super) fn of(event: AuditEvent) -> Result<Self, AuditError> {
+    pub(super) fn of(event: &AuditEvent<'_>) -> Result<Self, AuditError> {
+        let mut text = ROOM.take();
         // Most lines are shorter: the buffer need not grow.
-        let mut text = Vec::with_capacity(LINE);
-        serde_json::to_writer(&mut text, &event).map_err(AuditError::Encode)?;
+        text.reserve(LINE);
+        serde_json::to_writer(&mut text, event).map_err(AuditError::Encode)?;
+        let length = text.len();
+        if let Some(engine) = &event.engine {
+            text.extend_from_slice(engine.get().as_bytes());
+        }
         Ok(Self {
             at: event.at,
             text,
-            engine: event.engine,
+            event: length,
         })
+    }
+
+    fn parts(&self) -> (&[u8], Option<&[u8]>) {
+        let (event, engine) = self.text.split_at_checked(self.event).unwrap_or((&self.text, &[]));
+        (event, Some(engine).filter(|engine| !engine.is_empty()))
     }
 }
 
@@ -97,6 +118,8 @@ struct Lost {
 
 struct State {
     queue: VecDeque<Item>,
+    /// Memory of records that were written, for those to come.
+    room: Vec<Vec<u8>>,
     /// Bytes of memory that queue and backlog hold, about.
     weight: usize,
     lost: Lost,
@@ -128,6 +151,7 @@ impl Shared {
     pub(super) fn new(file: Arc<dyn Medium>, head: Head, settings: AuditSettings) -> Self {
         let state = State {
             queue: VecDeque::new(),
+            room: Vec::new(),
             weight: 0,
             lost: Lost::default(),
             down: None,
@@ -173,9 +197,9 @@ impl Shared {
 
     /// Takes an event. Memory is bounded: beyond [`AuditSettings::queue_bytes`] the answer of a read waits as that of a
     /// change does, so that requests alone hold what is above, and while nothing can be written it is dropped and counted.
-    pub(super) fn submit(&self, event: AuditEvent, keep: Keep) -> Receipt {
+    pub(super) fn submit(&self, event: AuditEvent<'_>, keep: Keep) -> Receipt {
         let weight = event.weight();
-        let record = match Record::of(event) {
+        let record = match Record::of(&event) {
             Ok(record) => record,
             // Every type in an event has a JSON form; should one lose it, what it would tell of is not acknowledged.
             Err(error) => {
@@ -207,6 +231,7 @@ impl Shared {
         });
         let hurry = slot.is_some() && !std::mem::replace(&mut state.urgent, true);
         let wake = hurry || matches!(state.queue.len(), 1 | GROUP);
+        ROOM.set(state.room.pop().unwrap_or_default());
         drop(state);
         if wake {
             self.wake.notify_all();
@@ -300,6 +325,11 @@ impl Writer {
             let mut state = shared.lock();
             for item in backlog.drain(..written) {
                 state.weight = state.weight.saturating_sub(item.weight);
+                let mut room = item.record.text;
+                if room.capacity() <= LONG && state.room.len() < GROUP {
+                    room.clear();
+                    state.room.push(room);
+                }
                 if let Some(slot) = item.slot {
                     slot.tell(Ok(()));
                 }
@@ -341,7 +371,7 @@ impl Writer {
         }
         let details = serde_json::value::to_raw_value(&lost).map_err(AuditError::Encode)?;
         let event = AuditEvent::of_trail("EventsLost", self.clock.now(), Some(details));
-        self.write(std::iter::once(&Record::of(event)?)).1
+        self.write(std::iter::once(&Record::of(&event)?)).1
     }
 
     /// Writes records; how many of them the kernel has.
@@ -358,13 +388,19 @@ impl Writer {
                     return (kept, Err(error));
                 }
             }
-            let engine = record.engine.as_ref().map(|engine| engine.get().as_bytes());
-            let hash = chain::write_line(&mut buffer, &head, record.at, &record.text, engine);
+            let (event, engine) = record.parts();
+            let hash = chain::write_line(&mut buffer, &head, record.at, event, engine);
             head = Head {
                 events: head.events.saturating_add(1),
                 hash,
             };
             waiting += 1;
+            if buffer.len() >= WRITE {
+                if let Err(error) = self.flush(&mut buffer, &head) {
+                    return (kept, Err(error));
+                }
+                kept += std::mem::take(&mut waiting);
+            }
         }
         match self.flush(&mut buffer, &head) {
             Ok(()) => (kept + waiting, Ok(())),
