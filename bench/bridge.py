@@ -4,10 +4,19 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
-# crun refuses a hybrid cgroup layout; podman gets the same way round it as the engine's shim.
-WRAP = ["unshare", "-m", "--propagation", "slave", "sh", "-c", 'umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"', "sh"]
+# crun refuses a hybrid cgroup layout; podman gets the same way round it as the engine's shim. The leases of addresses and the
+# names of namespaces, which podman keeps at fixed places, are ours alone.
+WRAP = """
+umount /sys/fs/cgroup/unified 2>/dev/null
+for place in /var/lib/cni /run/netns; do
+  mkdir -p "$place" "$0$place"
+  mount --bind "$0$place" "$place"
+done
+exec "$@"
+"""
 BY_HAND = "bridge and masquerade by hand, as podman's"
 
 
@@ -17,7 +26,6 @@ class Bridge:
     def __enter__(self):
         self.directory = Path(tempfile.mkdtemp(prefix="isolarium-bridge-", dir="/var/tmp"))
         self.spaces = [f"isolarium-br-{os.getpid()}"]
-        self.before = set(Path("/run/netns").iterdir()) if Path("/run/netns").exists() else set()
         try:
             self._space(self.spaces[0])
             try:
@@ -37,13 +45,24 @@ class Bridge:
         if (self.directory / "storage").exists():
             subprocess.run([*base, "rm", "-f", "-t", "0", "-a"], check=False, capture_output=True)
             subprocess.run([*base, "system", "reset", "--force"], check=False, capture_output=True)
+            # Each container's monitor starts one more podman when it ends, which writes there.
+            for _ in range(100):
+                if not self._mentioned():
+                    break
+                time.sleep(0.1)
         for space in reversed(self.spaces):
             subprocess.run(["ip", "netns", "del", space], check=False, capture_output=True)
-        # podman makes its own names there, in a mount namespace of ours; the empty files stay.
-        for left in set(Path("/run/netns").iterdir()) - self.before:
-            if left.name.startswith("netns-") and left.stat().st_size == 0:
-                left.unlink()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _mentioned(self):
+        """Whether a process was started with our directory."""
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                if str(self.directory).encode() in path.read_bytes():
+                    return True
+            except OSError:
+                continue
+        return False
 
     @staticmethod
     def _space(name):
@@ -53,7 +72,7 @@ class Bridge:
     def _base(self):
         at = self.directory
         return [
-            "nsenter", f"--net=/run/netns/{self.spaces[0]}", *WRAP, "podman", "--root", f"{at}/storage", "--runroot", f"{at}/run",
+            "nsenter", f"--net=/run/netns/{self.spaces[0]}", "unshare", "-m", "--propagation", "slave", "sh", "-c", WRAP, str(at / "places"), "podman", "--root", f"{at}/storage", "--runroot", f"{at}/run",
             "--tmpdir", f"{at}/tmp", "--network-config-dir", f"{at}/networks", "--cgroup-manager=cgroupfs",
         ]
 
@@ -92,9 +111,14 @@ class Bridge:
             run("ip", "-n", host, "link", "set", f"veth{n}", "master", "bridge", "up")
             run("ip", "-n", space, "addr", "add", f"10.88.0.{n}/16", "dev", "eth0")
             run("ip", "-n", space, "link", "set", "eth0", "up")
-        rules = """table ip filter { chain forward { type filter hook forward priority 0; policy accept;
-            ip daddr 10.88.0.0/16 ct state related,established counter accept; ip saddr 10.88.0.0/16 counter accept; } }
-            table ip nat { chain post { type nat hook postrouting priority 100; policy accept;
-            ip saddr 10.88.0.0/16 ip daddr != 10.88.0.0/16 counter masquerade; } }"""
+        rules = """
+            add table ip filter
+            add chain ip filter forward { type filter hook forward priority 0; policy accept; }
+            add rule ip filter forward ip daddr 10.88.0.0/16 ct state related,established counter accept
+            add rule ip filter forward ip saddr 10.88.0.0/16 counter accept
+            add table ip nat
+            add chain ip nat post { type nat hook postrouting priority 100; policy accept; }
+            add rule ip nat post ip saddr 10.88.0.0/16 ip daddr != 10.88.0.0/16 counter masquerade
+        """
         subprocess.run(["nsenter", f"--net=/run/netns/{host}", "nft", "-f", "-"], input=rules, text=True, check=True)
         self.client, self.server, self.address = f"/run/netns/{host}-2", f"/run/netns/{host}-3", "10.88.0.3"
