@@ -5,9 +5,8 @@ use crate::job::Site;
 use crate::network;
 use crate::settings::ReconcileSettings;
 use crate::transfer::Image;
-use isolarium_model::sagemaker::endpoint::{Instance, VariantFleet};
+use isolarium_model::Arn;
 use isolarium_model::sagemaker::{Attachment, Placement};
-use isolarium_model::{Arn, Region};
 use isolarium_netplan::intent::{Reach, WorkloadNetwork};
 use isolarium_runtime::executor::{LaunchSpec, Limits, Mount, ProcessSpec};
 use std::collections::BTreeMap;
@@ -107,19 +106,26 @@ pub(crate) fn interface_name(placement: &Placement) -> &'static str {
     }
 }
 
-/// The container of one instance of a variant (CC-47, CC-48).
+/// What serves a model: one container of an endpoint or of a transform job.
+pub(crate) struct Serving<'a> {
+    pub placement: &'a Placement,
+    /// The model's variables.
+    pub environment: &'a BTreeMap<String, String>,
+    /// The platform's variables, which win.
+    pub platform: Vec<(String, String)>,
+    pub instance_type: &'a str,
+    pub model: ModelMount,
+}
+
+/// The container that serves a model (CC-47, CC-48, CC-64).
 pub(crate) fn serving(
     deps: &Deps,
-    endpoint_arn: &Arn,
-    variant: &VariantFleet,
-    instance: &Instance,
+    owner_arn: &Arn,
+    serving: Serving<'_>,
     image: &Image,
-    region: &Region,
-    model: ModelMount,
 ) -> Result<LaunchSpec, UnknownInstanceType> {
-    let placement = &instance.placement;
+    let placement = serving.placement;
     let argv = image.entrypoint.iter().cloned().chain(["serve".to_string()]).collect();
-    let platform = vec![("AWS_REGION".to_string(), region.to_string())];
     let at = "/opt/ml/model".to_string();
     let mut mounts = vec![
         Mount::Scratch {
@@ -127,7 +133,7 @@ pub(crate) fn serving(
             target: "/opt/ml".into(),
             read_only: false,
         },
-        match model {
+        match serving.model {
             ModelMount::Archive => Mount::Scratch {
                 name: MODEL.into(),
                 target: at,
@@ -145,13 +151,13 @@ pub(crate) fn serving(
         process: process(
             argv,
             image,
-            &variant.model.container.environment,
-            platform,
+            serving.environment,
+            serving.platform,
             placement,
             &deps.settings,
         ),
         mounts,
-        ..base(deps, endpoint_arn, placement, image, &variant.variant.instance_type)?
+        ..base(deps, owner_arn, placement, image, serving.instance_type)?
     })
 }
 

@@ -7,7 +7,8 @@ use crate::endpoint::{self, EndpointMemory};
 use crate::gc;
 use crate::job::{self, JobMemory};
 use crate::network;
-use isolarium_model::sagemaker::{Endpoint, TrainingJob};
+use crate::transform::{self, TransformMemory};
+use isolarium_model::sagemaker::{Endpoint, TrainingJob, TransformJob};
 use isolarium_model::{AccountId, Key, Record, Timestamp};
 use isolarium_store::StateStore;
 use std::cmp::Reverse;
@@ -30,6 +31,7 @@ const STACK: usize = 1 << 20;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Subject {
     Job(Key),
+    Transform(Key),
     Endpoint(Key),
     /// All VPCs: a change of one may be a change of what others need.
     Network,
@@ -50,14 +52,14 @@ impl Subject {
     /// Where it comes first. A worker of `Workloads` hands on what belongs to `Transfers`.
     fn lane(&self) -> Lane {
         match self {
-            Self::Job(_) | Self::Endpoint(_) | Self::Sweep => Lane::Workloads,
+            Self::Job(_) | Self::Transform(_) | Self::Endpoint(_) | Self::Sweep => Lane::Workloads,
             Self::Network => Lane::Networks,
         }
     }
 
     fn account(&self) -> Option<&AccountId> {
         match self {
-            Self::Job(key) | Self::Endpoint(key) => Some(&key.scope.account),
+            Self::Job(key) | Self::Transform(key) | Self::Endpoint(key) => Some(&key.scope.account),
             Self::Network | Self::Sweep => None,
         }
     }
@@ -66,6 +68,7 @@ impl Subject {
 /// What a loop remembers between steps.
 enum Memory {
     Job(Box<JobMemory>),
+    Transform(Box<TransformMemory>),
     Endpoint(Box<EndpointMemory>),
     Network,
     Sweep,
@@ -75,6 +78,7 @@ impl Memory {
     fn of(subject: &Subject) -> Self {
         match subject {
             Subject::Job(_) => Self::Job(Box::default()),
+            Subject::Transform(_) => Self::Transform(Box::default()),
             Subject::Endpoint(_) => Self::Endpoint(Box::default()),
             Subject::Network => Self::Network,
             Subject::Sweep => Self::Sweep,
@@ -248,6 +252,8 @@ impl Shared {
         for (kind, key) in changes {
             if *kind == TrainingJob::KIND {
                 self.record_changed(Subject::Job(key.clone()));
+            } else if *kind == TransformJob::KIND {
+                self.record_changed(Subject::Transform(key.clone()));
             } else if *kind == Endpoint::KIND {
                 self.record_changed(Subject::Endpoint(key.clone()));
             } else if network::concerns(kind) {
@@ -262,6 +268,11 @@ impl Shared {
         for job in store.all::<TrainingJob>()? {
             if !job.record.status().is_final() {
                 self.wake(&Subject::Job(job.key));
+            }
+        }
+        for job in store.all::<TransformJob>()? {
+            if !job.record.status.is_final() {
+                self.wake(&Subject::Transform(job.key));
             }
         }
         for endpoint in store.all::<Endpoint>()? {
@@ -349,6 +360,9 @@ impl Shared {
             Subject::Job(key) => store
                 .shared::<TrainingJob>(key)?
                 .map(|job| Owner::of_job(&job.record, &self.deps)),
+            Subject::Transform(key) => store
+                .shared::<TransformJob>(key)?
+                .map(|job| Owner::of_transform(&job.record, &self.deps)),
             Subject::Endpoint(key) => store
                 .shared::<Endpoint>(key)?
                 .map(|endpoint| Owner::of_endpoint(&endpoint.record, &self.deps)),
@@ -481,6 +495,7 @@ impl Shared {
     fn step(&self, subject: &Subject, memory: &mut Memory) -> Result<Next, StepError> {
         match (subject, memory) {
             (Subject::Job(key), Memory::Job(memory)) => job::step(&self.deps, key, &mut **memory),
+            (Subject::Transform(key), Memory::Transform(memory)) => transform::step(&self.deps, key, memory),
             (Subject::Endpoint(key), Memory::Endpoint(memory)) => endpoint::step(&self.deps, key, memory),
             (Subject::Network, _) => network::step(&self.deps),
             (Subject::Sweep, _) => {
@@ -490,7 +505,7 @@ impl Shared {
                 }
                 Ok(Next::At(self.deps.now().after(self.deps.settings.gc_interval)))
             }
-            (Subject::Job(_) | Subject::Endpoint(_), _) => Ok(Next::Done),
+            (Subject::Job(_) | Subject::Transform(_) | Subject::Endpoint(_), _) => Ok(Next::Done),
         }
     }
 
@@ -678,6 +693,19 @@ impl Owner {
         }
     }
 
+    /// Objects are moved by the run's own thread; a step brings the model.
+    fn of_transform(job: &TransformJob, deps: &Deps) -> Self {
+        let ends = job.status != isolarium_model::sagemaker::TransformJobStatus::InProgress;
+        let absent = |placement: &isolarium_model::sagemaker::Placement| deps.seen.get(&placement.workload).is_none();
+        let missing = job.run.instances.is_empty() || job.placements().any(absent);
+        Self {
+            arn: job.arn.clone(),
+            ends,
+            until: None,
+            moves_through_vpc: job.spec.model.network.vpc().is_some() && missing && !ends,
+        }
+    }
+
     fn of_endpoint(endpoint: &Endpoint, deps: &Deps) -> Self {
         let ends = endpoint.status == isolarium_model::sagemaker::EndpointStatus::Deleting;
         let fleets = endpoint.active.iter().chain(&endpoint.pending);
@@ -739,6 +767,99 @@ pub(crate) fn side_by_side<T: Send, R: Send>(items: Vec<T>, act: impl Fn(T) -> R
     let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     done.sort_by_key(|(at, _)| *at);
     done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// A thread of its own for what lasts longer than a step may.
+pub(crate) fn beside(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    thread::Builder::new().name(name.into()).stack_size(STACK).spawn(run)
+}
+
+/// Things to do and what became of them, both in order.
+pub(crate) trait Pipeline {
+    type Item: Send;
+    type Done: Send;
+    /// The next thing to do; `None` when there is none left.
+    fn next(&mut self) -> Option<Self::Item>;
+    /// What became of the next one; `None` when that is not known, for the act broke off.
+    fn take(&mut self, done: Option<Self::Done>);
+}
+
+/// Does what a pipeline gives, `width` things at a time, and hands the outcomes back in the order of the things. At most
+/// twice as many are under way, so that a slow one does not let the others pile up.
+pub(crate) fn in_order<P: Pipeline>(width: usize, pipeline: &mut P, act: impl Fn(P::Item) -> P::Done + Sync) {
+    let width = width.max(1);
+    let queue: Mutex<(VecDeque<(u64, P::Item)>, bool)> = Mutex::default();
+    let ready = Condvar::new();
+    let lock = || queue.lock().unwrap_or_else(PoisonError::into_inner);
+    let work = |send: std::sync::mpsc::Sender<(u64, Option<P::Done>)>| {
+        loop {
+            let mut queue = lock();
+            let (number, item) = loop {
+                match queue.0.pop_front() {
+                    Some(found) => break found,
+                    None if queue.1 => return,
+                    None => queue = ready.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                }
+            };
+            drop(queue);
+            let done = catch_unwind(AssertUnwindSafe(|| act(item))).ok();
+            if send.send((number, done)).is_err() {
+                return;
+            }
+        }
+    };
+    thread::scope(|scope| {
+        let (send, outcomes) = channel();
+        let mut workers = 0;
+        for _ in 0..width {
+            let (send, work) = (send.clone(), &work);
+            let name = thread::Builder::new().name("transform-send".into()).stack_size(STACK);
+            match name.spawn_scoped(scope, move || work(send)) {
+                Ok(_) => workers += 1,
+                Err(error) => {
+                    tracing::warn!(%error, workers, "a thread could not be started; fewer requests run at once");
+                    break;
+                }
+            }
+        }
+        let most = u64::try_from(width).unwrap_or(u64::MAX).saturating_mul(2);
+        let (mut begun, mut taken, mut early) = (0_u64, 0_u64, BTreeMap::new());
+        loop {
+            let mut left = true;
+            while left && begun.saturating_sub(taken) < most {
+                match pipeline.next() {
+                    None => left = false,
+                    Some(item) if workers == 0 => {
+                        early.insert(begun, Some(act(item)));
+                        begun += 1;
+                        break;
+                    }
+                    Some(item) => {
+                        lock().0.push_back((begun, item));
+                        ready.notify_one();
+                        begun += 1;
+                    }
+                }
+            }
+            if begun == taken {
+                break;
+            }
+            if workers > 0 {
+                match outcomes.recv() {
+                    Ok((number, done)) => {
+                        early.insert(number, done);
+                    }
+                    Err(_) => break,
+                }
+            }
+            while let Some(done) = early.remove(&taken) {
+                taken += 1;
+                pipeline.take(done);
+            }
+        }
+        lock().1 = true;
+        ready.notify_all();
+    });
 }
 
 /// An error with all its causes, for the log (style rule 9).

@@ -48,6 +48,64 @@ pub(crate) struct Fake {
     pub input: BTreeMap<String, String>,
 }
 
+/// From a request's line, head and body to status and body. `None` says nothing.
+pub(crate) type Answers = dyn Fn(&str, &str, &[u8]) -> Option<(u16, Vec<u8>)> + Send + Sync;
+
+/// Speaks HTTP over one connection until it closes.
+fn answer_all(stream: UnixStream, answers: &Answers) {
+    use std::io::{BufRead, BufReader};
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut writer = stream;
+    loop {
+        let (mut line, mut head) = (String::new(), String::new());
+        if reader.read_line(&mut line).unwrap_or(0) == 0 {
+            return;
+        }
+        loop {
+            let mut field = String::new();
+            if reader.read_line(&mut field).unwrap_or(0) == 0 {
+                return;
+            }
+            if field.trim().is_empty() {
+                break;
+            }
+            head.push_str(&field.to_ascii_lowercase());
+        }
+        let mut body = Vec::new();
+        if head.contains("transfer-encoding: chunked") {
+            loop {
+                let mut size = String::new();
+                reader.read_line(&mut size).unwrap();
+                let size = usize::from_str_radix(size.trim(), 16).unwrap();
+                let mut chunk = vec![0; size + 2];
+                reader.read_exact(&mut chunk).unwrap();
+                body.extend_from_slice(&chunk[..size]);
+                if size == 0 {
+                    break;
+                }
+            }
+        } else if let Some(length) = head.lines().find_map(|field| field.strip_prefix("content-length: ")) {
+            body.resize(length.trim().parse().unwrap(), 0);
+            if reader.read_exact(&mut body).is_err() {
+                return;
+            }
+        }
+        let Some((status, answer)) = answers(line.trim(), &head, &body) else {
+            // Held open, and silent, until the asker goes.
+            let _ = reader.read(&mut [0; 1]);
+            return;
+        };
+        let text = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n", answer.len());
+        if writer
+            .write_all(text.as_bytes())
+            .and_then(|()| writer.write_all(&answer))
+            .is_err()
+        {
+            return;
+        }
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct Inner {
     pub containers: BTreeMap<WorkloadId, Fake>,
@@ -76,6 +134,8 @@ pub(crate) struct Inner {
     /// What new containers do: answer pings.
     pub new_answer_ping: bool,
     pub new_on_term: Option<i32>,
+    /// What containers answer; by default they know nothing but pings.
+    pub answers: Option<Arc<Answers>>,
     changes: u64,
     peers: Vec<UnixStream>,
 }
@@ -564,6 +624,10 @@ impl Dial for World {
             return Err(ExecutorError::Host("connection refused".into()));
         }
         let (here, mut there) = UnixStream::pair().unwrap();
+        if let Some(answers) = inner.answers.clone() {
+            std::thread::spawn(move || answer_all(there, &*answers));
+            return Ok(here.into());
+        }
         there
             .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
             .unwrap();

@@ -6,7 +6,7 @@ use crate::logs;
 use crate::network::place;
 use isolarium_model::WorkloadId;
 use isolarium_model::ec2::{Holder, NetworkInterface};
-use isolarium_model::sagemaker::{AddressLease, Endpoint, TrainingJob};
+use isolarium_model::sagemaker::{AddressLease, Endpoint, TrainingJob, TransformJob};
 use isolarium_runtime::executor::ExecutorError;
 use isolarium_store::{Batch, Expect, StateStore, StoreError, Stored};
 use std::collections::BTreeSet;
@@ -85,6 +85,11 @@ fn wanted(store: &dyn StateStore) -> Result<BTreeSet<WorkloadId>, StepError> {
     for job in store.all::<TrainingJob>()? {
         if !job.record.status().is_final() {
             wanted.extend(job.record.run.placements().map(|placement| placement.workload.clone()));
+        }
+    }
+    for job in store.all::<TransformJob>()? {
+        if !job.record.status.is_final() {
+            wanted.extend(job.record.placements().map(|placement| placement.workload.clone()));
         }
     }
     for endpoint in store.all::<Endpoint>()? {

@@ -7,6 +7,7 @@
 pub mod cut;
 pub mod driver;
 pub mod fleets;
+pub mod http;
 pub mod metrics;
 pub mod network;
 pub mod settings;
@@ -23,6 +24,7 @@ mod job;
 mod logs;
 mod ping;
 mod stage;
+mod transform;
 
 #[cfg(test)]
 mod fake;

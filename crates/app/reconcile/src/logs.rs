@@ -231,13 +231,42 @@ pub(crate) fn sweep(deps: &Deps, sources: &[String], held: &dyn Fn(&WorkloadId) 
     }
 }
 
+/// The source of what the platform says of a transform job's data.
+pub(crate) fn data_source(workload: &WorkloadId) -> String {
+    format!("{workload}/data-log")
+}
+
+/// Writes lines of the platform's own behind those that a source has already; `said` counts them. Lines that the role may not
+/// write are lost (CC-91).
+pub(crate) fn say(deps: &Deps, sink: &Sink<'_>, source: &str, said: &mut Option<u64>, lines: &[LogLine]) {
+    let append = |from: u64, lines: &[LogLine]| {
+        let next = from.saturating_add(u64::try_from(lines.len()).unwrap_or(0));
+        let piece = LogPiece {
+            source,
+            from,
+            next,
+            lines,
+        };
+        deps.transfer.append_log(sink.actor, sink.group, sink.stream, &piece)
+    };
+    let from = match *said {
+        Some(said) => Ok(said),
+        // After a restart of the engine the stream has some already.
+        None => append(0, &[]),
+    };
+    match from.and_then(|from| append(from, lines)) {
+        Ok(next) => *said = Some(next),
+        Err(error) => tracing::warn!(group = sink.group, stream = sink.stream, %error, "log lines cannot be written"),
+    }
+}
+
 fn report_source(workload: &WorkloadId) -> String {
     format!("{workload}/network-isolation")
 }
 
 /// Forgets how far a workload's output was read, once nobody will read it again.
 pub(crate) fn forget(deps: &Deps, workload: &WorkloadId) {
-    for source in [workload.to_string(), report_source(workload)] {
+    for source in [workload.to_string(), report_source(workload), data_source(workload)] {
         if let Err(error) = deps.transfer.forget_log(&source) {
             tracing::warn!(source, %error, "a log position could not be forgotten");
         }

@@ -1,13 +1,13 @@
 //! Brings a workload's inputs into its work directory: images, channels, model data. Repeatable: what an interrupted
 //! attempt left is replaced.
 
-use crate::container;
+use crate::container::{self, MODEL, ModelMount};
 use crate::deps::Deps;
 use crate::job::Site;
 use crate::transfer::{Actor, Image, TransferError};
 use crate::workdir::{make_directory, relative_path};
 use isolarium_model::sagemaker::training_job::{Channel, Distribution, S3DataType};
-use isolarium_model::sagemaker::{Placement, S3Uri};
+use isolarium_model::sagemaker::{ModelData, Placement, S3Uri};
 use isolarium_model::{Timestamp, WorkloadId};
 use isolarium_runtime::executor::ExecutorError;
 use std::collections::BTreeSet;
@@ -126,6 +126,30 @@ pub(crate) fn objects(
     link_all(deps, actor, &objects, &directory, limit.map(|limit| (started, limit)))
 }
 
+/// Brings a serving container's model data in, within `limit` (CC-47, CC-55).
+pub(crate) fn model(
+    deps: &Deps,
+    actor: &Actor,
+    placement: &Placement,
+    data: Option<&ModelData>,
+    limit: Option<Duration>,
+) -> Result<ModelMount, StageError> {
+    let workload = &placement.workload;
+    ca_bundle(deps, placement)?;
+    match data {
+        None => Ok(ModelMount::Archive),
+        Some(ModelData::Archive { uri }) => {
+            let archive = deps.transfer.open(actor, uri)?;
+            deps.archives.unpack_archive(archive, workload, MODEL, limit)?;
+            Ok(ModelMount::Archive)
+        }
+        Some(ModelData::Prefix { uri } | ModelData::Object { uri }) => {
+            objects(deps, actor, workload, uri, MODEL, limit)?;
+            Ok(ModelMount::Objects)
+        }
+    }
+}
+
 /// One object and the path it gets, relative to its directory.
 type Placed = (S3Uri, String);
 
@@ -148,7 +172,7 @@ pub(crate) fn prefix_objects(deps: &Deps, actor: &Actor, uri: &S3Uri) -> Result<
 }
 
 /// A manifest: `[{"prefix": "s3://..."}, "suffix", ...]` (CC-27).
-fn manifest_objects(deps: &Deps, actor: &Actor, uri: &S3Uri) -> Result<Vec<Placed>, StageError> {
+pub(crate) fn manifest_objects(deps: &Deps, actor: &Actor, uri: &S3Uri) -> Result<Vec<Placed>, StageError> {
     let bad = |why: &str| StageError::unusable(format!("The manifest \"{uri}\" cannot be used: {why}"));
     let text = deps.transfer.read(actor, uri, MAX_MANIFEST)?;
     let entries: Vec<serde_json::Value> =

@@ -13,15 +13,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("policy", &["model"]),
     ("netplan", &["model"]),
     ("tuning", &["model"]),
+    ("batch", &["model"]),
     ("store", &["model"]),
     ("dataplane", &["model", "netplan"]),
     ("runtime", &["model", "netplan", "dataplane"]),
     ("node", &["model", "netplan", "dataplane", "runtime"]),
-    ("services", &["model", "wire", "policy", "tuning", "store"]),
+    ("services", &["model", "wire", "policy", "tuning", "batch", "store"]),
     // The traits of `dataplane` and `runtime` alone: a loop never holds a privilege.
     (
         "reconcile",
-        &["model", "netplan", "tuning", "store", "dataplane", "runtime"],
+        &["model", "netplan", "tuning", "batch", "store", "dataplane", "runtime"],
     ),
     (
         "server",
@@ -30,6 +31,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "wire",
             "policy",
             "netplan",
+            "batch",
             "store",
             "dataplane",
             "runtime",

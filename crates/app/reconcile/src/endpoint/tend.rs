@@ -2,19 +2,17 @@
 
 use super::{Container, REPORT_INTERVAL, actor_of};
 use crate::collect::FailureText;
-use crate::container::{self, MODEL, ModelMount};
+use crate::container::{self, Serving};
 use crate::deps::{AttachError, Deps, NOT_STARTED, StepError, log_not_started};
 use crate::logs::{self, Drained, Sink};
 use crate::network::place::Wanted;
 use crate::ping;
 use crate::stage::{self, StageError};
-use crate::transfer::Actor;
 use isolarium_model::sagemaker::endpoint::{Instance, VariantFleet};
-use isolarium_model::sagemaker::model::{ModelData, ResolvedImage};
+use isolarium_model::sagemaker::model::ResolvedImage;
 use isolarium_model::sagemaker::{Attachment, Endpoint};
 use isolarium_model::{Key, Timestamp};
 use isolarium_runtime::executor::{ExecutorError, WorkloadState};
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 /// What was found about one instance.
@@ -159,19 +157,19 @@ impl Tending<'_> {
             .resolve_image(&actor, reference)
             .map_err(|error| pull(error.into()))?;
         stage::layers(deps, &image).map_err(pull)?;
-        let model = self
-            .model(&actor, instance)
+        let variant = self.variant;
+        let limit = variant.variant.download_timeout.map(Duration::from_secs);
+        let model = stage::model(deps, &actor, &instance.placement, variant.model.data.as_ref(), limit)
             .map_err(|error| self.staged(error, "The model data could not be loaded: "))?;
-        let spec = container::serving(
-            deps,
-            &self.endpoint.arn,
-            self.variant,
-            instance,
-            &image,
-            &self.key.scope.region,
+        let serving = Serving {
+            placement: &instance.placement,
+            environment: &variant.model.container.environment,
+            platform: vec![("AWS_REGION".into(), self.key.scope.region.to_string())],
+            instance_type: &variant.variant.instance_type,
             model,
-        )
-        .map_err(|error| Start::Broken(error.to_string()))?;
+        };
+        let spec = container::serving(deps, &self.endpoint.arn, serving, &image)
+            .map_err(|error| Start::Broken(error.to_string()))?;
         let resolved = ResolvedImage {
             specified: reference.clone(),
             digest: image.digest,
@@ -182,25 +180,6 @@ impl Tending<'_> {
         deps.launch(&self.key.scope, &instance.placement, &spec)
             .map_err(|error| self.host(error))?;
         Ok(Some(resolved))
-    }
-
-    /// Brings the model data in, within `ModelDataDownloadTimeoutInSeconds` if that is given (CC-55).
-    fn model(&self, actor: &Actor, instance: &Instance) -> Result<ModelMount, StageError> {
-        let workload = &instance.placement.workload;
-        let limit = self.variant.variant.download_timeout.map(Duration::from_secs);
-        stage::ca_bundle(self.deps, &instance.placement)?;
-        match &self.variant.model.data {
-            None => Ok(ModelMount::Archive),
-            Some(ModelData::Archive { uri }) => {
-                let archive: OwnedFd = self.deps.transfer.open(actor, uri)?;
-                self.deps.archives.unpack_archive(archive, workload, MODEL, limit)?;
-                Ok(ModelMount::Archive)
-            }
-            Some(ModelData::Prefix { uri } | ModelData::Object { uri }) => {
-                stage::objects(self.deps, actor, workload, uri, MODEL, limit)?;
-                Ok(ModelMount::Objects)
-            }
-        }
     }
 
     fn running(&mut self, now: Timestamp) -> Result<(Verdict, Timestamp), StepError> {

@@ -10,7 +10,7 @@ use crate::http::body::{self, Body};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use isolarium_model::ec2::{self, NetworkInterface};
-use isolarium_model::sagemaker::{AddressLease, Endpoint, Placement, TrainingJob};
+use isolarium_model::sagemaker::{AddressLease, Endpoint, Placement, TrainingJob, TransformJob};
 use isolarium_model::time::Clock;
 use isolarium_model::{Arn, Key, Record, Scope, Secret, Timestamp, WorkloadId};
 use isolarium_store::{StateStore, StoreError};
@@ -159,6 +159,10 @@ impl Credentials {
                 let job = self.owner::<TrainingJob>(&held.owner)?;
                 job.and_then(|job| job.role_of(&held, token))
             }
+            Some(("transform-job", _)) => {
+                let job = self.owner::<TransformJob>(&held.owner)?;
+                job.and_then(|job| job.role_of(&held, token))
+            }
             Some(("endpoint", _)) => {
                 let endpoint = self.owner::<Endpoint>(&held.owner)?;
                 endpoint.and_then(|endpoint| endpoint.role_of(&held, token))
@@ -229,6 +233,14 @@ impl HoldsCredentials for TrainingJob {
         let mut all = self.run.placements();
         all.any(|placement| is_holder(placement, held, token))
             .then(|| self.spec.role_arn.clone())
+    }
+}
+
+impl HoldsCredentials for TransformJob {
+    fn role_of(&self, held: &Held, token: &str) -> Option<Arn> {
+        let mut own = self.placements();
+        let is_own = own.any(|placement| is_holder(placement, held, token));
+        is_own.then(|| self.spec.model.role_arn.clone())
     }
 }
 

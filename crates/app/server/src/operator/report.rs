@@ -3,7 +3,7 @@
 use super::message::{Report, WorkloadReport};
 use isolarium_model::sagemaker::flows::OwnerFlows;
 use isolarium_model::sagemaker::network::IsolationRecord;
-use isolarium_model::sagemaker::{BlockedDestination, Endpoint, Placement, TrainingJob};
+use isolarium_model::sagemaker::{BlockedDestination, Endpoint, Placement, TrainingJob, TransformJob};
 use isolarium_model::{Arn, Key, Scope, Timestamp};
 use isolarium_runtime::EgressReport;
 use isolarium_runtime::executor::{BlockedAttempt, ExecutorError};
@@ -12,9 +12,9 @@ use isolarium_store::{Query, StateStore, StoreError};
 /// Why there is no report. The text is for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
-    #[error("there is no training job or endpoint {0}")]
+    #[error("there is no training job, transform job or endpoint {0}")]
     Unknown(String),
-    #[error("{0} is a training job and an endpoint; say which by its ARN:\n  {1}\n  {2}")]
+    #[error("{0} is the name of several; say which by its ARN:\n  {1}\n  {2}")]
     Ambiguous(String, Arn, Arn),
     #[error("the records cannot be read")]
     Store(#[from] StoreError),
@@ -128,31 +128,30 @@ fn find(store: &dyn StateStore, home: &Scope, target: &str) -> Result<Subject, R
         Err(_) => (home.clone(), None, target.to_owned()),
     };
     let wanted = |this: &str| kind.as_deref().is_none_or(|kind| kind == this);
-    let job = match wanted("training-job") {
-        true => store.get::<TrainingJob>(&TrainingJob::key(&scope, &name))?,
-        false => None,
-    };
-    let endpoint = match wanted("endpoint") {
-        true => store.get::<Endpoint>(&Endpoint::key(&scope, &name))?,
-        false => None,
-    };
-    match (job.map(|stored| stored.record), endpoint.map(|stored| stored.record)) {
-        (Some(job), Some(endpoint)) => Err(ReportError::Ambiguous(target.into(), job.arn, endpoint.arn)),
-        (Some(job), None) => Ok(Subject {
-            arn: job.arn,
-            scope,
-            placements: job.run.placements().cloned().collect(),
-        }),
-        (None, Some(endpoint)) => {
-            let placements = endpoint.placements().cloned().collect();
-            Ok(Subject {
-                arn: endpoint.arn,
-                scope,
-                placements,
-            })
-        }
-        (None, None) => Err(unknown()),
+    let mut found = Vec::new();
+    if wanted("training-job")
+        && let Some(job) = store.get::<TrainingJob>(&TrainingJob::key(&scope, &name))?
+    {
+        found.push((job.record.arn.clone(), job.record.run.placements().cloned().collect()));
     }
+    if wanted("transform-job")
+        && let Some(job) = store.get::<TransformJob>(&TransformJob::key(&scope, &name))?
+    {
+        found.push((job.record.arn.clone(), job.record.placements().cloned().collect()));
+    }
+    if wanted("endpoint")
+        && let Some(endpoint) = store.get::<Endpoint>(&Endpoint::key(&scope, &name))?
+    {
+        found.push((
+            endpoint.record.arn.clone(),
+            endpoint.record.placements().cloned().collect(),
+        ));
+    }
+    if let [(first, _), (second, _), ..] = found.as_slice() {
+        return Err(ReportError::Ambiguous(target.into(), first.clone(), second.clone()));
+    }
+    let (arn, placements): (Arn, Vec<Placement>) = found.pop().ok_or_else(unknown)?;
+    Ok(Subject { arn, scope, placements })
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 //!
 //! Sockets are connected by `node` inside the interface's namespace and passed over; everything that parses is here.
 
-mod http;
 mod name;
 mod patient;
 mod s3;
@@ -12,13 +11,13 @@ mod xml;
 #[cfg(test)]
 mod tests;
 
-use self::http::Connection;
 use isolarium_model::sagemaker::S3Uri;
 use isolarium_model::time::{Clock, IdSource};
 use isolarium_model::{Scope, Timestamp};
 use isolarium_netplan::intent::Transport;
 use isolarium_netplan::intent::vpc::CheckedVpc;
 use isolarium_reconcile::cut::{Cuts, Why};
+use isolarium_reconcile::http::Connection;
 use isolarium_reconcile::network::{NO_PATH, NetworkError, Networks, Port, blocked, name_servers};
 use isolarium_reconcile::transfer::{Actor, ObjectEntry, TransferError, Via};
 use isolarium_runtime::executor::ExecutorError;

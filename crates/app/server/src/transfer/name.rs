@@ -1,11 +1,12 @@
 //! Names as a program inside the VPC would look them up: the VPC's name servers are asked, from the interface's own
 //! address, so that DNS settings, routes and groups have their say (VPC-21).
 
-use super::patient::{Patient, dial, receive};
+use super::patient::{dial, receive};
 use super::{DialError, Inside};
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
 use isolarium_reconcile::Cut;
+use isolarium_reconcile::http::Patient;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;

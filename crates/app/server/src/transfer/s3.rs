@@ -3,9 +3,8 @@
 //! A connection that cannot be made is no path (SM-64): asked again only while nothing says why. A connection that breaks
 //! is tried again, and a download goes on where it broke off.
 
-use super::http::{Asked, Connection, PIECE, Reply, Sent};
 use super::name::{self, NameError};
-use super::patient::{Patient, dial, pause};
+use super::patient::{dial, pause};
 use super::xml::{self, Element};
 use super::{DialError, Inside, Secure, Settings};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -14,6 +13,7 @@ use isolarium_model::sagemaker::S3Uri;
 use isolarium_model::time::{Clock, IdSource};
 use isolarium_netplan::intent::Transport;
 use isolarium_reconcile::Cut;
+use isolarium_reconcile::http::{Asked, Connection, PIECE, Patient, Reply, Sent, Stream};
 use isolarium_reconcile::transfer::ObjectEntry;
 use isolarium_wire::sigv4::{Signer, sign};
 use rustls::pki_types::ServerName;
@@ -183,7 +183,7 @@ impl Client<'_> {
         let name = ServerName::try_from(name).map_err(io::Error::other)?;
         let config = Arc::clone(&self.secure.0);
         let session = rustls::ClientConnection::new(config, name).map_err(io::Error::other)?;
-        let stream = rustls::StreamOwned::new(session, stream);
+        let stream = Tls(rustls::StreamOwned::new(session, stream));
         Ok(Connection::new(Box::new(stream), self.settings.idle_timeout))
     }
 
@@ -243,7 +243,7 @@ impl Client<'_> {
                 &asked,
                 Some(Sent {
                     bytes: &mut io::empty(),
-                    length: 0,
+                    length: Some(0),
                 }),
             ),
             Body::None => connection.ask(&asked, None),
@@ -254,7 +254,7 @@ impl Client<'_> {
                     &asked,
                     Some(Sent {
                         bytes: &mut reader,
-                        length,
+                        length: Some(length),
                     }),
                 )
             }
@@ -265,7 +265,7 @@ impl Client<'_> {
                     &asked,
                     Some(Sent {
                         bytes: &mut reader,
-                        length: *length,
+                        length: Some(*length),
                     }),
                 )
             }
@@ -531,12 +531,35 @@ fn is_worth_another(error: &S3Error) -> bool {
     }
 }
 
-impl super::http::Stream for rustls::StreamOwned<rustls::ClientConnection, Patient> {
+/// TLS over a stream that is waited for patiently.
+struct Tls(rustls::StreamOwned<rustls::ClientConnection, Patient>);
+
+impl io::Read for Tls {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for Tls {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.0.write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Stream for Tls {
     fn set_patience(&mut self, patience: Duration) {
-        self.sock.patience = patience;
+        self.0.sock.set_patience(patience);
     }
 
     fn set_cut(&mut self, cut: Arc<Cut>) {
-        self.sock.cut = cut;
+        self.0.sock.set_cut(cut);
+    }
+
+    fn set_until(&mut self, until: Option<std::time::Instant>) {
+        self.0.sock.set_until(until);
     }
 }

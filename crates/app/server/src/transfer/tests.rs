@@ -1,6 +1,5 @@
 //! The client against a server that speaks HTTPS and S3's answers by script, with a certificate of a real authority.
 
-use super::http::Connection;
 use super::s3::{Client, Keys, S3Error, Way};
 use super::{DialError, Inside, Secure, Settings};
 use crate::clock::SystemIds;
@@ -13,6 +12,7 @@ use isolarium_model::time::Clock;
 use isolarium_model::{Secret, Timestamp};
 use isolarium_netplan::intent::Transport;
 use isolarium_reconcile::Cut;
+use isolarium_reconcile::http::Connection;
 use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex};

@@ -6,6 +6,7 @@ const KINDS: &[(&str, &str, &str)] = &[
     ("sagemaker", "endpoint", "AWS::SageMaker::Endpoint"),
     ("sagemaker", "endpoint-config", "AWS::SageMaker::EndpointConfig"),
     ("sagemaker", "training-job", "AWS::SageMaker::TrainingJob"),
+    ("sagemaker", "transform-job", "AWS::SageMaker::TransformJob"),
     ("sagemaker", "processing-job", "AWS::SageMaker::ProcessingJob"),
     ("sagemaker", "feature-group", "AWS::SageMaker::FeatureGroup"),
     ("iam", "role", "AWS::IAM::Role"),

@@ -92,6 +92,27 @@ pub(super) fn training_job(question: Question, scope: &Scope, request: &shapes::
     })
 }
 
+/// What CreateTransformJob asks for. Isolation and VPC are its model's, and the model has its own question.
+pub(super) fn transform_job(
+    question: Question,
+    scope: &Scope,
+    request: &shapes::CreateTransformJobRequest,
+    model: &Arn,
+) -> Question {
+    let resources = &request.transform_resources;
+    let question = question
+        .with("sagemaker:ModelArn", model.to_string())
+        .with("sagemaker:InstanceTypes", resources.instance_type.clone());
+    let output = request.transform_output.kms_key_id.as_ref();
+    let question = kms(question, scope, "sagemaker:OutputKmsKey", output);
+    kms(
+        question,
+        scope,
+        "sagemaker:VolumeKmsKey",
+        resources.volume_kms_key_id.as_ref(),
+    )
+}
+
 /// What CreateEndpointConfig asks for; shadow variants count as the others do.
 pub(super) fn endpoint_config(
     question: Question,

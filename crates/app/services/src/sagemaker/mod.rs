@@ -15,6 +15,8 @@ mod place;
 mod tag;
 mod training_job;
 mod training_spec;
+mod transform_job;
+mod transform_spec;
 
 pub(crate) use feature_group::{ask as ask_feature_group, named as feature_group_named};
 pub use invocation::invocation_question;
@@ -39,6 +41,7 @@ pub fn handlers() -> Vec<Handler> {
         handler::<shapes::CreateFeatureGroupRequest>(),
         handler::<shapes::CreateModelInput>(),
         handler::<shapes::CreateTrainingJobRequest>(),
+        handler::<shapes::CreateTransformJobRequest>(),
         handler::<shapes::DeleteEndpointConfigInput>(),
         handler::<shapes::DeleteEndpointInput>(),
         handler::<shapes::DeleteFeatureGroupRequest>(),
@@ -51,13 +54,16 @@ pub fn handlers() -> Vec<Handler> {
         handler::<shapes::DescribeFeatureMetadataRequest>(),
         handler::<shapes::DescribeModelInput>(),
         handler::<shapes::DescribeTrainingJobRequest>(),
+        handler::<shapes::DescribeTransformJobRequest>(),
         handler::<shapes::ListEndpointConfigsInput>(),
         handler::<shapes::ListEndpointsInput>(),
         handler::<shapes::ListFeatureGroupsRequest>(),
         handler::<shapes::ListModelsInput>(),
         handler::<shapes::ListTagsInput>(),
         handler::<shapes::ListTrainingJobsRequest>(),
+        handler::<shapes::ListTransformJobsRequest>(),
         handler::<shapes::StopTrainingJobRequest>(),
+        handler::<shapes::StopTransformJobRequest>(),
         handler::<shapes::UpdateEndpointInput>(),
         handler::<shapes::UpdateEndpointWeightsAndCapacitiesInput>(),
         handler::<shapes::UpdateFeatureGroupRequest>(),

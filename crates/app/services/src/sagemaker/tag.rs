@@ -2,7 +2,9 @@
 
 use super::{shapes, stored, update};
 use crate::{Ctx, Operation};
-use isolarium_model::sagemaker::{Endpoint, EndpointConfig, FeatureGroup, MAX_TAGS, Model, Tags, TrainingJob};
+use isolarium_model::sagemaker::{
+    Endpoint, EndpointConfig, FeatureGroup, MAX_TAGS, Model, Tags, TrainingJob, TransformJob,
+};
 use isolarium_model::{Arn, Key, Record};
 use isolarium_policy::{Granted, Question};
 use isolarium_wire::ApiError;
@@ -50,6 +52,7 @@ enum Tagged {
     Endpoint(Key),
     TrainingJob(Key),
     FeatureGroup(Key),
+    TransformJob(Key),
 }
 
 impl Tagged {
@@ -70,6 +73,7 @@ impl Tagged {
             "endpoint" => Ok(Self::Endpoint(Endpoint::key(scope, name))),
             "training-job" => Ok(Self::TrainingJob(TrainingJob::key(scope, name))),
             "feature-group" => Ok(Self::FeatureGroup(FeatureGroup::key(scope, name))),
+            "transform-job" => Ok(Self::TransformJob(TransformJob::key(scope, name))),
             _ => Err(missing(text)),
         }
     }
@@ -84,6 +88,7 @@ impl Tagged {
             Self::Endpoint(key) => of::<Endpoint>(ctx, key, |endpoint| endpoint.tags),
             Self::TrainingJob(key) => of::<TrainingJob>(ctx, key, |job| job.tags),
             Self::FeatureGroup(key) => of::<FeatureGroup>(ctx, key, |group| group.tags),
+            Self::TransformJob(key) => of::<TransformJob>(ctx, key, |job| job.tags),
         }
     }
 
@@ -109,6 +114,9 @@ impl Tagged {
             }
             Self::FeatureGroup(key) => {
                 update::<FeatureGroup>(ctx, key, gone, |one| change(&one.tags).map(|tags| one.tags = tags))?.tags
+            }
+            Self::TransformJob(key) => {
+                update::<TransformJob>(ctx, key, gone, |one| change(&one.tags).map(|tags| one.tags = tags))?.tags
             }
         })
     }

@@ -1,4 +1,5 @@
-//! Records and lifecycles of SageMaker: training jobs, models, endpoint configurations, endpoints, feature groups.
+//! Records and lifecycles of SageMaker: training and transform jobs, models, endpoint configurations, endpoints, feature
+//! groups.
 //!
 //! A record holds typed fields for everything the engine acts on, and `echo`: the members of the request that the
 //! engine only gives back in Describe (for example `DebugHookConfig`). Nothing that must be enforced is kept in `echo`.
@@ -13,6 +14,7 @@ pub mod model;
 pub mod network;
 pub mod s3_uri;
 pub mod training_job;
+pub mod transform_job;
 pub mod tuning_job;
 
 pub use endpoint::{Endpoint, EndpointEvent, EndpointStatus, Fleet, Instance, VariantFleet};
@@ -26,6 +28,7 @@ pub use network::{
 };
 pub use s3_uri::S3Uri;
 pub use training_job::{JobEvent, SecondaryStatus, TrainingJob, TrainingJobStatus};
+pub use transform_job::{TransformEvent, TransformJob, TransformJobStatus};
 pub use tuning_job::{TuningEvent, TuningJob, TuningStatus};
 
 use serde::{Deserialize, Serialize};

@@ -115,6 +115,13 @@ crate::shapes::structure! { AlgorithmSpecification
     optional training_image_config "TrainingImageConfig",
 }
 
+crate::shapes::string_enum! {
+    /// `AssemblyType`.
+    AssemblyType
+    None = "None",
+    Line = "Line",
+}
+
 /// `AsyncInferenceClientConfig`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -187,6 +194,28 @@ pub struct AutoRollbackConfig {
 
 crate::shapes::structure! { AutoRollbackConfig
     optional alarms "Alarms",
+}
+
+/// `BatchDataCaptureConfig`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct BatchDataCaptureConfig {
+    pub destination_s3_uri: String,
+    pub kms_key_id: Option<String>,
+    pub generate_inference_id: Option<bool>,
+}
+
+crate::shapes::structure! { BatchDataCaptureConfig
+    required destination_s3_uri "DestinationS3Uri",
+    optional kms_key_id "KmsKeyId",
+    optional generate_inference_id "GenerateInferenceId",
+}
+
+crate::shapes::string_enum! {
+    /// `BatchStrategy`.
+    BatchStrategy
+    MultiRecord = "MultiRecord",
+    SingleRecord = "SingleRecord",
 }
 
 /// `BlueGreenUpdatePolicy`.
@@ -830,6 +859,76 @@ crate::shapes::structure! { CreateTrainingJobResponse
     required training_job_arn "TrainingJobArn",
 }
 
+/// `CreateTransformJobRequest`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct CreateTransformJobRequest {
+    pub transform_job_name: String,
+    pub model_name: String,
+    pub max_concurrent_transforms: Option<i64>,
+    pub model_client_config: Option<ModelClientConfig>,
+    pub max_payload_in_mb: Option<i64>,
+    pub batch_strategy: Option<BatchStrategy>,
+    pub environment: Option<IndexMap<String, String>>,
+    pub transform_input: TransformInput,
+    pub transform_output: TransformOutput,
+    pub data_capture_config: Option<BatchDataCaptureConfig>,
+    pub transform_resources: TransformResources,
+    pub data_processing: Option<DataProcessing>,
+    pub tags: Option<Vec<Tag>>,
+    pub experiment_config: Option<ExperimentConfig>,
+}
+
+impl CreateTransformJobRequest {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(transform_input: TransformInput) -> Self {
+        Self {
+            transform_job_name: Default::default(),
+            model_name: Default::default(),
+            max_concurrent_transforms: Default::default(),
+            model_client_config: Default::default(),
+            max_payload_in_mb: Default::default(),
+            batch_strategy: Default::default(),
+            environment: Default::default(),
+            transform_input,
+            transform_output: Default::default(),
+            data_capture_config: Default::default(),
+            transform_resources: Default::default(),
+            data_processing: Default::default(),
+            tags: Default::default(),
+            experiment_config: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { CreateTransformJobRequest
+    required transform_job_name "TransformJobName",
+    required model_name "ModelName",
+    optional max_concurrent_transforms "MaxConcurrentTransforms",
+    optional model_client_config "ModelClientConfig",
+    optional max_payload_in_mb "MaxPayloadInMB",
+    optional batch_strategy "BatchStrategy",
+    optional environment "Environment",
+    required transform_input "TransformInput",
+    required transform_output "TransformOutput",
+    optional data_capture_config "DataCaptureConfig",
+    required transform_resources "TransformResources",
+    optional data_processing "DataProcessing",
+    optional tags "Tags",
+    optional experiment_config "ExperimentConfig",
+}
+
+/// `CreateTransformJobResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct CreateTransformJobResponse {
+    pub transform_job_arn: String,
+}
+
+crate::shapes::structure! { CreateTransformJobResponse
+    required transform_job_arn "TransformJobArn",
+}
+
 /// `CrossRegionTrafficConfig`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -918,6 +1017,21 @@ crate::shapes::structure! { DataCatalogConfig
     required table_name "TableName",
     required catalog "Catalog",
     required database "Database",
+}
+
+/// `DataProcessing`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DataProcessing {
+    pub input_filter: Option<String>,
+    pub output_filter: Option<String>,
+    pub join_source: Option<JoinSource>,
+}
+
+crate::shapes::structure! { DataProcessing
+    optional input_filter "InputFilter",
+    optional output_filter "OutputFilter",
+    optional join_source "JoinSource",
 }
 
 /// `DataSource`.
@@ -1642,6 +1756,100 @@ crate::shapes::structure! { DescribeTrainingJobResponse
     optional output_model_package_arn "OutputModelPackageArn",
 }
 
+/// `DescribeTransformJobRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DescribeTransformJobRequest {
+    pub transform_job_name: String,
+}
+
+crate::shapes::structure! { DescribeTransformJobRequest
+    required transform_job_name "TransformJobName",
+}
+
+/// `DescribeTransformJobResponse`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DescribeTransformJobResponse {
+    pub transform_job_name: String,
+    pub transform_job_arn: String,
+    pub transform_job_status: TransformJobStatus,
+    pub failure_reason: Option<String>,
+    pub model_name: String,
+    pub max_concurrent_transforms: Option<i64>,
+    pub model_client_config: Option<ModelClientConfig>,
+    pub max_payload_in_mb: Option<i64>,
+    pub batch_strategy: Option<BatchStrategy>,
+    pub environment: Option<IndexMap<String, String>>,
+    pub transform_input: TransformInput,
+    pub transform_output: Option<TransformOutput>,
+    pub data_capture_config: Option<BatchDataCaptureConfig>,
+    pub transform_resources: TransformResources,
+    /// Milliseconds since the epoch.
+    pub creation_time: i64,
+    /// Milliseconds since the epoch.
+    pub transform_start_time: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub transform_end_time: Option<i64>,
+    pub labeling_job_arn: Option<String>,
+    pub auto_ml_job_arn: Option<String>,
+    pub data_processing: Option<DataProcessing>,
+    pub experiment_config: Option<ExperimentConfig>,
+}
+
+impl DescribeTransformJobResponse {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(transform_job_status: TransformJobStatus, transform_input: TransformInput) -> Self {
+        Self {
+            transform_job_name: Default::default(),
+            transform_job_arn: Default::default(),
+            transform_job_status,
+            failure_reason: Default::default(),
+            model_name: Default::default(),
+            max_concurrent_transforms: Default::default(),
+            model_client_config: Default::default(),
+            max_payload_in_mb: Default::default(),
+            batch_strategy: Default::default(),
+            environment: Default::default(),
+            transform_input,
+            transform_output: Default::default(),
+            data_capture_config: Default::default(),
+            transform_resources: Default::default(),
+            creation_time: Default::default(),
+            transform_start_time: Default::default(),
+            transform_end_time: Default::default(),
+            labeling_job_arn: Default::default(),
+            auto_ml_job_arn: Default::default(),
+            data_processing: Default::default(),
+            experiment_config: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { DescribeTransformJobResponse
+    required transform_job_name "TransformJobName",
+    required transform_job_arn "TransformJobArn",
+    required transform_job_status "TransformJobStatus",
+    optional failure_reason "FailureReason",
+    required model_name "ModelName",
+    optional max_concurrent_transforms "MaxConcurrentTransforms",
+    optional model_client_config "ModelClientConfig",
+    optional max_payload_in_mb "MaxPayloadInMB",
+    optional batch_strategy "BatchStrategy",
+    optional environment "Environment",
+    required transform_input "TransformInput",
+    optional transform_output "TransformOutput",
+    optional data_capture_config "DataCaptureConfig",
+    required transform_resources "TransformResources",
+    required creation_time "CreationTime",
+    optional transform_start_time "TransformStartTime",
+    optional transform_end_time "TransformEndTime",
+    optional labeling_job_arn "LabelingJobArn",
+    optional auto_ml_job_arn "AutoMLJobArn",
+    optional data_processing "DataProcessing",
+    optional experiment_config "ExperimentConfig",
+}
+
 /// `DesiredWeightAndCapacity`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -2082,6 +2290,13 @@ crate::shapes::structure! { InstancePreference
     optional training_plan_arns "TrainingPlanArns",
 }
 
+crate::shapes::string_enum! {
+    /// `JoinSource`.
+    JoinSource
+    Input = "Input",
+    None = "None",
+}
+
 /// `LastUpdateStatus`.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -2355,6 +2570,52 @@ crate::shapes::structure! { ListTrainingJobsResponse
     optional next_token "NextToken",
 }
 
+/// `ListTransformJobsRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListTransformJobsRequest {
+    /// Milliseconds since the epoch.
+    pub creation_time_after: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub creation_time_before: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub last_modified_time_after: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub last_modified_time_before: Option<i64>,
+    pub name_contains: Option<String>,
+    pub status_equals: Option<TransformJobStatus>,
+    pub sort_by: Option<SortBy>,
+    pub sort_order: Option<SortOrder>,
+    pub next_token: Option<String>,
+    pub max_results: Option<i64>,
+}
+
+crate::shapes::structure! { ListTransformJobsRequest
+    optional creation_time_after "CreationTimeAfter",
+    optional creation_time_before "CreationTimeBefore",
+    optional last_modified_time_after "LastModifiedTimeAfter",
+    optional last_modified_time_before "LastModifiedTimeBefore",
+    optional name_contains "NameContains",
+    optional status_equals "StatusEquals",
+    optional sort_by "SortBy",
+    optional sort_order "SortOrder",
+    optional next_token "NextToken",
+    optional max_results "MaxResults",
+}
+
+/// `ListTransformJobsResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListTransformJobsResponse {
+    pub transform_job_summaries: Vec<TransformJobSummary>,
+    pub next_token: Option<String>,
+}
+
+crate::shapes::structure! { ListTransformJobsResponse
+    required transform_job_summaries "TransformJobSummaries",
+    optional next_token "NextToken",
+}
+
 crate::shapes::string_enum! {
     /// `ManagedInstanceScalingScaleInStrategy`.
     ManagedInstanceScalingScaleInStrategy
@@ -2481,6 +2742,19 @@ crate::shapes::string_enum! {
     ModelCacheSetting
     Enabled = "Enabled",
     Disabled = "Disabled",
+}
+
+/// `ModelClientConfig`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ModelClientConfig {
+    pub invocations_timeout_in_seconds: Option<i64>,
+    pub invocations_max_retries: Option<i64>,
+}
+
+crate::shapes::structure! { ModelClientConfig
+    optional invocations_timeout_in_seconds "InvocationsTimeoutInSeconds",
+    optional invocations_max_retries "InvocationsMaxRetries",
 }
 
 crate::shapes::string_enum! {
@@ -3501,6 +3775,15 @@ crate::shapes::string_enum! {
     Descending = "Descending",
 }
 
+crate::shapes::string_enum! {
+    /// `SplitType`.
+    SplitType
+    None = "None",
+    Line = "Line",
+    RecordIO = "RecordIO",
+    TFRecord = "TFRecord",
+}
+
 /// `StopTrainingJobOutput`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -3518,6 +3801,25 @@ pub struct StopTrainingJobRequest {
 
 crate::shapes::structure! { StopTrainingJobRequest
     required training_job_name "TrainingJobName",
+}
+
+/// `StopTransformJobOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct StopTransformJobOutput {}
+
+crate::shapes::structure! { StopTransformJobOutput
+}
+
+/// `StopTransformJobRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct StopTransformJobRequest {
+    pub transform_job_name: String,
+}
+
+crate::shapes::structure! { StopTransformJobRequest
+    required transform_job_name "TransformJobName",
 }
 
 /// `StoppingCondition`.
@@ -3810,6 +4112,161 @@ pub struct TrainingRepositoryAuthConfig {
 
 crate::shapes::structure! { TrainingRepositoryAuthConfig
     required training_repository_credentials_provider_arn "TrainingRepositoryCredentialsProviderArn",
+}
+
+/// `TransformDataSource`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct TransformDataSource {
+    pub s3_data_source: TransformS3DataSource,
+}
+
+impl TransformDataSource {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(s3_data_source: TransformS3DataSource) -> Self {
+        Self { s3_data_source }
+    }
+}
+
+crate::shapes::structure! { TransformDataSource
+    required s3_data_source "S3DataSource",
+}
+
+/// `TransformInput`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct TransformInput {
+    pub data_source: TransformDataSource,
+    pub content_type: Option<String>,
+    pub compression_type: Option<CompressionType>,
+    pub split_type: Option<SplitType>,
+}
+
+impl TransformInput {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(data_source: TransformDataSource) -> Self {
+        Self {
+            data_source,
+            content_type: Default::default(),
+            compression_type: Default::default(),
+            split_type: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { TransformInput
+    required data_source "DataSource",
+    optional content_type "ContentType",
+    optional compression_type "CompressionType",
+    optional split_type "SplitType",
+}
+
+crate::shapes::string_enum! {
+    /// `TransformJobStatus`.
+    TransformJobStatus
+    InProgress = "InProgress",
+    Completed = "Completed",
+    Failed = "Failed",
+    Stopping = "Stopping",
+    Stopped = "Stopped",
+}
+
+/// `TransformJobSummary`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct TransformJobSummary {
+    pub transform_job_name: String,
+    pub transform_job_arn: String,
+    /// Milliseconds since the epoch.
+    pub creation_time: i64,
+    /// Milliseconds since the epoch.
+    pub transform_end_time: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub last_modified_time: Option<i64>,
+    pub transform_job_status: TransformJobStatus,
+    pub failure_reason: Option<String>,
+}
+
+impl TransformJobSummary {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(transform_job_status: TransformJobStatus) -> Self {
+        Self {
+            transform_job_name: Default::default(),
+            transform_job_arn: Default::default(),
+            creation_time: Default::default(),
+            transform_end_time: Default::default(),
+            last_modified_time: Default::default(),
+            transform_job_status,
+            failure_reason: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { TransformJobSummary
+    required transform_job_name "TransformJobName",
+    required transform_job_arn "TransformJobArn",
+    required creation_time "CreationTime",
+    optional transform_end_time "TransformEndTime",
+    optional last_modified_time "LastModifiedTime",
+    required transform_job_status "TransformJobStatus",
+    optional failure_reason "FailureReason",
+}
+
+/// `TransformOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct TransformOutput {
+    pub s3_output_path: String,
+    pub accept: Option<String>,
+    pub assemble_with: Option<AssemblyType>,
+    pub kms_key_id: Option<String>,
+}
+
+crate::shapes::structure! { TransformOutput
+    required s3_output_path "S3OutputPath",
+    optional accept "Accept",
+    optional assemble_with "AssembleWith",
+    optional kms_key_id "KmsKeyId",
+}
+
+/// `TransformResources`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct TransformResources {
+    pub instance_type: String,
+    pub instance_count: i64,
+    pub volume_kms_key_id: Option<String>,
+    pub transform_ami_version: Option<String>,
+}
+
+crate::shapes::structure! { TransformResources
+    required instance_type "InstanceType",
+    required instance_count "InstanceCount",
+    optional volume_kms_key_id "VolumeKmsKeyId",
+    optional transform_ami_version "TransformAmiVersion",
+}
+
+/// `TransformS3DataSource`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct TransformS3DataSource {
+    pub s3_data_type: S3DataType,
+    pub s3_uri: String,
+}
+
+impl TransformS3DataSource {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(s3_data_type: S3DataType) -> Self {
+        Self {
+            s3_data_type,
+            s3_uri: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { TransformS3DataSource
+    required s3_data_type "S3DataType",
+    required s3_uri "S3Uri",
 }
 
 /// `TtlDuration`.

@@ -119,3 +119,37 @@ fn an_endpoint_configuration_shows_policies_what_all_of_its_variants_ask_for() {
         })
     );
 }
+
+/// Proves: IAM-16, IAM-40
+#[test]
+fn a_transform_job_shows_policies_its_model_its_instances_and_its_keys() {
+    let request = |output: Value, resources: Value| {
+        json!({
+            "TransformJobName": "t", "ModelName": "M1",
+            "TransformInput": {"DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://b/in"}}},
+            "TransformOutput": output, "TransformResources": resources,
+        })
+    };
+    let plain = request(
+        json!({"S3OutputPath": "s3://b/out"}),
+        json!({"InstanceType": "ml.m5.large", "InstanceCount": 1}),
+    );
+    let model = "arn:aws:sagemaker:us-east-1:123456789012:model/m1";
+    assert_eq!(
+        keys(&asked::<shapes::CreateTransformJobRequest>(plain)),
+        json!({"modelarn": [model], "instancetypes": ["ml.m5.large"]})
+    );
+    let full = request(
+        json!({"S3OutputPath": "s3://b/out", "KmsKeyId": "alias/mine"}),
+        json!({"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeKmsKeyId": "1234"}),
+    );
+    let kms = "arn:aws:kms:us-east-1:123456789012:";
+    assert_eq!(
+        keys(&asked::<shapes::CreateTransformJobRequest>(full)),
+        json!({
+            "modelarn": [model], "instancetypes": ["ml.m5.large"],
+            "outputkmskey": [format!("{kms}alias/mine")], "outputkmskeyarn": [format!("{kms}alias/mine")],
+            "volumekmskey": [format!("{kms}key/1234")], "volumekmskeyarn": [format!("{kms}key/1234")],
+        })
+    );
+}

@@ -1,37 +1,46 @@
-//! HTTP/1.1 as a client speaks it over one blocking connection: a head, a body of known length, an answer in pieces.
+//! HTTP/1.1 as a client speaks it over one blocking connection: a head, a body, an answer in pieces. Transfers through VPCs
+//! and invocations of transform jobs speak it.
 
+mod patient;
+
+pub use patient::{LOOK, Patient, goes_on, is_silence};
+
+use crate::Cut;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use isolarium_reconcile::Cut;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The largest head of an answer, bytes.
 const HEAD: usize = 64 << 10;
 /// Bytes moved at a time.
-pub(super) const PIECE: usize = 128 << 10;
+pub const PIECE: usize = 128 << 10;
 /// How long the word to go on is waited for before a body is sent without it.
 const GO_ON: Duration = Duration::from_secs(2);
 
 /// A connected stream whose reads and writes can be given a limit.
-pub(super) trait Stream: Read + Write + Send {
+pub trait Stream: Read + Write + Send {
     /// Every read and write may pause this long.
     fn set_patience(&mut self, patience: Duration);
     /// What ends every read and write from now on.
     fn set_cut(&mut self, cut: Arc<Cut>);
+    /// When everything ends, however lively the peer is.
+    fn set_until(&mut self, until: Option<Instant>);
 }
 
 /// One connection; asked one thing after the other.
-pub(super) struct Connection {
+pub struct Connection {
     stream: BufReader<Box<dyn Stream>>,
     patience: Duration,
     /// The part of an answer's head that has arrived.
     head: Vec<u8>,
     reusable: bool,
+    /// Large bodies wait for the word to go on.
+    waits: bool,
 }
 
 /// What is asked.
-pub(super) struct Asked<'a> {
+pub struct Asked<'a> {
     pub method: &'a str,
     /// Path and query, percent-encoded.
     pub target: &'a str,
@@ -39,15 +48,16 @@ pub(super) struct Asked<'a> {
     pub headers: &'a HeaderMap,
 }
 
-/// The body of a question: exactly `length` bytes of `bytes`.
-pub(super) struct Sent<'a> {
+/// The body of a question.
+pub struct Sent<'a> {
     pub bytes: &'a mut dyn Read,
-    pub length: u64,
+    /// Exactly so many of the bytes; without it all of them, in chunks.
+    pub length: Option<u64>,
 }
 
 /// The head of an answer, and how much of its body is still to be read.
 #[derive(Debug)]
-pub(super) struct Reply {
+pub struct Reply {
     pub status: u16,
     pub headers: HeaderMap,
     rest: Rest,
@@ -74,12 +84,24 @@ impl Connection {
             patience,
             head: Vec::new(),
             reusable: true,
+            waits: true,
         }
+    }
+
+    /// For peers to which bodies are sent at once.
+    #[must_use]
+    pub fn without_waiting(self) -> Self {
+        Self { waits: false, ..self }
     }
 
     /// For another transfer, which ends when `cut` says so.
     pub fn set_cut(&mut self, cut: Arc<Cut>) {
         self.stream.get_mut().set_cut(cut);
+    }
+
+    /// What is asked and answered from now on must be over by then.
+    pub fn set_until(&mut self, until: Option<Instant>) {
+        self.stream.get_mut().set_until(until);
     }
 
     /// Whether another question may follow: the last answer was read to its end and nobody wants to close.
@@ -96,11 +118,13 @@ impl Connection {
             head.extend_from_slice(value.as_bytes());
             head.extend_from_slice(b"\r\n");
         }
-        let length = body.as_ref().map(|body| body.length);
         // Large bodies wait for the word, so that a refusal costs no transfer.
-        let waits = length.is_some_and(|length| length > 64 << 10);
-        if let Some(length) = length {
-            head.extend_from_slice(format!("content-length: {length}\r\n").as_bytes());
+        let length = body.as_ref().map(|body| body.length);
+        let waits = self.waits && length.flatten().is_some_and(|length| length > 64 << 10);
+        match length {
+            Some(Some(length)) => head.extend_from_slice(format!("content-length: {length}\r\n").as_bytes()),
+            Some(None) => head.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+            None => {}
         }
         if waits {
             head.extend_from_slice(b"expect: 100-continue\r\n");
@@ -139,8 +163,10 @@ impl Connection {
     }
 
     fn send(&mut self, body: Sent<'_>) -> io::Result<()> {
-        let mut piece = vec![0; PIECE];
-        let mut left = body.length;
+        let Some(mut left) = body.length else {
+            return self.send_chunks(body.bytes);
+        };
+        let mut piece = vec![0; usize::try_from(left).unwrap_or(PIECE).min(PIECE)];
         while left > 0 {
             let most = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
             let got = body.bytes.read(piece.get_mut(..most).unwrap_or_default())?;
@@ -151,6 +177,20 @@ impl Connection {
             left = left.saturating_sub(u64::try_from(got).unwrap_or(left));
         }
         self.stream.get_mut().flush()
+    }
+
+    fn send_chunks(&mut self, bytes: &mut dyn Read) -> io::Result<()> {
+        let mut piece = vec![0; PIECE];
+        loop {
+            let got = bytes.read(&mut piece)?;
+            let stream = self.stream.get_mut();
+            write!(stream, "{got:x}\r\n")?;
+            stream.write_all(piece.get(..got).unwrap_or_default())?;
+            stream.write_all(b"\r\n")?;
+            if got == 0 {
+                return stream.flush();
+            }
+        }
     }
 
     fn final_head(&mut self, method: &str) -> io::Result<Reply> {

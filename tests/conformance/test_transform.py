@@ -1,0 +1,234 @@
+"""Batch transform: boto3 and the aws CLI against the real engine, with real sealed containers."""
+import gzip
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.test_vpc_jobs import P6, Network
+from tests.harness.engine import WEB, execution_statements
+from tests.harness.jobs import eventually
+
+GROUP = "/aws/sagemaker/TransformJobs"
+# A server of the container contract, in one argument: answers each body in upper case, refuses `bad` and calls out for `out`.
+PROGRAM = """
+import http.server, os, signal, socket, sys, threading
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def answer(self, status, body=b""):
+        self.send_response(status); self.send_header("Content-Length", str(len(body))); self.end_headers(); self.wfile.write(body)
+    def do_GET(self):
+        self.answer(200 if self.path == "/ping" else 404)
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if body == b"bad":
+            return self.answer(400, b"this row is bad")
+        if body.startswith(b"out "):
+            try:
+                with socket.create_connection((body[4:].decode(), 80), timeout=3) as there:
+                    there.sendall(b"GET /transform HTTP/1.0\\r\\n\\r\\n"); body = b"reached " + there.recv(8)
+            except OSError as error:
+                body = b"closed"
+        if body == b"environment":
+            body = ",".join(f"{k}={v}" for k, v in sorted(os.environ.items()) if k.startswith("SAGEMAKER_")).encode()
+        if body == b"wait":
+            threading.Event().wait(60)
+        self.answer(200, body.upper() if not body.startswith((b"reached", b"SAGEMAKER", b"closed")) else body)
+    def log_message(self, *_): pass
+class Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 64
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+print("serving", flush=True)
+Server(("0.0.0.0", 8080), Handler).serve_forever()
+"""
+
+
+@pytest.fixture(scope="module")
+def server(engine, rootfs):
+    return engine.pack_image(rootfs, "upper:1", "--entrypoint", "/usr/bin/python3", "--entrypoint", "-c", "--entrypoint", PROGRAM)
+
+
+@pytest.fixture(scope="module")
+def vpc_role(engine, bucket):
+    allow = {"Effect": "Allow", "Action": P6, "Resource": "*"}
+    return engine.create_role("transform-vpc", [*execution_statements(bucket), allow])
+
+
+@pytest.fixture
+def network(engine):
+    made = Network(engine.client("ec2"), block="10.31.0.0/16", subnet="10.31.1.0/24")
+    yield made
+    made.remove()
+
+
+def model(sagemaker, name, image, role, **members):
+    sagemaker.create_model(ModelName=name, ExecutionRoleArn=role, PrimaryContainer={"Image": image}, **members)
+    return name
+
+
+def request(name, bucket, **members):
+    return {
+        "TransformJobName": name, "ModelName": name, "BatchStrategy": "SingleRecord",
+        "TransformInput": {
+            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://{bucket}/{name}/in/"}},
+            "ContentType": "text/csv", "SplitType": "Line",
+        },
+        "TransformOutput": {"S3OutputPath": f"s3://{bucket}/{name}/out", "Accept": "text/csv", "AssembleWith": "Line"},
+        "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": 1},
+    } | members
+
+
+def ended(sagemaker, name, timeout=90):
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        job = sagemaker.describe_transform_job(TransformJobName=name)
+        if job["TransformJobStatus"] not in ("InProgress", "Stopping"):
+            return job
+        time.sleep(0.1)
+    raise AssertionError(f"transform job {name} is still {job['TransformJobStatus']}")
+
+
+class Data:
+    """The input and the output of one job."""
+
+    def __init__(self, engine, bucket, name):
+        self.s3, self.bucket, self.name = engine.client("s3"), bucket, name
+
+    def put(self, key, body):
+        self.s3.put_object(Bucket=self.bucket, Key=f"{self.name}/in/{key}", Body=body)
+
+    def outputs(self):
+        listed = self.s3.list_objects_v2(Bucket=self.bucket, Prefix=f"{self.name}/out/").get("Contents", [])
+        read = lambda key: self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read().decode()  # noqa: E731
+        return {one["Key"].removeprefix(f"{self.name}/out/"): read(one["Key"]) for one in listed}
+
+
+@pytest.fixture
+def data(engine, bucket, name):
+    return Data(engine, bucket, name)
+
+
+def streams(engine, name):
+    """Messages of a job's log streams, by the stream's name behind the job's."""
+    logs = engine.client("logs")
+    found = logs.filter_log_events(logGroupName=GROUP, logStreamNamePrefix=f"{name}/")["events"]
+    by_stream = {}
+    for event in found:
+        by_stream.setdefault(event["logStreamName"].removeprefix(f"{name}/"), []).append(event["message"])
+    return by_stream
+
+
+def test_a_sealed_model_transforms_objects_and_reaches_nothing(engine, sagemaker, server, role, bucket, data, name):
+    """Proves: CC-64, CC-67, CC-69, CC-73, CC-75, CC-76, CC-90, NI-21, NI-2, SM-39, SM-41, BT-1"""
+    model(sagemaker, name, server, role, EnableNetworkIsolation=True)
+    rows = "".join(f"row-{n}\n" for n in range(500))
+    data.put("many.csv", rows)
+    data.put("deep/out.csv", f"out {WEB}\nenvironment\n")
+    data.put("bad.csv", "good\nbad\n")
+    sagemaker.create_transform_job(**request(name, bucket, MaxConcurrentTransforms=4, MaxPayloadInMB=1))
+    done = ended(sagemaker, name)
+    assert done["TransformJobStatus"] == "Failed", done
+    reason = done["FailureReason"]
+    assert reason.startswith("ClientError: See job logs for more information [network isolation blocked tcp " + WEB), reason
+    outputs = data.outputs()
+    assert outputs["many.csv.out"] == rows.upper()
+    assert "bad.csv.out" not in outputs and len(outputs) == 2
+    said = outputs["deep/out.csv.out"].splitlines()
+    assert said[0] == "CLOSED" or said[0] == "closed", said
+    assert said[1] == (
+        "SAGEMAKER_BATCH=true,SAGEMAKER_BATCH_STRATEGY=SINGLE_RECORD,SAGEMAKER_MAX_CONCURRENT_TRANSFORMS=4,"
+        "SAGEMAKER_MAX_PAYLOAD_IN_MB=1"
+    )
+    assert [one["address"] for one in engine.attempts(name)] == [WEB]
+    logs = streams(engine, name)
+    container = next(stream for stream in logs if "/" not in stream)
+    assert logs[container] == ["serving"] and container.startswith("i-")
+    told = "\n".join(logs[f"{container}/data-log"])
+    assert "MaxConcurrentTransforms=4, MaxPayloadInMB=1, BatchStrategy=SINGLE_RECORD" in told
+    assert f"{bucket}/{name}/in/bad.csv: ClientError: 400" in told and "this row is bad" in told
+    # Control: without isolation the same model reaches the internet, and the job completes.
+    open_name = f"{name}-open"
+    model(sagemaker, open_name, server, role)
+    other = Data(engine, bucket, open_name)
+    other.put("a.csv.gz", gzip.compress(f"out {WEB}\nx\n".encode()))
+    asked = request(open_name, bucket)
+    asked["TransformInput"]["CompressionType"] = "Gzip"
+    sagemaker.create_transform_job(**asked)
+    done = ended(sagemaker, open_name)
+    assert done["TransformJobStatus"] == "Completed", done
+    assert other.outputs()["a.csv.gz.out"].startswith("reached"), other.outputs()
+    listed = sagemaker.list_transform_jobs(NameContains=name, SortBy="Name", SortOrder="Ascending")["TransformJobSummaries"]
+    assert [(one["TransformJobName"], one["TransformJobStatus"]) for one in listed] == [(name, "Failed"), (open_name, "Completed")]
+    sagemaker.get_waiter("transform_job_completed_or_stopped").wait(TransformJobName=open_name, WaiterConfig={"Delay": 1, "MaxAttempts": 3})
+
+
+def test_results_are_joined_to_their_rows_and_the_aws_cli_tells(engine, sagemaker, server, role, bucket, data, name):
+    """Proves: CC-77, CC-79, SM-60"""
+    model(sagemaker, name, server, role, EnableNetworkIsolation=True)
+    data.put("a.csv", "id1,x,y\nid2,z,w\n")
+    processing = {"InputFilter": "$[1:]", "JoinSource": "Input", "OutputFilter": "$[0,-1]"}
+    sagemaker.create_transform_job(**request(name, bucket, BatchStrategy="MultiRecord", DataProcessing=processing))
+    assert ended(sagemaker, name)["TransformJobStatus"] == "Completed"
+    assert data.outputs() == {"a.csv.out": "id1,Y\nid2,W\n"}
+    aws = Path(sys.executable).with_name("aws")
+    told = subprocess.run(
+        [aws, "sagemaker", "describe-transform-job", "--transform-job-name", name, "--output", "json"],
+        env=engine.environment(), capture_output=True, text=True, check=True,
+    )
+    shown = json.loads(told.stdout)
+    assert shown["TransformJobStatus"] == "Completed" and shown["DataProcessing"] == processing
+    assert shown["TransformStartTime"] <= shown["TransformEndTime"]
+    with pytest.raises(sagemaker.exceptions.ClientError) as taken:
+        sagemaker.create_transform_job(**request(name, bucket))
+    assert taken.value.response["Error"]["Code"] == "ResourceInUse"
+    with pytest.raises(sagemaker.exceptions.ClientError) as absent:
+        sagemaker.describe_transform_job(TransformJobName="absent")
+    assert absent.value.response["Error"]["Message"] == "Could not find requested job with name: absent"
+
+
+def test_a_job_is_stopped_while_it_waits(engine, sagemaker, server, role, bucket, data, name):
+    """Proves: SM-39, SM-66"""
+    model(sagemaker, name, server, role, EnableNetworkIsolation=True)
+    data.put("a.csv", "wait\n")
+    sagemaker.create_transform_job(**request(name, bucket))
+    eventually(lambda: "TransformStartTime" in sagemaker.describe_transform_job(TransformJobName=name))
+    sagemaker.stop_transform_job(TransformJobName=name)
+    sagemaker.get_waiter("transform_job_completed_or_stopped").wait(TransformJobName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 40})
+    assert sagemaker.describe_transform_job(TransformJobName=name)["TransformJobStatus"] == "Stopped"
+    assert data.outputs() == {}
+
+
+def test_a_model_in_a_vpc_is_transformed_through_its_subnets(engine, sagemaker, server, vpc_role, bucket, data, name, network):
+    """Proves: BT-1, BT-2, BT-4, BT-6, BT-12, BT-22, BT-24, NI-18, NI-19"""
+    free = network.free()
+    model(sagemaker, name, server, vpc_role, EnableNetworkIsolation=True, VpcConfig=network.config)
+    data.put("a.csv", f"out {WEB}\nwait\n")
+    sagemaker.create_transform_job(**request(name, bucket))
+    interfaces = eventually(lambda: [one for one in network.interfaces() if one.get("RequesterManaged")], timeout=60)
+    assert len(interfaces) == 2 and network.free() == free - 2, "two addresses of the subnet for one instance"
+    assert all([group["GroupId"] for group in one["Groups"]] == [network.group] for one in interfaces)
+    eventually(lambda: engine.attempts(name), timeout=60)
+    sagemaker.stop_transform_job(TransformJobName=name)
+    assert ended(sagemaker, name)["TransformJobStatus"] == "Stopped"
+    eventually(lambda: network.free() == free, timeout=60)
+    # The same data without the row that waits: in and out through the gateway endpoint of the subnet's route table.
+    data.put("a.csv", f"out {WEB}\nx\n")
+    again = f"{name}-again"
+    sagemaker.create_transform_job(**request(name, bucket) | {"TransformJobName": again})
+    done = ended(sagemaker, again)
+    assert done["TransformJobStatus"] == "Completed", done
+    assert data.outputs()["a.csv.out"].upper() == "CLOSED\nX\n"
+    flows = json.loads(engine.run("report", again, "--flows", "--json").stdout)
+    assert any(flow["transfer"] and flow["destination_port"] == 443 for flow in flows["flows"]), flows
+    # Without the endpoint there is no way to S3.
+    network.ec2.delete_vpc_endpoints(VpcEndpointIds=[network.endpoint])
+    network.endpoint = None
+    cut = f"{name}-cut"
+    sagemaker.create_transform_job(**request(name, bucket) | {"TransformJobName": cut})
+    done = ended(sagemaker, cut)
+    assert done["TransformJobStatus"] == "Failed", done
+    assert done["FailureReason"].startswith("ClientError: Data download failed:Please ensure that the subnet's route table"), done
+    eventually(lambda: network.free() == free, timeout=60)
