@@ -223,6 +223,14 @@ def test_a_model_in_a_vpc_is_transformed_through_its_subnets(engine, sagemaker, 
     assert data.outputs()["a.csv.out"].upper() == "CLOSED\nX\n"
     flows = json.loads(engine.run("report", again, "--flows", "--json").stdout)
     assert any(flow["transfer"] and flow["destination_port"] == 443 for flow in flows["flows"]), flows
+    # Without isolation the container is in the VPC, which has no way to the internet.
+    inside = f"{name}-inside"
+    model(sagemaker, inside, server, vpc_role, VpcConfig=network.config)
+    other = Data(engine, bucket, inside)
+    other.put("a.csv", f"out {WEB}\n")
+    sagemaker.create_transform_job(**request(inside, bucket))
+    assert ended(sagemaker, inside)["TransformJobStatus"] == "Completed"
+    assert other.outputs() == {"a.csv.out": "closed\n"}
     # Without the endpoint there is no way to S3.
     network.ec2.delete_vpc_endpoints(VpcEndpointIds=[network.endpoint])
     network.endpoint = None

@@ -94,3 +94,28 @@ def test_the_sdk_shows_why_a_job_failed(sdk, estimator):
         estimator(trees="5", least_accuracy="1.5").fit({"train": "s3://sdk-data/digits/"})
     assert failed.value.actual_status == "Failed"
     assert "AlgorithmError: accuracy 0." in str(failed.value) and "exit code: 1" in str(failed.value)
+
+
+def test_the_sdk_transforms_and_joins_predictions_to_their_rows(engine, sdk, estimator, capsys):
+    """Proves: SM-71, CC-77, CC-79, NI-21
+    """
+    fitted = estimator(trees="20")
+    fitted.fit({"train": "s3://sdk-data/digits/"})
+    transformer = fitted.transformer(
+        instance_count=1, instance_type="ml.m5.large", strategy="MultiRecord", assemble_with="Line", accept="text/csv",
+        output_path="s3://sdk-data/transformed", max_payload=1, max_concurrent_transforms=2, enable_network_isolation=True,
+    )
+    # Labels stay out of what the model sees and come back beside its predictions.
+    transformer.transform(
+        "s3://sdk-data/digits/", content_type="text/csv", split_type="Line", input_filter="$[1:]", join_source="Input",
+        output_filter="$[0,-1]", wait=True, logs=True,
+    )
+    shown = capsys.readouterr().out
+    assert "serving on 8080" in shown and "MaxConcurrentTransforms=2, MaxPayloadInMB=1, BatchStrategy=MULTI_RECORD" in shown, shown
+    job = engine.client("sagemaker").describe_transform_job(TransformJobName=transformer.latest_transform_job.name)
+    assert job["TransformJobStatus"] == "Completed", job
+    output = engine.client("s3").get_object(Bucket="sdk-data", Key="transformed/digits.csv.out")["Body"].read().decode()
+    rows = [row.split(",") for row in output.splitlines()]
+    assert len(rows) == 1797 and sum(label == guess for label, guess in rows) > 1700
+    model = engine.client("sagemaker").describe_model(ModelName=job["ModelName"])
+    assert model["EnableNetworkIsolation"] is True and engine.internet.arrivals() == []

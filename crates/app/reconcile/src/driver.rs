@@ -784,20 +784,30 @@ pub(crate) trait Pipeline {
     fn take(&mut self, done: Option<Self::Done>);
 }
 
+/// What the threads of [`in_order`] are to do, by number.
+struct Waiting<T> {
+    items: VecDeque<(u64, T)>,
+    /// Nothing is added any more.
+    over: bool,
+}
+
 /// Does what a pipeline gives, `width` things at a time, and hands the outcomes back in the order of the things. At most
 /// twice as many are under way, so that a slow one does not let the others pile up.
 pub(crate) fn in_order<P: Pipeline>(width: usize, pipeline: &mut P, act: impl Fn(P::Item) -> P::Done + Sync) {
     let width = width.max(1);
-    let queue: Mutex<(VecDeque<(u64, P::Item)>, bool)> = Mutex::default();
+    let queue = Mutex::new(Waiting {
+        items: VecDeque::new(),
+        over: false,
+    });
     let ready = Condvar::new();
     let lock = || queue.lock().unwrap_or_else(PoisonError::into_inner);
     let work = |send: std::sync::mpsc::Sender<(u64, Option<P::Done>)>| {
         loop {
             let mut queue = lock();
             let (number, item) = loop {
-                match queue.0.pop_front() {
+                match queue.items.pop_front() {
                     Some(found) => break found,
-                    None if queue.1 => return,
+                    None if queue.over => return,
                     None => queue = ready.wait(queue).unwrap_or_else(PoisonError::into_inner),
                 }
             };
@@ -835,7 +845,7 @@ pub(crate) fn in_order<P: Pipeline>(width: usize, pipeline: &mut P, act: impl Fn
                         break;
                     }
                     Some(item) => {
-                        lock().0.push_back((begun, item));
+                        lock().items.push_back((begun, item));
                         ready.notify_one();
                         begun += 1;
                     }
@@ -857,7 +867,7 @@ pub(crate) fn in_order<P: Pipeline>(width: usize, pipeline: &mut P, act: impl Fn
                 pipeline.take(done);
             }
         }
-        lock().1 = true;
+        lock().over = true;
         ready.notify_all();
     });
 }

@@ -121,7 +121,7 @@ impl Life {
         panic!("{what}: {:?}", self.job());
     }
 
-    fn to_the_end(&mut self) -> TransformJob {
+    fn run_out(&mut self) -> TransformJob {
         self.until("an end", |job| job.status.is_final())
     }
 
@@ -170,7 +170,7 @@ fn each_object_becomes_an_output_of_its_name() {
         );
         Some((200, body.to_ascii_uppercase()))
     });
-    let done = life.to_the_end();
+    let done = life.run_out();
     assert_eq!(
         (done.status, done.failure_reason),
         (TransformJobStatus::Completed, None)
@@ -242,7 +242,7 @@ fn the_containers_parameters_count_where_the_request_is_silent() {
         }
         Some((200, body.to_vec()))
     }));
-    assert_eq!(life.to_the_end().status, TransformJobStatus::Completed);
+    assert_eq!(life.run_out().status, TransformJobStatus::Completed);
     let mut all = bodies.lock().unwrap().clone();
     all.sort();
     assert_eq!(all, ["x", "y", "z"]);
@@ -268,7 +268,7 @@ fn so_many_requests_as_allowed_run_at_once_and_no_more() {
         state.1 += 1;
         Some((200, body.to_vec()))
     });
-    assert_eq!(life.to_the_end().status, TransformJobStatus::Completed);
+    assert_eq!(life.run_out().status, TransformJobStatus::Completed);
     assert_eq!(most.load(Ordering::SeqCst), 3);
     let want: String = (0..12).map(|n| format!("{n:02}\n")).collect();
     assert_eq!(life.output("a").unwrap(), want, "in the order of the input");
@@ -292,7 +292,7 @@ fn an_object_without_limit_is_streamed_and_gzip_is_taken_off() {
         // A large result waits in a file.
         Some((200, body.to_vec()))
     });
-    assert_eq!(life.to_the_end().status, TransformJobStatus::Completed);
+    assert_eq!(life.run_out().status, TransformJobStatus::Completed);
     assert!(life.output("a.gz").unwrap() == text);
 }
 
@@ -308,7 +308,7 @@ fn a_bad_object_has_no_output_and_the_others_have() {
         b"bad" => Some((400, b"this row\nis bad".to_vec())),
         _ => Some((200, body.to_vec())),
     });
-    let done = life.to_the_end();
+    let done = life.run_out();
     assert_eq!(done.status, TransformJobStatus::Failed);
     assert_eq!(
         done.failure_reason.unwrap().as_str(),
@@ -345,7 +345,7 @@ fn failures_of_the_container_are_tried_again_and_refusals_are_not() {
             counted.fetch_add(1, Ordering::SeqCst);
             Some((status, b"no".to_vec()))
         });
-        let done = life.to_the_end();
+        let done = life.run_out();
         assert_eq!(count.load(Ordering::SeqCst), tries, "{status}");
         assert_eq!(
             done.failure_reason.unwrap().as_str(),
@@ -363,7 +363,7 @@ fn failures_of_the_container_are_tried_again_and_refusals_are_not() {
         }
     });
     assert_eq!(
-        life.to_the_end().status,
+        life.run_out().status,
         TransformJobStatus::Completed,
         "a further try that works is enough"
     );
@@ -377,7 +377,7 @@ fn a_container_that_says_nothing_is_not_waited_for_longer_than_the_request_allow
     });
     life.put("a", "x");
     answering(&life.world, |_, _, _| None);
-    let done = life.to_the_end();
+    let done = life.run_out();
     assert_eq!(
         done.failure_reason.unwrap().as_str(),
         "AlgorithmError: See job logs for more information"
@@ -399,7 +399,7 @@ fn several_instances_share_the_objects() {
     for n in 0..7 {
         life.put(&format!("{n}"), format!("{n}"));
     }
-    let done = life.to_the_end();
+    let done = life.run_out();
     assert_eq!(done.status, TransformJobStatus::Completed, "{done:?}");
     let shares: Vec<u64> = done.run.instances.iter().map(|one| one.done).collect();
     assert_eq!(shares, [3, 2, 2]);
@@ -409,7 +409,7 @@ fn several_instances_share_the_objects() {
     let mut idle = Life::new(|spec| spec.instance_count = 3);
     idle.put("only", "x\n");
     assert_eq!(
-        idle.to_the_end().status,
+        idle.run_out().status,
         TransformJobStatus::Completed,
         "instances without an object idle"
     );
@@ -431,7 +431,7 @@ fn results_are_joined_to_what_was_sent_in_part() {
         assert_eq!(body, b"1,2\n3,4");
         Some((200, b"low\nhigh\n".to_vec()))
     });
-    assert_eq!(life.to_the_end().status, TransformJobStatus::Completed);
+    assert_eq!(life.run_out().status, TransformJobStatus::Completed);
     assert_eq!(life.output("a.csv").unwrap(), "id1,low\nid2,high\n");
 }
 
@@ -464,7 +464,7 @@ fn a_stopped_job_ends_its_container_and_stores_nothing_more() {
         [false],
         "SIGTERM, and time to react"
     );
-    let done = life.to_the_end();
+    let done = life.run_out();
     assert_eq!((done.status, done.failure_reason), (TransformJobStatus::Stopped, None));
     assert_eq!((life.output("a"), life.output("b")), (None, None));
     assert!(life.world.lock().containers.is_empty());
@@ -488,7 +488,7 @@ fn a_container_that_ignores_sigterm_is_killed_after_the_grace() {
         .store
         .commit(Batch::default().put(&key("Job"), Expect::Any, &job).unwrap())
         .unwrap();
-    let done = life.to_the_end();
+    let done = life.run_out();
     assert_eq!(done.status, TransformJobStatus::Stopped);
     assert!(
         done.ended.unwrap().since(now) >= life.deps.settings.hosting_grace,
@@ -525,7 +525,7 @@ fn a_new_process_goes_on_where_the_last_note_says() {
     }
     life.deps = life.world.deps();
     life.world.look(&life.deps);
-    let done = life.to_the_end();
+    let done = life.run_out();
     assert_eq!(done.status, TransformJobStatus::Completed);
     assert_eq!(life.world.lock().launches, 1, "the container lives on");
     let mut asked = asked.lock().unwrap().clone();
@@ -561,7 +561,7 @@ fn what_ends_the_container_ends_the_job_and_names_the_first_blocked_attempt() {
     });
     life.world.exit(&workload, 3);
     life.world.look(&life.deps);
-    let done = life.to_the_end();
+    let done = life.run_out();
     assert_eq!(
         done.failure_reason.as_ref().unwrap().as_str(),
         "AlgorithmError: The model container ended with exit code 3 [network isolation blocked tcp 203.0.113.10:443 first]"
@@ -585,7 +585,7 @@ fn a_container_that_never_answers_its_ping_fails_the_job() {
     life.put("a", "x");
     life.world.lock().new_answer_ping = false;
     life.deps.settings.startup_deadline = Duration::from_secs(5);
-    let done = life.to_the_end();
+    let done = life.run_out();
     assert!(
         done.failure_reason
             .unwrap()
@@ -606,7 +606,7 @@ fn what_the_role_may_not_read_or_write_is_said() {
         let mut life = Life::new(|_| {});
         life.put("a", "x");
         life.world.fail(call, denied);
-        let reason = life.to_the_end().failure_reason.unwrap();
+        let reason = life.run_out().failure_reason.unwrap();
         let want = format!("ClientError: {text}User: x is not authorized to perform: s3:PutObject on resource: y");
         assert_eq!(reason.as_str(), want, "{call}");
         assert_eq!(life.output("a"), None);
@@ -617,7 +617,7 @@ fn what_the_role_may_not_read_or_write_is_said() {
         });
     });
     nothing.put("a", "x");
-    let reason = nothing.to_the_end().failure_reason.unwrap();
+    let reason = nothing.run_out().failure_reason.unwrap();
     assert!(
         reason
             .as_str()
@@ -640,7 +640,7 @@ fn a_manifest_names_the_objects() {
     life.put("one.csv", "1\n");
     life.put("b/two.csv", "2\n");
     life.put("three.csv", "3\n");
-    assert_eq!(life.to_the_end().status, TransformJobStatus::Completed);
+    assert_eq!(life.run_out().status, TransformJobStatus::Completed);
     assert_eq!(life.output("one.csv").unwrap(), "1\n");
     assert_eq!(life.output("b/two.csv").unwrap(), "2\n");
     assert_eq!(life.output("three.csv"), None);
