@@ -427,6 +427,19 @@ fn child_that_is_killed() {
 #[test]
 fn after_a_kill_at_any_moment_the_kernel_becomes_the_plan_without_orphans() {
     let kills: u64 = std::env::var("CRASHES").map_or(12, |text| text.parse().unwrap());
+    let seed: u64 = std::env::var("SEED").map_or_else(
+        |_| std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos().try_into().unwrap(),
+        |text| text.parse().unwrap(),
+    );
+    println!("the same moments again: SEED={seed}");
+    let mut state = seed;
+    let mut random = move || {
+        // SplitMix64.
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    };
     let lab = quiet_lab();
     let arguments = format!("{}|{}", lab.run_dir().display(), lab.internet().path());
     let mut alive = 0;
@@ -439,7 +452,7 @@ fn after_a_kill_at_any_moment_the_kernel_becomes_the_plan_without_orphans() {
             .spawn()
             .unwrap();
         // Moments spread over start-up, applying, attaching and removing.
-        std::thread::sleep(Duration::from_millis(40 + (round * 37) % 260));
+        std::thread::sleep(Duration::from_micros(40_000 + random() % 260_000));
         alive += u64::from(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
         child.wait().unwrap();
