@@ -10,6 +10,7 @@
 mod probes;
 
 use isolarium_dataplane::kernel::netns;
+use isolarium_netplan::flowlog::{Fate, FlowRecord, Refusal, attribute};
 use isolarium_netplan::id::{
     AclId, EndpointId, GroupId, InterfaceId, InternetGatewayId, NatGatewayId, PrefixListId, RouteTableId, SubnetId,
     VpcId,
@@ -18,14 +19,14 @@ use isolarium_netplan::intent::vpc::{
     AclEntry, BadVpc, Dns, GroupRule, Holder, Interface, Match, NatGateway, NetworkAcl, Peer, RouteTable, S3Endpoint,
     SecurityGroup, Subnet, Target, Vpc,
 };
-use isolarium_netplan::reach::{Arrival, Flow, Origin, Traffic};
+use isolarium_netplan::reach::{Arrival, Direction, Flow, Origin, Traffic};
 use isolarium_testkit::lab::vpc::{VpcLab, run_in};
 use isolarium_testkit::lab::wire::Packet;
 use isolarium_testkit::lab::{Capture, Internet, Lab, Stub, probe};
 use probes::Bench;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -830,6 +831,111 @@ fn a_nat_gateway_shows_its_elastic_ip_obeys_groups_and_admits_nobody() {
         reached,
         "gateway and route are still there"
     );
+}
+
+/// Proves: NET-57
+#[test]
+fn what_a_gateway_does_not_take_is_recorded_as_its_rules_say() {
+    let lab = Lab::new().unwrap();
+    let mut intent = with_nat(base());
+    // B has neither a public address nor, behind its own route, a NAT gateway; C's NAT gateway has no way on.
+    intent.interfaces.get_mut(&eni(A)).unwrap().public = Some(address("198.19.7.1"));
+    intent.groups.insert(sg(9), SecurityGroup::default());
+    let closed = program(1, "10.0.1.13", 9);
+    intent.interfaces.insert(eni(0xd), closed);
+    let mut vpc = VpcLab::new(&lab, intent).unwrap();
+    let read = |since| lab.host().read_flows(vpc.id(), since, Duration::ZERO).unwrap();
+    let mut next = read(0).next;
+    let mut told = |vpc: &VpcLab<'_>, from: u128, to: SocketAddr| -> Vec<(bool, Fate)> {
+        let _lost = netns::within(vpc.at(eni(from)), || {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.send_to(b"x", to)
+        });
+        let read = lab.host().read_flows(vpc.id(), next, Duration::ZERO).unwrap();
+        next = read.next;
+        let own =
+            |flow: &&isolarium_netplan::flowlog::Flow| flow.path.source == vpc.vpc().interfaces[&eni(from)].primary;
+        let flows: Vec<_> = read.flows.iter().filter(own).copied().collect();
+        let records = attribute(vpc.vpc(), &flows);
+        let sent = |record: &&FlowRecord| record.interface == eni(from) && record.direction == Direction::Egress;
+        let accepted = records.iter().filter(sent).map(|record| record.accepted);
+        accepted.zip(flows.iter().map(|flow| flow.fate)).collect()
+    };
+    let lost = Fate::Refused { by: Refusal::Way };
+    let [(true, Fate::Passed { .. })] = told(&vpc, A, web(7))[..] else {
+        panic!("control: A has a public address")
+    };
+    assert_eq!(told(&vpc, B, web(7)), [(true, lost)]);
+    assert_eq!(
+        told(&vpc, B, "192.168.7.7:7".parse().unwrap()),
+        [(true, lost)],
+        "that is not the internet"
+    );
+    let refused = Fate::Refused { by: Refusal::Egress };
+    assert_eq!(
+        told(&vpc, 0xd, web(7)),
+        [(false, refused)],
+        "its groups let nothing out"
+    );
+    let [(true, Fate::Passed { .. })] = told(&vpc, C, web(7))[..] else {
+        panic!("control: the NAT gateway leads on")
+    };
+    vpc.edit(|vpc| vpc.route_tables.get_mut(&RouteTableId::of(1)).unwrap().routes.clear())
+        .unwrap();
+    assert_eq!(
+        told(&vpc, C, web(8)),
+        [(true, lost)],
+        "its own subnet has no way to the internet"
+    );
+}
+
+/// Proves: NET-30
+#[test]
+fn an_elastic_ip_that_moves_between_vpcs_leads_to_the_new_one_whoever_is_told_first() {
+    let lab = Lab::new().unwrap();
+    let intent = |id: u128, nat: bool| {
+        let mut vpc = if nat { with_nat(base()) } else { with_gateway(base()) };
+        vpc.id = VpcId::of(id);
+        vpc
+    };
+    let out = |vpc: &VpcLab<'_>| {
+        let before = lab.internet().arrivals().len();
+        let answer = netns::within(vpc.at(eni(C)), || {
+            TcpStream::connect_timeout(&web(80), Duration::from_millis(250))
+        });
+        let answered = answer.unwrap().is_ok() && probe::http(vpc.at(eni(C)), web(80)).is_ok();
+        let arrivals = lab.internet().arrivals();
+        assert!(
+            arrivals[before..]
+                .iter()
+                .all(|one| one.from.ip() == address("198.19.0.200"))
+        );
+        answered
+    };
+    for (loser, gainer) in [(1, 2), (2, 1)] {
+        for gainer_first in [true, false] {
+            let mut from = VpcLab::new(&lab, intent(loser, true)).unwrap();
+            let mut to = VpcLab::new(&lab, intent(gainer, false)).unwrap();
+            assert!(out(&from) && !out(&to), "control");
+            if gainer_first {
+                to.change(intent(gainer, true)).unwrap();
+                assert!(out(&to));
+                // Somebody who read the records before applies them after.
+                from.change(intent(loser, true)).unwrap();
+                from.change(intent(loser, false)).unwrap();
+            } else {
+                from.change(intent(loser, false)).unwrap();
+                to.change(intent(gainer, true)).unwrap();
+            }
+            assert!(
+                out(&to) && !out(&from),
+                "from {loser} to {gainer}, gainer first: {gainer_first}"
+            );
+            // A VPC that goes takes nothing along that is another's.
+            drop(from);
+            assert!(out(&to));
+        }
+    }
 }
 
 fn echo(mut stream: TcpStream) {

@@ -228,7 +228,7 @@ fn far_side(vpc: &Vpc, edge: &Edge, here: Place, far: &LinkName, up: &LinkName) 
             Some(edge.near),
         )
     };
-    plan.routes.extend(exits::public_addresses(vpc).map(back));
+    plan.routes.extend(vpc.public_addresses().map(back));
     plan
 }
 

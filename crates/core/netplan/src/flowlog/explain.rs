@@ -30,10 +30,27 @@ pub fn explain(vpc: &CheckedVpc, services: &[Ipv4Net], record: &FlowRecord) -> V
     };
     match reach(vpc, services, &flow) {
         Verdict::Reached { path, .. } if record.accepted => path.into_iter().filter_map(|hop| passed(&hop)).collect(),
-        // Its own side let it go; what the other side or the way did is no answer to why.
+        // The rules let it go, and it was lost behind them.
+        Verdict::Blocked { by } if record.direction == Direction::Egress && by.iter().all(is_way) => {
+            by.iter().map(|block| format!("lost: {}", stopped(block))).collect()
+        }
+        // Its own side let it go; what the other side did is no answer to why.
         Verdict::Blocked { by } if !record.accepted => by.iter().map(stopped).collect(),
         Verdict::Reached { .. } | Verdict::Blocked { .. } => Vec::new(),
     }
+}
+
+/// What no rule and no entry decides.
+fn is_way(block: &Block) -> bool {
+    matches!(
+        block,
+        Block::NoRoute { .. }
+            | Block::Blackhole { .. }
+            | Block::NoPublicAddress { .. }
+            | Block::NoInternetGateway
+            | Block::NatWithoutInternet { .. }
+            | Block::NotOnInternet(_)
+    )
 }
 
 fn holder(vpc: &CheckedVpc, address: Ipv4Addr) -> Option<crate::id::InterfaceId> {

@@ -24,10 +24,12 @@ pub struct Path {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Refusal {
-    /// Rules, ACL or routes on the sender's side: REJECT on the sender's interface.
+    /// Rules or ACL on the sender's side: REJECT on the sender's interface.
     Egress,
     /// Rules or ACL on the receiver's side: REJECT on the receiver's interface, and ACCEPT on the sender's, which let it go.
     Ingress,
+    /// Nobody: rules and ACL let it go, and the gateway that the route names does not take it. ACCEPT on the sender's.
+    Way,
 }
 
 /// What happened to a flow since it was last told.

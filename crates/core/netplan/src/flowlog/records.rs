@@ -390,6 +390,7 @@ impl<'a> Found<'a> {
                 told(sender, Direction::Egress, true);
                 told(receiver, Direction::Ingress, false);
             }
+            Refusal::Way => told(sender, Direction::Egress, true),
         }
     }
 }

@@ -249,6 +249,12 @@ impl Vpc {
         self.blocks.iter().any(|block| block.contains(&address))
     }
 
+    /// Public addresses that lead here: of interfaces and of NAT gateways.
+    pub fn public_addresses(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
+        let interfaces = self.interfaces.values().filter_map(|interface| interface.public);
+        interfaces.chain(self.nat_gateways.values().map(|nat| nat.elastic_ip))
+    }
+
     /// The resolver: base + 2 of the primary block (NET-50).
     pub fn resolver(&self) -> Option<Ipv4Addr> {
         self.blocks.first().map(|block| nth(*block, 2))

@@ -25,7 +25,10 @@ const COUNTER_PACKETS: u16 = 2;
 pub(super) fn read_and_zero(handle: &Handle, before: Timestamp, now: Timestamp) -> io::Result<(Vec<Flow>, u64)> {
     let mut flows = Vec::new();
     let mut full = 0;
-    for (set, by) in REFUSALS.into_iter().zip([Refusal::Egress, Refusal::Ingress]) {
+    for (set, by) in REFUSALS
+        .into_iter()
+        .zip([Refusal::Egress, Refusal::Ingress, Refusal::Way])
+    {
         let (found, elements) = one_set(handle, set)?;
         full += u64::from(elements >= usize::try_from(RECORDED).unwrap_or(usize::MAX));
         flows.extend(found.into_iter().map(|((protocol, path), forward)| Flow {

@@ -5,7 +5,6 @@ use crate::id::{InterfaceId, NatGatewayId, RouteTableId};
 use crate::intent::vpc::{Target, Vpc};
 use ipnet::Ipv4Net;
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 
 /// What a route of a subnet's table means for the router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,12 +31,6 @@ pub(super) fn ways(vpc: &Vpc, table: RouteTableId) -> BTreeMap<Ipv4Net, Way> {
     let fixed = vpc.route_tables.get(&table).into_iter().flat_map(|table| &table.routes);
     all.extend(fixed.map(|(destination, target)| (*destination, Way::Target(*target))));
     all
-}
-
-/// Public addresses that belong to the VPC: of interfaces and of NAT gateways.
-pub(super) fn public_addresses(vpc: &Vpc) -> impl Iterator<Item = Ipv4Addr> {
-    let interfaces = vpc.interfaces.values().filter_map(|interface| interface.public);
-    interfaces.chain(vpc.nat_gateways.values().map(|nat| nat.elastic_ip))
 }
 
 /// Source and destination ranges that leave by the internet gateway directly.

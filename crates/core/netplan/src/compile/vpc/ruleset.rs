@@ -25,8 +25,8 @@ const SERVICE_PORTS: [u16; 2] = [80, 443];
 pub const RECORDED: u32 = 65536;
 /// Seconds for which a refusal is remembered after its last packet. Whoever reads them does so more often.
 const REMEMBERED: u32 = 150;
-/// The dynamic sets of refusals, on the sender's side and on the receiver's.
-pub const REFUSALS: [&str; 2] = ["rejected_egress", "rejected_ingress"];
+/// The dynamic sets of refusals: on the sender's side, on the receiver's, and of what rules admitted and no way led on.
+pub const REFUSALS: [&str; 3] = ["rejected_egress", "rejected_ingress", "without_way"];
 
 /// A table in the making.
 #[derive(Default)]
@@ -121,12 +121,12 @@ fn refusals(draft: &mut Draft) {
         Key::IcmpTypeAndCode,
         Key::Port,
     ];
-    for (name, direction) in REFUSALS.into_iter().zip(["egress", "ingress"]) {
+    for (name, chain) in REFUSALS.into_iter().zip(["refuse_egress", "refuse_ingress", "lose"]) {
         let rules = vec![
             rule("record", [expr::record(&flow, name, RECORDED, REMEMBERED)]),
             rule("refuse", [expr::counter(), expr::drop()]),
         ];
-        draft.chain(format!("refuse_{direction}"), rules);
+        draft.chain(chain, rules);
     }
 }
 
@@ -190,7 +190,7 @@ fn sets(vpc: &Vpc, edge: Option<&Edge>, draft: &mut Draft) {
         "public",
         "ipv4_addr",
         false,
-        exits::public_addresses(vpc).map(|one| one.to_string()).collect(),
+        vpc.public_addresses().map(|one| one.to_string()).collect(),
     );
     // Public addresses mean something at an internet gateway only (NET-28).
     let gateway = vpc.internet_gateway.is_some();
@@ -240,24 +240,26 @@ fn by_nat() -> Value {
 
 fn shared_chains(vpc: &Vpc, draft: &mut Draft) {
     let up = || expr::goes_to(LinkName::uplink().as_str());
+    let begun = expr::in_state(&["established", "related"]);
+    draft.chain(
+        "no_way",
+        vec![
+            rule("begun when there was a way", [begun, expr::goto("lose")]),
+            rule("rules are asked first", [expr::set_mark(NO_WAY)]),
+        ],
+    );
     // INVARIANT (exit-follows-route): what leaves by the uplink has a way out in the sender's own table; asked of every
     // packet, so that a route that is taken away ends established flows as well.
     let mut rules = vec![
         rule(
             "not the internet",
-            [
-                expr::within(&[Key::Destination], "not_internet"),
-                expr::goto("refuse_egress"),
-            ],
+            [expr::within(&[Key::Destination], "not_internet"), expr::goto("no_way")],
         ),
         rule(
             "answers by the gateway",
             [expr::is_reply(), expr::within(&PATH, "via_igw"), expr::back()],
         ),
-        rule(
-            "answers by another way",
-            [expr::is_reply(), expr::goto("refuse_egress")],
-        ),
+        rule("answers by another way", [expr::is_reply(), expr::goto("lose")]),
         // NET-28: nobody passes an internet gateway without a public address.
         rule(
             "public address",
@@ -274,19 +276,23 @@ fn shared_chains(vpc: &Vpc, draft: &mut Draft) {
             [expr::within(&PATH, &id.to_string()), by_nat(), expr::back()],
         ));
     }
-    rules.push(rule("no way out", [expr::goto("refuse_egress")]));
+    rules.push(rule("no way out", [expr::goto("no_way")]));
     draft.chain("exit", rules);
 
     // A connection that was idle for too long is told so at its next packet, as NAT gateways do (NET-29).
     let mut rules = Vec::new();
     for id in vpc.nat_gateways.keys() {
         let (set, not_again) = (expr::within(&PATH, &id.to_string()), expr::is_no_reset());
-        rules.push(rule("a NAT gateway forgot it", [set, tcp(), not_again, expr::reset()]));
+        rules.push(rule(
+            "a NAT gateway forgot it",
+            [up(), set, tcp(), not_again, expr::reset()],
+        ));
     }
     rules.push(rule("invalid", [expr::counter(), expr::drop()]));
-    draft.chain("invalid_exit", rules);
+    draft.chain("invalid", rules);
 
     let rules = vec![
+        rule("no way out", [up(), expr::marked(NO_WAY), expr::goto("lose")]),
         rule("to the uplink", [up(), expr::accept()]),
         rule(
             "S3 gateway endpoint",
@@ -321,6 +327,9 @@ fn shared_chains(vpc: &Vpc, draft: &mut Draft) {
 
 /// Mark of packets whose destination is served in this namespace.
 const SERVED_HERE: u32 = 1;
+/// Mark of packets that the sender's table leads to a gateway which does not take them. Rules are asked first: EC2 records
+/// what they say, and loses the packet afterwards (NET-57).
+const NO_WAY: u32 = 2;
 
 fn tcp() -> Value {
     expr::is(Key::Transport, expr::any_of(&["tcp"]))
@@ -355,12 +364,12 @@ fn base_chains(vpc: &Vpc, nat_idle: Option<u32>, draft: &mut Draft) {
     let prerouting = vec![
         rule("no IPv6", [expr::family("ipv6"), expr::counter(), expr::drop()]),
         rule(
-            "may send any source",
-            [expr::within(&[Key::InLink], "unchecked"), expr::accept()],
-        ),
-        rule(
             "own source",
             [expr::within(&[Key::InLink, Key::Source], "owned"), expr::accept()],
+        ),
+        rule(
+            "may send any source",
+            [expr::within(&[Key::InLink], "unchecked"), expr::accept()],
         ),
         rule(
             "forged source",
@@ -402,11 +411,7 @@ fn base_chains(vpc: &Vpc, nat_idle: Option<u32>, draft: &mut Draft) {
 
     // INVARIANT (acl-sees-replies): network ACLs are stateless, so they come before established flows are accepted.
     let forward = vec![
-        rule(
-            "invalid on the way out",
-            [expr::in_state(&["invalid"]), down(), expr::goto("invalid_exit")],
-        ),
-        invalid(),
+        rule("invalid", [expr::in_state(&["invalid"]), expr::goto("invalid")]),
         rule("way out", [down(), expr::jump("exit")]),
         rule("network ACLs", [expr::jump("acl")]),
         established(),

@@ -2,7 +2,7 @@
 
 use super::{Draft, PATH, PATH_BACK, groups, pairs, rule};
 use crate::compile::vpc::ranges;
-use crate::intent::vpc::{AclEntry, Vpc};
+use crate::intent::vpc::{AclEntry, Match, Vpc};
 use crate::plan::LinkName;
 use crate::ruleset::Rule;
 use crate::ruleset::expr::{self, Key};
@@ -55,6 +55,20 @@ pub(super) fn compile(vpc: &Vpc, draft: &mut Draft) {
             false,
             elements.collect(),
         );
+    }
+
+    // Where no entry can refuse anything, as with default ACLs, no packet is asked.
+    let open = |entries: &BTreeMap<u16, AclEntry>| {
+        let first = entries.values().next();
+        first.is_some_and(|entry| entry.allow && entry.traffic == Match::All && entry.peer.prefix_len() == 0)
+    };
+    let used = || vpc.subnets.values().filter_map(|subnet| vpc.acls.get(&subnet.acl));
+    if used().all(|acl| open(&acl.ingress) && open(&acl.egress)) {
+        draft.chain("acl", Vec::new());
+        for id in vpc.nat_gateways.keys() {
+            draft.chain(format!("{id}-acl"), Vec::new());
+        }
+        return;
     }
 
     let uplink = LinkName::uplink();
