@@ -98,7 +98,9 @@ pub(crate) enum AttachError {
 impl AttachError {
     fn of(error: NetworkError) -> Self {
         match error {
-            NetworkError::Host(away @ ExecutorError::Unreachable(_)) => Self::Step(StepError::Executor(away)),
+            NetworkError::Host(away @ (ExecutorError::Unreachable(_) | ExecutorError::Busy(_))) => {
+                Self::Step(StepError::Executor(away))
+            }
             NetworkError::Store(error) => Self::Step(error.into()),
             NetworkError::Gone(vpc) => Self::Refused(format!("The vpc ID '{vpc}' does not exist")),
             other @ (NetworkError::Plan { .. } | NetworkError::Host(_)) => Self::Host(other),

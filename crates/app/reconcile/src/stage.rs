@@ -35,7 +35,7 @@ impl StageError {
     pub(crate) fn away(self) -> Result<ExecutorError, Self> {
         match self {
             Self::Transfer(cut @ TransferError::Cut) => Ok(ExecutorError::Unreachable(cut.to_string())),
-            Self::Executor(error @ ExecutorError::Unreachable(_)) => Ok(error),
+            Self::Executor(error @ (ExecutorError::Unreachable(_) | ExecutorError::Busy(_))) => Ok(error),
             Self::Transfer(TransferError::Away(text)) => Ok(ExecutorError::Unreachable(text)),
             other => Err(other),
         }

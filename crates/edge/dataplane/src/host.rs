@@ -101,6 +101,16 @@ pub enum HostError {
     },
 }
 
+impl HostError {
+    /// Whether the same attempt may succeed a moment later with nobody's help.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Apply(error) => error.is_passing(),
+            _ => false,
+        }
+    }
+}
+
 fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> HostError {
     let what = what.into();
     move |source| HostError::System { what, source }

@@ -33,6 +33,9 @@ pub struct KernelHost {
     pub known: BTreeMap<Place, Known>,
     /// The last table was changed element by element, and each was asked for afterwards.
     pub by_elements: Cell<bool>,
+    /// How much is still done before the kernel is made to refuse, for tests of what is left then.
+    #[cfg(test)]
+    pub(crate) left: Cell<Option<usize>>,
 }
 
 /// The tables of a namespace as they were read back.
@@ -59,6 +62,18 @@ impl NetHost for KernelHost {
 
     fn apply(&mut self, steps: &[Step]) -> Result<(), ApplyError> {
         let mut rest = steps;
+        #[cfg(test)]
+        if self.left.get().is_some() {
+            // One by one, so that it can end between any two.
+            for step in steps {
+                self.permit().map_err(|source| ApplyError::Refused {
+                    step: Box::new(step.clone()),
+                    source,
+                })?;
+                self.take(Class::of(step), step, std::slice::from_ref(step))?;
+            }
+            return Ok(());
+        }
         while let Some(first) = rest.first() {
             let class = Class::of(first);
             let alike = rest
@@ -97,6 +112,21 @@ impl Class {
 }
 
 impl KernelHost {
+    /// Fails where a test wants it to.
+    #[cfg_attr(
+        not(test),
+        expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "tests make it fail")
+    )]
+    pub(crate) fn permit(&self) -> io::Result<()> {
+        #[cfg(test)]
+        match self.left.get() {
+            Some(0) => return Err(io::Error::other("told to fail")),
+            Some(left) => self.left.set(Some(left - 1)),
+            None => {}
+        }
+        Ok(())
+    }
+
     fn take(&self, class: Class, first: &Step, steps: &[Step]) -> Result<(), ApplyError> {
         if let Step::Refuse { place, what } = first {
             return Err(ApplyError::Foreign {
@@ -174,10 +204,12 @@ impl KernelHost {
                     if commands.is_empty() {
                         return Ok(());
                     }
+                    self.permit()?;
                     let input = ruleset::transaction(commands);
                     handle.run(|| nft::load(&input)).and_then(|done| done)
                 };
                 let done = load(sets)
+                    .and_then(|()| self.permit())
                     .and_then(|()| timeouts::make(handle, &made))
                     .and_then(|()| load(rest))
                     .and_then(|()| load(last))

@@ -64,6 +64,35 @@ pub enum ApplyError {
     Observe(#[from] ObserveError),
 }
 
+impl ApplyError {
+    /// See [`crate::HostError::is_passing`]: something else changed meanwhile, is going away, or the kernel was short of
+    /// memory or buffers.
+    pub fn is_passing(&self) -> bool {
+        let passing = |source: &io::Error| {
+            use crate::kernel::netlink::errno;
+            let code = errno(source);
+            matches!(
+                code,
+                Some(
+                    libc::EEXIST
+                        | libc::EAGAIN
+                        | libc::EBUSY
+                        | libc::EINTR
+                        | libc::ENOMEM
+                        | libc::ENOBUFS
+                        | libc::ERESTART
+                )
+            ) || crate::kernel::route::is_absent(source)
+        };
+        match self {
+            Self::Drift(_) => true,
+            Self::Refused { source, .. } => passing(source),
+            Self::Observe(error) => passing(&error.source),
+            Self::Foreign { .. } => false,
+        }
+    }
+}
+
 /// Makes the machine hold the plan, and believes what the kernel shows afterwards, not what it answered (style rule 4).
 ///
 /// # Errors

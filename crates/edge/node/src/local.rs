@@ -15,7 +15,7 @@ use isolarium_runtime::vpcs::{Destination, Door, Flows, VpcSeen, Vpcs};
 use std::collections::HashSet;
 use std::error::Error;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::PathBuf;
@@ -174,7 +174,11 @@ fn seal_failed(error: &SealError) -> ExecutorError {
 }
 
 fn host_failed(error: &HostError) -> ExecutorError {
-    ExecutorError::Host(chain(error))
+    if error.is_passing() {
+        ExecutorError::Busy(chain(error))
+    } else {
+        ExecutorError::Host(chain(error))
+    }
 }
 
 impl Executor for LocalHost {
@@ -412,7 +416,10 @@ fn checked(vpc: &Vpc) -> Result<CheckedVpc, ExecutorError> {
 impl Vpcs for LocalHost {
     fn apply_vpc(&self, vpc: &Vpc) -> Result<(), ExecutorError> {
         let checked = checked(vpc)?;
-        if let Some(address) = public_addresses(vpc).find(|address| !self.configured.elastic_ips.contains(address)) {
+        if let Some(address) = vpc
+            .public_addresses()
+            .find(|address| !self.configured.elastic_ips.contains(address))
+        {
             // A route to any other address would take it from whoever has it.
             return Err(ExecutorError::Host(format!(
                 "{} has the public address {address}, which is not of network.elastic_ips ({})",
@@ -479,9 +486,4 @@ impl Vpcs for LocalHost {
             .read_flows(vpc, since, timeout)
             .map_err(|error| vpc_failed(&error))
     }
-}
-
-fn public_addresses(vpc: &Vpc) -> impl Iterator<Item = Ipv4Addr> {
-    let interfaces = vpc.interfaces.values().filter_map(|interface| interface.public);
-    interfaces.chain(vpc.nat_gateways.values().map(|nat| nat.elastic_ip))
 }

@@ -176,6 +176,7 @@ pub enum Failure {
     Unknown,
     Refused(String),
     Host(String),
+    Busy(String),
 }
 
 impl From<isolarium_runtime::executor::ExecutorError> for Failure {
@@ -186,6 +187,7 @@ impl From<isolarium_runtime::executor::ExecutorError> for Failure {
             E::Unstartable(text) => Self::Unstartable(text),
             E::Unknown => Self::Unknown,
             E::Refused(text) => Self::Refused(text),
+            E::Busy(text) => Self::Busy(text),
             E::Host(text) | E::Unreachable(text) => Self::Host(text),
         }
     }
@@ -198,6 +200,7 @@ impl From<Failure> for isolarium_runtime::executor::ExecutorError {
             Failure::Unstartable(text) => Self::Unstartable(text),
             Failure::Unknown => Self::Unknown,
             Failure::Refused(text) => Self::Refused(text),
+            Failure::Busy(text) => Self::Busy(text),
             Failure::Host(text) => Self::Host(text),
         }
     }

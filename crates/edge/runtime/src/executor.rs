@@ -121,6 +121,9 @@ pub enum ExecutorError {
     /// Privilege, kernel feature or tool is missing, disk full: the operator must act. The text says how.
     #[error("{0}")]
     Host(String),
+    /// Something was in the way that goes by itself, or changed while it was worked on: try again.
+    #[error("not now: {0}")]
+    Busy(String),
     /// The privileged process is away; try again.
     #[error("the node process is not reachable: {0}")]
     Unreachable(String),

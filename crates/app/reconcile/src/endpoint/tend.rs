@@ -280,7 +280,7 @@ impl Tending<'_> {
 
     fn host(&self, error: ExecutorError) -> Start {
         match error {
-            ExecutorError::Unreachable(_) => Start::Away(error),
+            ExecutorError::Unreachable(_) | ExecutorError::Busy(_) => Start::Away(error),
             ExecutorError::Unstartable(why) => Start::Broken(format!(
                 "The primary container for production variant {} could not be started: {why}",
                 self.variant.variant.name

@@ -248,7 +248,7 @@ fn hosts<J: Job>(job: &J) -> Vec<(IpAddr, Vec<String>)> {
 /// What a failed call of the executor means for the job.
 fn host(arn: &Arn, error: ExecutorError) -> Trouble {
     match error {
-        ExecutorError::Unreachable(_) => Trouble::Retry(error),
+        ExecutorError::Unreachable(_) | ExecutorError::Busy(_) => Trouble::Retry(error),
         ExecutorError::Unstartable(why) => Trouble::Final(
             FailureKind::Client,
             format!("The container could not be started: {why}"),

@@ -154,7 +154,7 @@ impl Work<'_> {
 
     fn host(&self, job: &TransformJob, error: ExecutorError) -> Trouble {
         match error {
-            ExecutorError::Unreachable(_) => Trouble::Retry(StepError::Executor(error)),
+            ExecutorError::Unreachable(_) | ExecutorError::Busy(_) => Trouble::Retry(StepError::Executor(error)),
             ExecutorError::Unstartable(why) => Trouble::Final(
                 FailureKind::Client,
                 format!("The container could not be started: {why}"),

@@ -223,7 +223,9 @@ impl SubnetS3 {
         let vpc = match self.networks.known(via.vpc) {
             Some(vpc) => vpc,
             None => self.networks.ensure(&of.scope, via.vpc).map_err(|error| match error {
-                NetworkError::Host(ExecutorError::Unreachable(text)) => TransferError::Away(text),
+                NetworkError::Host(ExecutorError::Unreachable(text) | ExecutorError::Busy(text)) => {
+                    TransferError::Away(text)
+                }
                 other => TransferError::Engine(other.into()),
             })?,
         };

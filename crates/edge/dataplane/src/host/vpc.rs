@@ -30,6 +30,9 @@ use std::time::Duration;
 pub(super) struct Routers {
     all: Mutex<BTreeMap<VpcId, Arc<Mutex<Router>>>>,
     flows: Mutex<BTreeMap<VpcId, Arc<flow::Source>>>,
+    /// See [`KernelHost::left`].
+    #[cfg(test)]
+    left: Mutex<Option<usize>>,
 }
 
 /// One VPC's router.
@@ -44,6 +47,8 @@ struct Router {
     intent: Option<CheckedVpc>,
     /// What connections have to be forgotten for, since that was last done.
     owed: Owed,
+    /// Public addresses of intents that were tried, to which the platform may lead.
+    claims: BTreeSet<Ipv4Addr>,
     /// The namespace was given up.
     removed: bool,
 }
@@ -70,6 +75,8 @@ struct Standing {
 struct Beyond {
     edge: Edge,
     platform: Arc<Handle>,
+    #[cfg(test)]
+    left: Option<usize>,
 }
 
 fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -88,10 +95,41 @@ impl Host {
             let router = self.router(vpc.id, true)?;
             let mut router = held(&router);
             // Somebody may have removed it while this waited for the lock.
-            if !router.removed {
-                return router.apply(vpc, &beyond);
+            if router.removed {
+                continue;
+            }
+            let (id, now): (_, BTreeSet<_>) = (vpc.id, vpc.public_addresses().collect());
+            router.claims.extend(&now);
+            router.apply(vpc, &beyond)?;
+            let released: BTreeSet<_> = router.claims.difference(&now).copied().collect();
+            drop(router);
+            self.lead_back(id, &released, &beyond)?;
+            if let Ok(router) = self.router(id, false) {
+                held(&router).claims.retain(|address| !released.contains(address));
+            }
+            return Ok(());
+        }
+    }
+
+    /// Public addresses that a VPC gave up may be another's already: a late attempt of the first may have taken the route
+    /// to them back, and it went with them.
+    fn lead_back(&self, from: VpcId, released: &BTreeSet<Ipv4Addr>, beyond: &Beyond) -> Result<(), HostError> {
+        if released.is_empty() {
+            return Ok(());
+        }
+        let others: Vec<_> = held(&self.routers.all)
+            .iter()
+            .filter(|(id, _)| **id != from)
+            .map(|(_, router)| Arc::clone(router))
+            .collect();
+        for router in others {
+            let mut router = held(&router);
+            let standing = router.standing.as_ref().map(|standing| standing.vpc.clone());
+            if let Some(vpc) = standing.filter(|vpc| vpc.public_addresses().any(|one| released.contains(&one))) {
+                router.apply(vpc, beyond)?;
             }
         }
+        Ok(())
     }
 
     /// What the kernel has other than the intent asks for, as the steps that would mend it (NET-72). Everything is listed
@@ -114,9 +152,11 @@ impl Host {
         let path = self.router_path(vpc);
         let known = held(&self.routers.all).remove(&vpc);
         let mut router = known.as_deref().map(held);
+        let mut released = BTreeSet::new();
         if let Some(router) = &mut router {
             router.removed = true;
             router.standing = None;
+            released = std::mem::take(&mut router.claims);
         }
         // The engine's own sockets would keep the namespace: its links go by themselves.
         if let Ok(fd) = netns::open(&path) {
@@ -127,7 +167,13 @@ impl Host {
             let interface = self.interface_path(vpc, interface);
             netns::unpin(&interface).map_err(system(interface.display().to_string()))?;
         }
-        netns::unpin(&path).map_err(system(path.display().to_string()))
+        netns::unpin(&path).map_err(system(path.display().to_string()))?;
+        drop(router);
+        match self.beyond() {
+            Ok(beyond) => self.lead_back(vpc, &released, &beyond),
+            // Nothing stands that an address could lead to.
+            Err(_) => Ok(()),
+        }
     }
 
     /// The VPCs that have a router, whoever made it, each with its interfaces of [`Self::attach_interface`].
@@ -318,6 +364,8 @@ impl Host {
         Ok(Beyond {
             edge: ready.network.vpc_edge(),
             platform: Arc::clone(&ready.platform),
+            #[cfg(test)]
+            left: *held(&self.routers.left),
         })
     }
 
@@ -341,6 +389,7 @@ impl Host {
             standing: None,
             intent: None,
             owed: Owed::default(),
+            claims: BTreeSet::new(),
             removed: false,
         }));
         all.insert(id, Arc::clone(&router));
@@ -405,7 +454,9 @@ impl Router {
         kernel.apply(&steps)?;
         // What an earlier process let pass for addresses that nobody holds now is not known.
         let present = first.then(|| present(&vpc, &seen, here));
+        kernel.permit().map_err(system("connections"))?;
         self.settle(&vpc, present.as_ref())?;
+        kernel.permit().map_err(system("reading back"))?;
         let known = self.read_back(&mut kernel, &plan, generation, &steps)?;
         self.standing = Some(Standing { vpc, known });
         Ok(())
@@ -417,6 +468,8 @@ impl Router {
                 (self.place(), Arc::clone(&self.handle)),
                 (Place::Platform, Arc::clone(&beyond.platform)),
             ]),
+            #[cfg(test)]
+            left: std::cell::Cell::new(beyond.left),
             ..KernelHost::default()
         }
     }
@@ -568,3 +621,6 @@ fn stale_addresses(
     }
     stale
 }
+
+#[cfg(test)]
+mod tests;

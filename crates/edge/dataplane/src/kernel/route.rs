@@ -139,7 +139,13 @@ fn request(
             neighbour_request(libc::RTM_NEWNEIGH, CREATE_OR_REPLACE, index, neighbour)
         }
         Step::DeleteNeighbour { neighbour, .. } => neighbour_request(libc::RTM_DELNEIGH, 0, index, neighbour),
-        Step::AddRoute { route, .. } => route_request(libc::RTM_NEWROUTE, CREATE_NEW, index, route),
+        Step::AddRoute { place, route } => {
+            // A public address that moves is taken over, whoever is told first; it leads to one VPC.
+            let shared = matches!(place, Place::Platform | Place::Uplink | Place::Host);
+            let public = shared && route.via.is_some() && route.destination.prefix_len() == 32;
+            let flags = if public { CREATE_OR_REPLACE } else { CREATE_NEW };
+            route_request(libc::RTM_NEWROUTE, flags, index, route)
+        }
         Step::DeleteRoute { route, .. } => route_request(libc::RTM_DELROUTE, 0, index, route),
         Step::AddRule { rule, .. } => rule_request(libc::RTM_NEWRULE, CREATE_NEW, rule),
         Step::DeleteRule { rule, .. } => rule_request(libc::RTM_DELRULE, 0, rule),
