@@ -12,7 +12,7 @@ FIRST_WORKLOAD_UID = 600_000_000
 # What a data directory holds while an engine runs that has no workload, upload or request.
 TOP = {
     "VERSION", "state.db", "state.db-wal", "state.db-shm", "credentials", "master.key", "ca", "buckets", "escape", "registry", "layers", "logs",
-    "audit", "work", "run",
+    "audit", "flows", "work", "run",
 }
 RUN = {"bpf", "netns", "host", "shims", "slots", "node.lock", "node.pid", "node.sock", "operator.sock", "serve.lock", "serve.pid", "url"}
 EMPTY = ("work", "run/shims", "run/slots", "escape/new", "registry/uploads")
