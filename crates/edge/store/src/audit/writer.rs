@@ -21,8 +21,11 @@ const GROUP: usize = 512;
 const LINE: usize = 1500;
 /// Most memory of one that is used again, bytes.
 const LONG: usize = 4 << 10;
-/// Bytes after which lines are handed to the kernel: the same memory carries the next ones.
-const WRITE: usize = 64 << 10;
+/// Bytes after which lines are handed to the kernel: the same memory carries the next ones. It takes some 50 µs.
+const WRITE: usize = 32 << 10;
+/// Pause after each of these pieces while no answer waits: threads that woke meanwhile, on the processor where this one
+/// writes, would else wait for the end of its turn, which takes longer than most requests.
+const PAUSE: Duration = Duration::from_micros(50);
 /// How long the event of a read waits for company: the thread that writes is woken some twenty times a second however many
 /// are read, and costs them nothing.
 const LINGER: Duration = Duration::from_millis(50);
@@ -126,6 +129,8 @@ struct State {
     down: Option<AuditDown>,
     /// An answer waits for something in the queue.
     urgent: bool,
+    /// An answer waits for something in the group that is written.
+    awaited: bool,
     closing: bool,
     head: Head,
     /// Events that were ever queued, and how many of them the writer is done with.
@@ -156,6 +161,7 @@ impl Shared {
             lost: Lost::default(),
             down: None,
             urgent: false,
+            awaited: false,
             closing: false,
             head,
             queued: 0,
@@ -254,6 +260,12 @@ impl Shared {
         }
     }
 
+    /// Whether nobody waits for what is written, and not much more has come in meanwhile.
+    fn has_time(&self) -> bool {
+        let state = self.lock();
+        !(state.urgent || state.awaited || state.closing) && state.queue.len() < GROUP
+    }
+
     /// What to write next; `None` when everything is written and the trail is being closed.
     fn next(&self, backlog: &mut VecDeque<Item>) -> Option<Lost> {
         let mut state = self.lock();
@@ -290,6 +302,7 @@ impl Shared {
         }
         let room = GROUP.saturating_sub(backlog.len()).min(state.queue.len());
         backlog.extend(state.queue.drain(..room));
+        state.awaited = backlog.iter().any(|item| item.slot.is_some());
         // Those behind the group are still waited for.
         state.urgent = state.queue.iter().any(|item| item.slot.is_some());
         Some(state.lost)
@@ -395,11 +408,15 @@ impl Writer {
                 hash,
             };
             waiting += 1;
-            if buffer.len() >= WRITE {
+            // Where every write is synced, a group has one.
+            if buffer.len() >= WRITE && !self.shared.settings.sync_interval.is_zero() {
                 if let Err(error) = self.flush(&mut buffer, &head) {
                     return (kept, Err(error));
                 }
                 kept += std::mem::take(&mut waiting);
+                if self.shared.has_time() {
+                    std::thread::sleep(PAUSE);
+                }
             }
         }
         match self.flush(&mut buffer, &head) {
