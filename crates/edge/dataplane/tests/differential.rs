@@ -1,8 +1,8 @@
 //! The kernel against the oracle: random VPCs, random flows, every packet made by hand and looked for where it should
 //! arrive. `reach` was written from EC2's documents and knows nothing of the compiler.
 //!
-//! `TOPOLOGIES` sets the number of VPCs (300), `SEED` the first one. A difference is made smaller before it is told; its
-//! tape belongs into `CASES`.
+//! `TOPOLOGIES` sets the number of VPCs (300), `SEED` the first one. A difference is made smaller before it is told, and
+//! kept in `tests/cases`; every run begins with what lies there. Give a kept case a name that says what was wrong.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,15 +18,74 @@ use isolarium_netplan::id::{InterfaceId, VpcId};
 use isolarium_netplan::intent::vpc::{CheckedVpc, Holder, Interface, Vpc};
 use isolarium_netplan::reach::{Arrival, Block, Flow, Origin, Traffic, Verdict, goes_on, reach};
 use isolarium_testkit::lab::topology::{self, Tape};
-use isolarium_testkit::lab::vpc::{Tap, VpcLab};
+use isolarium_testkit::lab::vpc::{Tap, VpcLab, run_in};
 use isolarium_testkit::lab::{Internet, Lab};
 use probes::Bench;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 
-/// Tapes on which kernel and oracle once differed: seed of the topology, seed of the flows.
-const CASES: [(u64, u64); 0] = [];
+/// A small topology on which kernel and oracle once differed, or would with one mistake.
+#[derive(Serialize, Deserialize)]
+struct Case {
+    /// What was wrong.
+    why: String,
+    /// Numbers of the topology, without the zeros at its end.
+    tape: Vec<u32>,
+    /// Seed of the flows.
+    flows: u64,
+}
+
+/// Numbers of a whole tape.
+const TAPE: usize = 300;
+
+impl Case {
+    fn of(why: String, tape: &[u32], flows: u64) -> Self {
+        let used = tape.iter().rposition(|number| *number != 0).map_or(0, |last| last + 1);
+        Self {
+            why,
+            tape: tape[..used].to_vec(),
+            flows,
+        }
+    }
+
+    fn tape(&self) -> Vec<u32> {
+        let mut tape = self.tape.clone();
+        tape.resize(TAPE, 0);
+        tape
+    }
+
+    fn keep(&self, dir: &Path, name: &str) -> PathBuf {
+        let path = dir.join(format!("{name}.json"));
+        std::fs::write(&path, serde_json::to_string(self).unwrap() + "\n").unwrap();
+        path
+    }
+
+    /// What is kept in a folder, by name.
+    fn all(dir: &Path) -> BTreeMap<String, Self> {
+        let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        let read = |path: PathBuf| {
+            let case = serde_json::from_slice(&std::fs::read(&path).unwrap());
+            let case = case.unwrap_or_else(|bad| panic!("{}: {bad}", path.display()));
+            (path.file_stem().unwrap().to_string_lossy().into_owned(), case)
+        };
+        files.map(read).collect()
+    }
+}
+
+fn cases() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases")
+}
+
+/// Where differences are looked for.
+struct Ground<'a> {
+    lab: &'a Lab,
+    decoy: &'a [Tap],
+    /// A mistake that is planted into every router.
+    mistake: Option<&'a dyn Fn(&VpcLab<'_>)>,
+}
 
 const FLOWS: u64 = 70;
 /// Flows of which those that arrive are asked again after the rules changed.
@@ -152,7 +211,8 @@ impl Tally {
 }
 
 /// The first difference on a topology and on the one that it is changed to while its interfaces stay attached.
-fn difference(lab: &Lab, decoy: &[Tap], tape: &[u32], seed: u64, tally: &mut Tally) -> Option<String> {
+fn difference(ground: &Ground<'_>, tape: &[u32], seed: u64, tally: &mut Tally) -> Option<String> {
+    let Ground { lab, decoy, mistake } = *ground;
     let first = topology::vpc(&mut Tape::new(tape));
     let churned: Vec<u32> = tape
         .iter()
@@ -185,6 +245,9 @@ fn difference(lab: &Lab, decoy: &[Tap], tape: &[u32], seed: u64, tally: &mut Tal
         if round > 0 {
             vpc.change((**intent).clone()).unwrap();
         }
+        if let Some(mistake) = mistake {
+            mistake(&vpc);
+        }
         let bench = Bench::new(&vpc, lab);
         tally.count(expected);
         found = compare(&bench, intent, expected).map(|told| format!("round {round}\n{told}"));
@@ -200,19 +263,19 @@ fn difference(lab: &Lab, decoy: &[Tap], tape: &[u32], seed: u64, tally: &mut Tal
     found
 }
 
-/// The same difference, told by fewer numbers that are not zero.
-fn smaller(lab: &Lab, decoy: &[Tap], tape: &[u32], seed: u64) -> Vec<u32> {
+/// A difference, told by fewer numbers that are not zero. `least`: of so many at a time.
+fn smaller(ground: &Ground<'_>, tape: &[u32], seed: u64, least: usize) -> Vec<u32> {
     let mut best = tape.to_vec();
     let mut tally = Tally::default();
     let mut chunk = best.len() / 2;
-    while chunk > 0 {
+    while chunk >= least.max(1) {
         let mut at = 0;
         while at < best.len() {
             let mut tried = best.clone();
             let end = (at + chunk).min(tried.len());
             if tried[at..end].iter().any(|number| *number != 0) {
                 tried[at..end].fill(0);
-                if difference(lab, decoy, &tried, seed, &mut tally).is_some() {
+                if difference(ground, &tried, seed, &mut tally).is_some() {
                     best = tried;
                 }
             }
@@ -255,17 +318,26 @@ fn the_kernel_does_with_every_packet_what_ec2_would_do() {
     let twin = VpcLab::new(&lab, twin()).unwrap();
     let decoy: Vec<Tap> = twin.held().values().map(|at| Tap::on(at.as_fd()).unwrap()).collect();
     let mut tally = Tally::default();
-    let seeds = CASES.into_iter().chain((begin..begin + count).map(|n| (n, n << 20)));
-    for (topology, seed) in seeds {
-        let tape = follow(topology, 300);
-        if let Some(told) = difference(&lab, &decoy, &tape, seed, &mut tally) {
-            let mut none = Tally::default();
-            let least = smaller(&lab, &decoy, &tape, seed);
-            let again = difference(&lab, &decoy, &least, seed, &mut none);
-            panic!(
-                "topology {topology}, flows {seed}\n{}\ntape {least:?}",
-                again.unwrap_or(told)
+    let ground = Ground {
+        lab: &lab,
+        decoy: &decoy,
+        mistake: None,
+    };
+    let kept = Case::all(&cases());
+    assert!(!kept.is_empty(), "control: the folder of kept cases is read");
+    let kept = kept.into_iter().map(|(name, case)| (name, case.tape(), case.flows));
+    let random = (begin..begin + count).map(|n| (format!("topology-{n}"), follow(n, TAPE), n << 20));
+    for (name, tape, seed) in kept.chain(random) {
+        if let Some(told) = difference(&ground, &tape, seed, &mut tally) {
+            let least = smaller(&ground, &tape, seed, 1);
+            let again = difference(&ground, &least, seed, &mut Tally::default()).unwrap_or(told);
+            let case = Case::of(
+                "say here what was wrong, and name the file after it".into(),
+                &least,
+                seed,
             );
+            let path = case.keep(&cases(), &name);
+            panic!("{name}\n{again}\nkept as {}", path.display());
         }
     }
     eprintln!(
@@ -282,4 +354,54 @@ fn the_kernel_does_with_every_packet_what_ec2_would_do() {
         tally.reached,
         tally.flows
     );
+}
+
+/// With a mistake in the kernel that the comparison must find, make smaller, keep and find again.
+#[test]
+fn a_planted_mistake_is_found_made_smaller_kept_and_found_again() {
+    let lab = Lab::around(Internet::bare().unwrap()).unwrap();
+    let deaf = |vpc: &VpcLab<'_>| {
+        run_in(
+            vpc.router().unwrap().as_fd(),
+            "nft",
+            &["flush", "chain", "inet", "vpc", "acl"],
+        )
+        .unwrap();
+    };
+    let ground = Ground {
+        lab: &lab,
+        decoy: &[],
+        mistake: Some(&deaf),
+    };
+    let sound = Ground {
+        mistake: None,
+        ..ground
+    };
+    let differs =
+        |ground: &Ground<'_>, tape: &[u32], seed| difference(ground, tape, seed, &mut Tally::default()).is_some();
+    let n = (1..40)
+        .find(|n| differs(&ground, &follow(*n, TAPE), *n))
+        .expect("a topology with an ACL that refuses");
+    let tape = follow(n, TAPE);
+    let least = smaller(&ground, &tape, n, 30);
+    let count = |tape: &[u32]| tape.iter().filter(|number| **number != 0).count();
+    assert!(
+        count(&least) < count(&tape) * 2 / 3,
+        "{} of {} numbers are left",
+        count(&least),
+        count(&tape)
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let name = "network-acls-are-asked";
+    let path = Case::of("the router did not ask network ACLs".into(), &least, n).keep(dir.path(), name);
+    eprintln!("{}", std::fs::read_to_string(path).unwrap());
+    let kept = Case::all(dir.path()).remove(name).expect("it is found by its name");
+    assert!(differs(&ground, &kept.tape(), kept.flows), "it shows the mistake again");
+    assert!(
+        !differs(&sound, &kept.tape(), kept.flows),
+        "control: without the mistake there is no difference"
+    );
+    // What the folder has of this mistake still shows it.
+    let kept = Case::all(&cases()).remove(name).expect("a case of this name is kept");
+    assert!(differs(&ground, &kept.tape(), kept.flows));
 }
