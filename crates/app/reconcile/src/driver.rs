@@ -257,6 +257,7 @@ impl Shared {
             } else if *kind == Endpoint::KIND {
                 self.record_changed(Subject::Endpoint(key.clone()));
             } else if network::concerns(kind) {
+                self.deps.networks.note(kind, key);
                 self.wake(&Subject::Network);
             }
         }

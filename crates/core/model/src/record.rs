@@ -36,6 +36,12 @@ pub trait Record: Clone + Serialize + DeserializeOwned + Send + Sync + 'static {
 
     /// The columns that list operations sort and filter by, without reading the body.
     fn facets(&self) -> Facets;
+
+    /// The id of the record that this one is a part of, such as the VPC of a subnet. The parts of one whole are read without
+    /// those of others.
+    fn part_of(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Columns kept beside a record's body.

@@ -23,7 +23,7 @@ pub(crate) use tend::step;
 use ipnet::Ipv4Net;
 use isolarium_model::ec2::Parts;
 use isolarium_model::ec2::id::{InterfaceId, PrefixListId, VpcId};
-use isolarium_model::{Key, Scope};
+use isolarium_model::{Key, Scope, Timestamp};
 use isolarium_netplan::intent::vpc::CheckedVpc;
 use isolarium_runtime::Vpcs;
 use isolarium_runtime::executor::ExecutorError;
@@ -79,6 +79,23 @@ pub struct Networks {
     doors: Arc<dyn Doors>,
     ranges: ServiceRanges,
     standing: Mutex<BTreeMap<VpcId, Standing>>,
+    changes: Mutex<Changes>,
+}
+
+/// What was committed since the loop looked last.
+#[derive(Default)]
+struct Changes {
+    records: BTreeSet<(&'static str, Key)>,
+    /// When the loop last looked at everything.
+    whole: Option<Timestamp>,
+}
+
+/// What the loop is to look at.
+enum Look {
+    /// The VPCs of these records.
+    These(BTreeSet<(&'static str, Key)>),
+    /// All records, and the host.
+    Everything,
 }
 
 impl Networks {
@@ -95,12 +112,40 @@ impl Networks {
             doors,
             ranges,
             standing: Mutex::default(),
+            changes: Mutex::default(),
         })
     }
 
     /// Ranges of public service names.
     pub fn public_ranges(&self) -> &[Ipv4Net] {
         &self.ranges.public
+    }
+
+    fn changes(&self) -> MutexGuard<'_, Changes> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A record of a kind that [`concerns`] networks was committed.
+    pub(crate) fn note(&self, kind: &'static str, key: &Key) {
+        self.changes().records.insert((kind, key.clone()));
+    }
+
+    /// What is to be looked at now: what changed, and everything when nothing did or when that is due after `period`.
+    fn look(&self, now: Timestamp, period: Duration) -> Look {
+        let mut changes = self.changes();
+        let records = std::mem::take(&mut changes.records);
+        let fresh = changes.whole.is_some_and(|last| now.since(last) < period);
+        match fresh && !records.is_empty() {
+            true => Look::These(records),
+            false => Look::Everything,
+        }
+    }
+
+    /// Everything was looked at then, or is to be looked at again; tells when that is due at the latest.
+    fn looked(&self, whole: Option<Timestamp>, period: Duration, again: bool) -> Timestamp {
+        let mut changes = self.changes();
+        changes.whole = whole.or(changes.whole).filter(|_| !again);
+        changes.whole.map_or(Timestamp(0), |last| last.after(period))
     }
 
     fn standing(&self, vpc: VpcId) -> Standing {
@@ -110,8 +155,17 @@ impl Networks {
 
     /// The VPC as the host has it, if this process applied it.
     pub fn known(&self, vpc: VpcId) -> Option<Arc<CheckedVpc>> {
-        let standing = self.standing(vpc);
-        locked(&standing).clone()
+        let all = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        let standing = all.get(&vpc).cloned();
+        drop(all);
+        standing.and_then(|standing| locked(&standing).clone())
+    }
+
+    /// Whether the host has what these records ask for already.
+    fn is_in_line(&self, read: &records::VpcRecords) -> bool {
+        let wanted = intent(&read.parts, read.dhcp.as_ref(), &self.ranges).check();
+        let known = self.known(read.parts.vpc.id);
+        wanted.is_ok_and(|wanted| known.is_some_and(|known| *known == wanted))
     }
 
     /// Brings the VPC on the host in line with the records of this moment, with its listeners. Nothing is done when it is.

@@ -290,10 +290,9 @@ pub(crate) fn release(deps: &Deps, scope: &Scope, interfaces: &BTreeSet<Interfac
         if batch.changes.is_empty() {
             return Ok(());
         }
-        for permission in super::records::all::<InterfacePermission>(&*deps.store, scope)? {
-            if interfaces.contains(&permission.record.interface) {
-                batch = batch.delete::<InterfacePermission>(&permission.key, Expect::At(permission.revision));
-            }
+        let ids: Vec<String> = interfaces.iter().map(ToString::to_string).collect();
+        for permission in deps.store.parts::<InterfacePermission>(scope, &ids)? {
+            batch = batch.delete::<InterfacePermission>(&permission.key, Expect::At(permission.revision));
         }
         batch = give_back(deps, scope, &subnets, interfaces, batch)?;
         for vpc in vpcs {

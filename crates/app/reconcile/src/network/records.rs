@@ -5,8 +5,8 @@ use isolarium_model::ec2::{
     self, DhcpOptions, ElasticIp, InternetGateway, NatGateway, NetworkAcl, NetworkInterface, Parts, Resource,
     RouteTable, SecurityGroup, Subnet, Vpc, VpcEndpoint,
 };
-use isolarium_model::{Record, Scope};
-use isolarium_store::{Query, StateStore, StoreError, Stored};
+use isolarium_model::{Key, Record, Scope};
+use isolarium_store::{StateStore, StoreError};
 use std::collections::BTreeMap;
 
 /// Readings of a VPC whose parts change meanwhile are begun again this often.
@@ -58,10 +58,9 @@ fn read(store: &dyn StateStore, scope: &Scope, vpc: Vpc) -> Result<VpcRecords, S
     let interfaces = own::<NetworkInterface>(store, scope, id)?.map(|one| (one.id, one));
     let interfaces: BTreeMap<_, NetworkInterface> = interfaces.collect();
     let mut elastic_ips: BTreeMap<_, Vec<ElasticIp>> = BTreeMap::new();
-    for ip in all::<ElasticIp>(store, scope)? {
-        if let Some(association) = ip.record.association
-            && interfaces.contains_key(&association.interface)
-        {
+    let ids: Vec<String> = interfaces.keys().map(ToString::to_string).collect();
+    for ip in store.parts::<ElasticIp>(scope, &ids)? {
+        if let Some(association) = ip.record.association {
             elastic_ips.entry(association.interface).or_default().push(ip.record);
         }
     }
@@ -169,9 +168,30 @@ fn each<R: Resource>(
     Ok(())
 }
 
-/// All records of a kind in an account and region.
-pub(crate) fn all<R: Record>(store: &dyn StateStore, scope: &Scope) -> Result<Vec<Stored<R>>, StoreError> {
-    Ok(store.query::<R>(&Query::all(scope))?.rows)
+/// The VPC that a record of one of [`KINDS`] belongs to now. `None`: to none, or it is gone.
+pub(super) fn home(store: &dyn StateStore, kind: &str, key: &Key) -> Result<Option<VpcId>, StoreError> {
+    fn of<R: Resource>(store: &dyn StateStore, key: &Key) -> Result<Option<VpcId>, StoreError> {
+        Ok(store.shared::<R>(key)?.and_then(|stored| stored.record.vpc_id()))
+    }
+    match kind {
+        Vpc::KIND => Ok(key.name.parse().ok()),
+        Subnet::KIND => of::<Subnet>(store, key),
+        RouteTable::KIND => of::<RouteTable>(store, key),
+        NetworkAcl::KIND => of::<NetworkAcl>(store, key),
+        SecurityGroup::KIND => of::<SecurityGroup>(store, key),
+        InternetGateway::KIND => of::<InternetGateway>(store, key),
+        NatGateway::KIND => of::<NatGateway>(store, key),
+        NetworkInterface::KIND => of::<NetworkInterface>(store, key),
+        VpcEndpoint::KIND => of::<VpcEndpoint>(store, key),
+        ElasticIp::KIND => {
+            let held = store.shared::<ElasticIp>(key)?.and_then(|ip| ip.record.association);
+            held.map_or(Ok(None), |held| {
+                of::<NetworkInterface>(store, &ec2::key(&key.scope, held.interface))
+            })
+        }
+        // Sets of options do not change; that a VPC has another one is written in its own record.
+        _ => Ok(None),
+    }
 }
 
 fn own<R: Resource>(
@@ -179,9 +199,6 @@ fn own<R: Resource>(
     scope: &Scope,
     vpc: VpcId,
 ) -> Result<impl Iterator<Item = R> + use<R>, StoreError> {
-    let all = all::<R>(store, scope)?;
-    Ok(all
-        .into_iter()
-        .map(|stored| stored.record)
-        .filter(move |record| record.vpc_id() == Some(vpc)))
+    let parts = store.parts::<R>(scope, &[vpc.to_string()])?;
+    Ok(parts.into_iter().map(|stored| stored.record))
 }

@@ -2,80 +2,152 @@
 //! really has (NET-72, NET-85).
 
 use super::records::{self, VpcRecords};
-use super::{NetworkError, key, needs_host, place};
+use super::{Look, NetworkError, key, needs_host, place};
 use crate::deps::{Deps, Next, StepError};
-use isolarium_model::Scope;
 use isolarium_model::ec2::gateway::{NatEvent, NatFailure};
 use isolarium_model::ec2::id::{InterfaceId, NatGatewayId, VpcId};
-use isolarium_model::ec2::{ElasticIp, EndpointState, Holder, NatGateway, NatState, NetworkInterface, VpcEndpoint};
+use isolarium_model::ec2::{
+    ElasticIp, EndpointState, Holder, NatGateway, NatState, NetworkInterface, Vpc, VpcEndpoint,
+};
+use isolarium_model::{Key, Record, Scope};
 use isolarium_store::{Batch, Expect, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Brings every VPC in line. Trouble with one VPC does not keep the others waiting; it is tried again.
+/// Brings VPCs in line: those whose records changed, and from time to time all of them. Trouble with one VPC does not keep
+/// the others waiting; it is tried again.
 pub(crate) fn step(deps: &Deps) -> Result<Next, StepError> {
-    let networks = &deps.networks;
+    let (networks, period) = (&deps.networks, deps.settings.gc_interval);
+    let (troubled, whole) = match networks.look(deps.now(), period) {
+        Look::Everything => {
+            let begun = deps.now();
+            (everything(deps)?, Some(begun))
+        }
+        Look::These(changed) => {
+            let looked = these(deps, &changed);
+            if looked.is_err() {
+                changed.iter().for_each(|(kind, key)| networks.note(kind, key));
+            }
+            (looked?, None)
+        }
+    };
+    let due = networks.looked(whole, period, troubled.host);
+    let retry = deps.now().after(deps.settings.retry);
+    let again = troubled.vpcs || troubled.host;
+    Ok(Next::At(if again { retry } else { due }))
+}
+
+/// What the next step is to look at again.
+#[derive(Default)]
+struct Troubled {
+    /// VPCs that are not in line; they are noted as changed.
+    vpcs: bool,
+    /// The host has something that nobody wants.
+    host: bool,
+}
+
+impl Troubled {
+    fn note(&mut self, deps: &Deps, scope: &Scope, vpc: VpcId, error: &dyn std::error::Error) {
+        tracing::warn!(%vpc, cause = crate::driver::chain(error), "a VPC is not in line with its records; trying again");
+        deps.networks.note(Vpc::KIND, &key(scope, vpc));
+        self.vpcs = true;
+    }
+
+    fn left(&mut self, vpc: VpcId, error: &NetworkError) {
+        tracing::warn!(%vpc, cause = crate::driver::chain(error), "a VPC could not be taken off the host; trying again");
+        self.host = true;
+    }
+}
+
+/// The VPCs of records that changed. Reads nothing of other VPCs, and does not ask the host what it has.
+fn these(deps: &Deps, changed: &BTreeSet<(&'static str, Key)>) -> Result<Troubled, StepError> {
+    let (networks, mut troubled) = (&deps.networks, Troubled::default());
+    let mut vpcs = BTreeSet::new();
+    for (kind, key) in changed {
+        // Whoever takes a part away writes the VPC's record too (vpc-generation).
+        if let Some(vpc) = records::home(&*deps.store, kind, key)? {
+            vpcs.insert((key.scope.clone(), vpc));
+        }
+    }
+    for (scope, vpc) in vpcs {
+        let hosted = networks.known(vpc).is_some();
+        match records::of_vpc(&*deps.store, &scope, vpc)? {
+            Some(read) => {
+                if let Err(error) = one(deps, &scope, &read, hosted) {
+                    troubled.note(deps, &scope, vpc, &error);
+                }
+            }
+            None if hosted => {
+                if let Err(error) = take_off(deps, vpc) {
+                    troubled.left(vpc, &error);
+                }
+            }
+            None => {}
+        }
+    }
+    Ok(troubled)
+}
+
+/// All VPCs and what the host has of them.
+fn everything(deps: &Deps) -> Result<Troubled, StepError> {
+    let (networks, mut troubled) = (&deps.networks, Troubled::default());
     let seen = networks.host.list_vpcs().map_err(StepError::Executor)?;
     let on_host: BTreeMap<VpcId, BTreeSet<InterfaceId>> =
         seen.into_iter().map(|one| (one.vpc, one.interfaces)).collect();
     let all = records::every_vpc(&*deps.store)?;
-    let mut troubled = false;
-    let mut trouble = |vpc: VpcId, error: &dyn std::error::Error| {
-        tracing::warn!(%vpc, cause = crate::driver::chain(error), "a VPC is not in line with its records; trying again");
-        troubled = true;
-    };
     for (scope, read) in &all {
         let vpc = read.parts.vpc.id;
         let hosted = on_host.get(&vpc);
-        let brought = match hosted.is_some() || needs_host(&read.parts) {
-            false => Ok(()),
-            true => bring(deps, scope, read, hosted),
-        };
-        let told = match brought {
-            Ok(()) => tell(deps, scope, read),
-            Err(error) => {
-                trouble(vpc, &error);
-                continue;
+        let found = match hosted.is_none() && networks.known(vpc).is_some() {
+            true => {
+                tracing::warn!(%vpc, "the host has lost a VPC; bringing it again");
+                networks.again(scope, vpc).map(|_| ()).map_err(StepError::from)
             }
+            false => Ok(()),
         };
-        if let Err(error) = told {
-            trouble(vpc, &error);
+        let brought = found
+            .and_then(|()| one(deps, scope, read, hosted.is_some()))
+            .and_then(|()| left_behind(deps, scope, vpc, hosted));
+        if let Err(error) = brought {
+            troubled.note(deps, scope, vpc, &error);
         }
     }
     let wanted: BTreeSet<VpcId> = all.iter().map(|(_, read)| read.parts.vpc.id).collect();
     for vpc in on_host.keys().filter(|vpc| !wanted.contains(vpc)) {
-        match networks.remove(*vpc) {
-            Ok(()) => tracing::info!(%vpc, "a VPC was taken off the host"),
-            Err(error) => trouble(*vpc, &error),
+        if let Err(error) = take_off(deps, *vpc) {
+            troubled.left(*vpc, &error);
         }
     }
-    let wait = if troubled {
-        deps.settings.retry
-    } else {
-        deps.settings.gc_interval
-    };
-    Ok(Next::At(deps.now().after(wait)))
+    Ok(troubled)
 }
 
-fn bring(
+fn take_off(deps: &Deps, vpc: VpcId) -> Result<(), NetworkError> {
+    deps.networks.remove(vpc)?;
+    tracing::info!(%vpc, "a VPC was taken off the host");
+    Ok(())
+}
+
+/// One VPC as its records were just read.
+fn one(deps: &Deps, scope: &Scope, read: &VpcRecords, hosted: bool) -> Result<(), StepError> {
+    // What is in line is left alone. What is not is read anew under the VPC's lock: a job that starts may have brought a
+    // newer plan meanwhile.
+    if (hosted || needs_host(&read.parts)) && !deps.networks.is_in_line(read) {
+        deps.networks.ensure(scope, read.parts.vpc.id)?;
+    }
+    tell(deps, scope, read)
+}
+
+/// Transfer namespaces whose job is gone: the engine was killed between the two.
+fn left_behind(
     deps: &Deps,
     scope: &Scope,
-    read: &VpcRecords,
+    vpc: VpcId,
     hosted: Option<&BTreeSet<InterfaceId>>,
-) -> Result<(), NetworkError> {
-    let (networks, vpc) = (&deps.networks, read.parts.vpc.id);
-    if hosted.is_none() && networks.known(vpc).is_some() {
-        tracing::warn!(%vpc, "the host has lost a VPC; bringing it again");
-        networks.again(scope, vpc)?;
-    } else {
-        // Read anew under the VPC's lock: a job that starts may have brought a newer plan meanwhile.
-        networks.ensure(scope, vpc)?;
-    }
+) -> Result<(), StepError> {
     for interface in hosted.into_iter().flatten() {
-        // A transfer namespace whose job is gone: the engine was killed between the two.
         let stored = deps.store.get::<NetworkInterface>(&key(scope, interface))?;
         let held = stored.is_some_and(|one| matches!(one.record.holder, Holder::Transfer(_) | Holder::Program));
         if !held {
-            networks.detach(vpc, *interface)?;
+            deps.networks.detach(vpc, *interface)?;
         }
     }
     Ok(())

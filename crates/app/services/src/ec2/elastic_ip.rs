@@ -5,7 +5,7 @@ use super::change::{Made, add, again, in_vpc, put, remove};
 use super::default_vpc::{attributes, put_attributes};
 use super::error;
 use super::filter::Filters;
-use super::noun::{Noun, every, find, get, new_id, of_vpc, referred};
+use super::noun::{Noun, every, find, get, new_id, of_vpc, parts_of, referred};
 use super::operation::operation;
 use super::page::{place, shown};
 use super::shapes;
@@ -283,7 +283,7 @@ fn associate(
             return Ok((batch, with.id));
         }
         let mut batch = free(ctx, &ip, request.allow_reassociation, vpc.id, batch)?;
-        for mut other in every::<ElasticIp>(ctx)? {
+        for mut other in parts_of::<ElasticIp>(ctx, interface.id)? {
             if other.record.association.is_some_and(here) {
                 if request.allow_reassociation == Some(false) {
                     return Err(already(&other.record));
@@ -397,11 +397,9 @@ pub(super) fn by_interface(ctx: &Ctx<'_>) -> Result<BTreeMap<(InterfaceId, Ipv4A
 
 /// Frees every Elastic IP of an interface that goes.
 pub(super) fn leave(ctx: &Ctx<'_>, interface: InterfaceId, mut batch: Batch) -> Result<Batch, ApiError> {
-    for mut ip in every::<ElasticIp>(ctx)? {
-        if ip.record.association.is_some_and(|with| with.interface == interface) {
-            ip.record.association = None;
-            batch = put(batch, &ip)?;
-        }
+    for mut ip in parts_of::<ElasticIp>(ctx, interface)? {
+        ip.record.association = None;
+        batch = put(batch, &ip)?;
     }
     Ok(batch)
 }

@@ -3,7 +3,7 @@
 use super::change::{add, in_vpc, remove};
 use super::elastic_ip::own;
 use super::error;
-use super::noun::{find, new_id, of_vpc};
+use super::noun::{find, new_id, parts_of};
 use super::operation::operation;
 use super::page::{Asked, records, shown};
 use super::shapes;
@@ -54,10 +54,8 @@ fn create(
     let made = in_vpc(ctx, vpc, |vpc, batch| {
         let interface = find::<NetworkInterface>(ctx, id)?.record;
         own(&interface)?;
-        let same = |one: &InterfacePermission| {
-            one.interface == interface.id && one.grantee == grantee && one.permission == permission
-        };
-        if of_vpc::<InterfacePermission>(ctx, vpc.id)?
+        let same = |one: &InterfacePermission| one.grantee == grantee && one.permission == permission;
+        if parts_of::<InterfacePermission>(ctx, interface.id)?
             .iter()
             .any(|one| same(&one.record))
         {

@@ -96,11 +96,9 @@ fn detach(
             return Err(ApiError::client("Gateway.NotAttached", text));
         }
         let inside = of_vpc::<NetworkInterface>(ctx, vpc.id)?;
-        let mapped = every::<ElasticIp>(ctx)?.into_iter().any(|ip| {
-            let with = ip.record.association.map(|association| association.interface);
-            with.is_some_and(|with| inside.iter().any(|one| one.record.id == with))
-        });
-        if mapped {
+        let inside: Vec<String> = inside.iter().map(|one| one.record.id.to_string()).collect();
+        let mapped = ctx.store.parts::<ElasticIp>(&ctx.caller.scope, &inside);
+        if !mapped.map_err(error::stored)?.is_empty() {
             return Err(error::dependency(format!(
                 "Network {} has some mapped public address(es). Please unmap those public address(es) before detaching \
                  the gateway.",

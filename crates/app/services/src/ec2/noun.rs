@@ -10,6 +10,7 @@ use isolarium_model::ec2::{
 use isolarium_model::time::IdSource;
 use isolarium_store::state::{Query, Stored};
 use isolarium_wire::ApiError;
+use std::fmt::Display;
 
 /// A record that requests name by its id.
 pub(super) trait Noun: Resource {
@@ -89,9 +90,13 @@ pub(super) fn every<N: Resource>(ctx: &Ctx<'_>) -> Result<Vec<Stored<N>>, ApiErr
     Ok(page.map_err(error::stored)?.rows)
 }
 
-/// Every record of a kind in one VPC.
+/// Every record of a kind in one VPC: of those kinds that are parts of VPCs.
 pub(super) fn of_vpc<N: Resource>(ctx: &Ctx<'_>, vpc: id::VpcId) -> Result<Vec<Stored<N>>, ApiError> {
-    let mut all = every::<N>(ctx)?;
-    all.retain(|found| found.record.vpc_id() == Some(vpc));
-    Ok(all)
+    parts_of(ctx, vpc)
+}
+
+/// Every record of a kind that is a part of another one ([`isolarium_model::Record::part_of`]).
+pub(super) fn parts_of<N: Resource>(ctx: &Ctx<'_>, whole: impl Display) -> Result<Vec<Stored<N>>, ApiError> {
+    let parts = ctx.store.parts::<N>(&ctx.caller.scope, &[whole.to_string()]);
+    parts.map_err(error::stored)
 }

@@ -29,7 +29,14 @@ pub struct EipAssociation {
     pub private_address: Ipv4Addr,
 }
 
-resource!(ElasticIp, "ec2.elastic_ip", "elastic-ip", |_| None, status | _ | "");
+resource!(
+    ElasticIp,
+    "ec2.elastic_ip",
+    "elastic-ip",
+    |_| None,
+    status | _ | "",
+    part of |this| this.association.map(|association| association.interface)
+);
 
 /// One public address in use, whoever's it is: accounts and regions share the pool (public-address).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

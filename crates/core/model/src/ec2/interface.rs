@@ -146,5 +146,6 @@ resource!(
     "ec2.interface_permission",
     "network-interface-permission",
     |this| Some(this.vpc),
-    status | _ | "granted"
+    status | _ | "granted",
+    part of |this| Some(this.interface)
 );

@@ -89,9 +89,17 @@ pub fn arn(scope: &Scope, resource_type: &str, id: &str) -> Arn {
     Arn::regional("ec2", scope, &format!("{resource_type}/{id}"))
 }
 
-/// Implements [`Record`] and [`Resource`] for a noun with the fields `id`, `created` and `tags`.
+/// Implements [`Record`] and [`Resource`] for a noun with the fields `id`, `created` and `tags`. It is a part of its VPC,
+/// unless `part of` says of what.
 macro_rules! resource {
     ($noun:ident, $kind:literal, $type:literal, |$this:pat_param| $vpc:expr, status |$with:pat_param| $status:expr) => {
+        crate::ec2::resource!(
+            $noun, $kind, $type, |$this| $vpc, status |$with| $status,
+            part of |one| crate::ec2::Resource::vpc_id(one)
+        );
+    };
+    ($noun:ident, $kind:literal, $type:literal, |$this:pat_param| $vpc:expr, status |$with:pat_param| $status:expr,
+     part of |$part:pat_param| $whole:expr) => {
         impl crate::Record for $noun {
             const KIND: &'static str = $kind;
 
@@ -101,6 +109,11 @@ macro_rules! resource {
                     status: ($status).to_string(),
                     ..crate::record::Facets::unchanging(self.id.to_string(), self.created)
                 }
+            }
+
+            fn part_of(&self) -> Option<String> {
+                let $part = self;
+                ($whole).map(|whole| whole.to_string())
             }
         }
 

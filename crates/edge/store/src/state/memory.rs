@@ -27,6 +27,7 @@ struct Shelves {
 struct Row {
     revision: Revision,
     facets: Facets,
+    part_of: Option<String>,
     body: Vec<u8>,
 }
 
@@ -56,7 +57,7 @@ impl StateStore for MemoryState {
         let mut found: Vec<(Position, &Key, &Row)> = shelves
             .rows
             .iter()
-            .filter(|((k, key), row)| *k == kind && key.scope == query.scope && matches(query, key, &row.facets))
+            .filter(|((k, key), row)| *k == kind && key.scope == query.scope && matches(query, key, row))
             .map(|((_, key), row)| (position(query.sort_by, key, &row.facets), key, row))
             .collect();
         found.sort_by(|(a, ..), (b, ..)| order(a, b));
@@ -103,11 +104,14 @@ impl StateStore for MemoryState {
                     });
                 }
                 match change {
-                    Change::Put { body, facets, .. } => rows.insert(
+                    Change::Put {
+                        body, facets, part_of, ..
+                    } => rows.insert(
                         place,
                         Row {
                             revision: next,
                             facets,
+                            part_of,
                             body,
                         },
                     ),
@@ -153,7 +157,9 @@ fn position(sort_by: SortBy, key: &Key, facets: &Facets) -> Position {
     }
 }
 
-fn matches(query: &Query, key: &Key, facets: &Facets) -> bool {
+fn matches(query: &Query, key: &Key, row: &Row) -> bool {
+    let facets = &row.facets;
+    let is_part = || row.part_of.as_ref().is_some_and(|whole| query.part_of.contains(whole));
     let folded = facets.display_name.to_lowercase();
     let after = |bound: Option<Timestamp>, time| bound.is_none_or(|bound| time > bound);
     let before = |bound: Option<Timestamp>, time| bound.is_none_or(|bound| time < bound);
@@ -165,6 +171,7 @@ fn matches(query: &Query, key: &Key, facets: &Facets) -> bool {
             .name_prefix
             .as_ref()
             .is_none_or(|prefix| key.name.starts_with(prefix.as_str()))
+        && (query.part_of.is_empty() || is_part())
         && (query.statuses.is_empty() || query.statuses.contains(&facets.status))
         && after(query.created_after, facets.created)
         && before(query.created_before, facets.created)

@@ -55,6 +55,8 @@ pub enum Change {
         expect: Expect,
         body: Vec<u8>,
         facets: isolarium_model::record::Facets,
+        /// See [`Record::part_of`].
+        part_of: Option<String>,
     },
     Delete {
         kind: &'static str,
@@ -98,6 +100,7 @@ impl Batch {
             expect,
             body,
             facets: record.facets(),
+            part_of: record.part_of(),
         });
         Ok(self)
     }
@@ -134,6 +137,8 @@ pub struct Query {
     pub name_prefix: Option<String>,
     /// Any of these statuses; empty means all.
     pub statuses: Vec<String>,
+    /// Parts of any of these; empty means all records. Costs what is found, whatever else there is.
+    pub part_of: Vec<String>,
     /// Exclusive bounds (SM-12).
     pub created_after: Option<Timestamp>,
     pub created_before: Option<Timestamp>,
@@ -154,6 +159,7 @@ impl Query {
             name_contains: None,
             name_prefix: None,
             statuses: Vec::new(),
+            part_of: Vec::new(),
             created_after: None,
             created_before: None,
             modified_after: None,
@@ -265,6 +271,18 @@ impl dyn StateStore + '_ {
             .map(|(key, revision, body)| typed(key, revision, &body))
             .collect::<Result<_, _>>()?;
         Ok(Page { rows, next: page.next })
+    }
+
+    /// Reads every record of a kind that is a part of one of these, by name. None of them have no parts.
+    pub fn parts<R: Record>(&self, scope: &Scope, of: &[String]) -> Result<Vec<Stored<R>>, StoreError> {
+        if of.is_empty() {
+            return Ok(Vec::new());
+        }
+        let query = Query {
+            part_of: of.to_vec(),
+            ..Query::all(scope)
+        };
+        Ok(self.query(&query)?.rows)
     }
 
     /// Reads every record of a kind, in all accounts and regions.

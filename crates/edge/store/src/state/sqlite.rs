@@ -12,7 +12,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 /// Tables of the records; pass it to [`Database::open`].
 pub const SCHEMA: Schema = Schema {
     module: "state",
-    steps: &["
+    steps: &[
+        "
     CREATE TABLE state_shelf (
         id INTEGER PRIMARY KEY,
         kind TEXT NOT NULL, account TEXT NOT NULL, region TEXT NOT NULL,
@@ -35,7 +36,24 @@ pub const SCHEMA: Schema = Schema {
     CREATE INDEX state_by_status ON state_record (shelf, status, name, name_folded, created, modified);
     CREATE TABLE state_revision (one INTEGER PRIMARY KEY CHECK (one = 1), value INTEGER NOT NULL);
     INSERT INTO state_revision VALUES (1, 0);
-    "],
+    ",
+        // Records of networks as they were before they told what they are a part of: see `Record::part_of` of each.
+        "
+    ALTER TABLE state_record ADD COLUMN whole TEXT NOT NULL DEFAULT '';
+    UPDATE state_record SET whole = coalesce(CASE (SELECT kind FROM state_shelf WHERE id = shelf)
+            WHEN 'ec2.elastic_ip' THEN json_extract(CAST(body AS TEXT), '$.association.interface')
+            WHEN 'ec2.interface_permission' THEN json_extract(CAST(body AS TEXT), '$.interface')
+            WHEN 'ec2.internet_gateway' THEN json_extract(CAST(body AS TEXT), '$.attached')
+            WHEN 'ec2.vpc' THEN name
+            ELSE json_extract(CAST(body AS TEXT), '$.vpc')
+        END, '')
+        WHERE shelf IN (SELECT id FROM state_shelf WHERE kind IN (
+            'ec2.vpc', 'ec2.subnet', 'ec2.route_table', 'ec2.network_acl', 'ec2.security_group',
+            'ec2.internet_gateway', 'ec2.nat_gateway', 'ec2.network_interface', 'ec2.elastic_ip',
+            'ec2.vpc_endpoint', 'ec2.flow_log', 'ec2.interface_permission'));
+    CREATE INDEX state_by_whole ON state_record (shelf, whole, name) WHERE whole <> '';
+    ",
+    ],
 };
 
 /// The [`StateStore`] of a data directory.
@@ -165,11 +183,13 @@ fn apply(c: &Connection, batch: &Batch) -> Result<Revision, StoreError> {
             });
         }
         match change {
-            Change::Put { body, facets, .. } => c
+            Change::Put {
+                body, facets, part_of, ..
+            } => c
                 .prepare_cached(
-                    "INSERT INTO state_record (shelf, name, revision, name_folded, created, modified, status, body) \
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (shelf, name) DO UPDATE SET revision = ?3, \
-                     name_folded = ?4, created = ?5, modified = ?6, status = ?7, body = ?8",
+                    "INSERT INTO state_record (shelf, name, revision, name_folded, created, modified, status, body, \
+                     whole) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (shelf, name) DO UPDATE SET \
+                     revision = ?3, name_folded = ?4, created = ?5, modified = ?6, status = ?7, body = ?8, whole = ?9",
                 )?
                 .execute((
                     shelf,
@@ -180,6 +200,7 @@ fn apply(c: &Connection, batch: &Batch) -> Result<Revision, StoreError> {
                     facets.modified.0,
                     &facets.status,
                     body,
+                    part_of.as_deref().unwrap_or_default(),
                 ))?,
             Change::Delete { .. } => c
                 .prepare_cached("DELETE FROM state_record WHERE shelf = ?1 AND name = ?2")?
@@ -225,6 +246,12 @@ fn page(c: &Connection, shelf: i64, query: &Query, after: Option<Position>) -> R
         SortBy::Modified => ("modified", "state_by_modified"),
         SortBy::Status => ("status", "state_by_status"),
     };
+    // The parts of one whole are few: they are found first, and sorted.
+    let index = if query.part_of.is_empty() {
+        index
+    } else {
+        "state_by_whole"
+    };
     let mut filter = Filter {
         sql: String::from("shelf = ?"),
         values: vec![shelf.into()],
@@ -242,6 +269,13 @@ fn page(c: &Connection, shelf: i64, query: &Query, after: Option<Position>) -> R
         filter.and(
             "status IN (SELECT value FROM json_each(?))",
             json_list(&query.statuses)?,
+        );
+    }
+    if !query.part_of.is_empty() {
+        // The first half is what makes the index usable: it holds parts alone.
+        filter.and(
+            "whole <> '' AND whole IN (SELECT value FROM json_each(?))",
+            json_list(&query.part_of)?,
         );
     }
     for (condition, bound) in [

@@ -31,6 +31,10 @@ impl Record for Thing {
             status: self.status.clone(),
         }
     }
+
+    fn part_of(&self) -> Option<String> {
+        self.name.split_once('@').map(|(_, whole)| whole.to_owned())
+    }
 }
 
 pub(crate) fn thing(name: &str, created: i64, status: &str) -> Thing {
@@ -432,4 +436,104 @@ fn a_page_of_a_hundred_thousand_records_costs_no_more_than_one_of_a_thousand() {
         many < few * 10,
         "10 pages of 100: {few:?} from 1,000 records, {many:?} from 100,000"
     );
+}
+
+#[test]
+fn parts_are_found_by_what_they_are_a_part_of() {
+    on_both(|store| {
+        for name in ["c@one", "a@one", "b@two", "d@three", "e"] {
+            put(store, &thing(name, 1, "x"), Expect::Absent).unwrap();
+        }
+        let parts = |of: &[&str]| {
+            let of: Vec<String> = of.iter().map(|one| (*one).to_owned()).collect();
+            let found = store.parts::<Thing>(&home(), &of).unwrap();
+            found.into_iter().map(|one| one.record.name).collect::<Vec<_>>()
+        };
+        assert_eq!(parts(&["one"]), ["a@one", "c@one"]);
+        assert_eq!(parts(&["one", "two", "four"]), ["a@one", "b@two", "c@one"]);
+        assert_eq!(parts(&["four"]), [""; 0]);
+        assert_eq!(parts(&[]), [""; 0], "nothing is part of nothing");
+        let first = Query {
+            part_of: vec!["one".into(), "two".into()],
+            limit: 1,
+            ..Query::all(&home())
+        };
+        assert_eq!(pages(store, first), [["a@one"], ["b@two"], ["c@one"]]);
+        let late = Query {
+            part_of: vec!["one".into()],
+            sort_by: SortBy::Created,
+            descending: true,
+            ..Query::all(&home())
+        };
+        assert_eq!(names(store, &late), ["c@one", "a@one"]);
+        store
+            .commit(Batch::default().delete::<Thing>(&Key::folded(&home(), "a@one"), Expect::Any))
+            .unwrap();
+        assert_eq!(parts(&["one"]), ["c@one"]);
+    });
+}
+
+/// A data directory of before parts were known.
+#[test]
+fn records_of_networks_that_are_there_already_learn_what_they_are_a_part_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    let old = crate::Schema {
+        steps: sqlite::SCHEMA.steps.get(..1).unwrap(),
+        ..sqlite::SCHEMA
+    };
+    let database = Database::open(&path, &[old]).unwrap();
+    let rows = [
+        ("ec2.subnet", "subnet-1", r#"{"vpc":"vpc-1"}"#),
+        ("ec2.vpc", "vpc-1", r#"{"id":"vpc-1"}"#),
+        ("ec2.internet_gateway", "igw-1", r#"{"attached":null}"#),
+        ("ec2.internet_gateway", "igw-2", r#"{"attached":"vpc-1"}"#),
+        (
+            "ec2.elastic_ip",
+            "eipalloc-1",
+            r#"{"association":{"interface":"eni-1"}}"#,
+        ),
+        ("ec2.elastic_ip", "eipalloc-2", r#"{"association":null}"#),
+        (
+            "ec2.interface_permission",
+            "eni-perm-1",
+            r#"{"vpc":"vpc-1","interface":"eni-1"}"#,
+        ),
+        ("sagemaker.model", "m", r#"{"vpc":"vpc-1"}"#),
+    ];
+    database
+        .write(move |c| -> Result<(), StoreError> {
+            for (kind, name, body) in rows {
+                c.execute(
+                    "INSERT OR IGNORE INTO state_shelf (kind, account, region) VALUES (?1, '123456789012', 'us-east-1')",
+                    [kind],
+                )?;
+                c.execute(
+                    "INSERT INTO state_record (shelf, name, revision, name_folded, created, modified, status, body) \
+                     SELECT id, ?2, 1, '', 0, 0, '', ?3 FROM state_shelf WHERE kind = ?1",
+                    (kind, name, body.as_bytes()),
+                )?;
+            }
+            Ok(())
+        })
+        .unwrap();
+    drop(database);
+    let store = disk(dir.path());
+    let found = |kind: &'static str, of: &str| {
+        let query = Query {
+            part_of: vec![of.into()],
+            ..Query::all(&home())
+        };
+        let page = store.query_raw(kind, &query).unwrap();
+        page.rows
+            .into_iter()
+            .map(|(key, ..)| key.name.to_string())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(found("ec2.subnet", "vpc-1"), ["subnet-1"]);
+    assert_eq!(found("ec2.vpc", "vpc-1"), ["vpc-1"]);
+    assert_eq!(found("ec2.internet_gateway", "vpc-1"), ["igw-2"]);
+    assert_eq!(found("ec2.elastic_ip", "eni-1"), ["eipalloc-1"]);
+    assert_eq!(found("ec2.interface_permission", "eni-1"), ["eni-perm-1"]);
+    assert_eq!(found("sagemaker.model", "vpc-1"), [""; 0]);
 }
