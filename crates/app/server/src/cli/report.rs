@@ -204,6 +204,7 @@ mod tests {
             began: Timestamp(0),
             flows: Vec::new(),
             left_out: 3,
+            reading: None,
         };
         assert!(flow_table(&found).contains("no traffic in a VPC was seen"));
         found.flows.push(isolarium_model::sagemaker::flows::OwnerFlow {

@@ -1,5 +1,4 @@
-//! What was read of a VPC's traffic and is not in every flow log yet. Kept on disk before the node is told that it was read,
-//! so that a restart loses nothing and tells nothing twice.
+//! What was read of a VPC's traffic and is not in every flow log yet.
 
 use isolarium_model::Timestamp;
 use isolarium_netplan::flowlog::{FlowRecord, Interval, merge};
@@ -9,6 +8,9 @@ use std::collections::BTreeMap;
 
 /// Records of one minute that are kept at most; more are lost, and the flow logs say so.
 const MOST: usize = 100_000;
+/// Records of all minutes that are kept at most: whoever runs in a VPC chooses how many flows it begins, and its owner
+/// whether they can be delivered.
+const MOST_WAITING: usize = 200_000;
 /// Minutes that are kept for flow logs which cannot deliver.
 const BACKLOG: i64 = 60;
 
@@ -32,6 +34,9 @@ struct Minute {
     lost: bool,
     /// Interfaces that were there, with their subnets.
     interfaces: BTreeMap<InterfaceId, SubnetId>,
+    /// Records after they were joined last: they are joined again when there are twice as many.
+    #[serde(default)]
+    joined: usize,
 }
 
 /// What one flow log has to tell of one interval.
@@ -71,22 +76,30 @@ impl Journal {
             place.interfaces.extend(interfaces);
             place.lost |= lost;
         }
+        let mut room = MOST_WAITING.saturating_sub(self.waiting());
         for record in records {
             let at = floor(record.last, minute).clamp(earliest, current);
             let place = self.minutes.entry(at).or_default();
             place.interfaces.insert(record.interface, record.subnet);
-            if place.records.len() < MOST {
+            if place.records.len() < MOST && room > 0 {
                 place.records.push(record);
+                room -= 1;
             } else {
                 place.lost = true;
             }
         }
         for place in self.minutes.values_mut() {
-            if place.records.len() > MOST / 2 {
+            if place.records.len() > MOST / 4 && place.records.len() / 2 >= place.joined {
                 place.records = merge(std::mem::take(&mut place.records));
+                place.joined = place.records.len();
             }
         }
         self.read = Some(now);
+    }
+
+    /// Records that wait for a flow log.
+    fn waiting(&self) -> usize {
+        self.minutes.values().map(|minute| minute.records.len()).sum()
     }
 
     /// The intervals of a flow log that are over and not delivered, oldest first. `length` is its aggregation interval.
@@ -123,15 +136,33 @@ impl Journal {
 
     /// Forgets what every flow log has, and what is too old. `flow_logs` are those that exist.
     pub fn forget(&mut self, flow_logs: &[FlowLogId], minute: std::time::Duration) {
-        let minute = millis(minute);
         self.delivered.retain(|id, _| flow_logs.contains(id));
-        let Some(read) = self.read else { return };
+        if let Some(keep) = self.keeps_from(flow_logs, minute) {
+            let minute = millis(minute);
+            self.minutes.retain(|at, _| at.saturating_add(minute) > keep);
+        }
+    }
+
+    /// Whether [`Self::forget`] would change anything.
+    pub fn has_to_forget(&self, flow_logs: &[FlowLogId], minute: std::time::Duration) -> bool {
+        let gone = self.delivered.keys().any(|id| !flow_logs.contains(id));
+        let keep = self.keeps_from(flow_logs, minute);
+        let first = self.minutes.keys().next();
+        let over = keep
+            .zip(first)
+            .is_some_and(|(keep, at)| at.saturating_add(millis(minute)) <= keep);
+        gone || over
+    }
+
+    /// Minutes that end later are kept.
+    fn keeps_from(&self, flow_logs: &[FlowLogId], minute: std::time::Duration) -> Option<i64> {
+        let minute = millis(minute);
+        let read = self.read?;
         let current = floor(read, minute);
         let waits = |id: &FlowLogId| self.delivered.get(id).map_or(0, |until| until.0);
         let told = flow_logs.iter().map(waits).min().unwrap_or(current);
         let oldest = current.saturating_sub(minute.saturating_mul(BACKLOG));
-        let keep = told.max(oldest).min(current);
-        self.minutes.retain(|at, _| at.saturating_add(minute) > keep);
+        Some(told.max(oldest).min(current))
     }
 }
 
@@ -262,6 +293,40 @@ mod tests {
         }
         assert!(journal.minutes.len() <= 62, "{}", journal.minutes.len());
         assert!(journal.due(log(1), Timestamp(0), MINUTE).len() >= 59);
+    }
+
+    /// A container that begins as many flows as it can, in a VPC whose flow log cannot deliver.
+    #[test]
+    fn a_whole_journal_has_a_bound_and_says_what_it_lost() {
+        let mut journal = Journal::default();
+        for minute in 0..3i64 {
+            let now = minute * 60_000 + 30_000;
+            let flows = (0..90_000u32).map(|n| FlowRecord {
+                destination: std::net::Ipv4Addr::from(n),
+                ..record(1, now, 1)
+            });
+            journal.add(Timestamp(now), MINUTE, flows.collect(), false, &interfaces());
+            journal.forget(&[log(1)], MINUTE);
+        }
+        assert_eq!(journal.waiting(), MOST_WAITING);
+        journal.add(Timestamp(180_000), MINUTE, Vec::new(), false, &interfaces());
+        let lost: Vec<bool> = journal
+            .due(log(1), Timestamp(0), MINUTE)
+            .iter()
+            .map(|due| due.lost)
+            .collect();
+        assert_eq!(
+            lost,
+            [false, false, true],
+            "what found no room is told as lost, and nothing else"
+        );
+        journal.deliver(log(1), Timestamp(60_000));
+        journal.forget(&[log(1)], MINUTE);
+        assert_eq!(
+            journal.waiting(),
+            MOST_WAITING - 90_000,
+            "control: what is delivered makes room"
+        );
     }
 
     proptest! {

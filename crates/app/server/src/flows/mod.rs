@@ -1,20 +1,21 @@
 //! Flow logs (NET-55..NET-57): what VPCs' routers counted is read, attributed, kept, and delivered when an interval is over.
 //!
-//! The order makes a restart harmless: what was read is on disk before the node is told so by the next read, a delivery
-//! to CloudWatch Logs commits with its position, and one to S3 writes the same object again.
+//! The order makes a restart harmless: what was read is on disk before the node is told so by the next read, with what is owed
+//! to the records of owners; such a record names the reading that it got last; a delivery to CloudWatch Logs commits with
+//! its position, and one to S3 writes the same object again.
 
 mod deliver;
 mod journal;
+mod kept;
 
 #[cfg(test)]
 mod tests;
 
-use crate::layout;
 use crate::vpc::View;
-use isolarium_model::ec2::{FlowLog, NetworkInterface, key};
+use isolarium_model::ec2::{FlowLog, NetworkInterface, Vpc, key};
 use isolarium_model::sagemaker::flows::{OwnerFlow, OwnerFlows};
 use isolarium_model::time::Clock;
-use isolarium_model::{Key, Timestamp};
+use isolarium_model::{Key, Scope, Timestamp};
 use isolarium_netplan::flowlog::{FlowRecord, Ranges, attribute, explain};
 use isolarium_netplan::id::{FlowLogId, InterfaceId, SubnetId, VpcId};
 use isolarium_netplan::intent::vpc::{Holder, Interface};
@@ -22,8 +23,8 @@ use isolarium_netplan::reach::Direction;
 use isolarium_runtime::executor::ExecutorError;
 use isolarium_runtime::vpcs::Vpcs;
 use isolarium_services::platform::roles::ExecutionRoles;
-use isolarium_store::{Batch, Expect, StateStore, StoreError, Stored};
-use journal::Journal;
+use isolarium_store::{Batch, Expect, Query, StateStore, StoreError, Stored};
+use kept::{Kept, Owed, Reading};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
@@ -74,10 +75,19 @@ enum FlowError {
 /// What the loop keeps between rounds.
 #[derive(Default)]
 struct Rounds {
-    journals: HashMap<VpcId, Journal>,
+    journals: HashMap<VpcId, Kept>,
     /// As the VPC was when it was last read: interfaces that went since then are in no newer view.
     views: HashMap<VpcId, Arc<View>>,
+    /// For whom interfaces were made: their records go before their last flows are read.
+    owners: HashMap<InterfaceId, Owner>,
+    /// Those of them that were in no VPC any more at the end of the last round.
+    gone: HashSet<InterfaceId>,
+    /// Journals of VPCs that are gone were looked for.
+    swept: bool,
 }
+
+/// The job or endpoint of an interface, if it has one.
+type Owner = Option<(Key, String)>;
 
 impl FlowLogs {
     /// Goes round for ever.
@@ -100,32 +110,83 @@ impl FlowLogs {
     fn round(&self, rounds: &mut Rounds) {
         let views = (self.views)();
         let standing: HashSet<VpcId> = views.iter().map(|view| view.vpc().id).collect();
+        let before = rounds.journals.len();
         rounds.journals.retain(|vpc, _| standing.contains(vpc));
         rounds.views.retain(|vpc, _| standing.contains(vpc));
-        for view in views {
+        if !rounds.swept || rounds.journals.len() < before {
+            match self.sweep(&standing) {
+                Ok(()) => rounds.swept = true,
+                Err(error) => tracing::warn!(%error, "journals of VPCs that are gone could not be removed"),
+            }
+        }
+        // Read once for all VPCs.
+        let mut logs: HashMap<(Scope, VpcId), Vec<Stored<FlowLog>>> = HashMap::new();
+        match self.store.all::<FlowLog>() {
+            Ok(all) => all.into_iter().for_each(|log| {
+                let at = (log.key.scope.clone(), log.record.vpc);
+                logs.entry(at).or_default().push(log);
+            }),
+            Err(error) => {
+                tracing::warn!(%error, "flow logs cannot be read");
+                return;
+            }
+        }
+        for view in &views {
             let vpc = view.vpc().id;
-            if let Err(error) = self.vpc(rounds, &view) {
+            let own = logs.remove(&(view.scope().clone(), vpc)).unwrap_or_default();
+            if let Err(error) = self.vpc(rounds, view, &own) {
                 tracing::warn!(%vpc, error = &error as &dyn std::error::Error, "flow logs wait");
             }
         }
+        let present = |id: &InterfaceId| views.iter().any(|view| view.vpc().interfaces.contains_key(id));
+        let last: HashSet<InterfaceId> = rounds.owners.keys().filter(|id| !present(id)).copied().collect();
+        // Kept for one round more than the interface: that is when its last flows are read.
+        rounds.owners.retain(|id, _| !rounds.gone.contains(id));
+        rounds.gone = last;
     }
 
-    fn vpc(&self, rounds: &mut Rounds, view: &Arc<View>) -> Result<(), FlowError> {
+    /// Removes the journals of VPCs that nobody has any more.
+    fn sweep(&self, standing: &HashSet<VpcId>) -> Result<(), FlowError> {
+        let failed = |source| FlowError::Journal {
+            path: self.folder.clone(),
+            source,
+        };
+        let files = match std::fs::read_dir(&self.folder) {
+            Ok(files) => files,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(failed(error)),
+        };
+        let known: HashSet<VpcId> = self.store.all::<Vpc>()?.into_iter().map(|vpc| vpc.record.id).collect();
+        for file in files {
+            let path = file.map_err(failed)?.path();
+            let named: Option<VpcId> = path
+                .file_stem()
+                .and_then(|stem| stem.to_str())
+                .and_then(|stem| stem.parse().ok());
+            if named.is_some_and(|vpc| !known.contains(&vpc) && !standing.contains(&vpc)) {
+                std::fs::remove_file(&path).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn vpc(&self, rounds: &mut Rounds, view: &Arc<View>, logs: &[Stored<FlowLog>]) -> Result<(), FlowError> {
         let vpc = view.vpc().id;
-        let logs: Vec<Stored<FlowLog>> = self.store.all::<FlowLog>()?;
-        let logs: Vec<Stored<FlowLog>> = logs
-            .into_iter()
-            .filter(|log| log.record.vpc == vpc && log.key.scope == *view.scope())
-            .collect();
         let before = rounds.views.insert(vpc, view.clone()).unwrap_or_else(|| view.clone());
         if logs.is_empty() && !has_workload(view) && !has_workload(&before) {
             return Ok(());
         }
-        let journal = match rounds.journals.entry(vpc) {
-            std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
-            std::collections::hash_map::Entry::Vacant(place) => place.insert(self.load(vpc)?),
+        let path = self.folder.join(format!("{vpc}.log"));
+        let failed = |source| FlowError::Journal {
+            path: path.clone(),
+            source,
         };
-        let told = self.host.read_flows(vpc, journal.next, Duration::ZERO)?;
+        let kept = match rounds.journals.entry(vpc) {
+            std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
+            std::collections::hash_map::Entry::Vacant(place) => place.insert(Kept::open(&path).map_err(failed)?),
+        };
+        self.pay(kept, &failed)?;
+        let told = self.host.read_flows(vpc, kept.journal().next, Duration::ZERO)?;
         let now = self.clock.now();
         // An interface that came or went in between is in one of the two.
         let mut records = attribute(view.vpc(), &told.flows);
@@ -135,62 +196,65 @@ impl FlowLogs {
                 .into_iter()
                 .filter(|record| gone(record)),
         );
-        self.keep_for_owners(&before, view, &records)?;
+        let reading = format!("{vpc} {} {}", now.0, told.next);
+        let owed = self.owed(&mut rounds.owners, &before, view, &records, &reading)?;
         let mut interfaces = interfaces(&before);
         interfaces.extend(self::interfaces(view));
-        journal.add(now, self.settings.minute, records, told.lost > 0, &interfaces);
-        journal.next = told.next;
-        self.save(vpc, journal)?;
-        for log in &logs {
-            self.deliver(journal, view, log);
+        let reading = Reading {
+            now,
+            minute: self.settings.minute,
+            records,
+            lost: told.lost > 0,
+            interfaces,
+            next: told.next,
+            owed,
+        };
+        kept.read(reading).map_err(failed)?;
+        self.pay(kept, &failed)?;
+        for log in logs {
+            self.deliver(kept, view, log, &failed)?;
         }
         let ids: Vec<FlowLogId> = logs.iter().map(|log| log.record.id).collect();
-        journal.forget(&ids, self.settings.minute);
-        self.save(vpc, journal)
+        kept.forget(ids, self.settings.minute).map_err(failed)
     }
 
-    fn path(&self, vpc: VpcId) -> PathBuf {
-        self.folder.join(format!("{vpc}.json"))
-    }
-
-    fn load(&self, vpc: VpcId) -> Result<Journal, FlowError> {
-        let path = self.path(vpc);
-        let failed = |source| FlowError::Journal {
-            path: path.clone(),
-            source,
-        };
-        match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| failed(error.into())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Journal::default()),
-            Err(error) => Err(failed(error)),
+    /// Gives the owners' records what they lack. Nothing more is read of the VPC before they have it.
+    fn pay(&self, kept: &mut Kept, failed: &dyn Fn(io::Error) -> FlowError) -> Result<(), FlowError> {
+        for owed in kept.owed() {
+            self.add_to_owner(owed)?;
         }
+        kept.paid().map_err(failed)
     }
 
-    fn save(&self, vpc: VpcId, journal: &Journal) -> Result<(), FlowError> {
-        let path = self.path(vpc);
-        let failed = |source| FlowError::Journal {
-            path: path.clone(),
-            source,
+    /// The traffic of jobs and endpoints by owner, with what decided about it now.
+    fn owed(
+        &self,
+        known: &mut HashMap<InterfaceId, Owner>,
+        before: &View,
+        view: &View,
+        records: &[FlowRecord],
+        reading: &str,
+    ) -> Result<Vec<Owed>, FlowError> {
+        let of_workload = |holder: &Holder| match holder {
+            Holder::Transfer(_) => Some(true),
+            Holder::Container(_) | Holder::Isolated(_) => Some(false),
+            Holder::Nobody | Holder::Program | Holder::Nat(_) | Holder::Endpoint(_) => None,
         };
-        std::fs::create_dir_all(&self.folder).map_err(failed)?;
-        let bytes = serde_json::to_vec(journal).map_err(|error| failed(error.into()))?;
-        layout::write_whole(&path, &bytes, 0o600).map_err(failed)
-    }
-
-    /// Notes the traffic of jobs and endpoints under their owner, with what decided about it now.
-    fn keep_for_owners(&self, before: &View, view: &View, records: &[FlowRecord]) -> Result<(), FlowError> {
-        let mut by_owner: BTreeMap<Key, (String, Vec<OwnerFlow>)> = BTreeMap::new();
-        let mut known: HashMap<InterfaceId, Option<(Key, String)>> = HashMap::new();
+        // Known before there are flows: when those come, the record may be gone.
+        for (id, interface) in &view.vpc().interfaces {
+            if of_workload(&interface.holder).is_some() && !known.contains_key(id) {
+                known.insert(*id, self.owner(view, *id)?);
+            }
+        }
+        let mut by_owner: BTreeMap<Key, Owed> = BTreeMap::new();
         for record in records {
             let at = [view, before]
                 .into_iter()
                 .find(|one| one.vpc().interfaces.contains_key(&record.interface));
             let Some(at) = at else { continue };
             let interface = at.vpc().interfaces.get(&record.interface);
-            let transfer = match interface.map(|one| &one.holder) {
-                Some(Holder::Transfer(_)) => true,
-                Some(Holder::Container(_) | Holder::Isolated(_)) => false,
-                _ => continue,
+            let Some(transfer) = interface.and_then(|one| of_workload(&one.holder)) else {
+                continue;
             };
             let owner = match known.entry(record.interface) {
                 std::collections::hash_map::Entry::Occupied(found) => found.into_mut(),
@@ -198,8 +262,13 @@ impl FlowLogs {
             };
             let Some((owner_key, owner_arn)) = owner else { continue };
             let key = OwnerFlows::key(owner_key, owner_arn);
-            let all = &mut by_owner.entry(key).or_insert_with(|| (owner_arn.clone(), Vec::new())).1;
-            all.push(OwnerFlow {
+            let owed = by_owner.entry(key.clone()).or_insert_with(|| Owed {
+                key,
+                owner_arn: owner_arn.clone(),
+                flows: Vec::new(),
+                reading: reading.into(),
+            });
+            owed.flows.push(OwnerFlow {
                 interface: record.interface,
                 transfer,
                 egress: record.direction == Direction::Egress,
@@ -216,53 +285,62 @@ impl FlowLogs {
                 decided_by: explain(at.vpc(), &self.ranges.all(), record),
             });
         }
-        for (key, (owner_arn, flows)) in by_owner {
-            self.add_to_owner(&key, &owner_arn, flows)?;
-        }
-        Ok(())
+        Ok(by_owner.into_values().collect())
     }
 
-    /// For whom an interface was made; its record may be gone already, its owner's flows know it then.
-    fn owner(&self, view: &View, interface: InterfaceId) -> Result<Option<(Key, String)>, FlowError> {
+    /// For whom an interface was made. Its record may be gone already; its owner's flows know it then.
+    fn owner(&self, view: &View, interface: InterfaceId) -> Result<Owner, FlowError> {
         let found = self.store.get::<NetworkInterface>(&key(view.scope(), interface))?;
         if let Some(requester) = found.and_then(|stored| stored.record.requester) {
             return Ok(requester.owner.zip(requester.owner_arn));
         }
-        let all = self.store.all::<OwnerFlows>()?;
+        let all = self.store.query::<OwnerFlows>(&Query::all(view.scope()))?;
         let seen = all
+            .rows
             .into_iter()
             .find(|stored| stored.record.flows.iter().any(|flow| flow.interface == interface));
         Ok(seen.map(|stored| (stored.key, stored.record.owner_arn)))
     }
 
-    fn add_to_owner(&self, key: &Key, owner_arn: &str, flows: Vec<OwnerFlow>) -> Result<(), FlowError> {
-        let stored = self.store.get::<OwnerFlows>(key)?;
+    fn add_to_owner(&self, owed: &Owed) -> Result<(), FlowError> {
+        let stored = self.store.get::<OwnerFlows>(&owed.key)?;
         let (expect, mut record) = match stored {
             Some(stored) => (Expect::At(stored.revision), stored.record),
             None => {
                 let record = OwnerFlows {
-                    owner_arn: owner_arn.to_owned(),
+                    owner_arn: owed.owner_arn.clone(),
                     began: self.clock.now(),
                     flows: Vec::new(),
                     left_out: 0,
+                    reading: None,
                 };
                 (Expect::Absent, record)
             }
         };
-        flows.into_iter().for_each(|flow| record.add(flow));
-        self.store.commit(Batch::default().put(key, expect, &record)?)?;
+        if record.reading.as_ref() == Some(&owed.reading) {
+            return Ok(());
+        }
+        record.reading = Some(owed.reading.clone());
+        owed.flows.iter().for_each(|flow| record.add(flow.clone()));
+        self.store.commit(Batch::default().put(&owed.key, expect, &record)?)?;
         Ok(())
     }
 
     /// Delivers what is due; a flow log that cannot says why in `DeliverLogsErrorMessage`.
-    fn deliver(&self, journal: &mut Journal, view: &View, log: &Stored<FlowLog>) {
+    fn deliver(
+        &self,
+        kept: &mut Kept,
+        view: &View,
+        log: &Stored<FlowLog>,
+        failed: &dyn Fn(io::Error) -> FlowError,
+    ) -> Result<(), FlowError> {
         let minutes = log.record.interval.div_ceil(60).max(1);
         let length = self.settings.minute.saturating_mul(minutes);
         let mut error = log.record.error.clone();
-        for due in journal.due(log.record.id, log.record.created, length) {
+        for due in kept.journal().due(log.record.id, log.record.created, length) {
             match deliver::deliver(&self.roles, view.scope(), &log.record, &due, &self.ranges) {
                 Ok(()) => {
-                    journal.deliver(log.record.id, due.interval.until);
+                    kept.delivered(log.record.id, due.interval.until).map_err(failed)?;
                     error = None;
                 }
                 Err(told) => {
@@ -277,6 +355,7 @@ impl FlowLogs {
         {
             tracing::warn!(%error, "the state of a flow log could not be noted");
         }
+        Ok(())
     }
 
     fn note(&self, log: &Stored<FlowLog>, error: Option<String>) -> Result<(), StoreError> {

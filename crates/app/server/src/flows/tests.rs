@@ -426,14 +426,12 @@ fn a_bucket_gets_a_compressed_file_where_its_policy_lets_the_service_write() {
     assert!(lines[2].ends_with("NODATA"), "the other interface: {text}");
 }
 
-/// Proves: AU-32
-#[test]
-fn traffic_of_a_workload_is_kept_for_its_owner_without_any_flow_log() {
-    let lab = Lab::new();
-    let owner = Key::folded(&scope(), "job");
-    let arn = "arn:aws:sagemaker:us-east-1:123456789012:training-job/job";
+/// The job `job-N` and its interface `eni-N`.
+fn job_at(lab: &Lab, n: u128) -> Key {
+    let owner = Key::folded(&scope(), &format!("job-{n}"));
+    let arn = format!("arn:aws:sagemaker:us-east-1:123456789012:training-job/job-{n}");
     let record = NetworkInterface {
-        id: eni(1),
+        id: eni(n),
         vpc: VpcId::of(1),
         subnet: SubnetId::of(1),
         zone: ec2::zone::zones(&scope().region, "a").remove(0),
@@ -445,24 +443,154 @@ fn traffic_of_a_workload_is_kept_for_its_owner_without_any_flow_log() {
         requester: Some(Requester {
             id: "sagemaker".into(),
             owner: Some(owner.clone()),
-            owner_arn: Some(arn.into()),
+            owner_arn: Some(arn.clone()),
         }),
         holder: ec2::Holder::Container("w-0123456789abcdef0".parse().unwrap()),
         attachment: None,
         created: Timestamp(0),
         tags: Default::default(),
     };
-    lab.put(&key(&scope(), eni(1)), &record);
+    lab.put(&key(&scope(), eni(n)), &record);
+    OwnerFlows::key(&owner, &arn)
+}
+
+fn packets(lab: &Lab, owner: &Key) -> u64 {
+    let kept = lab.store.get::<OwnerFlows>(owner).unwrap();
+    kept.map_or(0, |kept| kept.record.flows.iter().map(|flow| flow.packets).sum())
+}
+
+/// A store in which the records of some keys cannot be written.
+struct Failing {
+    store: Arc<dyn StateStore>,
+    key: Key,
+}
+
+impl StateStore for Failing {
+    fn get_raw(
+        &self,
+        kind: &'static str,
+        key: &Key,
+    ) -> Result<Option<(isolarium_store::Revision, Vec<u8>)>, StoreError> {
+        self.store.get_raw(kind, key)
+    }
+
+    fn query_raw(&self, kind: &'static str, query: &Query) -> Result<isolarium_store::state::RawPage, StoreError> {
+        self.store.query_raw(kind, query)
+    }
+
+    fn all_raw(&self, kind: &'static str) -> Result<Vec<(Key, isolarium_store::Revision, Vec<u8>)>, StoreError> {
+        self.store.all_raw(kind)
+    }
+
+    fn commit(&self, batch: Batch) -> Result<isolarium_store::Revision, StoreError> {
+        use isolarium_store::state::Change;
+        let about = |change: &Change| match change {
+            Change::Put { key, .. } | Change::Delete { key, .. } => *key == self.key,
+        };
+        match batch.changes.iter().any(about) {
+            true => Err(StoreError::DiskFull),
+            false => self.store.commit(batch),
+        }
+    }
+
+    fn subscribe(&self, listener: isolarium_store::state::Listener) {
+        self.store.subscribe(listener);
+    }
+
+    fn recent(&self) -> &isolarium_store::state::Recent {
+        self.store.recent()
+    }
+}
+
+/// Proves: AU-32
+#[test]
+fn no_flow_is_kept_twice_for_an_owner_when_another_owners_record_fails_or_the_engine_dies() {
+    let lab = Lab::new();
+    let mut two = vpc();
+    let workload = "w-0123456789abcdef1".parse().unwrap();
+    two.interfaces.get_mut(&eni(2)).unwrap().holder = Holder::Container(workload);
+    let owners = [job_at(&lab, 1), job_at(&lab, 2)];
+    lab.sees(passed(2_000, 3));
+    let public = PublicNames {
+        regions: vec![scope().region],
+        services: "198.18.0.0/17".parse().unwrap(),
+        s3_prefix_list: "198.18.128.0/20".parse().unwrap(),
+    };
+    let view = Arc::new(View::of(&scope(), &Arc::new(two.check().unwrap()), &public));
+    let with = |store: Arc<dyn StateStore>| FlowLogs {
+        store,
+        views: {
+            let view = view.clone();
+            Arc::new(move || vec![view.clone()])
+        },
+        ..lab.flow_logs()
+    };
+    let fails: Arc<dyn StateStore> = Arc::new(Failing {
+        store: lab.store.clone(),
+        key: owners[1].clone(),
+    });
+    let mut rounds = Rounds::default();
+    for _ in 0..2 {
+        with(fails.clone()).round(&mut rounds);
+        let both = owners.each_ref().map(|owner| packets(&lab, owner));
+        assert_eq!(both, [4, 0], "three packets and an answer; the other record fails");
+    }
+    lab.sees(passed(3_000, 10));
+    // As after a restart, and once more as after another.
+    for _ in 0..2 {
+        with(lab.store.clone()).round(&mut Rounds::default());
+        let both = owners.each_ref().map(|owner| packets(&lab, owner));
+        assert_eq!(both, [15, 15], "everything, once");
+    }
+}
+
+#[test]
+fn the_journal_of_a_vpc_goes_with_its_record() {
+    let lab = Lab::new();
+    lab.role(TRUST, WRITE);
+    lab.to_logs(TrafficType::All);
+    let record = |n: u128| ec2::Vpc {
+        id: VpcId::of(n),
+        blocks: Vec::new(),
+        tenancy: ec2::vpc::Tenancy::Default,
+        dns_support: true,
+        dns_hostnames: false,
+        address_usage_metrics: false,
+        dhcp_options: None,
+        is_default: false,
+        generation: 1,
+        created: Timestamp(0),
+        tags: Default::default(),
+    };
+    // One that stands, one that has a record alone, one that is gone.
+    lab.put(&key(&scope(), VpcId::of(2)), &record(2));
+    let file = |n: u128| lab.directory.path().join(format!("flows/{}.log", VpcId::of(n)));
+    std::fs::create_dir_all(lab.directory.path().join("flows")).unwrap();
+    for n in [2, 3] {
+        std::fs::write(file(n), b"").unwrap();
+    }
+    let mut rounds = Rounds::default();
+    lab.flow_logs().round(&mut rounds);
+    assert_eq!([1, 2, 3].map(|n| file(n).exists()), [true, true, false]);
+    // The first one leaves the host while the engine runs, without a record.
+    let nobody = FlowLogs {
+        views: Arc::new(Vec::new),
+        ..lab.flow_logs()
+    };
+    nobody.round(&mut rounds);
+    assert_eq!([1, 2, 3].map(|n| file(n).exists()), [false, true, false]);
+}
+
+/// Proves: AU-32
+#[test]
+fn traffic_of_a_workload_is_kept_for_its_owner_without_any_flow_log() {
+    let lab = Lab::new();
+    let owner = job_at(&lab, 1);
     let mut refused = passed(2_000, 3);
     refused.fate = Fate::Refused { by: Refusal::Egress };
     lab.sees(refused);
     lab.flow_logs().round(&mut Rounds::default());
-    let kept = lab
-        .store
-        .get::<OwnerFlows>(&OwnerFlows::key(&owner, arn))
-        .unwrap()
-        .unwrap()
-        .record;
+    let kept = lab.store.get::<OwnerFlows>(&owner).unwrap().unwrap().record;
     assert_eq!(kept.flows.len(), 1, "the other interface is nobody's job");
     let flow = &kept.flows[0];
     assert!(flow.egress && !flow.accepted && !flow.transfer);

@@ -92,11 +92,17 @@ pub fn flows(store: &dyn StateStore, home: &Scope, target: &str) -> Result<Owner
     let arn = subject.arn.to_string();
     let key = Key::exact(&subject.scope, &arn);
     let found = store.get::<OwnerFlows>(&key)?.map(|stored| stored.record);
+    let found = found.map(|record| OwnerFlows {
+        // The loop's own bookkeeping.
+        reading: None,
+        ..record
+    });
     Ok(found.unwrap_or(OwnerFlows {
         owner_arn: arn,
         began: Timestamp(0),
         flows: Vec::new(),
         left_out: 0,
+        reading: None,
     }))
 }
 
@@ -284,6 +290,7 @@ mod tests {
             began: Timestamp(3),
             flows: Vec::new(),
             left_out: 9,
+            reading: None,
         };
         let key = OwnerFlows::key(&Endpoint::key(&scope(), "Ep"), &arn);
         store

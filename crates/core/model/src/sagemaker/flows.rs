@@ -15,6 +15,9 @@ pub struct OwnerFlows {
     pub flows: Vec<OwnerFlow>,
     /// Flows that found no place any more.
     pub left_out: u64,
+    /// The reading that was added last: none is added twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reading: Option<String>,
 }
 
 /// One direction of a 5-tuple on one interface.
@@ -103,6 +106,7 @@ mod tests {
             began: Timestamp(0),
             flows: Vec::new(),
             left_out: 0,
+            reading: None,
         };
         for port in 0..600 {
             all.add(flow(port, 1));
