@@ -167,6 +167,7 @@ impl Server {
             head: usize::try_from(config.limits.request_head).unwrap_or(usize::MAX),
             head_timeout: config.limits.head_timeout.duration(),
             connections: most_connections(config.limits.connections),
+            each: None,
         };
         let lanes = Arc::new(Lanes::start(config.serve.threads).map_err(StartError::Lanes)?);
         let handler: Arc<dyn Handler> = door(&config);

@@ -690,6 +690,7 @@ impl Config {
             public_pool: self.network.elastic_ips,
             s3_prefix_list: self.network.s3_prefix_list,
             services: self.network.services,
+            reserved: vec![self.network.platform, self.network.uplink_links],
             quotas: Quotas {
                 vpcs: self.ec2.vpcs,
                 // A VPC has one internet gateway at most, so there are as many as VPCs.

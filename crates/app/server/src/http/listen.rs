@@ -2,6 +2,7 @@
 
 use super::body::Body;
 use crate::lanes::Lanes;
+use crate::resolver::shares::Shares;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -48,6 +49,8 @@ pub struct ConnectionLimits {
     pub head_timeout: Duration,
     /// Connections at one time.
     pub connections: usize,
+    /// Connections of one client address; more are closed at once. `None`: as many as there are.
+    pub each: Option<usize>,
 }
 
 /// hyper asks for at least this much.
@@ -82,6 +85,7 @@ impl Listener {
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let graceful = GracefulShutdown::new();
         let permits = Arc::new(Semaphore::new(self.limits.connections));
+        let shares = self.limits.each.map(Shares::of);
         let acceptor = self.tls.clone().map(TlsAcceptor::from);
         let protocol = Arc::new(self.protocol());
         loop {
@@ -96,10 +100,15 @@ impl Listener {
                 address: address.ip().to_canonical(),
                 secure: acceptor.is_some(),
             };
+            let share = shares.as_ref().map(|shares| shares.take(peer.address));
+            if matches!(share, Some(None)) {
+                // Its neighbours are served all the same.
+                continue;
+            }
             let (protocol, handler, watcher) = (protocol.clone(), self.handler.clone(), graceful.watcher());
             let (acceptor, patience) = (acceptor.clone(), self.limits.head_timeout);
             let serving = move |stream: TcpStream| async move {
-                let _permit = permit;
+                let _held = (permit, share);
                 let answers = |version: Option<TlsVersion>| {
                     service_fn(move |mut request: Request<Incoming>| {
                         if let Some(version) = version {

@@ -5,7 +5,7 @@
 pub mod answer;
 mod forward;
 pub mod private;
-mod shares;
+pub(crate) mod shares;
 
 #[cfg(test)]
 mod tests;

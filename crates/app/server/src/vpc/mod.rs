@@ -36,6 +36,9 @@ pub use view::{PublicNames, View};
 
 /// Connections of one listener in a VPC: there may be hundreds of them beside the public ones.
 const CONNECTIONS: usize = 1024;
+/// Connections of one interface at one door: a container cannot take S3 or credentials from its neighbours, whose
+/// transfers come through the same doors.
+const CONNECTIONS_EACH: usize = 128;
 
 /// What all VPCs' doors share.
 pub struct Behind {
@@ -181,6 +184,8 @@ impl Behind {
         let (stop, stopping) = watch::channel(false);
         let limits = ConnectionLimits {
             connections: self.limits.connections.min(CONNECTIONS),
+            // Interfaces of jobs have one address each.
+            each: Some(CONNECTIONS_EACH),
             ..self.limits
         };
         let listener = |handler: Arc<dyn Handler>, tls: Option<Arc<rustls::ServerConfig>>, socket| {

@@ -252,6 +252,7 @@ fn doors_over(host: Arc<dyn Vpcs>, store: &Arc<dyn StateStore>, dir: &std::path:
             head: 8192,
             head_timeout: Duration::from_secs(5),
             connections: 100,
+            each: None,
         },
         runtime: tokio::runtime::Handle::current(),
     })

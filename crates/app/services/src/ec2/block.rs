@@ -35,7 +35,11 @@ pub(super) fn for_vpc(settings: &Ec2Settings, parameter: &str, text: Option<&str
     let text = text.ok_or_else(|| error::missing(parameter))?;
     let block = read(parameter, text)?;
     let own = [settings.public_pool, settings.s3_prefix_list, settings.services];
-    let taken = SPECIAL.iter().chain(&own).any(|range| overlap(range, &block));
+    let taken = SPECIAL
+        .iter()
+        .chain(&own)
+        .chain(&settings.reserved)
+        .any(|range| overlap(range, &block));
     if taken || !fits(&block) {
         return Err(range("InvalidVpc.Range", text));
     }

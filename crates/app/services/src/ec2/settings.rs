@@ -18,6 +18,8 @@ pub struct Ec2Settings {
     pub s3_prefix_list: Ipv4Net,
     /// Where public service names are served; no VPC can have these addresses either.
     pub services: Ipv4Net,
+    /// Other ranges of the engine's own that no VPC can have: the platform network, the links of VPCs to the uplink.
+    pub reserved: Vec<Ipv4Net>,
     pub quotas: Quotas,
 }
 
@@ -79,6 +81,7 @@ impl Default for Ec2Settings {
             public_pool: Ipv4Net::new_assert(Ipv4Addr::new(198, 19, 0, 0), 16),
             s3_prefix_list: Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 128, 0), 20),
             services: Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 17),
+            reserved: Vec::new(),
             quotas: Quotas::default(),
         }
     }

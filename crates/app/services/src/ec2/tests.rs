@@ -130,6 +130,22 @@ fn a_vpc_has_a_block_from_16_to_28_and_four_more() {
     ok!(&lab, "CreateVpc", {"CidrBlock": "10.0.0.0/16"});
 }
 
+/// Proves: NET-1
+#[test]
+fn no_vpc_has_addresses_of_the_engines_own_networks() {
+    let mut settings = Ec2Settings::default();
+    let block = |settings: &Ec2Settings, text: &str| super::block::for_vpc(settings, "CidrBlock", Some(text));
+    for own in ["100.64.0.0/16", "172.31.128.0/18"] {
+        assert!(block(&settings, own).is_ok(), "control: {own}");
+        settings.reserved.push(own.parse().unwrap());
+        let (code, _) = refusal(block(&settings, own));
+        assert_eq!(code, "InvalidVpc.Range");
+    }
+    let (code, _) = refusal(block(&settings, "172.31.0.0/16"));
+    assert_eq!(code, "InvalidVpc.Range", "a block around one");
+    assert!(block(&settings, "172.31.0.0/17").is_ok(), "control: a block beside it");
+}
+
 /// Proves: NET-5
 #[test]
 fn a_new_vpc_has_its_main_table_its_default_group_its_default_acl_and_dhcp_options() {

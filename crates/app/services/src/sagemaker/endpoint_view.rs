@@ -3,9 +3,11 @@
 use super::endpoint::{ask, missing};
 use super::{find, shapes};
 use crate::{Ctx, Operation};
+use isolarium_model::ec2;
 use isolarium_model::sagemaker::{Endpoint, EndpointStatus, Fleet, VariantFleet};
 use isolarium_policy::{Granted, Question};
 use isolarium_wire::ApiError;
+use std::collections::BTreeSet;
 
 impl Operation for shapes::DescribeEndpointInput {
     const SERVICE: &'static str = "sagemaker";
@@ -21,7 +23,8 @@ impl Operation for shapes::DescribeEndpointInput {
         let found = find::<Endpoint>(ctx, &Endpoint::key(scope, name))?;
         let endpoint = found.ok_or_else(|| missing(&Endpoint::arn(scope, name)))?.record;
         let updating = endpoint.status == EndpointStatus::Updating;
-        let pending = endpoint.pending.as_ref().filter(|_| updating).map(pending);
+        let pending = endpoint.pending.as_ref().filter(|_| updating);
+        let pending = pending.map(|fleet| pending_summary(ctx, fleet)).transpose()?;
         let variants = endpoint
             .active
             .as_ref()
@@ -81,12 +84,37 @@ fn summary(variant: &VariantFleet, fleet: &Fleet) -> shapes::ProductionVariantSu
     }
 }
 
-fn pending(fleet: &Fleet) -> shapes::PendingDeploymentSummary {
-    let variants = fleet
-        .variants
-        .iter()
-        .map(|variant| shapes::PendingProductionVariantSummary {
+/// NET-64: one zone is taken, and told. AWS has a place for words about a variant while it is deployed, and none afterwards.
+fn one_zone(ctx: &Ctx<'_>, variant: &VariantFleet) -> Result<Option<Vec<shapes::ProductionVariantStatus>>, ApiError> {
+    let Some(attachment) = variant.model.network.vpc() else {
+        return Ok(None);
+    };
+    let mut zones = BTreeSet::new();
+    for subnet in &attachment.subnets {
+        let key = ec2::key(&ctx.caller.scope, subnet);
+        let found = ctx.store.get::<ec2::Subnet>(&key).map_err(super::stored)?;
+        zones.extend(found.map(|subnet| subnet.record.zone.name));
+    }
+    let mut zones = zones.into_iter();
+    let (Some(zone), None) = (zones.next(), zones.next()) else {
+        return Ok(None);
+    };
+    let message = format!(
+        "Warning: all subnets of the VpcConfig are in {zone}. Name subnets in two Availability Zones to keep serving \
+         when one of them fails."
+    );
+    Ok(Some(vec![shapes::ProductionVariantStatus {
+        status: shapes::VariantStatus::Creating,
+        status_message: Some(message),
+        start_time: None,
+    }]))
+}
+
+fn pending_summary(ctx: &Ctx<'_>, fleet: &Fleet) -> Result<shapes::PendingDeploymentSummary, ApiError> {
+    let variants = fleet.variants.iter().map(|variant| {
+        Ok(shapes::PendingProductionVariantSummary {
             variant_name: variant.variant.name.clone(),
+            variant_status: one_zone(ctx, variant)?,
             deployed_images: images(variant, fleet),
             current_weight: Some(variant.current_weight),
             desired_weight: Some(variant.desired_weight),
@@ -94,11 +122,12 @@ fn pending(fleet: &Fleet) -> shapes::PendingDeploymentSummary {
             desired_instance_count: Some(i64::from(variant.desired_count)),
             instance_type: Some(variant.variant.instance_type.clone()),
             ..shapes::PendingProductionVariantSummary::default()
-        });
-    shapes::PendingDeploymentSummary {
+        })
+    });
+    Ok(shapes::PendingDeploymentSummary {
         endpoint_config_name: fleet.config_name.clone(),
-        production_variants: Some(variants.collect()),
+        production_variants: Some(variants.collect::<Result<_, ApiError>>()?),
         start_time: Some(fleet.started.0),
         shadow_production_variants: None,
-    }
+    })
 }

@@ -1179,6 +1179,60 @@ fn a_configuration_gives_back_its_variants_with_the_default_weight() {
     assert!(text.contains("unique"), "{text}");
 }
 
+/// Proves: NET-64
+#[test]
+fn an_update_to_one_zone_is_taken_with_a_warning_and_to_two_without() {
+    use isolarium_model::ec2::{self, Subnet, id::SubnetId};
+    let fixture = in_service();
+    vpcs(&fixture);
+    let scope = scope(ACCOUNT);
+    let store: &dyn isolarium_store::StateStore = &fixture.store;
+    let first = store
+        .get::<Subnet>(&ec2::key(&scope, SubnetId::of(1)))
+        .unwrap()
+        .unwrap();
+    let mut other = Subnet {
+        id: SubnetId::of(3),
+        ..first.record
+    };
+    other.zone.name = "us-east-1b".into();
+    let batch = isolarium_store::Batch::default().put(
+        &ec2::key(&scope, SubnetId::of(3)),
+        isolarium_store::Expect::Absent,
+        &other,
+    );
+    store.commit(batch.unwrap()).unwrap();
+    for (name, subnets) in [("one-zone", vec![1]), ("two-zones", vec![1, 3])] {
+        let request = CreateModelInput {
+            vpc_config: Some(attachment(&subnets, &[1])),
+            ..model(name)
+        };
+        create_model(&fixture, request).unwrap();
+        create_config(&fixture, name, name).unwrap();
+    }
+    let warned = |config: &str| {
+        let endpoint = format!("ep-{config}");
+        create_endpoint(&fixture, &endpoint, "one").unwrap();
+        edit::<records::Endpoint>(&fixture, &endpoint, |endpoint| {
+            endpoint
+                .apply(EndpointEvent::FleetHealthy, Timestamp(START + 1))
+                .unwrap();
+            endpoint.active = endpoint.pending.take();
+        });
+        update_endpoint(&fixture, &endpoint, config).unwrap();
+        let shown = describe_endpoint(&fixture, &endpoint).unwrap();
+        let pending = shown.pending_deployment_summary.unwrap().production_variants.unwrap();
+        pending[0].variant_status.clone()
+    };
+    assert_eq!(warned("two-zones"), None);
+    let told = warned("one-zone").unwrap();
+    let text = told[0].status_message.as_deref().unwrap();
+    assert!(
+        text.contains("us-east-1a") && text.contains("two Availability Zones"),
+        "{text}"
+    );
+}
+
 /// Proves: SM-23, SM-26, SM-27
 #[test]
 fn an_update_shows_the_old_configuration_and_the_pending_one_until_it_is_done() {

@@ -117,6 +117,7 @@ async fn bench_with(change: impl FnOnce(&mut Door)) -> Bench {
         head: 8192,
         head_timeout: Duration::from_millis(300),
         connections: 100,
+        each: None,
     };
     let (stop, stopping) = watch::channel(false);
     let listener = Listener {

@@ -42,6 +42,7 @@ async fn listening_with(
             head: 8192,
             head_timeout: Duration::from_secs(5),
             connections: 10,
+            each: None,
         },
         lanes,
     };
@@ -131,4 +132,58 @@ async fn connections_are_served_on_lanes() {
     assert!(TcpStream::connect(on_lanes).await.is_err(), "control: it has ended");
     let (elsewhere, _stop, _running) = listening_with(Arc::new(Where), None, None).await;
     assert_eq!(asked(TcpStream::connect(elsewhere).await.unwrap()).await, "0 0");
+}
+
+/// Proves: NET-32, CC-80
+#[tokio::test]
+async fn one_client_cannot_take_a_listener_from_its_neighbours() {
+    use tokio::io::AsyncReadExt;
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let listener = Listener {
+        socket,
+        tls: None,
+        handler: Arc::new(Version),
+        limits: ConnectionLimits {
+            head: 8192,
+            head_timeout: Duration::from_secs(60),
+            connections: 10,
+            each: Some(3),
+        },
+        lanes: None,
+    };
+    let (_stop, stopping) = watch::channel(false);
+    tokio::spawn(listener.run(stopping));
+    let from = async |client: &str| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{client}:0").parse().unwrap()).unwrap();
+        socket.connect(address).await.unwrap()
+    };
+    // As many as the listener takes in all, held open by one client without a word.
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.push(from("127.0.0.2").await);
+    }
+    for _ in 0..20 {
+        let mut more = from("127.0.0.2").await;
+        let ended = more.read(&mut [0; 1]).await;
+        assert!(!matches!(ended, Ok(1..)), "closed without a word");
+    }
+    assert_eq!(asked(from("127.0.0.3").await).await, "none", "the neighbour is served");
+    // What is given back can be taken again.
+    drop(held);
+    let mut tries = 0;
+    loop {
+        let mut again = from("127.0.0.2").await;
+        tokio::io::AsyncWriteExt::write_all(&mut again, b"GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")
+            .await
+            .ok();
+        let mut text = Vec::new();
+        if again.read_to_end(&mut text).await.is_ok() && text.ends_with(b"none") {
+            break;
+        }
+        tries += 1;
+        assert!(tries < 1000, "it is never served again");
+        tokio::task::yield_now().await;
+    }
 }
