@@ -119,3 +119,21 @@ def test_the_sdk_transforms_and_joins_predictions_to_their_rows(engine, sdk, est
     assert len(rows) == 1797 and sum(label == guess for label, guess in rows) > 1700
     model = engine.client("sagemaker").describe_model(ModelName=job["ModelName"])
     assert model["EnableNetworkIsolation"] is True and engine.internet.arrivals() == []
+def test_the_sdk_tunes_and_deploys_the_best(engine, sdk, estimator):
+    """Proves: SM-35, SM-67, NI-4
+    """
+    tuner = sdk.tuner.HyperparameterTuner(
+        estimator(least_accuracy="0"), objective_metric_name="accuracy", objective_type="Maximize",
+        hyperparameter_ranges={"trees": sdk.tuner.IntegerParameter(5, 20)}, max_jobs=3, max_parallel_jobs=2,
+    )
+    tuner.fit({"train": "s3://sdk-data/digits/"})
+    job = tuner.describe()
+    assert job["HyperParameterTuningJobStatus"] == "Completed", job.get("FailureReason")
+    assert job["TrainingJobDefinition"]["EnableNetworkIsolation"] is True
+    assert job["TrainingJobStatusCounters"]["Completed"] == 3
+    best = engine.client("sagemaker").describe_training_job(TrainingJobName=tuner.best_training_job())
+    assert best["TuningJobArn"] == job["HyperParameterTuningJobArn"] and best["EnableNetworkIsolation"] is True
+    assert job["BestTrainingJob"]["FinalHyperParameterTuningJobObjectiveMetric"]["Value"] > 0.5
+    assert tuner.best_estimator().model_data == best["ModelArtifacts"]["S3ModelArtifacts"]
+    assert len(tuner.analytics().dataframe()) == 3
+    assert engine.internet.arrivals() == []

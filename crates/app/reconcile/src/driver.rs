@@ -8,7 +8,8 @@ use crate::gc;
 use crate::job::{self, JobMemory};
 use crate::network;
 use crate::transform::{self, TransformMemory};
-use isolarium_model::sagemaker::{Endpoint, TrainingJob, TransformJob};
+use crate::tuning::{self, TuningMemory};
+use isolarium_model::sagemaker::{Endpoint, TrainingJob, TransformJob, TuningJob};
 use isolarium_model::{AccountId, Key, Record, Timestamp};
 use isolarium_store::StateStore;
 use std::cmp::Reverse;
@@ -33,6 +34,7 @@ enum Subject {
     Job(Key),
     Transform(Key),
     Endpoint(Key),
+    Tuning(Key),
     /// All VPCs: a change of one may be a change of what others need.
     Network,
     Sweep,
@@ -52,14 +54,14 @@ impl Subject {
     /// Where it comes first. A worker of `Workloads` hands on what belongs to `Transfers`.
     fn lane(&self) -> Lane {
         match self {
-            Self::Job(_) | Self::Transform(_) | Self::Endpoint(_) | Self::Sweep => Lane::Workloads,
+            Self::Job(_) | Self::Transform(_) | Self::Endpoint(_) | Self::Tuning(_) | Self::Sweep => Lane::Workloads,
             Self::Network => Lane::Networks,
         }
     }
 
     fn account(&self) -> Option<&AccountId> {
         match self {
-            Self::Job(key) | Self::Transform(key) | Self::Endpoint(key) => Some(&key.scope.account),
+            Self::Job(key) | Self::Transform(key) | Self::Endpoint(key) | Self::Tuning(key) => Some(&key.scope.account),
             Self::Network | Self::Sweep => None,
         }
     }
@@ -70,6 +72,7 @@ enum Memory {
     Job(Box<JobMemory>),
     Transform(Box<TransformMemory>),
     Endpoint(Box<EndpointMemory>),
+    Tuning(Box<TuningMemory>),
     Network,
     Sweep,
 }
@@ -80,6 +83,7 @@ impl Memory {
             Subject::Job(_) => Self::Job(Box::default()),
             Subject::Transform(_) => Self::Transform(Box::default()),
             Subject::Endpoint(_) => Self::Endpoint(Box::default()),
+            Subject::Tuning(_) => Self::Tuning(Box::default()),
             Subject::Network => Self::Network,
             Subject::Sweep => Self::Sweep,
         }
@@ -252,8 +256,13 @@ impl Shared {
         for (kind, key) in changes {
             if *kind == TrainingJob::KIND {
                 self.record_changed(Subject::Job(key.clone()));
+                if let Some(parent) = tuning::parent_of(key) {
+                    self.wake_known(&Subject::Tuning(parent));
+                }
             } else if *kind == TransformJob::KIND {
                 self.record_changed(Subject::Transform(key.clone()));
+            } else if *kind == TuningJob::KIND {
+                self.wake(&Subject::Tuning(key.clone()));
             } else if *kind == Endpoint::KIND {
                 self.record_changed(Subject::Endpoint(key.clone()));
             } else if network::concerns(kind) {
@@ -274,6 +283,11 @@ impl Shared {
         for job in store.all::<TransformJob>()? {
             if !job.record.status.is_final() {
                 self.wake(&Subject::Transform(job.key));
+            }
+        }
+        for tuning in store.all::<TuningJob>()? {
+            if !tuning.record.status.is_final() {
+                self.wake(&Subject::Tuning(tuning.key));
             }
         }
         for endpoint in store.all::<Endpoint>()? {
@@ -302,6 +316,19 @@ impl Shared {
             queue.changed.push(subject);
             drop(queue);
             self.records_changed.notify_one();
+        }
+    }
+
+    /// Wakes a subject that is being looked after; others stay unknown.
+    fn wake_known(&self, subject: &Subject) {
+        let mut queue = self.lock();
+        let known = queue.slots.contains_key(subject);
+        if known {
+            queue.wake(subject);
+        }
+        drop(queue);
+        if known {
+            self.waits(subject.lane()).notify_one();
         }
     }
 
@@ -498,6 +525,7 @@ impl Shared {
             (Subject::Job(key), Memory::Job(memory)) => job::step(&self.deps, key, &mut **memory),
             (Subject::Transform(key), Memory::Transform(memory)) => transform::step(&self.deps, key, memory),
             (Subject::Endpoint(key), Memory::Endpoint(memory)) => endpoint::step(&self.deps, key, memory),
+            (Subject::Tuning(key), Memory::Tuning(memory)) => tuning::step(&self.deps, key, memory),
             (Subject::Network, _) => network::step(&self.deps),
             (Subject::Sweep, _) => {
                 let removed = gc::sweep(&self.deps)?;
@@ -506,7 +534,7 @@ impl Shared {
                 }
                 Ok(Next::At(self.deps.now().after(self.deps.settings.gc_interval)))
             }
-            (Subject::Job(_) | Subject::Transform(_) | Subject::Endpoint(_), _) => Ok(Next::Done),
+            (Subject::Job(_) | Subject::Transform(_) | Subject::Endpoint(_) | Subject::Tuning(_), _) => Ok(Next::Done),
         }
     }
 

@@ -25,6 +25,7 @@ mod logs;
 mod ping;
 mod stage;
 mod transform;
+mod tuning;
 
 #[cfg(test)]
 mod fake;

@@ -38,6 +38,21 @@ impl Pattern {
     }
 }
 
+/// One metric's pattern, for readers that need every value.
+pub(crate) struct MetricPattern(Pattern);
+
+impl MetricPattern {
+    /// `None` when it cannot be used.
+    pub fn compile(text: &str) -> Option<Self> {
+        Pattern::compile(text).map(Self)
+    }
+
+    /// The value in a line, if there is one.
+    pub fn value(&self, line: &str) -> Option<f64> {
+        self.0.value(line)
+    }
+}
+
 /// Whether a metric's pattern can be used at all: creation refuses those that cannot.
 pub fn is_usable(pattern: &str) -> bool {
     Pattern::compile(pattern).is_some()

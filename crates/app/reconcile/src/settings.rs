@@ -62,6 +62,8 @@ pub struct ReconcileSettings {
     pub ca_bundle: Option<PathBuf>,
     /// What instance types stand for (CC-7). Default the public tables.
     pub instances: InstanceTable,
+    /// Training instances an account may run at once per type, which tuning jobs wait for; `None` means no limit (SM-60).
+    pub training_instances: Option<u32>,
 }
 
 impl Default for ReconcileSettings {
@@ -93,6 +95,7 @@ impl Default for ReconcileSettings {
             resolver: None,
             ca_bundle: None,
             instances: InstanceTable::default(),
+            training_instances: None,
         }
     }
 }

@@ -651,6 +651,7 @@ fn reconcile_settings(config: &Config, authority: &Authority) -> ReconcileSettin
         platform_network: config.network.platform,
         resolver: Some(config.host_network().resolver().into()),
         instances: config.instance_table(),
+        training_instances: config.limits.training_instances,
         ca_bundle: config.tls.inject_ca.then(|| authority.bundle().to_path_buf()),
         ..ReconcileSettings::default()
     }

@@ -5,7 +5,7 @@
 use isolarium_model::ecr::Repository;
 use isolarium_model::iam::{Policy, Role, User};
 use isolarium_model::logs::GroupName;
-use isolarium_model::sagemaker::{Endpoint, EndpointConfig, FeatureGroup, Model, TrainingJob, TransformJob};
+use isolarium_model::sagemaker::{Endpoint, EndpointConfig, FeatureGroup, Model, TrainingJob, TransformJob, TuningJob};
 use isolarium_model::{AccountId, Arn, Key, Principal, Record, Scope};
 use isolarium_policy::Question;
 use isolarium_store::{LogStore, StateStore};
@@ -94,6 +94,9 @@ fn tags_of(store: &dyn StateStore, logs: Option<&dyn LogStore>, arn: &Arn) -> Re
         }
         ("sagemaker", Some(("transform-job", name))) => {
             read::<TransformJob>(store, &TransformJob::key(&scope, name), |record| &record.tags)
+        }
+        ("sagemaker", Some(("hyper-parameter-tuning-job", name))) => {
+            read::<TuningJob>(store, &TuningJob::key(&scope, name), |record| &record.tags)
         }
         ("ecr", Some(("repository", name))) => {
             read::<Repository>(store, &Repository::key(&scope, name), |record| &record.tags)

@@ -116,6 +116,7 @@ fn job(created: Timestamp, placement: Placement) -> TrainingJob {
         failure_reason: None,
         training_start: None,
         training_end: None,
+        tuning_job: None,
         spec: JobSpec {
             container: ContainerSpec {
                 image: IMAGE.into(),

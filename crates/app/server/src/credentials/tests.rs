@@ -45,6 +45,7 @@ fn job(attachment: Attachment) -> TrainingJob {
         failure_reason: None,
         training_start: None,
         training_end: None,
+        tuning_job: None,
         spec: JobSpec {
             container: ContainerSpec {
                 image: "i".into(),

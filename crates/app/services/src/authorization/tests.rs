@@ -67,6 +67,16 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
         "resource arn:aws:sagemaker:us-east-1:123456789012:model/thing",
         MODEL,
     ),
+    (
+        "sagemaker:CreateHyperParameterTuningJob",
+        "key sagemaker:outputkmskey",
+        OLD_NAME,
+    ),
+    (
+        "sagemaker:CreateHyperParameterTuningJob",
+        "key sagemaker:volumekmskey",
+        OLD_NAME,
+    ),
     ("sagemaker:CreateModel", "no sagemaker:DirectGatedModelAccess", HUB),
     ("sagemaker:CreateTrainingJob", "key sagemaker:outputkmskey", OLD_NAME),
     ("sagemaker:CreateTrainingJob", "key sagemaker:volumekmskey", OLD_NAME),
@@ -149,6 +159,17 @@ fn furnished() -> Fixture {
             "FeatureDefinitions":[{{"FeatureName":"id","FeatureType":"String"}},{{"FeatureName":"at","FeatureType":"String"}}],
             "OnlineStoreConfig":{{"EnableOnlineStore":true}},{tags}}}"#
     );
+    let tuning = format!(
+        r#"{{"HyperParameterTuningJobName":"thing","HyperParameterTuningJobConfig":{{"Strategy":"Random",
+            "HyperParameterTuningJobObjective":{{"Type":"Minimize","MetricName":"loss"}},
+            "ResourceLimits":{{"MaxNumberOfTrainingJobs":1,"MaxParallelTrainingJobs":1}},
+            "ParameterRanges":{{"IntegerParameterRanges":[{{"Name":"x","MinValue":"1","MaxValue":"2"}}]}}}},
+            "TrainingJobDefinition":{{"AlgorithmSpecification":{{"TrainingImage":{image:?},"TrainingInputMode":"File",
+            "MetricDefinitions":[{{"Name":"loss","Regex":"(.)"}}]}},
+            "RoleArn":"arn:aws:iam::123456789012:role/thing","OutputDataConfig":{{"S3OutputPath":"s3://out/jobs"}},
+            "ResourceConfig":{{"InstanceType":"ml.m5.large","InstanceCount":1,"VolumeSizeInGB":5}},
+            "StoppingCondition":{{"MaxRuntimeInSeconds":600}}}},{tags}}}"#
+    );
     for (service, operation, input) in [
         (
             "iam",
@@ -183,6 +204,7 @@ fn furnished() -> Fixture {
         ),
         ("sagemaker", "CreateTrainingJob", job),
         ("sagemaker", "CreateFeatureGroup", group),
+        ("sagemaker", "CreateHyperParameterTuningJob", tuning),
     ] {
         let input: Document = serde_json::from_str(&input).expect("JSON");
         let made: Result<Document, _> = fixture.call(service, operation, input);
@@ -207,6 +229,7 @@ fn without_tag(question: &Question) -> bool {
         ":endpoint/",
         ":training-job/",
         ":feature-group/",
+        ":hyper-parameter-tuning-job/",
         ":role/",
         ":user/",
         ":policy/",

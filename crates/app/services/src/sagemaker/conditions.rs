@@ -4,6 +4,7 @@
 use super::shapes;
 use isolarium_model::{Arn, Scope};
 use isolarium_policy::Question;
+use std::collections::BTreeSet;
 
 /// One value per item; no item leaves the key out.
 fn each<T: ToString>(question: Question, key: &str, values: impl IntoIterator<Item = T>) -> Question {
@@ -111,6 +112,44 @@ pub(super) fn transform_job(
         "sagemaker:VolumeKmsKey",
         resources.volume_kms_key_id.as_ref(),
     )
+}
+
+/// Condition keys of which every definition of a tuning job must be true for the whole to be.
+const OF_ALL: [&str; 2] = [
+    "sagemaker:networkisolation",
+    "sagemaker:intercontainertrafficencryption",
+];
+/// Keys of CreateTrainingJob that CreateHyperParameterTuningJob does not have.
+const NOT_OF_TUNING: [&str; 2] = ["sagemaker:keepaliveperiod", "sagemaker:enableremotedebug"];
+
+/// What CreateHyperParameterTuningJob asks for: subnets, groups, types and the like of all definitions together; isolation
+/// and encryption only where all of them have it (IAM-17), and none has where there is no definition.
+pub(super) fn tuning_job(
+    question: Question,
+    scope: &Scope,
+    definitions: &[shapes::CreateTrainingJobRequest],
+) -> Question {
+    let asked: Vec<Question> = definitions
+        .iter()
+        .map(|one| training_job(Question::any("sagemaker:CreateTrainingJob"), scope, one))
+        .collect();
+    let mut question = OF_ALL.iter().fold(question, |question, key| {
+        let is_true = |one: &Question| one.context.get(*key).is_some_and(|values| values == &["true"]);
+        let all = !asked.is_empty() && asked.iter().all(is_true);
+        question.with(key, all.to_string())
+    });
+    let mut seen = BTreeSet::new();
+    for (key, values) in asked.iter().flat_map(|one| &one.context) {
+        if OF_ALL.contains(&key.as_str()) || NOT_OF_TUNING.contains(&key.as_str()) {
+            continue;
+        }
+        for value in values {
+            if seen.insert((key, value)) {
+                question = question.with(key, value.clone());
+            }
+        }
+    }
+    question
 }
 
 /// What CreateEndpointConfig asks for; shadow variants count as the others do.

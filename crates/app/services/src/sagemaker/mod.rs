@@ -17,6 +17,7 @@ mod training_job;
 mod training_spec;
 mod transform_job;
 mod transform_spec;
+mod tuning;
 
 pub(crate) use feature_group::{ask as ask_feature_group, named as feature_group_named};
 pub use invocation::invocation_question;
@@ -39,12 +40,14 @@ pub fn handlers() -> Vec<Handler> {
         handler::<shapes::CreateEndpointConfigInput>(),
         handler::<shapes::CreateEndpointInput>(),
         handler::<shapes::CreateFeatureGroupRequest>(),
+        handler::<shapes::CreateHyperParameterTuningJobRequest>(),
         handler::<shapes::CreateModelInput>(),
         handler::<shapes::CreateTrainingJobRequest>(),
         handler::<shapes::CreateTransformJobRequest>(),
         handler::<shapes::DeleteEndpointConfigInput>(),
         handler::<shapes::DeleteEndpointInput>(),
         handler::<shapes::DeleteFeatureGroupRequest>(),
+        handler::<shapes::DeleteHyperParameterTuningJobRequest>(),
         handler::<shapes::DeleteModelInput>(),
         handler::<shapes::DeleteTagsInput>(),
         handler::<shapes::DeleteTrainingJobRequest>(),
@@ -52,16 +55,20 @@ pub fn handlers() -> Vec<Handler> {
         handler::<shapes::DescribeEndpointInput>(),
         handler::<shapes::DescribeFeatureGroupRequest>(),
         handler::<shapes::DescribeFeatureMetadataRequest>(),
+        handler::<shapes::DescribeHyperParameterTuningJobRequest>(),
         handler::<shapes::DescribeModelInput>(),
         handler::<shapes::DescribeTrainingJobRequest>(),
         handler::<shapes::DescribeTransformJobRequest>(),
         handler::<shapes::ListEndpointConfigsInput>(),
         handler::<shapes::ListEndpointsInput>(),
         handler::<shapes::ListFeatureGroupsRequest>(),
+        handler::<shapes::ListHyperParameterTuningJobsRequest>(),
         handler::<shapes::ListModelsInput>(),
         handler::<shapes::ListTagsInput>(),
+        handler::<shapes::ListTrainingJobsForHyperParameterTuningJobRequest>(),
         handler::<shapes::ListTrainingJobsRequest>(),
         handler::<shapes::ListTransformJobsRequest>(),
+        handler::<shapes::StopHyperParameterTuningJobRequest>(),
         handler::<shapes::StopTrainingJobRequest>(),
         handler::<shapes::StopTransformJobRequest>(),
         handler::<shapes::UpdateEndpointInput>(),

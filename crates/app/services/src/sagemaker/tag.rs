@@ -3,7 +3,7 @@
 use super::{shapes, stored, update};
 use crate::{Ctx, Operation};
 use isolarium_model::sagemaker::{
-    Endpoint, EndpointConfig, FeatureGroup, MAX_TAGS, Model, Tags, TrainingJob, TransformJob,
+    Endpoint, EndpointConfig, FeatureGroup, MAX_TAGS, Model, Tags, TrainingJob, TransformJob, TuningJob,
 };
 use isolarium_model::{Arn, Key, Record};
 use isolarium_policy::{Granted, Question};
@@ -53,6 +53,7 @@ enum Tagged {
     TrainingJob(Key),
     FeatureGroup(Key),
     TransformJob(Key),
+    TuningJob(Key),
 }
 
 impl Tagged {
@@ -74,6 +75,7 @@ impl Tagged {
             "training-job" => Ok(Self::TrainingJob(TrainingJob::key(scope, name))),
             "feature-group" => Ok(Self::FeatureGroup(FeatureGroup::key(scope, name))),
             "transform-job" => Ok(Self::TransformJob(TransformJob::key(scope, name))),
+            "hyper-parameter-tuning-job" => Ok(Self::TuningJob(TuningJob::key(scope, name))),
             _ => Err(missing(text)),
         }
     }
@@ -89,6 +91,7 @@ impl Tagged {
             Self::TrainingJob(key) => of::<TrainingJob>(ctx, key, |job| job.tags),
             Self::FeatureGroup(key) => of::<FeatureGroup>(ctx, key, |group| group.tags),
             Self::TransformJob(key) => of::<TransformJob>(ctx, key, |job| job.tags),
+            Self::TuningJob(key) => of::<TuningJob>(ctx, key, |job| job.tags),
         }
     }
 
@@ -117,6 +120,9 @@ impl Tagged {
             }
             Self::TransformJob(key) => {
                 update::<TransformJob>(ctx, key, gone, |one| change(&one.tags).map(|tags| one.tags = tags))?.tags
+            }
+            Self::TuningJob(key) => {
+                update::<TuningJob>(ctx, key, gone, |one| change(&one.tags).map(|tags| one.tags = tags))?.tags
             }
         })
     }

@@ -5,7 +5,7 @@ use super::listing::{Listing, page};
 use super::{conditions, creating, find, kept, must_keep, place, shapes, stored, tag, training_spec, update};
 use crate::platform::Actor;
 use crate::{Ctx, Operation};
-use isolarium_model::sagemaker::training_job::{JobEvent, JobRun, StopCause, TrainingJob as Job};
+use isolarium_model::sagemaker::training_job::{JobEvent, JobRun, JobSpec, StopCause, TrainingJob as Job};
 use isolarium_model::sagemaker::{Attachment, JobNetwork, Placement, SecondaryStatus};
 use isolarium_model::{Arn, Timestamp};
 use isolarium_policy::{Granted, Question};
@@ -66,23 +66,7 @@ impl Operation for shapes::CreateTrainingJobRequest {
         if find::<Job>(ctx, &key)?.is_some() {
             return Err(taken(&arn));
         }
-        let actor = Actor {
-            scope: scope.clone(),
-            role_arn: spec.role_arn.clone(),
-            owner_arn: arn.clone(),
-        };
-        ctx.platform.assume(&actor).map_err(refused)?;
-        isolation(ctx, &arn, &spec.container.image, spec.network.isolated())?;
-        let vpc = attachment(ctx, &actor, request.vpc_config.as_ref())?;
-        shared_tenancy(ctx, vpc.as_ref())?;
-        spec.network = JobNetwork::new(request.enable_network_isolation, vpc);
-        quota(ctx, &spec.instance_type)?;
-        ctx.platform
-            .check_image(&actor, &spec.container.image)
-            .map_err(refused)?;
-        for channel in &spec.channels {
-            has_objects(ctx, &actor, &channel.uri, &channel.uri.to_string(), &spec.network)?;
-        }
+        settle(ctx, &request, &arn, &mut spec)?;
         let created = ctx.clock.now();
         // A job in a VPC gets its addresses when it starts (D-17), one in the platform network with its record.
         let attachment = match spec.network.vpc() {
@@ -101,6 +85,7 @@ impl Operation for shapes::CreateTrainingJobRequest {
             failure_reason: None,
             training_start: None,
             training_end: None,
+            tuning_job: None,
             spec,
             run: JobRun {
                 placement: Placement {
@@ -121,6 +106,34 @@ impl Operation for shapes::CreateTrainingJobRequest {
             training_job_arn: arn.to_string(),
         })
     }
+}
+
+/// Checks against the account what a training job asks for, in SM-17's order, and settles its network. `owner` is the
+/// training job, or the tuning job that is to start such training jobs.
+pub(super) fn settle(
+    ctx: &Ctx<'_>,
+    request: &shapes::CreateTrainingJobRequest,
+    owner: &Arn,
+    spec: &mut JobSpec,
+) -> Result<(), ApiError> {
+    let actor = Actor {
+        scope: ctx.caller.scope.clone(),
+        role_arn: spec.role_arn.clone(),
+        owner_arn: owner.clone(),
+    };
+    ctx.platform.assume(&actor).map_err(refused)?;
+    isolation(ctx, owner, &spec.container.image, spec.network.isolated())?;
+    let vpc = attachment(ctx, &actor, request.vpc_config.as_ref())?;
+    shared_tenancy(ctx, vpc.as_ref())?;
+    spec.network = JobNetwork::new(request.enable_network_isolation, vpc);
+    quota(ctx, &spec.instance_type)?;
+    ctx.platform
+        .check_image(&actor, &spec.container.image)
+        .map_err(refused)?;
+    for channel in &spec.channels {
+        has_objects(ctx, &actor, &channel.uri, &channel.uri.to_string(), &spec.network)?;
+    }
+    Ok(())
 }
 
 /// SM-60: the operator's limit of instances, if there is one.
@@ -206,7 +219,7 @@ fn view(job: Job) -> Result<shapes::DescribeTrainingJobResponse, ApiError> {
     Ok(shapes::DescribeTrainingJobResponse {
         training_job_name: job.name.clone(),
         training_job_arn: job.arn.to_string(),
-        tuning_job_arn: None,
+        tuning_job_arn: job.tuning_job.as_ref().map(ToString::to_string),
         labeling_job_arn: None,
         auto_ml_job_arn: None,
         model_artifacts: shapes::ModelArtifacts {

@@ -342,6 +342,9 @@ pub struct TrainingJob {
     pub training_start: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub training_end: Option<Timestamp>,
+    /// The tuning job that started it, if one did (SM-38).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tuning_job: Option<Arn>,
     pub spec: JobSpec,
     pub run: JobRun,
     /// Last value per metric (CC-39).

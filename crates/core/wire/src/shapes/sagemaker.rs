@@ -185,6 +185,19 @@ crate::shapes::string_enum! {
     ErrorNotificationTopic = "ERROR_NOTIFICATION_TOPIC",
 }
 
+/// `AutoParameter`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct AutoParameter {
+    pub name: String,
+    pub value_hint: String,
+}
+
+crate::shapes::structure! { AutoParameter
+    required name "Name",
+    required value_hint "ValueHint",
+}
+
 /// `AutoRollbackConfig`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -194,6 +207,30 @@ pub struct AutoRollbackConfig {
 
 crate::shapes::structure! { AutoRollbackConfig
     optional alarms "Alarms",
+}
+
+/// `Autotune`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct Autotune {
+    pub mode: AutotuneMode,
+}
+
+impl Autotune {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(mode: AutotuneMode) -> Self {
+        Self { mode }
+    }
+}
+
+crate::shapes::structure! { Autotune
+    required mode "Mode",
+}
+
+crate::shapes::string_enum! {
+    /// `AutotuneMode`.
+    AutotuneMode
+    Enabled = "Enabled",
 }
 
 /// `BatchDataCaptureConfig`.
@@ -216,6 +253,17 @@ crate::shapes::string_enum! {
     BatchStrategy
     MultiRecord = "MultiRecord",
     SingleRecord = "SingleRecord",
+}
+
+/// `BestObjectiveNotImproving`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct BestObjectiveNotImproving {
+    pub max_number_of_training_jobs_not_improving: Option<i64>,
+}
+
+crate::shapes::structure! { BestObjectiveNotImproving
+    optional max_number_of_training_jobs_not_improving "MaxNumberOfTrainingJobsNotImproving",
 }
 
 /// `BlueGreenUpdatePolicy`.
@@ -324,6 +372,19 @@ crate::shapes::string_enum! {
     CaptureStatus
     Started = "Started",
     Stopped = "Stopped",
+}
+
+/// `CategoricalParameterRange`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct CategoricalParameterRange {
+    pub name: String,
+    pub values: Vec<String>,
+}
+
+crate::shapes::structure! { CategoricalParameterRange
+    required name "Name",
+    required values "Values",
 }
 
 /// `Channel`.
@@ -576,6 +637,13 @@ crate::shapes::string_enum! {
 }
 
 crate::shapes::string_enum! {
+    /// `CompleteOnConvergence`.
+    CompleteOnConvergence
+    Disabled = "Disabled",
+    Enabled = "Enabled",
+}
+
+crate::shapes::string_enum! {
     /// `CompressionType`.
     CompressionType
     None = "None",
@@ -631,6 +699,34 @@ crate::shapes::string_enum! {
     ContainerMode
     SingleModel = "SingleModel",
     MultiModel = "MultiModel",
+}
+
+/// `ContinuousParameterRange`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ContinuousParameterRange {
+    pub name: String,
+    pub min_value: String,
+    pub max_value: String,
+    pub scaling_type: Option<HyperParameterScalingType>,
+}
+
+crate::shapes::structure! { ContinuousParameterRange
+    required name "Name",
+    required min_value "MinValue",
+    required max_value "MaxValue",
+    optional scaling_type "ScalingType",
+}
+
+/// `ConvergenceDetected`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ConvergenceDetected {
+    pub complete_on_convergence: Option<CompleteOnConvergence>,
+}
+
+crate::shapes::structure! { ConvergenceDetected
+    optional complete_on_convergence "CompleteOnConvergence",
 }
 
 /// `CreateEndpointConfigInput`.
@@ -745,6 +841,55 @@ pub struct CreateFeatureGroupResponse {
 
 crate::shapes::structure! { CreateFeatureGroupResponse
     required feature_group_arn "FeatureGroupArn",
+}
+
+/// `CreateHyperParameterTuningJobRequest`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct CreateHyperParameterTuningJobRequest {
+    pub hyper_parameter_tuning_job_name: String,
+    pub hyper_parameter_tuning_job_config: HyperParameterTuningJobConfig,
+    pub training_job_definition: Option<HyperParameterTrainingJobDefinition>,
+    pub training_job_definitions: Option<Vec<HyperParameterTrainingJobDefinition>>,
+    pub warm_start_config: Option<HyperParameterTuningJobWarmStartConfig>,
+    pub tags: Option<Vec<Tag>>,
+    pub autotune: Option<Autotune>,
+}
+
+impl CreateHyperParameterTuningJobRequest {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(hyper_parameter_tuning_job_config: HyperParameterTuningJobConfig) -> Self {
+        Self {
+            hyper_parameter_tuning_job_name: Default::default(),
+            hyper_parameter_tuning_job_config,
+            training_job_definition: Default::default(),
+            training_job_definitions: Default::default(),
+            warm_start_config: Default::default(),
+            tags: Default::default(),
+            autotune: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { CreateHyperParameterTuningJobRequest
+    required hyper_parameter_tuning_job_name "HyperParameterTuningJobName",
+    required hyper_parameter_tuning_job_config "HyperParameterTuningJobConfig",
+    optional training_job_definition "TrainingJobDefinition",
+    optional training_job_definitions "TrainingJobDefinitions",
+    optional warm_start_config "WarmStartConfig",
+    optional tags "Tags",
+    optional autotune "Autotune",
+}
+
+/// `CreateHyperParameterTuningJobResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct CreateHyperParameterTuningJobResponse {
+    pub hyper_parameter_tuning_job_arn: String,
+}
+
+crate::shapes::structure! { CreateHyperParameterTuningJobResponse
+    required hyper_parameter_tuning_job_arn "HyperParameterTuningJobArn",
 }
 
 /// `CreateModelInput`.
@@ -1177,6 +1322,25 @@ crate::shapes::structure! { DeleteFeatureGroupRequest
     required feature_group_name "FeatureGroupName",
 }
 
+/// `DeleteHyperParameterTuningJobOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeleteHyperParameterTuningJobOutput {}
+
+crate::shapes::structure! { DeleteHyperParameterTuningJobOutput
+}
+
+/// `DeleteHyperParameterTuningJobRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeleteHyperParameterTuningJobRequest {
+    pub hyper_parameter_tuning_job_name: String,
+}
+
+crate::shapes::structure! { DeleteHyperParameterTuningJobRequest
+    required hyper_parameter_tuning_job_name "HyperParameterTuningJobName",
+}
+
 /// `DeleteModelInput`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -1531,6 +1695,94 @@ crate::shapes::structure! { DescribeFeatureMetadataResponse
     required last_modified_time "LastModifiedTime",
     optional description "Description",
     optional parameters "Parameters",
+}
+
+/// `DescribeHyperParameterTuningJobRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DescribeHyperParameterTuningJobRequest {
+    pub hyper_parameter_tuning_job_name: String,
+}
+
+crate::shapes::structure! { DescribeHyperParameterTuningJobRequest
+    required hyper_parameter_tuning_job_name "HyperParameterTuningJobName",
+}
+
+/// `DescribeHyperParameterTuningJobResponse`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DescribeHyperParameterTuningJobResponse {
+    pub hyper_parameter_tuning_job_name: String,
+    pub hyper_parameter_tuning_job_arn: String,
+    pub hyper_parameter_tuning_job_config: HyperParameterTuningJobConfig,
+    pub training_job_definition: Option<HyperParameterTrainingJobDefinition>,
+    pub training_job_definitions: Option<Vec<HyperParameterTrainingJobDefinition>>,
+    pub hyper_parameter_tuning_job_status: HyperParameterTuningJobStatus,
+    /// Milliseconds since the epoch.
+    pub creation_time: i64,
+    /// Milliseconds since the epoch.
+    pub hyper_parameter_tuning_end_time: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub last_modified_time: Option<i64>,
+    pub training_job_status_counters: TrainingJobStatusCounters,
+    pub objective_status_counters: ObjectiveStatusCounters,
+    pub best_training_job: Option<HyperParameterTrainingJobSummary>,
+    pub overall_best_training_job: Option<HyperParameterTrainingJobSummary>,
+    pub warm_start_config: Option<HyperParameterTuningJobWarmStartConfig>,
+    pub autotune: Option<Autotune>,
+    pub failure_reason: Option<String>,
+    pub tuning_job_completion_details: Option<HyperParameterTuningJobCompletionDetails>,
+    pub consumed_resources: Option<HyperParameterTuningJobConsumedResources>,
+}
+
+impl DescribeHyperParameterTuningJobResponse {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(
+        hyper_parameter_tuning_job_config: HyperParameterTuningJobConfig,
+        hyper_parameter_tuning_job_status: HyperParameterTuningJobStatus,
+    ) -> Self {
+        Self {
+            hyper_parameter_tuning_job_name: Default::default(),
+            hyper_parameter_tuning_job_arn: Default::default(),
+            hyper_parameter_tuning_job_config,
+            training_job_definition: Default::default(),
+            training_job_definitions: Default::default(),
+            hyper_parameter_tuning_job_status,
+            creation_time: Default::default(),
+            hyper_parameter_tuning_end_time: Default::default(),
+            last_modified_time: Default::default(),
+            training_job_status_counters: Default::default(),
+            objective_status_counters: Default::default(),
+            best_training_job: Default::default(),
+            overall_best_training_job: Default::default(),
+            warm_start_config: Default::default(),
+            autotune: Default::default(),
+            failure_reason: Default::default(),
+            tuning_job_completion_details: Default::default(),
+            consumed_resources: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { DescribeHyperParameterTuningJobResponse
+    required hyper_parameter_tuning_job_name "HyperParameterTuningJobName",
+    required hyper_parameter_tuning_job_arn "HyperParameterTuningJobArn",
+    required hyper_parameter_tuning_job_config "HyperParameterTuningJobConfig",
+    optional training_job_definition "TrainingJobDefinition",
+    optional training_job_definitions "TrainingJobDefinitions",
+    required hyper_parameter_tuning_job_status "HyperParameterTuningJobStatus",
+    required creation_time "CreationTime",
+    optional hyper_parameter_tuning_end_time "HyperParameterTuningEndTime",
+    optional last_modified_time "LastModifiedTime",
+    required training_job_status_counters "TrainingJobStatusCounters",
+    required objective_status_counters "ObjectiveStatusCounters",
+    optional best_training_job "BestTrainingJob",
+    optional overall_best_training_job "OverallBestTrainingJob",
+    optional warm_start_config "WarmStartConfig",
+    optional autotune "Autotune",
+    optional failure_reason "FailureReason",
+    optional tuning_job_completion_details "TuningJobCompletionDetails",
+    optional consumed_resources "ConsumedResources",
 }
 
 /// `DescribeModelInput`.
@@ -2138,6 +2390,21 @@ crate::shapes::string_enum! {
     FSxLustre = "FSxLustre",
 }
 
+/// `FinalHyperParameterTuningJobObjectiveMetric`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct FinalHyperParameterTuningJobObjectiveMetric {
+    pub r#type: Option<HyperParameterTuningJobObjectiveType>,
+    pub metric_name: String,
+    pub value: f64,
+}
+
+crate::shapes::structure! { FinalHyperParameterTuningJobObjectiveMetric
+    optional r#type "Type",
+    required metric_name "MetricName",
+    required value "Value",
+}
+
 /// `HubAccessConfig`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -2147,6 +2414,445 @@ pub struct HubAccessConfig {
 
 crate::shapes::structure! { HubAccessConfig
     required hub_content_arn "HubContentArn",
+}
+
+/// `HyperParameterAlgorithmSpecification`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct HyperParameterAlgorithmSpecification {
+    pub training_image: Option<String>,
+    pub training_input_mode: TrainingInputMode,
+    pub algorithm_name: Option<String>,
+    pub metric_definitions: Option<Vec<MetricDefinition>>,
+}
+
+impl HyperParameterAlgorithmSpecification {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(training_input_mode: TrainingInputMode) -> Self {
+        Self {
+            training_image: Default::default(),
+            training_input_mode,
+            algorithm_name: Default::default(),
+            metric_definitions: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { HyperParameterAlgorithmSpecification
+    optional training_image "TrainingImage",
+    required training_input_mode "TrainingInputMode",
+    optional algorithm_name "AlgorithmName",
+    optional metric_definitions "MetricDefinitions",
+}
+
+crate::shapes::string_enum! {
+    /// `HyperParameterScalingType`.
+    HyperParameterScalingType
+    Auto = "Auto",
+    Linear = "Linear",
+    Logarithmic = "Logarithmic",
+    ReverseLogarithmic = "ReverseLogarithmic",
+}
+
+/// `HyperParameterTrainingJobDefinition`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct HyperParameterTrainingJobDefinition {
+    pub definition_name: Option<String>,
+    pub tuning_objective: Option<HyperParameterTuningJobObjective>,
+    pub hyper_parameter_ranges: Option<ParameterRanges>,
+    pub static_hyper_parameters: Option<IndexMap<String, String>>,
+    pub algorithm_specification: HyperParameterAlgorithmSpecification,
+    pub role_arn: String,
+    pub input_data_config: Option<Vec<Channel>>,
+    pub vpc_config: Option<VpcConfig>,
+    pub output_data_config: OutputDataConfig,
+    pub resource_config: Option<ResourceConfig>,
+    pub hyper_parameter_tuning_resource_config: Option<HyperParameterTuningResourceConfig>,
+    pub stopping_condition: StoppingCondition,
+    pub enable_network_isolation: Option<bool>,
+    pub enable_inter_container_traffic_encryption: Option<bool>,
+    pub enable_managed_spot_training: Option<bool>,
+    pub checkpoint_config: Option<CheckpointConfig>,
+    pub retry_strategy: Option<RetryStrategy>,
+    pub environment: Option<IndexMap<String, String>>,
+}
+
+impl HyperParameterTrainingJobDefinition {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(algorithm_specification: HyperParameterAlgorithmSpecification) -> Self {
+        Self {
+            definition_name: Default::default(),
+            tuning_objective: Default::default(),
+            hyper_parameter_ranges: Default::default(),
+            static_hyper_parameters: Default::default(),
+            algorithm_specification,
+            role_arn: Default::default(),
+            input_data_config: Default::default(),
+            vpc_config: Default::default(),
+            output_data_config: Default::default(),
+            resource_config: Default::default(),
+            hyper_parameter_tuning_resource_config: Default::default(),
+            stopping_condition: Default::default(),
+            enable_network_isolation: Default::default(),
+            enable_inter_container_traffic_encryption: Default::default(),
+            enable_managed_spot_training: Default::default(),
+            checkpoint_config: Default::default(),
+            retry_strategy: Default::default(),
+            environment: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { HyperParameterTrainingJobDefinition
+    optional definition_name "DefinitionName",
+    optional tuning_objective "TuningObjective",
+    optional hyper_parameter_ranges "HyperParameterRanges",
+    optional static_hyper_parameters "StaticHyperParameters",
+    required algorithm_specification "AlgorithmSpecification",
+    required role_arn "RoleArn",
+    optional input_data_config "InputDataConfig",
+    optional vpc_config "VpcConfig",
+    required output_data_config "OutputDataConfig",
+    optional resource_config "ResourceConfig",
+    optional hyper_parameter_tuning_resource_config "HyperParameterTuningResourceConfig",
+    required stopping_condition "StoppingCondition",
+    optional enable_network_isolation "EnableNetworkIsolation",
+    optional enable_inter_container_traffic_encryption "EnableInterContainerTrafficEncryption",
+    optional enable_managed_spot_training "EnableManagedSpotTraining",
+    optional checkpoint_config "CheckpointConfig",
+    optional retry_strategy "RetryStrategy",
+    optional environment "Environment",
+}
+
+/// `HyperParameterTrainingJobSummary`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct HyperParameterTrainingJobSummary {
+    pub training_job_definition_name: Option<String>,
+    pub training_job_name: String,
+    pub training_job_arn: String,
+    pub tuning_job_name: Option<String>,
+    /// Milliseconds since the epoch.
+    pub creation_time: i64,
+    /// Milliseconds since the epoch.
+    pub training_start_time: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub training_end_time: Option<i64>,
+    pub training_job_status: TrainingJobStatus,
+    pub tuned_hyper_parameters: IndexMap<String, String>,
+    pub failure_reason: Option<String>,
+    pub final_hyper_parameter_tuning_job_objective_metric: Option<FinalHyperParameterTuningJobObjectiveMetric>,
+    pub objective_status: Option<ObjectiveStatus>,
+}
+
+impl HyperParameterTrainingJobSummary {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(training_job_status: TrainingJobStatus) -> Self {
+        Self {
+            training_job_definition_name: Default::default(),
+            training_job_name: Default::default(),
+            training_job_arn: Default::default(),
+            tuning_job_name: Default::default(),
+            creation_time: Default::default(),
+            training_start_time: Default::default(),
+            training_end_time: Default::default(),
+            training_job_status,
+            tuned_hyper_parameters: Default::default(),
+            failure_reason: Default::default(),
+            final_hyper_parameter_tuning_job_objective_metric: Default::default(),
+            objective_status: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { HyperParameterTrainingJobSummary
+    optional training_job_definition_name "TrainingJobDefinitionName",
+    required training_job_name "TrainingJobName",
+    required training_job_arn "TrainingJobArn",
+    optional tuning_job_name "TuningJobName",
+    required creation_time "CreationTime",
+    optional training_start_time "TrainingStartTime",
+    optional training_end_time "TrainingEndTime",
+    required training_job_status "TrainingJobStatus",
+    required tuned_hyper_parameters "TunedHyperParameters",
+    optional failure_reason "FailureReason",
+    optional final_hyper_parameter_tuning_job_objective_metric "FinalHyperParameterTuningJobObjectiveMetric",
+    optional objective_status "ObjectiveStatus",
+}
+
+crate::shapes::string_enum! {
+    /// `HyperParameterTuningAllocationStrategy`.
+    HyperParameterTuningAllocationStrategy
+    Prioritized = "Prioritized",
+}
+
+/// `HyperParameterTuningInstanceConfig`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct HyperParameterTuningInstanceConfig {
+    pub instance_type: String,
+    pub instance_count: i64,
+    pub volume_size_in_gb: i64,
+}
+
+crate::shapes::structure! { HyperParameterTuningInstanceConfig
+    required instance_type "InstanceType",
+    required instance_count "InstanceCount",
+    required volume_size_in_gb "VolumeSizeInGB",
+}
+
+/// `HyperParameterTuningJobCompletionDetails`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct HyperParameterTuningJobCompletionDetails {
+    pub number_of_training_jobs_objective_not_improving: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub convergence_detected_time: Option<i64>,
+}
+
+crate::shapes::structure! { HyperParameterTuningJobCompletionDetails
+    optional number_of_training_jobs_objective_not_improving "NumberOfTrainingJobsObjectiveNotImproving",
+    optional convergence_detected_time "ConvergenceDetectedTime",
+}
+
+/// `HyperParameterTuningJobConfig`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct HyperParameterTuningJobConfig {
+    pub strategy: HyperParameterTuningJobStrategyType,
+    pub strategy_config: Option<HyperParameterTuningJobStrategyConfig>,
+    pub hyper_parameter_tuning_job_objective: Option<HyperParameterTuningJobObjective>,
+    pub resource_limits: ResourceLimits,
+    pub parameter_ranges: Option<ParameterRanges>,
+    pub training_job_early_stopping_type: Option<TrainingJobEarlyStoppingType>,
+    pub tuning_job_completion_criteria: Option<TuningJobCompletionCriteria>,
+    pub random_seed: Option<i64>,
+}
+
+impl HyperParameterTuningJobConfig {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(strategy: HyperParameterTuningJobStrategyType) -> Self {
+        Self {
+            strategy,
+            strategy_config: Default::default(),
+            hyper_parameter_tuning_job_objective: Default::default(),
+            resource_limits: Default::default(),
+            parameter_ranges: Default::default(),
+            training_job_early_stopping_type: Default::default(),
+            tuning_job_completion_criteria: Default::default(),
+            random_seed: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { HyperParameterTuningJobConfig
+    required strategy "Strategy",
+    optional strategy_config "StrategyConfig",
+    optional hyper_parameter_tuning_job_objective "HyperParameterTuningJobObjective",
+    required resource_limits "ResourceLimits",
+    optional parameter_ranges "ParameterRanges",
+    optional training_job_early_stopping_type "TrainingJobEarlyStoppingType",
+    optional tuning_job_completion_criteria "TuningJobCompletionCriteria",
+    optional random_seed "RandomSeed",
+}
+
+/// `HyperParameterTuningJobConsumedResources`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct HyperParameterTuningJobConsumedResources {
+    pub runtime_in_seconds: Option<i64>,
+}
+
+crate::shapes::structure! { HyperParameterTuningJobConsumedResources
+    optional runtime_in_seconds "RuntimeInSeconds",
+}
+
+/// `HyperParameterTuningJobObjective`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct HyperParameterTuningJobObjective {
+    pub r#type: HyperParameterTuningJobObjectiveType,
+    pub metric_name: String,
+}
+
+impl HyperParameterTuningJobObjective {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(r#type: HyperParameterTuningJobObjectiveType) -> Self {
+        Self {
+            r#type,
+            metric_name: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { HyperParameterTuningJobObjective
+    required r#type "Type",
+    required metric_name "MetricName",
+}
+
+crate::shapes::string_enum! {
+    /// `HyperParameterTuningJobObjectiveType`.
+    HyperParameterTuningJobObjectiveType
+    Maximize = "Maximize",
+    Minimize = "Minimize",
+}
+
+crate::shapes::string_enum! {
+    /// `HyperParameterTuningJobSortByOptions`.
+    HyperParameterTuningJobSortByOptions
+    Name = "Name",
+    Status = "Status",
+    CreationTime = "CreationTime",
+}
+
+crate::shapes::string_enum! {
+    /// `HyperParameterTuningJobStatus`.
+    HyperParameterTuningJobStatus
+    Completed = "Completed",
+    InProgress = "InProgress",
+    Failed = "Failed",
+    Stopped = "Stopped",
+    Stopping = "Stopping",
+    Deleting = "Deleting",
+    DeleteFailed = "DeleteFailed",
+}
+
+/// `HyperParameterTuningJobStrategyConfig`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct HyperParameterTuningJobStrategyConfig {
+    pub hyperband_strategy_config: Option<HyperbandStrategyConfig>,
+}
+
+crate::shapes::structure! { HyperParameterTuningJobStrategyConfig
+    optional hyperband_strategy_config "HyperbandStrategyConfig",
+}
+
+crate::shapes::string_enum! {
+    /// `HyperParameterTuningJobStrategyType`.
+    HyperParameterTuningJobStrategyType
+    Bayesian = "Bayesian",
+    Random = "Random",
+    Hyperband = "Hyperband",
+    Grid = "Grid",
+}
+
+/// `HyperParameterTuningJobSummary`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct HyperParameterTuningJobSummary {
+    pub hyper_parameter_tuning_job_name: String,
+    pub hyper_parameter_tuning_job_arn: String,
+    pub hyper_parameter_tuning_job_status: HyperParameterTuningJobStatus,
+    pub strategy: HyperParameterTuningJobStrategyType,
+    /// Milliseconds since the epoch.
+    pub creation_time: i64,
+    /// Milliseconds since the epoch.
+    pub hyper_parameter_tuning_end_time: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub last_modified_time: Option<i64>,
+    pub training_job_status_counters: TrainingJobStatusCounters,
+    pub objective_status_counters: ObjectiveStatusCounters,
+    pub resource_limits: Option<ResourceLimits>,
+}
+
+impl HyperParameterTuningJobSummary {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(
+        hyper_parameter_tuning_job_status: HyperParameterTuningJobStatus,
+        strategy: HyperParameterTuningJobStrategyType,
+    ) -> Self {
+        Self {
+            hyper_parameter_tuning_job_name: Default::default(),
+            hyper_parameter_tuning_job_arn: Default::default(),
+            hyper_parameter_tuning_job_status,
+            strategy,
+            creation_time: Default::default(),
+            hyper_parameter_tuning_end_time: Default::default(),
+            last_modified_time: Default::default(),
+            training_job_status_counters: Default::default(),
+            objective_status_counters: Default::default(),
+            resource_limits: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { HyperParameterTuningJobSummary
+    required hyper_parameter_tuning_job_name "HyperParameterTuningJobName",
+    required hyper_parameter_tuning_job_arn "HyperParameterTuningJobArn",
+    required hyper_parameter_tuning_job_status "HyperParameterTuningJobStatus",
+    required strategy "Strategy",
+    required creation_time "CreationTime",
+    optional hyper_parameter_tuning_end_time "HyperParameterTuningEndTime",
+    optional last_modified_time "LastModifiedTime",
+    required training_job_status_counters "TrainingJobStatusCounters",
+    required objective_status_counters "ObjectiveStatusCounters",
+    optional resource_limits "ResourceLimits",
+}
+
+/// `HyperParameterTuningJobWarmStartConfig`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct HyperParameterTuningJobWarmStartConfig {
+    pub parent_hyper_parameter_tuning_jobs: Vec<ParentHyperParameterTuningJob>,
+    pub warm_start_type: HyperParameterTuningJobWarmStartType,
+}
+
+impl HyperParameterTuningJobWarmStartConfig {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(warm_start_type: HyperParameterTuningJobWarmStartType) -> Self {
+        Self {
+            parent_hyper_parameter_tuning_jobs: Default::default(),
+            warm_start_type,
+        }
+    }
+}
+
+crate::shapes::structure! { HyperParameterTuningJobWarmStartConfig
+    required parent_hyper_parameter_tuning_jobs "ParentHyperParameterTuningJobs",
+    required warm_start_type "WarmStartType",
+}
+
+crate::shapes::string_enum! {
+    /// `HyperParameterTuningJobWarmStartType`.
+    HyperParameterTuningJobWarmStartType
+    IdenticalDataAndAlgorithm = "IdenticalDataAndAlgorithm",
+    TransferLearning = "TransferLearning",
+}
+
+/// `HyperParameterTuningResourceConfig`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct HyperParameterTuningResourceConfig {
+    pub instance_type: Option<String>,
+    pub instance_count: Option<i64>,
+    pub volume_size_in_gb: Option<i64>,
+    pub volume_kms_key_id: Option<String>,
+    pub allocation_strategy: Option<HyperParameterTuningAllocationStrategy>,
+    pub instance_configs: Option<Vec<HyperParameterTuningInstanceConfig>>,
+}
+
+crate::shapes::structure! { HyperParameterTuningResourceConfig
+    optional instance_type "InstanceType",
+    optional instance_count "InstanceCount",
+    optional volume_size_in_gb "VolumeSizeInGB",
+    optional volume_kms_key_id "VolumeKmsKeyId",
+    optional allocation_strategy "AllocationStrategy",
+    optional instance_configs "InstanceConfigs",
+}
+
+/// `HyperbandStrategyConfig`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct HyperbandStrategyConfig {
+    pub min_resource: Option<i64>,
+    pub max_resource: Option<i64>,
+}
+
+crate::shapes::structure! { HyperbandStrategyConfig
+    optional min_resource "MinResource",
+    optional max_resource "MaxResource",
 }
 
 /// `ImageConfig`.
@@ -2288,6 +2994,23 @@ crate::shapes::structure! { InstancePreference
     required instance_type "InstanceType",
     optional instance_count "InstanceCount",
     optional training_plan_arns "TrainingPlanArns",
+}
+
+/// `IntegerParameterRange`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct IntegerParameterRange {
+    pub name: String,
+    pub min_value: String,
+    pub max_value: String,
+    pub scaling_type: Option<HyperParameterScalingType>,
+}
+
+crate::shapes::structure! { IntegerParameterRange
+    required name "Name",
+    required min_value "MinValue",
+    required max_value "MaxValue",
+    optional scaling_type "ScalingType",
 }
 
 crate::shapes::string_enum! {
@@ -2454,6 +3177,52 @@ crate::shapes::structure! { ListFeatureGroupsResponse
     optional next_token "NextToken",
 }
 
+/// `ListHyperParameterTuningJobsRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListHyperParameterTuningJobsRequest {
+    pub next_token: Option<String>,
+    pub max_results: Option<i64>,
+    pub sort_by: Option<HyperParameterTuningJobSortByOptions>,
+    pub sort_order: Option<SortOrder>,
+    pub name_contains: Option<String>,
+    /// Milliseconds since the epoch.
+    pub creation_time_after: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub creation_time_before: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub last_modified_time_after: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub last_modified_time_before: Option<i64>,
+    pub status_equals: Option<HyperParameterTuningJobStatus>,
+}
+
+crate::shapes::structure! { ListHyperParameterTuningJobsRequest
+    optional next_token "NextToken",
+    optional max_results "MaxResults",
+    optional sort_by "SortBy",
+    optional sort_order "SortOrder",
+    optional name_contains "NameContains",
+    optional creation_time_after "CreationTimeAfter",
+    optional creation_time_before "CreationTimeBefore",
+    optional last_modified_time_after "LastModifiedTimeAfter",
+    optional last_modified_time_before "LastModifiedTimeBefore",
+    optional status_equals "StatusEquals",
+}
+
+/// `ListHyperParameterTuningJobsResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListHyperParameterTuningJobsResponse {
+    pub hyper_parameter_tuning_job_summaries: Vec<HyperParameterTuningJobSummary>,
+    pub next_token: Option<String>,
+}
+
+crate::shapes::structure! { ListHyperParameterTuningJobsResponse
+    required hyper_parameter_tuning_job_summaries "HyperParameterTuningJobSummaries",
+    optional next_token "NextToken",
+}
+
 /// `ListModelsInput`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -2517,6 +3286,40 @@ pub struct ListTagsOutput {
 
 crate::shapes::structure! { ListTagsOutput
     optional tags "Tags",
+    optional next_token "NextToken",
+}
+
+/// `ListTrainingJobsForHyperParameterTuningJobRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListTrainingJobsForHyperParameterTuningJobRequest {
+    pub hyper_parameter_tuning_job_name: String,
+    pub next_token: Option<String>,
+    pub max_results: Option<i64>,
+    pub status_equals: Option<TrainingJobStatus>,
+    pub sort_by: Option<TrainingJobSortByOptions>,
+    pub sort_order: Option<SortOrder>,
+}
+
+crate::shapes::structure! { ListTrainingJobsForHyperParameterTuningJobRequest
+    required hyper_parameter_tuning_job_name "HyperParameterTuningJobName",
+    optional next_token "NextToken",
+    optional max_results "MaxResults",
+    optional status_equals "StatusEquals",
+    optional sort_by "SortBy",
+    optional sort_order "SortOrder",
+}
+
+/// `ListTrainingJobsForHyperParameterTuningJobResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListTrainingJobsForHyperParameterTuningJobResponse {
+    pub training_job_summaries: Vec<HyperParameterTrainingJobSummary>,
+    pub next_token: Option<String>,
+}
+
+crate::shapes::structure! { ListTrainingJobsForHyperParameterTuningJobResponse
+    required training_job_summaries "TrainingJobSummaries",
     optional next_token "NextToken",
 }
 
@@ -2822,6 +3625,29 @@ crate::shapes::structure! { MultiModelConfig
     optional model_cache_setting "ModelCacheSetting",
 }
 
+crate::shapes::string_enum! {
+    /// `ObjectiveStatus`.
+    ObjectiveStatus
+    Succeeded = "Succeeded",
+    Pending = "Pending",
+    Failed = "Failed",
+}
+
+/// `ObjectiveStatusCounters`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ObjectiveStatusCounters {
+    pub succeeded: Option<i64>,
+    pub pending: Option<i64>,
+    pub failed: Option<i64>,
+}
+
+crate::shapes::structure! { ObjectiveStatusCounters
+    optional succeeded "Succeeded",
+    optional pending "Pending",
+    optional failed "Failed",
+}
+
 /// `OfflineStoreConfig`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -2938,6 +3764,34 @@ crate::shapes::structure! { OutputDataConfig
     optional kms_key_id "KmsKeyId",
     required s3_output_path "S3OutputPath",
     optional compression_type "CompressionType",
+}
+
+/// `ParameterRanges`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ParameterRanges {
+    pub integer_parameter_ranges: Option<Vec<IntegerParameterRange>>,
+    pub continuous_parameter_ranges: Option<Vec<ContinuousParameterRange>>,
+    pub categorical_parameter_ranges: Option<Vec<CategoricalParameterRange>>,
+    pub auto_parameters: Option<Vec<AutoParameter>>,
+}
+
+crate::shapes::structure! { ParameterRanges
+    optional integer_parameter_ranges "IntegerParameterRanges",
+    optional continuous_parameter_ranges "ContinuousParameterRanges",
+    optional categorical_parameter_ranges "CategoricalParameterRanges",
+    optional auto_parameters "AutoParameters",
+}
+
+/// `ParentHyperParameterTuningJob`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ParentHyperParameterTuningJob {
+    pub hyper_parameter_tuning_job_name: Option<String>,
+}
+
+crate::shapes::structure! { ParentHyperParameterTuningJob
+    optional hyper_parameter_tuning_job_name "HyperParameterTuningJobName",
 }
 
 crate::shapes::string_enum! {
@@ -3460,6 +4314,21 @@ crate::shapes::structure! { ResourceConfig
     optional selected_instance_count "SelectedInstanceCount",
 }
 
+/// `ResourceLimits`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ResourceLimits {
+    pub max_number_of_training_jobs: Option<i64>,
+    pub max_parallel_training_jobs: i64,
+    pub max_runtime_in_seconds: Option<i64>,
+}
+
+crate::shapes::structure! { ResourceLimits
+    optional max_number_of_training_jobs "MaxNumberOfTrainingJobs",
+    required max_parallel_training_jobs "MaxParallelTrainingJobs",
+    optional max_runtime_in_seconds "MaxRuntimeInSeconds",
+}
+
 /// `RetryStrategy`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -3784,6 +4653,25 @@ crate::shapes::string_enum! {
     TFRecord = "TFRecord",
 }
 
+/// `StopHyperParameterTuningJobOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct StopHyperParameterTuningJobOutput {}
+
+crate::shapes::structure! { StopHyperParameterTuningJobOutput
+}
+
+/// `StopHyperParameterTuningJobRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct StopHyperParameterTuningJobRequest {
+    pub hyper_parameter_tuning_job_name: String,
+}
+
+crate::shapes::structure! { StopHyperParameterTuningJobRequest
+    required hyper_parameter_tuning_job_name "HyperParameterTuningJobName",
+}
+
 /// `StopTrainingJobOutput`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -4022,6 +4910,22 @@ crate::shapes::string_enum! {
 }
 
 crate::shapes::string_enum! {
+    /// `TrainingJobEarlyStoppingType`.
+    TrainingJobEarlyStoppingType
+    Off = "Off",
+    Auto = "Auto",
+}
+
+crate::shapes::string_enum! {
+    /// `TrainingJobSortByOptions`.
+    TrainingJobSortByOptions
+    Name = "Name",
+    CreationTime = "CreationTime",
+    Status = "Status",
+    FinalObjectiveMetricValue = "FinalObjectiveMetricValue",
+}
+
+crate::shapes::string_enum! {
     /// `TrainingJobStatus`.
     TrainingJobStatus
     InProgress = "InProgress",
@@ -4030,6 +4934,25 @@ crate::shapes::string_enum! {
     Stopping = "Stopping",
     Stopped = "Stopped",
     Deleting = "Deleting",
+}
+
+/// `TrainingJobStatusCounters`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct TrainingJobStatusCounters {
+    pub completed: Option<i64>,
+    pub in_progress: Option<i64>,
+    pub retryable_error: Option<i64>,
+    pub non_retryable_error: Option<i64>,
+    pub stopped: Option<i64>,
+}
+
+crate::shapes::structure! { TrainingJobStatusCounters
+    optional completed "Completed",
+    optional in_progress "InProgress",
+    optional retryable_error "RetryableError",
+    optional non_retryable_error "NonRetryableError",
+    optional stopped "Stopped",
 }
 
 /// `TrainingJobSummary`.
@@ -4290,6 +5213,21 @@ crate::shapes::string_enum! {
     Hours = "Hours",
     Days = "Days",
     Weeks = "Weeks",
+}
+
+/// `TuningJobCompletionCriteria`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct TuningJobCompletionCriteria {
+    pub target_objective_metric_value: Option<f64>,
+    pub best_objective_not_improving: Option<BestObjectiveNotImproving>,
+    pub convergence_detected: Option<ConvergenceDetected>,
+}
+
+crate::shapes::structure! { TuningJobCompletionCriteria
+    optional target_objective_metric_value "TargetObjectiveMetricValue",
+    optional best_objective_not_improving "BestObjectiveNotImproving",
+    optional convergence_detected "ConvergenceDetected",
 }
 
 /// `UpdateEndpointInput`.

@@ -153,3 +153,80 @@ fn a_transform_job_shows_policies_its_model_its_instances_and_its_keys() {
         })
     );
 }
+
+/// Proves: IAM-17, IAM-16
+#[test]
+fn a_tuning_job_shows_policies_what_all_of_its_definitions_ask_for() {
+    let definition = |isolated: Option<bool>, subnet: &str, group: &str, instance: &str, role: &str| {
+        let mut one = json!({
+            "AlgorithmSpecification": {"TrainingInputMode": "File"}, "RoleArn": role,
+            "OutputDataConfig": {"S3OutputPath": "s3://out/j"}, "StoppingCondition": {"MaxRuntimeInSeconds": 60},
+            "VpcConfig": {"Subnets": ["subnet-0", subnet], "SecurityGroupIds": [group]},
+            "ResourceConfig": {"InstanceType": instance, "InstanceCount": 1, "VolumeSizeInGB": 1},
+        });
+        if let Some(isolated) = isolated {
+            one["EnableNetworkIsolation"] = json!(isolated);
+        }
+        one
+    };
+    let roles = [
+        "arn:aws:iam::123456789012:role/one",
+        "arn:aws:iam::123456789012:role/two",
+    ];
+    let both = |first: Option<bool>, second: Option<bool>| {
+        json!({
+            "HyperParameterTuningJobName": "t",
+            "HyperParameterTuningJobConfig": {"Strategy": "Random", "ResourceLimits": {"MaxParallelTrainingJobs": 1}},
+            "TrainingJobDefinitions": [
+                definition(first, "subnet-1", "sg-1", "ml.m5.large", roles[0]),
+                definition(second, "subnet-2", "sg-2", "ml.c5.large", roles[1]),
+            ],
+        })
+    };
+    let whole = asked::<shapes::CreateHyperParameterTuningJobRequest>(both(Some(true), Some(true)));
+    assert_eq!(
+        keys(&whole),
+        json!({
+            "networkisolation": ["true"], "intercontainertrafficencryption": ["false"],
+            "vpcsubnets": ["subnet-0", "subnet-1", "subnet-2"], "vpcsecuritygroupids": ["sg-1", "sg-2"],
+            "instancetypes": ["ml.m5.large", "ml.c5.large"], "maxruntimeinseconds": ["60"],
+        })
+    );
+    for (first, second) in [(Some(true), Some(false)), (None, Some(true)), (None, None)] {
+        let whole = asked::<shapes::CreateHyperParameterTuningJobRequest>(both(first, second));
+        assert_eq!(
+            keys(&whole)["networkisolation"],
+            json!(["false"]),
+            "{first:?} {second:?}"
+        );
+    }
+    let (fixture, caller) = (Fixture::new(), root("123456789012"));
+    let request: shapes::CreateHyperParameterTuningJobRequest =
+        serde_json::from_value(both(Some(true), Some(false))).expect("an input");
+    let questions = request.questions(&fixture.ctx(&caller));
+    let passed: Vec<&str> = questions
+        .iter()
+        .filter(|question| question.action == "iam:PassRole")
+        .map(|question| question.resource.as_str())
+        .collect();
+    assert_eq!(passed, roles, "every role is passed");
+    let isolated: Vec<&Question> = questions
+        .iter()
+        .filter(|question| question.action == "sagemaker:CreateHyperParameterTuningJob")
+        .collect();
+    let values: Vec<Value> = isolated
+        .iter()
+        .map(|one| keys(one)["networkisolation"].clone())
+        .collect();
+    assert_eq!(
+        values,
+        [json!(["false"]), json!(["true"]), json!(["false"])],
+        "all together, then each"
+    );
+    let neither = json!({
+        "HyperParameterTuningJobName": "t",
+        "HyperParameterTuningJobConfig": {"Strategy": "Random", "ResourceLimits": {"MaxParallelTrainingJobs": 1}},
+    });
+    let none = asked::<shapes::CreateHyperParameterTuningJobRequest>(neither);
+    assert_eq!(keys(&none)["networkisolation"], json!(["false"]));
+}
