@@ -394,7 +394,7 @@ impl Shared {
             Subject::Endpoint(key) => store
                 .shared::<Endpoint>(key)?
                 .map(|endpoint| Owner::of_endpoint(&endpoint.record, &self.deps)),
-            Subject::Network | Subject::Sweep => None,
+            Subject::Tuning(_) | Subject::Network | Subject::Sweep => None,
         })
     }
 
