@@ -267,7 +267,7 @@ def test_policies_see_all_definitions_together(engine, sagemaker, tuned, role, b
         client.create_hyper_parameter_tuning_job(
             HyperParameterTuningJobName=f"{short[-24:].strip('-')}-{suffix}", HyperParameterTuningJobConfig=config, TrainingJobDefinitions=both)
 
-    resources = {"InstanceType": "ml.c5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}
+    resources = {"InstanceType": "ml.m5.xlarge", "InstanceCount": 1, "VolumeSizeInGB": 1}
     for suffix, second, action in (
         ("open", {"EnableNetworkIsolation": False}, "sagemaker:CreateHyperParameterTuningJob"),
         ("type", {"ResourceConfig": resources}, "sagemaker:CreateHyperParameterTuningJob"),
