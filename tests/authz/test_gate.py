@@ -190,7 +190,8 @@ def world(engine):
 
 
 # Tables whose rows name their account by the id of another table's row.
-OWNERS = {"state_record": ("state_shelf", "shelf"), "logs_stream": ("logs_group", "grp"), "logs_block": ("logs_group", "grp")}
+OWNERS = {"state_record": ("state_shelf", "shelf"), "logs_stream": ("logs_group", "grp"), "logs_block": ("logs_group", "grp"),
+          "metrics_point": ("metrics_series", "series")}
 
 
 class Watch:

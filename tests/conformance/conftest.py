@@ -1,5 +1,6 @@
 """One engine for the whole run of client suites; every test uses names of its own."""
 import os
+import socket
 import sys
 import uuid
 from pathlib import Path
@@ -11,6 +12,15 @@ from tests.harness.engine import Engine, digits_csv, execution_statements  # noq
 from tests.harness.small_image import small_rootfs  # noqa: E402
 
 CACHE = Path(os.environ.get("ISOLARIUM_CACHE", Path.home() / ".cache/isolarium"))
+
+
+def free_port():
+    """A port of loopback that nobody has now."""
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        return held.getsockname()[1]
+
+
+METRICS = f"127.0.0.1:{free_port()}"
 SETTINGS = {
     "tls.inject_ca": True,
     "jobs.stop_grace": "2s",
@@ -22,6 +32,8 @@ SETTINGS = {
     "ec2.elastic_ips": 100,
     "flow_logs.read": "300ms",
     "flow_logs.minute": "2s",
+    "metrics.listen": METRICS,
+    "metrics.interval": "300ms",
     # Small enough to be filled in a moment on any machine.
     "instances": [{"type": "ml.t3.medium", "vcpus": 1, "memory_mib": 256, "accelerators": 0}],
 }
@@ -31,6 +43,12 @@ SETTINGS = {
 def engine():
     with Engine(os.environ["ISOLARIUM_BINARY"], SETTINGS) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def metrics_page(engine):
+    """Where the operator's metrics are."""
+    return f"http://{METRICS}/metrics"
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The SageMaker Python SDK, unmodified, from fit to delete. In an environment of its own: `./x test-sdk`."""
 import os
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,10 @@ def test_the_sdk_fits_deploys_predicts_updates_and_deletes(engine, sdk, estimato
     shown = capsys.readouterr().out
     assert "accuracy=0.9" in shown and "Training seconds:" in shown, shown
     job = fitted.latest_training_job.describe()
+    analytics = sdk.analytics.TrainingJobAnalytics(
+        job["TrainingJobName"], metric_names=["accuracy"], start_time=job["CreationTime"], end_time=job["TrainingEndTime"] + timedelta(minutes=1))
+    values = analytics.dataframe(force_refresh=True)
+    assert list(values["metric_name"]) == ["accuracy"] and 0.9 < values["value"][0] <= 1, values
     assert job["EnableNetworkIsolation"] is True and fitted.model_data == job["ModelArtifacts"]["S3ModelArtifacts"]
     predictor = fitted.deploy(
         initial_instance_count=1, instance_type="ml.m5.large", serializer=sdk.serializers.CSVSerializer(), enable_network_isolation=True,

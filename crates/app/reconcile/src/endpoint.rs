@@ -461,6 +461,7 @@ impl Work<'_> {
         let stream = format!("{}/{}", leaving.variant, leaving.instance.id);
         let group = endpoint.log_group();
         let sink = Sink {
+            job: None,
             actor: &actor,
             group: &group,
             stream: &stream,

@@ -7,6 +7,7 @@ use crate::network::{Networks, NoDoors, ServiceRanges};
 use crate::settings::ReconcileSettings;
 use crate::transfer::{Actor, Image, Layer, LogPiece, ObjectEntry, Transfer, TransferError, Via};
 use crate::workdir::WorkDir;
+use isolarium_model::metrics::Sample;
 use isolarium_model::sagemaker::S3Uri;
 use isolarium_model::time::{Clock, IdSource};
 use isolarium_model::{Arn, Key, Scope, Sha256Digest, Timestamp, WorkloadId};
@@ -119,6 +120,8 @@ pub(crate) struct Inner {
     pub objects: BTreeMap<String, Vec<u8>>,
     /// (group, stream) to lines.
     pub streams: BTreeMap<(String, String), Vec<String>>,
+    /// Metrics that were put.
+    pub metrics: Vec<Sample>,
     /// Offsets of log sources.
     pub sources: BTreeMap<String, u64>,
     /// Calls that fail: name to the error's text. `denied:` in front makes it a denial, `away` an absent node, `held` a transfer that lasts until it is mended or cut, `held:ACCOUNT` only one of that account.
@@ -751,6 +754,12 @@ impl Transfer for World {
         let lines = inner.streams.entry((group.into(), stream.into())).or_default();
         lines.extend(piece.lines.iter().map(|line| line.text.clone()));
         Ok(piece.next)
+    }
+
+    fn put_metrics(&self, actor: &Actor, namespace: &str, samples: Vec<Sample>) -> Result<(), TransferError> {
+        self.access(actor, "put_metrics", namespace)?;
+        self.lock().metrics.extend(samples);
+        Ok(())
     }
 
     fn log_sources(&self) -> Result<Vec<String>, TransferError> {

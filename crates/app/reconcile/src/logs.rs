@@ -3,6 +3,8 @@
 use crate::deps::{Deps, StepError};
 use crate::metrics::MetricScanner;
 use crate::transfer::{Actor, LogPiece, TransferError};
+use isolarium_model::metrics::{MetricKey, Sample, StatisticSet};
+use isolarium_model::sagemaker::training_job::MetricValue;
 use isolarium_model::sagemaker::{BlockedDestination, Placement};
 use isolarium_model::{Timestamp, WorkloadId};
 use isolarium_runtime::executor::{ExecutorError, LogLine};
@@ -45,6 +47,8 @@ impl LogCursor {
 
 /// Where one container's output goes.
 pub(crate) struct Sink<'a> {
+    /// The job whose metrics are in the output; `None` where there are none.
+    pub job: Option<&'a str>,
     pub actor: &'a Actor,
     pub group: &'a str,
     pub stream: &'a str,
@@ -100,6 +104,7 @@ pub(crate) fn pump(
             Err(error) => return Err(StepError::Executor(error)),
         };
         if let Some(metrics) = metrics.as_deref_mut() {
+            metrics.take_fresh();
             for line in &chunk.lines {
                 metrics.line(line.time, &line.text);
             }
@@ -125,6 +130,13 @@ pub(crate) fn pump(
                 append(deps, sink, &mut cursor.denied_until, &piece)?
             };
             cursor.stored = Some(next);
+            // Put where the stream took this piece, so that no value counts twice; a crash between the two loses some.
+            if let Some(metrics) = metrics.as_deref_mut()
+                && cursor.denied_until.is_none()
+                && next == chunk.next
+            {
+                put_metrics(deps, sink, metrics.take_fresh());
+            }
             next
         };
         cursor.complete = chunk.complete && next == chunk.next;
@@ -138,6 +150,27 @@ pub(crate) fn pump(
     } else {
         Drained::More
     })
+}
+
+/// Where CloudWatch has the metrics of training jobs, and the dimension that names the job.
+const NAMESPACE: &str = "/aws/sagemaker/TrainingJobs";
+const JOB: &str = "TrainingJobName";
+
+/// Puts values that were found in the output into the job's metrics. They are no reason to fail a job.
+fn put_metrics(deps: &Deps, sink: &Sink<'_>, fresh: Vec<(String, MetricValue)>) {
+    let (Some(job), false) = (sink.job, fresh.is_empty()) else {
+        return;
+    };
+    let samples = fresh.into_iter().map(|(name, found)| Sample {
+        key: MetricKey::of(NAMESPACE, &name, &[(JOB, job)]),
+        at: found.time,
+        unit: "None".into(),
+        fine: false,
+        statistics: StatisticSet::of(found.value, 1.0),
+    });
+    if let Err(refused) = deps.transfer.put_metrics(sink.actor, NAMESPACE, samples.collect()) {
+        tracing::warn!(job, %refused, "metrics cannot be put");
+    }
 }
 
 /// The offset from which the source is to be read next. A role that may not write is passed over for a while (CC-91);
@@ -179,6 +212,7 @@ pub(crate) fn report(
     }
     let stream = format!("{}/network-isolation", sink.stream);
     let sink = Sink {
+        job: None,
         actor: sink.actor,
         group: sink.group,
         stream: &stream,

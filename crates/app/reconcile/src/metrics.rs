@@ -63,6 +63,8 @@ pub fn is_usable(pattern: &str) -> bool {
 pub struct MetricScanner {
     patterns: Vec<(String, Pattern)>,
     last: BTreeMap<String, MetricValue>,
+    /// Values of the piece of output that is being read.
+    fresh: Vec<(String, MetricValue)>,
 }
 
 impl MetricScanner {
@@ -75,6 +77,7 @@ impl MetricScanner {
         Self {
             patterns,
             last: BTreeMap::new(),
+            fresh: Vec::new(),
         }
     }
 
@@ -82,9 +85,16 @@ impl MetricScanner {
     pub fn line(&mut self, time: Timestamp, line: &str) {
         for (name, pattern) in &self.patterns {
             if let Some(value) = pattern.value(line) {
-                self.last.insert(name.clone(), MetricValue { value, time });
+                let value = MetricValue { value, time };
+                self.fresh.push((name.clone(), value.clone()));
+                self.last.insert(name.clone(), value);
             }
         }
+    }
+
+    /// Every value that was found since the last call.
+    pub fn take_fresh(&mut self) -> Vec<(String, MetricValue)> {
+        std::mem::take(&mut self.fresh)
     }
 
     /// The last value of every metric that appeared.

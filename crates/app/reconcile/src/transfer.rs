@@ -2,6 +2,7 @@
 //! engine for every single access (NI-12..14, IAM-52).
 
 use isolarium_model::ec2::id::{InterfaceId, VpcId};
+use isolarium_model::metrics::Sample;
 use isolarium_model::sagemaker::S3Uri;
 use isolarium_model::{Arn, Scope, Sha256Digest};
 use isolarium_runtime::executor::LogLine;
@@ -115,6 +116,8 @@ pub trait Transfer: Send + Sync {
     /// nothing is appended. Either way the answer is the offset from which the source is to be read next. Group and
     /// stream are made where they are missing, with the role's permission (CC-90, CC-91).
     fn append_log(&self, actor: &Actor, group: &str, stream: &str, piece: &LogPiece<'_>) -> Result<u64, TransferError>;
+    /// Puts metrics of a job, all of one namespace (`cloudwatch:PutMetricData`).
+    fn put_metrics(&self, actor: &Actor, namespace: &str, samples: Vec<Sample>) -> Result<(), TransferError>;
     /// Every source of which an offset is kept.
     fn log_sources(&self) -> Result<Vec<String>, TransferError>;
     /// The sources of a workload will not be read again.

@@ -8,6 +8,7 @@ pub mod http;
 pub mod invoke;
 pub mod lanes;
 pub mod layout;
+pub mod metrics;
 pub mod names;
 pub mod operator;
 pub mod registry;

@@ -23,6 +23,10 @@ use crate::http::s3::S3Part;
 use crate::invoke::{InvokeSettings, Proxy};
 use crate::lanes::Lanes;
 use crate::layout::{self, Layout, LayoutError};
+use crate::metrics::Collector;
+use crate::metrics::listener::MetricsPage;
+use crate::metrics::prometheus::Exposition;
+use crate::metrics::tally::Tally;
 use crate::operator::answer::Operator;
 use crate::operator::profiles;
 use crate::operator::server::OperatorSocket;
@@ -113,6 +117,7 @@ pub struct Server {
     lanes: Arc<Lanes>,
     drain: std::time::Duration,
     layout: Layout,
+    collector: Arc<Collector>,
 }
 
 impl Server {
@@ -141,6 +146,7 @@ impl Server {
         let roles = Arc::new(ExecutionRoles {
             store: stores.state.clone(),
             logs: stores.logs.clone(),
+            metrics: stores.metrics.clone(),
             s3: s3.clone(),
             registry: stores.registry.clone(),
             clock: clock.clone(),
@@ -153,6 +159,7 @@ impl Server {
             dispatch: Dispatch::default(),
             store: stores.state.clone(),
             logs: stores.logs.clone(),
+            metrics: stores.metrics.clone(),
             registry: stores.registry.clone(),
             platform: roles.clone(),
             clock: clock.clone(),
@@ -162,7 +169,12 @@ impl Server {
         });
         let authority = Arc::new(Authority::open(&layout.at("ca"), clock.now())?);
         let fleets = Arc::new(Fleets::default());
-        let door = |config: &Config| Arc::new(door(config, &engine, &stores, s3.clone(), &fleets, &host, &home));
+        let tally = Arc::new(Tally::default());
+        let collector = Arc::new(Collector::new(tally.clone(), stores.metrics.clone(), clock.clone()));
+        let door = |config: &Config| {
+            let routes = (&fleets, &tally);
+            Arc::new(door(config, &engine, &stores, s3.clone(), routes, &host, &home))
+        };
         let limits = ConnectionLimits {
             head: usize::try_from(config.limits.request_head).unwrap_or(usize::MAX),
             head_timeout: config.limits.head_timeout.duration(),
@@ -200,7 +212,22 @@ impl Server {
                 lanes: Some(lanes.clone()),
             });
         }
-        let mut background = Vec::new();
+        if let Some(wanted) = config.metrics.listen {
+            let (socket, _) = bind(wanted).await?;
+            let page = MetricsPage(Arc::new(Exposition {
+                collector: collector.clone(),
+                store: stores.state.clone(),
+                data_dir: config.data_dir.clone(),
+            }));
+            listeners.push(Listener {
+                socket,
+                tls: None,
+                handler: Arc::new(page),
+                limits,
+                lanes: None,
+            });
+        }
+        let mut background = vec![tokio::spawn(collector.clone().run(config.metrics.interval.duration()))];
         let mut vpc_doors: Arc<dyn Doors> = Arc::new(NoDoors);
         if has_node {
             let network = config.host_network();
@@ -294,6 +321,7 @@ impl Server {
             lanes,
             drain: config.serve.drain.duration(),
             layout,
+            collector,
         })
     }
 
@@ -325,9 +353,13 @@ impl Server {
         }
         let _ = std::fs::remove_file(self.layout.at("run/url"));
         let _ = std::fs::remove_file(self.layout.at("run/operator.sock"));
-        let (driver, lanes) = (self.driver, self.lanes);
-        // Joining their threads blocks until the current steps are done.
-        let _ = tokio::task::spawn_blocking(move || drop((lanes, driver))).await;
+        let (driver, lanes, collector) = (self.driver, self.lanes, self.collector);
+        // Joining their threads blocks until the current steps are done. What the last invocations were like is kept.
+        let _ = tokio::task::spawn_blocking(move || {
+            drop((lanes, driver));
+            collector.put();
+        })
+        .await;
     }
 }
 
@@ -450,7 +482,7 @@ fn door(
     engine: &Arc<Engine>,
     stores: &Stores,
     s3: S3Front,
-    fleets: &Arc<Fleets>,
+    (fleets, tally): (&Arc<Fleets>, &Arc<Tally>),
     host: &Arc<dyn NodeHost>,
     home: &Scope,
 ) -> Door {
@@ -480,7 +512,7 @@ fn door(
             invoke: config.limits.invoke_body,
             pause,
         },
-        proxy: Arc::new(Proxy::new(fleets.clone(), stores.state.clone(), host.clone(), invoke)),
+        proxy: Arc::new(Proxy::new(fleets.clone(), stores.state.clone(), host.clone(), invoke).counting(tally.clone())),
         s3: Arc::new(S3Part {
             front: s3,
             identities,

@@ -6,7 +6,7 @@ use crate::iam::credentials::MasterKey;
 use isolarium_model::time::{Clock, IdSource};
 use isolarium_model::{Arn, Principal, Region, Scope, Timestamp};
 use isolarium_policy::question::Context;
-use isolarium_store::{AuditTrail, LogStore, StateStore};
+use isolarium_store::{AuditTrail, LogStore, Metrics, StateStore};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -209,6 +209,7 @@ pub struct Ctx<'a> {
     pub ids: &'a dyn IdSource,
     pub store: &'a dyn StateStore,
     pub logs: &'a dyn LogStore,
+    pub metrics: &'a Metrics,
     pub registry: &'a Registry,
     /// Seals session tokens (IAM-45).
     pub master: &'a MasterKey,

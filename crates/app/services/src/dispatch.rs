@@ -145,8 +145,10 @@ impl Default for Dispatch {
             crate::iam::simulate::handlers(),
             crate::sts::handlers(),
             crate::cloudtrail::handlers(),
+            crate::cloudwatch::handlers(),
             crate::ecr::handlers(),
             crate::logs::handlers(),
+            crate::kms::handlers(),
             crate::ec2::handlers(),
         ];
         let handlers = all

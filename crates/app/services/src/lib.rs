@@ -9,10 +9,12 @@ pub mod operation;
 pub mod resource_tags;
 
 pub mod cloudtrail;
+pub mod cloudwatch;
 pub mod ec2;
 pub mod ecr;
 pub mod featurestore;
 pub mod iam;
+pub mod kms;
 pub mod logs;
 pub mod platform;
 pub mod s3;

@@ -36,6 +36,9 @@ pub fn added(
     if arn.service() == "ec2" {
         return crate::ec2::facts::added(store, question, &arn);
     }
+    if arn.service() == "kms" {
+        return crate::kms::added(store, question).map_err(ApiError::internal);
+    }
     let prefixes: &[&str] = match arn.service() {
         "sagemaker" => &["aws:ResourceTag/", "sagemaker:ResourceTag/"],
         "ecr" => &["aws:ResourceTag/", "ecr:ResourceTag/"],

@@ -15,7 +15,9 @@ pub mod workload;
 pub mod ec2;
 pub mod ecr;
 pub mod iam;
+pub mod kms;
 pub mod logs;
+pub mod metrics;
 pub mod s3;
 pub mod sagemaker;
 

@@ -15,6 +15,9 @@ pub struct ResourceSide {
     pub policies: Vec<NamedPolicy>,
     /// A role's trust: its policy must allow in every case, the same account included (IAM-50).
     pub trust: bool,
+    /// Its policy must allow in every case, the same account and its root included, as a KMS key's does: IAM counts where
+    /// that policy names the account.
+    pub required: bool,
 }
 
 /// A question made ready to be held against many statements.
@@ -228,7 +231,7 @@ impl Heard {
         // (4) The resource's policy. Across accounts, and for a role's trust, it must allow.
         let named = self.resource.allowed.as_ref().map(|(named, _)| *named);
         let silent = need(self.resource, resource_type);
-        if silent.is_some() && (foreign || side.is_trust()) {
+        if silent.is_some() && (foreign || side.required || side.is_trust()) {
             return silent;
         }
         if principal.account().is_none() || (!foreign && named == Some(Named::Direct)) {

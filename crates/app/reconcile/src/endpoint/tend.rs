@@ -233,6 +233,7 @@ impl Tending<'_> {
         let stream = format!("{}/{}", self.variant.variant.name, self.instance.id);
         let group = self.endpoint.log_group();
         let sink = Sink {
+            job: None,
             actor: &actor,
             group: &group,
             stream: &stream,

@@ -227,7 +227,9 @@ impl<'a> Work<'a> {
         act: impl FnOnce(&Sink<'_>) -> R,
     ) -> R {
         let stream = job.log_stream(number);
+        let name = (!job.metrics().is_empty()).then(|| job.facets().display_name);
         act(&Sink {
+            job: name.as_deref(),
             actor: &self.actor(job, placement),
             group: J::LOG_GROUP,
             stream: &stream,

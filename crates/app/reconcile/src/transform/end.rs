@@ -55,6 +55,7 @@ impl Work<'_> {
             let stream = job.log_stream(instance);
             let actor = self.actor(job, instance);
             let sink = Sink {
+                job: None,
                 actor: &actor,
                 group: LOG_GROUP,
                 stream: &stream,
@@ -78,6 +79,7 @@ impl Work<'_> {
             let stream = job.log_stream(instance);
             let actor = self.actor(job, instance);
             let sink = Sink {
+                job: None,
                 actor: &actor,
                 group: LOG_GROUP,
                 stream: &stream,

@@ -326,6 +326,7 @@ impl Work<'_> {
         let stream = job.log_stream(instance);
         let actor = self.actor(job, instance);
         let sink = Sink {
+            job: None,
             actor: &actor,
             group: LOG_GROUP,
             stream: &stream,
@@ -349,6 +350,7 @@ impl Work<'_> {
         let stream = format!("{}/data-log", job.log_stream(instance));
         let actor = self.actor(job, instance);
         let sink = Sink {
+            job: None,
             actor: &actor,
             group: LOG_GROUP,
             stream: &stream,

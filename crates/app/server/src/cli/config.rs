@@ -44,6 +44,7 @@ pub struct Config {
     pub audit: Audit,
     pub resolver: Resolver,
     pub flow_logs: FlowLogs,
+    pub metrics: MetricsSettings,
     pub serve: Serve,
     pub runtime: Runtime,
     pub images: Images,
@@ -251,6 +252,24 @@ impl Default for FlowLogs {
     }
 }
 
+/// The platform's own metrics.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricsSettings {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
+    pub interval: Span,
+}
+
+impl Default for MetricsSettings {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            interval: Span::seconds(60),
+        }
+    }
+}
+
 /// The serving process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -333,6 +352,7 @@ impl Default for Config {
             audit: Audit::default(),
             resolver: Resolver::default(),
             flow_logs: FlowLogs::default(),
+            metrics: MetricsSettings::default(),
             serve: Serve::default(),
             runtime: Runtime::default(),
             images: Images::default(),
@@ -604,6 +624,11 @@ impl Config {
                     .into(),
             );
         }
+        if self.metrics.listen.is_some_and(|address| !address.ip().is_loopback()) {
+            return contradiction(
+                "metrics.listen has no authentication and must be a loopback address, such as 127.0.0.1:9464".into(),
+            );
+        }
         for own in &self.instances {
             let name = &own.r#type;
             // The node refuses what lies outside.
@@ -647,6 +672,7 @@ impl Config {
             ("endpoints.ping_timeout", self.endpoints.ping_timeout),
             ("endpoints.startup_timeout", self.endpoints.startup_timeout),
             ("invoke.timeout", self.invoke.timeout),
+            ("metrics.interval", self.metrics.interval),
             ("credentials.lifetime", self.credentials.lifetime),
             ("limits.head_timeout", self.limits.head_timeout),
             ("runtime.archive_timeout", self.runtime.archive_timeout),

@@ -173,10 +173,12 @@ impl Lab {
             base_hosts: Vec::new(),
             regions: vec![scope().region],
         });
+        let metrics = Arc::new(isolarium_store::Metrics::new(database.clone()));
         let logs = Arc::new(DiskLogs::open(database, &path.join("events")).unwrap());
         let roles = Arc::new(ExecutionRoles {
             store: store.clone(),
             logs: logs.clone(),
+            metrics,
             s3,
             registry: Arc::new(Registry {
                 blobs: BlobStore::open(&path.join("registry")).unwrap(),

@@ -25,7 +25,7 @@ use isolarium_services::platform::AsRole;
 use isolarium_services::sagemaker::invocation_question;
 use isolarium_services::{Caller, Ctx, Dispatch, Source, resource_tags};
 use isolarium_store::audit::{AuditDown, Receipt};
-use isolarium_store::{AuditEvent, AuditTrail, Keep, LogStore, StateStore};
+use isolarium_store::{AuditEvent, AuditTrail, Keep, LogStore, Metrics, StateStore};
 use isolarium_wire::catalog;
 use isolarium_wire::protocol::{Call, Dialect, Protocol, decode, encode, refuse};
 use isolarium_wire::sigv4::{self, Accept, AuthFault, Head, Parsed};
@@ -47,6 +47,7 @@ pub struct Engine {
     pub dispatch: Dispatch,
     pub store: Arc<dyn StateStore>,
     pub logs: Arc<dyn LogStore>,
+    pub metrics: Arc<Metrics>,
     pub registry: Arc<Registry>,
     pub platform: Arc<dyn AsRole>,
     pub clock: Arc<dyn Clock>,
@@ -490,6 +491,7 @@ impl Engine {
             ids: self.ids.as_ref(),
             store: self.store.as_ref(),
             logs: self.logs.as_ref(),
+            metrics: self.metrics.as_ref(),
             registry: self.registry.as_ref(),
             platform: self.platform.as_ref(),
             master: &self.master,

@@ -13,6 +13,7 @@ mod stream;
 mod tests;
 
 use crate::http::body::{self, Body};
+use crate::metrics::tally::Tally;
 use answer::Head;
 use bytes::{Bytes, BytesMut};
 use connection::{Broken, Connection, Outgoing};
@@ -78,6 +79,7 @@ pub struct Proxy {
     store: Arc<dyn StateStore>,
     pool: Arc<Pool>,
     settings: InvokeSettings,
+    tally: Arc<Tally>,
 }
 
 impl Proxy {
@@ -89,7 +91,14 @@ impl Proxy {
             store,
             pool,
             settings,
+            tally: Arc::default(),
         }
+    }
+
+    /// The same, counting into counters that others read.
+    #[must_use]
+    pub fn counting(self, tally: Arc<Tally>) -> Self {
+        Self { tally, ..self }
     }
 
     /// Sends one allowed invocation to a container of the endpoint.
@@ -108,6 +117,7 @@ impl Proxy {
             Ok(guard) => guard,
             Err(error) => return Err(self.not_picked(&key, &invocation.endpoint_name, error)),
         };
+        let mut lap = self.tally.begin(&key, &invocation.endpoint_name, guard.variant());
         let failure = failure::Failure {
             scope,
             endpoint_name: &invocation.endpoint_name,
@@ -128,6 +138,7 @@ impl Proxy {
             }
             Ok(Ok(answered)) => answered,
         };
+        lap.answered(answered.status());
         match answered {
             Answered::Whole(head, bytes) if head.status.is_success() => Ok(to_caller(&head, &guard, bytes)),
             Answered::TooLarge(head, _) if head.status.is_success() => Err(failure.too_large(self.settings.body_limit)),
@@ -262,6 +273,15 @@ enum Answered {
     TooLarge(Head, Bytes),
     /// The body is still to be read.
     Begun(Head, Connection),
+}
+
+impl Answered {
+    /// The container's status.
+    fn status(&self) -> u16 {
+        match self {
+            Self::Whole(head, _) | Self::TooLarge(head, _) | Self::Begun(head, _) => head.status.as_u16(),
+        }
+    }
 }
 
 /// A body of at most `limit` bytes, and whether that is all of it.

@@ -3,6 +3,7 @@
 use crate::transfer::SubnetS3;
 use isolarium_model::Arn;
 use isolarium_model::logs::LogEvent;
+use isolarium_model::metrics::Sample;
 use isolarium_model::sagemaker::S3Uri;
 use isolarium_reconcile::transfer::{Actor, Image, Layer, LogPiece, ObjectEntry, Transfer, TransferError, Via};
 use isolarium_services::platform::roles::{self, ExecutionRoles};
@@ -146,6 +147,10 @@ impl Transfer for AsTransfer {
             events: &events,
         };
         self.roles.append_log(&actor(of), group, stream, &piece).map_err(failed)
+    }
+
+    fn put_metrics(&self, of: &Actor, namespace: &str, samples: Vec<Sample>) -> Result<(), TransferError> {
+        self.roles.put_metrics(&actor(of), namespace, samples).map_err(failed)
     }
 
     fn log_sources(&self) -> Result<Vec<String>, TransferError> {

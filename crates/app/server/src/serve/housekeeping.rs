@@ -68,6 +68,22 @@ fn round(stores: &Stores, clock: &dyn Clock) {
             "old feature records could not be removed"
         ),
     }
+    match stores.metrics.prune(now) {
+        Ok(0) => {}
+        Ok(points) => tracing::info!(points, "old metrics are folded or gone"),
+        Err(error) => tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "old metrics could not be folded"
+        ),
+    }
+    match isolarium_services::kms::housekeeping::sweep(stores.state.as_ref(), now) {
+        Ok(0) => {}
+        Ok(keys) => tracing::info!(keys, "keys whose deletion was due are gone"),
+        Err(error) => tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "keys whose deletion is due could not be removed"
+        ),
+    }
     let abandoned = stores.registry.blobs.expire(now, IDLE_UPLOAD);
     if abandoned > 0 {
         tracing::info!(abandoned, "image uploads that nobody went on with are gone");

@@ -6,7 +6,8 @@ use isolarium_services::iam::credentials::MasterKey;
 use isolarium_store::logs::{DiskLogs, LogError};
 use isolarium_store::state::sqlite::SqliteState;
 use isolarium_store::{
-    BlobError, BlobStore, Database, LogStore, ObjectError, ObjectStore, StateStore, StoreError, logs, objects, state,
+    BlobError, BlobStore, Database, LogStore, Metrics, ObjectError, ObjectStore, StateStore, StoreError, logs, metrics,
+    objects, state,
 };
 use std::io;
 use std::path::PathBuf;
@@ -37,6 +38,7 @@ pub struct Stores {
     pub state: Arc<dyn StateStore>,
     pub objects: ObjectStore,
     pub logs: Arc<dyn LogStore>,
+    pub metrics: Arc<Metrics>,
     pub registry: Arc<Registry>,
     pub master: MasterKey,
 }
@@ -47,12 +49,18 @@ impl Stores {
     /// # Errors
     /// The first store that failed.
     pub fn open(layout: &Layout, url: &str) -> Result<Self, StoresError> {
-        let schemas = [state::sqlite::SCHEMA, objects::SCHEMA, logs::disk::SCHEMA];
+        let schemas = [
+            state::sqlite::SCHEMA,
+            objects::SCHEMA,
+            logs::disk::SCHEMA,
+            metrics::SCHEMA,
+        ];
         let database = Arc::new(Database::open(&layout.at("state.db"), &schemas)?);
         let master = master_key(layout)?;
         Ok(Self {
             state: Arc::new(SqliteState::new(database.clone())),
             objects: ObjectStore::open(layout.root(), database.clone())?,
+            metrics: Arc::new(Metrics::new(database.clone())),
             logs: Arc::new(DiskLogs::open(database, &layout.at("logs/events"))?),
             registry: Arc::new(Registry {
                 blobs: BlobStore::open(&layout.at("registry"))?,

@@ -59,6 +59,10 @@ impl StateStore for Settled<'_> {
         self.store.all_raw(kind)
     }
 
+    fn counts(&self) -> Result<Vec<(String, String, u64)>, StoreError> {
+        self.store.counts()
+    }
+
     fn commit(&self, batch: Batch) -> Result<Revision, StoreError> {
         for led in self.led {
             if leads_to(self.store, self.scope, led.kind, &led.text)? != led.found {

@@ -7,7 +7,7 @@ use crate::{Ctx, Dispatch};
 use isolarium_model::time::{Clock, IdSource};
 use isolarium_model::{Principal, Scope, Timestamp};
 use isolarium_store::state::MemoryState;
-use isolarium_store::{BlobStore, Database, DiskLogs, logs};
+use isolarium_store::{BlobStore, Database, DiskLogs, logs, metrics};
 use isolarium_wire::{ApiError, Document};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -17,6 +17,7 @@ pub(crate) struct Fixture {
     pub store: MemoryState,
     pub clock: TestClock,
     logs: DiskLogs,
+    pub metrics: isolarium_store::Metrics,
     ids: Counter,
     master: MasterKey,
     dispatch: Dispatch,
@@ -72,7 +73,8 @@ pub(crate) fn root(account: &str) -> Caller {
 impl Fixture {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let database = Arc::new(Database::open(&dir.path().join("state.db"), &[logs::disk::SCHEMA]).unwrap());
+        let database =
+            Arc::new(Database::open(&dir.path().join("state.db"), &[logs::disk::SCHEMA, metrics::SCHEMA]).unwrap());
         Self {
             registry: Registry {
                 blobs: BlobStore::open(&dir.path().join("registry")).unwrap(),
@@ -81,6 +83,7 @@ impl Fixture {
             },
             store: MemoryState::new(),
             clock: TestClock(AtomicI64::new(START)),
+            metrics: isolarium_store::Metrics::new(database.clone()),
             logs: DiskLogs::open(database, &dir.path().join("logs")).unwrap(),
             ids: Counter(AtomicU64::new(1)),
             master: MasterKey::new([7; 32]),
@@ -98,6 +101,7 @@ impl Fixture {
             ids: &self.ids,
             store: &self.store,
             logs: &self.logs,
+            metrics: &self.metrics,
             registry: &self.registry,
             master: &self.master,
             platform: &self.platform,

@@ -38,7 +38,7 @@ pub fn resource_side(store: &dyn StateStore, question: &Question) -> Result<Opti
     Ok(Some(ResourceSide {
         owner: Some(scope.account),
         policies: policy.into_iter().collect(),
-        trust: false,
+        ..ResourceSide::default()
     }))
 }
 

@@ -388,6 +388,7 @@ pub(crate) fn trust_side(role: &Role) -> ResourceSide {
         owner: Some(role.account.clone()),
         policies: vec![trust_policy(role)],
         trust: true,
+        required: false,
     }
 }
 

@@ -160,6 +160,9 @@ pub fn resource_side(
     if let Some(side) = crate::logs::resource_side(store, caller, question)? {
         return Ok(side);
     }
+    if let Some(side) = crate::kms::resource_side(store, question)? {
+        return Ok(side);
+    }
     let trusted = matches!(
         question.action.as_str(),
         "sts:AssumeRole" | "sts:SetSourceIdentity" | "sts:TagSession"
@@ -172,6 +175,7 @@ pub fn resource_side(
                 owner: arn.account(),
                 policies: Vec::new(),
                 trust: true,
+                required: false,
             },
         });
     }
@@ -179,6 +183,7 @@ pub fn resource_side(
         owner: arn.account(),
         policies: Vec::new(),
         trust: trusted,
+        required: false,
     })
 }
 

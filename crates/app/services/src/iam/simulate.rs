@@ -215,7 +215,7 @@ fn simulate(mut subject: Subject, asked: &Asked) -> Result<Vec<shapes::Evaluatio
     let side = ResourceSide {
         owner: asked.resource_owner.as_deref().map(owner).transpose()?,
         policies: policy.into_iter().collect(),
-        trust: false,
+        ..ResourceSide::default()
     };
     let all = subject.identity.iter().chain(&subject.boundary).chain(&side.policies);
     let named: BTreeSet<String> = all

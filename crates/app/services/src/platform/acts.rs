@@ -93,7 +93,7 @@ impl PlatformAudit {
         };
         let mut event = audit::of_request(caller, source, name, ended, now);
         event.request_parameters = asked;
-        if name == "PutLogEvents" {
+        if matches!(name, "PutLogEvents" | "PutMetricData") {
             event = event.as_data();
         }
         self.wait(event, keep);

@@ -12,6 +12,7 @@ use crate::s3::{S3Front, TransferError};
 use crate::{Caller, Session, Source};
 use isolarium_model::ecr::ImageReference;
 use isolarium_model::logs::{GroupName, LogEvent};
+use isolarium_model::metrics::Sample;
 use isolarium_model::s3::{BucketName, ObjectKey};
 use isolarium_model::sagemaker::S3Uri;
 use isolarium_model::time::{Clock, IdSource};
@@ -19,7 +20,7 @@ use isolarium_model::{Arn, Sha256Digest};
 use isolarium_policy::Question;
 use isolarium_policy::evaluate::ResourceSide;
 use isolarium_store::objects::ListingQuery;
-use isolarium_store::{LogError, LogStore, StateStore, logs};
+use isolarium_store::{LogError, LogStore, Metrics, StateStore, logs};
 use std::fs::File;
 use std::io::Read;
 use std::net::IpAddr;
@@ -53,6 +54,7 @@ const PAGE: usize = 1000;
 pub struct ExecutionRoles {
     pub store: Arc<dyn StateStore>,
     pub logs: Arc<dyn LogStore>,
+    pub metrics: Arc<Metrics>,
     pub s3: S3Front,
     pub registry: Arc<Registry>,
     pub clock: Arc<dyn Clock>,
@@ -368,6 +370,23 @@ impl ExecutionRoles {
             .ensure_stream(&group, stream, now)
             .map_err(|error| PlatformError::Engine(error.into()))?;
         append().map_err(|error| PlatformError::Engine(error.into()))
+    }
+
+    /// Puts metrics of a job, all of one namespace (`cloudwatch:PutMetricData`).
+    ///
+    /// # Errors
+    /// `Role`, `Denied`.
+    pub fn put_metrics(&self, actor: &Actor, namespace: &str, samples: Vec<Sample>) -> Result<(), PlatformError> {
+        let caller = self.session(actor)?;
+        let question = Question::any("cloudwatch:PutMetricData").with("cloudwatch:namespace", namespace);
+        let outcome = self.allow(&caller, &[question], false).and_then(|()| {
+            let put = self.metrics.put(&actor.scope, samples);
+            put.map_err(|error| PlatformError::Engine(error.into()))
+        });
+        let asked = audit::texts(&[("namespace", Some(namespace))]);
+        let (source, now) = ("monitoring.amazonaws.com", self.clock.now());
+        self.audit.acted(&caller, source, "PutMetricData", asked, &outcome, now);
+        outcome
     }
 
     /// Every source of which it is known how far it was read.

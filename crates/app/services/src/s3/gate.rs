@@ -416,7 +416,7 @@ impl Call {
         ResourceSide {
             owner: Some(bucket.owner.clone()),
             policies: policy.into_iter().collect(),
-            trust: false,
+            ..ResourceSide::default()
         }
     }
 

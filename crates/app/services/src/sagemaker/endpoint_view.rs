@@ -21,34 +21,38 @@ impl Operation for shapes::DescribeEndpointInput {
     fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
         let (scope, name) = (&ctx.caller.scope, &request.get().endpoint_name);
         let found = find::<Endpoint>(ctx, &Endpoint::key(scope, name))?;
-        let endpoint = found.ok_or_else(|| missing(&Endpoint::arn(scope, name)))?.record;
-        let updating = endpoint.status == EndpointStatus::Updating;
-        let pending = endpoint.pending.as_ref().filter(|_| updating);
-        let pending = pending.map(|fleet| pending_summary(ctx, fleet)).transpose()?;
-        let variants = endpoint
-            .active
-            .as_ref()
-            .map(|fleet| fleet.variants.iter().map(|one| summary(one, fleet)).collect::<Vec<_>>());
-        let deployment = endpoint.last_deployment_config.map(serde_json::from_value).transpose();
-        Ok(shapes::DescribeEndpointOutput {
-            endpoint_arn: endpoint.arn.to_string(),
-            endpoint_config_name: Some(endpoint.config_name),
-            production_variants: variants,
-            data_capture_config: None,
-            endpoint_status: endpoint.status.as_str().parse()?,
-            failure_reason: endpoint.failure_reason.map(|reason| reason.to_string()),
-            creation_time: endpoint.created.0,
-            last_modified_time: endpoint.modified.0,
-            last_deployment_config: deployment.map_err(ApiError::internal)?,
-            async_inference_config: None,
-            pending_deployment_summary: pending,
-            explainer_config: None,
-            shadow_production_variants: None,
-            metrics_config: None,
-            cross_region_traffic_config: None,
-            endpoint_name: endpoint.name,
-        })
+        described(ctx, found.ok_or_else(|| missing(&Endpoint::arn(scope, name)))?.record)
     }
+}
+
+/// What DescribeEndpoint shows.
+pub(super) fn described(ctx: &Ctx<'_>, endpoint: Endpoint) -> Result<shapes::DescribeEndpointOutput, ApiError> {
+    let updating = endpoint.status == EndpointStatus::Updating;
+    let pending = endpoint.pending.as_ref().filter(|_| updating);
+    let pending = pending.map(|fleet| pending_summary(ctx, fleet)).transpose()?;
+    let variants = endpoint
+        .active
+        .as_ref()
+        .map(|fleet| fleet.variants.iter().map(|one| summary(one, fleet)).collect::<Vec<_>>());
+    let deployment = endpoint.last_deployment_config.map(serde_json::from_value).transpose();
+    Ok(shapes::DescribeEndpointOutput {
+        endpoint_arn: endpoint.arn.to_string(),
+        endpoint_config_name: Some(endpoint.config_name),
+        production_variants: variants,
+        data_capture_config: None,
+        endpoint_status: endpoint.status.as_str().parse()?,
+        failure_reason: endpoint.failure_reason.map(|reason| reason.to_string()),
+        creation_time: endpoint.created.0,
+        last_modified_time: endpoint.modified.0,
+        last_deployment_config: deployment.map_err(ApiError::internal)?,
+        async_inference_config: None,
+        pending_deployment_summary: pending,
+        explainer_config: None,
+        shadow_production_variants: None,
+        metrics_config: None,
+        cross_region_traffic_config: None,
+        endpoint_name: endpoint.name,
+    })
 }
 
 fn healthy(variant: &VariantFleet) -> Option<i64> {

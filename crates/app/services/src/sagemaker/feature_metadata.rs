@@ -3,7 +3,7 @@
 use super::feature_group::{ask, existing, key, missing, shown_type};
 use super::{shapes, update};
 use crate::{Ctx, Operation};
-use isolarium_model::sagemaker::FeatureGroup;
+use isolarium_model::sagemaker::{Feature, FeatureGroup};
 use isolarium_policy::{Granted, Question};
 use isolarium_wire::ApiError;
 
@@ -31,20 +31,25 @@ impl Operation for shapes::DescribeFeatureMetadataRequest {
         let group = existing(ctx, &request.feature_group_name)?;
         let feature = group.feature(&request.feature_name);
         let feature = feature.ok_or_else(|| no_feature(&group.name, &request.feature_name))?;
-        let parameters = feature.parameters.iter().map(|(key, value)| shapes::FeatureParameter {
-            key: Some(key.clone()),
-            value: Some(value.clone()),
-        });
-        Ok(shapes::DescribeFeatureMetadataResponse {
-            feature_group_arn: group.arn.to_string(),
-            feature_group_name: group.name.clone(),
-            feature_name: feature.name.clone(),
-            feature_type: shown_type(feature.kind),
-            creation_time: feature.created.0,
-            last_modified_time: feature.modified.0,
-            description: feature.description.clone(),
-            parameters: Some(parameters.collect::<Vec<_>>()).filter(|all| !all.is_empty()),
-        })
+        Ok(described(&group, feature))
+    }
+}
+
+/// What DescribeFeatureMetadata shows.
+pub(super) fn described(group: &FeatureGroup, feature: &Feature) -> shapes::DescribeFeatureMetadataResponse {
+    let parameters = feature.parameters.iter().map(|(key, value)| shapes::FeatureParameter {
+        key: Some(key.clone()),
+        value: Some(value.clone()),
+    });
+    shapes::DescribeFeatureMetadataResponse {
+        feature_group_arn: group.arn.to_string(),
+        feature_group_name: group.name.clone(),
+        feature_name: feature.name.clone(),
+        feature_type: shown_type(feature.kind),
+        creation_time: feature.created.0,
+        last_modified_time: feature.modified.0,
+        description: feature.description.clone(),
+        parameters: Some(parameters.collect::<Vec<_>>()).filter(|all| !all.is_empty()),
     }
 }
 

@@ -12,6 +12,7 @@ mod invocation;
 mod listing;
 mod model;
 mod place;
+mod search;
 mod tag;
 mod training_job;
 mod training_spec;
@@ -69,6 +70,7 @@ pub fn handlers() -> Vec<Handler> {
         handler::<shapes::ListTrainingJobsRequest>(),
         handler::<shapes::ListTransformJobsRequest>(),
         handler::<shapes::StopHyperParameterTuningJobRequest>(),
+        handler::<shapes::SearchRequest>(),
         handler::<shapes::StopTrainingJobRequest>(),
         handler::<shapes::StopTransformJobRequest>(),
         handler::<shapes::UpdateEndpointInput>(),

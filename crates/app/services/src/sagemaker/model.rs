@@ -215,21 +215,25 @@ impl Operation for shapes::DescribeModelInput {
     fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
         let (scope, name) = (&ctx.caller.scope, &request.get().model_name);
         let found = find::<Model>(ctx, &Model::key(scope, name))?;
-        let model = found.ok_or_else(|| missing(&Model::arn(scope, name)))?.record;
-        Ok(shapes::DescribeModelOutput {
-            primary_container: kept(&model.echo, "PrimaryContainer")?,
-            containers: kept(&model.echo, "Containers")?,
-            inference_execution_config: None,
-            execution_role_arn: Some(model.spec.role_arn.to_string()),
-            vpc_config: shown(&model.spec.network),
-            creation_time: model.created.0,
-            model_arn: model.arn.to_string(),
-            // Always a boolean (SM-18, AU-18).
-            enable_network_isolation: Some(model.spec.network.isolated()),
-            deployment_recommendation: None,
-            model_name: model.name,
-        })
+        described(found.ok_or_else(|| missing(&Model::arn(scope, name)))?.record)
     }
+}
+
+/// What DescribeModel shows.
+pub(super) fn described(model: Model) -> Result<shapes::DescribeModelOutput, ApiError> {
+    Ok(shapes::DescribeModelOutput {
+        primary_container: kept(&model.echo, "PrimaryContainer")?,
+        containers: kept(&model.echo, "Containers")?,
+        inference_execution_config: None,
+        execution_role_arn: Some(model.spec.role_arn.to_string()),
+        vpc_config: shown(&model.spec.network),
+        creation_time: model.created.0,
+        model_arn: model.arn.to_string(),
+        // Always a boolean (SM-18, AU-18).
+        enable_network_isolation: Some(model.spec.network.isolated()),
+        deployment_recommendation: None,
+        model_name: model.name,
+    })
 }
 
 impl Operation for shapes::ListModelsInput {

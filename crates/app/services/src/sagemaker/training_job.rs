@@ -188,7 +188,7 @@ fn ask(ctx: &Ctx<'_>, action: &str, name: &str) -> Question {
 }
 
 /// What DescribeTrainingJob shows.
-fn view(job: Job) -> Result<shapes::DescribeTrainingJobResponse, ApiError> {
+pub(super) fn view(job: Job) -> Result<shapes::DescribeTrainingJobResponse, ApiError> {
     let artifacts = job.model_artifacts().to_string();
     let seconds = job.training_seconds().and_then(|seconds| i64::try_from(seconds).ok());
     let metrics: Vec<shapes::MetricData> = job

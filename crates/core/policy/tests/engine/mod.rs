@@ -79,6 +79,7 @@ fn asked(case: &Case) -> (Authority, Question, ResourceSide) {
             .map(|document| policy("resource", document, kind))
             .collect(),
         trust: case.trust,
+        required: false,
     };
     (authority, question, side)
 }

@@ -3,9 +3,11 @@
 mod convert;
 
 pub mod cloudtrail;
+pub mod cloudwatch;
 pub mod ec2;
 pub mod ecr;
 pub mod iam;
+pub mod kms;
 pub mod logs;
 pub mod sagemaker;
 pub mod sagemaker_featurestore_runtime;

@@ -293,6 +293,13 @@ crate::shapes::structure! { BlueGreenUpdatePolicy
 }
 
 crate::shapes::string_enum! {
+    /// `BooleanOperator`.
+    BooleanOperator
+    And = "And",
+    Or = "Or",
+}
+
+crate::shapes::string_enum! {
     /// `CapacityReservationPreference`.
     CapacityReservationPreference
     CapacityReservationsOnly = "capacity-reservations-only",
@@ -1072,6 +1079,13 @@ pub struct CreateTransformJobResponse {
 
 crate::shapes::structure! { CreateTransformJobResponse
     required transform_job_arn "TransformJobArn",
+}
+
+crate::shapes::string_enum! {
+    /// `CrossAccountFilterOption`.
+    CrossAccountFilterOption
+    SameAccount = "SameAccount",
+    CrossAccount = "CrossAccount",
 }
 
 /// `CrossRegionTrafficConfig`.
@@ -2390,6 +2404,21 @@ crate::shapes::string_enum! {
     FSxLustre = "FSxLustre",
 }
 
+/// `Filter`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct Filter {
+    pub name: String,
+    pub operator: Option<Operator>,
+    pub value: Option<String>,
+}
+
+crate::shapes::structure! { Filter
+    required name "Name",
+    optional operator "Operator",
+    optional value "Value",
+}
+
 /// `FinalHyperParameterTuningJobObjectiveMetric`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -3625,6 +3654,19 @@ crate::shapes::structure! { MultiModelConfig
     optional model_cache_setting "ModelCacheSetting",
 }
 
+/// `NestedFilters`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct NestedFilters {
+    pub nested_property_name: String,
+    pub filters: Vec<Filter>,
+}
+
+crate::shapes::structure! { NestedFilters
+    required nested_property_name "NestedPropertyName",
+    required filters "Filters",
+}
+
 crate::shapes::string_enum! {
     /// `ObjectiveStatus`.
     ObjectiveStatus
@@ -3735,6 +3777,21 @@ pub struct OnlineStoreSecurityConfig {
 
 crate::shapes::structure! { OnlineStoreSecurityConfig
     optional kms_key_id "KmsKeyId",
+}
+
+crate::shapes::string_enum! {
+    /// `Operator`.
+    Operator
+    Equals = "Equals",
+    NotEquals = "NotEquals",
+    GreaterThan = "GreaterThan",
+    GreaterThanOrEqualTo = "GreaterThanOrEqualTo",
+    LessThan = "LessThan",
+    LessThanOrEqualTo = "LessThanOrEqualTo",
+    Contains = "Contains",
+    Exists = "Exists",
+    NotExists = "NotExists",
+    In = "In",
 }
 
 crate::shapes::string_enum! {
@@ -4329,6 +4386,31 @@ crate::shapes::structure! { ResourceLimits
     optional max_runtime_in_seconds "MaxRuntimeInSeconds",
 }
 
+crate::shapes::string_enum! {
+    /// `ResourceType`.
+    ResourceType
+    TrainingJob = "TrainingJob",
+    Experiment = "Experiment",
+    ExperimentTrial = "ExperimentTrial",
+    ExperimentTrialComponent = "ExperimentTrialComponent",
+    Endpoint = "Endpoint",
+    Model = "Model",
+    ModelPackage = "ModelPackage",
+    ModelPackageGroup = "ModelPackageGroup",
+    Pipeline = "Pipeline",
+    PipelineExecution = "PipelineExecution",
+    FeatureGroup = "FeatureGroup",
+    FeatureMetadata = "FeatureMetadata",
+    Image = "Image",
+    ImageVersion = "ImageVersion",
+    Project = "Project",
+    HyperParameterTuningJob = "HyperParameterTuningJob",
+    ModelCard = "ModelCard",
+    PipelineVersion = "PipelineVersion",
+    Job = "Job",
+    HubContent = "HubContent",
+}
+
 /// `RetryStrategy`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -4504,6 +4586,71 @@ crate::shapes::structure! { S3StorageConfig
     required s3_uri "S3Uri",
     optional kms_key_id "KmsKeyId",
     optional resolved_output_s3_uri "ResolvedOutputS3Uri",
+}
+
+/// `SearchExpression`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct SearchExpression {
+    pub filters: Option<Vec<Filter>>,
+    pub nested_filters: Option<Vec<NestedFilters>>,
+    pub sub_expressions: Option<Vec<SearchExpression>>,
+    pub operator: Option<BooleanOperator>,
+}
+
+crate::shapes::structure! { SearchExpression
+    optional filters "Filters",
+    optional nested_filters "NestedFilters",
+    optional sub_expressions "SubExpressions",
+    optional operator "Operator",
+}
+
+/// `SearchRequest`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct SearchRequest {
+    pub resource: ResourceType,
+    pub search_expression: Option<SearchExpression>,
+    pub sort_by: Option<String>,
+    pub sort_order: Option<SearchSortOrder>,
+    pub next_token: Option<String>,
+    pub max_results: Option<i64>,
+    pub cross_account_filter_option: Option<CrossAccountFilterOption>,
+    pub visibility_conditions: Option<Vec<VisibilityConditions>>,
+}
+
+impl SearchRequest {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(resource: ResourceType) -> Self {
+        Self {
+            resource,
+            search_expression: Default::default(),
+            sort_by: Default::default(),
+            sort_order: Default::default(),
+            next_token: Default::default(),
+            max_results: Default::default(),
+            cross_account_filter_option: Default::default(),
+            visibility_conditions: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { SearchRequest
+    required resource "Resource",
+    optional search_expression "SearchExpression",
+    optional sort_by "SortBy",
+    optional sort_order "SortOrder",
+    optional next_token "NextToken",
+    optional max_results "MaxResults",
+    optional cross_account_filter_option "CrossAccountFilterOption",
+    optional visibility_conditions "VisibilityConditions",
+}
+
+crate::shapes::string_enum! {
+    /// `SearchSortOrder`.
+    SearchSortOrder
+    Ascending = "Ascending",
+    Descending = "Descending",
 }
 
 crate::shapes::string_enum! {
@@ -5386,6 +5533,19 @@ pub struct VectorConfig {
 
 crate::shapes::structure! { VectorConfig
     required dimension "Dimension",
+}
+
+/// `VisibilityConditions`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct VisibilityConditions {
+    pub key: Option<String>,
+    pub value: Option<String>,
+}
+
+crate::shapes::structure! { VisibilityConditions
+    optional key "Key",
+    optional value "Value",
 }
 
 /// `VpcConfig`.

@@ -89,6 +89,20 @@ impl StateStore for MemoryState {
             .collect())
     }
 
+    fn counts(&self) -> Result<Vec<(String, String, u64)>, StoreError> {
+        let mut counts = BTreeMap::new();
+        for ((kind, _), row) in &self.lock().rows {
+            let count: &mut u64 = counts
+                .entry(((*kind).to_owned(), row.facets.status.clone()))
+                .or_default();
+            *count = count.saturating_add(1);
+        }
+        Ok(counts
+            .into_iter()
+            .map(|((kind, status), count)| (kind, status, count))
+            .collect())
+    }
+
     fn commit(&self, batch: Batch) -> Result<Revision, StoreError> {
         let changed: Vec<_> = batch.changes.iter().map(Change::place).collect();
         let revision = {

@@ -223,6 +223,8 @@ pub trait StateStore: Send + Sync {
     fn query_raw(&self, kind: &'static str, query: &Query) -> Result<RawPage, StoreError>;
     /// Every record of a kind in all scopes: for reconcilers at start.
     fn all_raw(&self, kind: &'static str) -> Result<Vec<(Key, Revision, Vec<u8>)>, StoreError>;
+    /// How many records there are of each kind and status, in all scopes: for the operator.
+    fn counts(&self) -> Result<Vec<(String, String, u64)>, StoreError>;
     /// Applies all changes or none; durable when it returns.
     fn commit(&self, batch: Batch) -> Result<Revision, StoreError>;
     /// Registers a listener for commits.

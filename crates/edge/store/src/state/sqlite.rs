@@ -135,6 +135,17 @@ impl StateStore for SqliteState {
         })
     }
 
+    fn counts(&self) -> Result<Vec<(String, String, u64)>, StoreError> {
+        self.database.read(|c| {
+            let mut statement = c.prepare_cached(
+                "SELECT s.kind, r.status, count(*) FROM state_shelf s JOIN state_record r ON r.shelf = s.id \
+                 GROUP BY s.kind, r.status ORDER BY s.kind, r.status",
+            )?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, revision(row, 2)?)))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
     fn commit(&self, batch: Batch) -> Result<Revision, StoreError> {
         let changed: Vec<_> = batch.changes.iter().map(Change::place).collect();
         let committed = self.database.write(move |c| apply(c, &batch));

@@ -284,6 +284,16 @@ pub const KEYS: &[KeyDoc] = &[
         "What an aggregation interval of 60 seconds lasts; one of 600 lasts ten times as long.",
     ),
     key(
+        "metrics.listen",
+        "address:port",
+        "`GET /metrics` for Prometheus, in plain HTTP without authentication: a loopback address. Absent: none.",
+    ),
+    key(
+        "metrics.interval",
+        "duration",
+        "Pause between two times at which counts of invocations are put into CloudWatch's metrics of their endpoint.",
+    ),
+    key(
         "serve.node",
         "path",
         "Socket of a node process that was started apart. Absent: `serve` started as root starts one itself.",

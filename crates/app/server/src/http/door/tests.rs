@@ -138,7 +138,13 @@ async fn bench_with(change: impl FnOnce(&mut Door)) -> Bench {
 
 /// A door whose state lies in a folder.
 pub(crate) fn door_in(dir: &std::path::Path) -> Door {
-    let database = Arc::new(Database::open(&dir.join("state.db"), &[logs::disk::SCHEMA]).unwrap());
+    let database = Arc::new(
+        Database::open(
+            &dir.join("state.db"),
+            &[logs::disk::SCHEMA, isolarium_store::metrics::SCHEMA],
+        )
+        .unwrap(),
+    );
     let store: Arc<dyn StateStore> = Arc::new(MemoryState::new());
     let host = Arc::new(NoNode::new(dir));
     let settings = InvokeSettings {
@@ -152,6 +158,7 @@ pub(crate) fn door_in(dir: &std::path::Path) -> Door {
         engine: Arc::new(Engine {
             dispatch: Dispatch::default(),
             store: store.clone(),
+            metrics: Arc::new(isolarium_store::Metrics::new(database.clone())),
             logs: Arc::new(DiskLogs::open(database, dir).unwrap()),
             registry: Arc::new(Registry {
                 blobs: BlobStore::open(dir).unwrap(),

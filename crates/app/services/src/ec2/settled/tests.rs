@@ -36,6 +36,10 @@ impl StateStore for Between<'_> {
         self.store.all_raw(kind)
     }
 
+    fn counts(&self) -> Result<Vec<(String, String, u64)>, StoreError> {
+        self.store.counts()
+    }
+
     fn commit(&self, batch: Batch) -> Result<Revision, StoreError> {
         self.store.commit(batch)
     }

@@ -71,7 +71,11 @@ impl Lab {
     fn new(policy: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
-        let schemas = [isolarium_store::logs::disk::SCHEMA, objects::SCHEMA];
+        let schemas = [
+            isolarium_store::logs::disk::SCHEMA,
+            isolarium_store::metrics::SCHEMA,
+            objects::SCHEMA,
+        ];
         let database = Arc::new(Database::open(&path.join("state.db"), &schemas).unwrap());
         let objects = ObjectStore::open(path, database.clone()).unwrap();
         for name in ["data", "other"] {
@@ -104,6 +108,7 @@ impl Lab {
         });
         let roles = ExecutionRoles {
             store: store.clone(),
+            metrics: Arc::new(isolarium_store::Metrics::new(database.clone())),
             logs: Arc::new(DiskLogs::open(database, &path.join("logs")).unwrap()),
             s3,
             registry: Arc::new(Registry {
