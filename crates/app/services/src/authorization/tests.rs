@@ -94,6 +94,8 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ),
     ("sagemaker:PutRecord", "no sagemaker:IsUpdateRecord", UPDATE_RECORD),
     ("sagemaker:PutRecord", "no sagemaker:UpdatableFeatures", UPDATE_RECORD),
+    ("sagemaker:CreateTransformJob", "key sagemaker:outputkmskey", OLD_NAME),
+    ("sagemaker:CreateTransformJob", "key sagemaker:volumekmskey", OLD_NAME),
     ("sts:AssumeRole", "no accounts.google.com:aud", FEDERATION),
     ("sts:AssumeRole", "no accounts.google.com:sub", FEDERATION),
     ("sts:AssumeRole", "no cognito-identity.amazonaws.com:amr", FEDERATION),

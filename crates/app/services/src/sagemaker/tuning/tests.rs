@@ -284,13 +284,6 @@ fn what_cannot_be_searched_is_refused_and_changes_nothing() {
         (with("/Autotune", json!({"Mode": "Enabled"})), "Autotune"),
         (
             with(
-                "/TrainingJobDefinition/RoleArn",
-                json!("arn:aws:iam::222222222222:role/exec"),
-            ),
-            "Cross-account pass role",
-        ),
-        (
-            with(
                 "/WarmStartConfig",
                 json!({"WarmStartType": "TransferLearning", "ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": "none"}]}),
             ),
