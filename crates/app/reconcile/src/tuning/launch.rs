@@ -66,8 +66,7 @@ pub(super) fn next(job: &TuningJob) -> Option<(usize, Values)> {
 
 /// Whether no definition has anything to gain any more.
 pub(super) fn has_converged(job: &TuningJob) -> bool {
-    (0..job.definitions.len())
-        .all(|at| with_search(job, at, |search| isolarium_tuning::has_converged(search)) == Some(true))
+    (0..job.definitions.len()).all(|at| with_search(job, at, isolarium_tuning::has_converged) == Some(true))
 }
 
 /// Whether the operator's limit of training instances leaves room for another one (SM-60): a tuning job waits for it.
