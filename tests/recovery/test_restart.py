@@ -225,3 +225,64 @@ def test_a_full_disk_is_said_and_nothing_is_torn(tmp_path):
             assert done["TrainingJobStatus"] == "Completed", done.get("FailureReason")
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=False)
+
+
+RING = """
+me=$(sed -n 's/.*"current_host":"\\([^"]*\\)".*/\\1/p' /opt/ml/input/config/resourceconfig.json)
+case $me in algo-1) next=algo-2;; algo-2) next=algo-3;; *) next=algo-1;; esac
+(while true; do echo served | nc -l -p 7000 >/dev/null 2>&1; done) &
+until [ -e /tmp/told ]; do
+  nc -w 1 $next 7000 </dev/null 2>/dev/null | grep -q served && echo met || echo cut
+  sleep 0.3
+done
+"""
+
+
+def test_several_instances_live_through_kills_of_both_halves_and_end_together(engine, role, image, traces):
+    """
+    Isolated instances meet before and after both halves of the engine were killed; then one shim is killed, which is the end
+    of its instance, and so of the job.
+    Proves: NI-9, NET-72, CC-31
+    """
+    sagemaker, logs, name = engine.client("sagemaker"), engine.client("logs"), "ring"
+    request = training_request(name, image, role, "restart", "s3://restart/input/")
+    request["ResourceConfig"]["InstanceCount"] = 3
+    request["AlgorithmSpecification"]["ContainerEntrypoint"] = ["/bin/sh", "-c", RING]
+    sagemaker.create_training_job(**request)
+
+    def meetings():
+        try:
+            found = engine.client("logs").filter_log_events(
+                logGroupName="/aws/sagemaker/TrainingJobs", logStreamNamePrefix=f"{name}/", filterPattern="met")["events"]
+        except logs.exceptions.ResourceNotFoundException:
+            return {}
+        counted = {}
+        for event in found:
+            counted[event["logStreamName"]] = counted.get(event["logStreamName"], 0) + 1
+        return counted
+
+    eventually(lambda: len(meetings()) == 3, 60)
+
+    def inits():
+        """The first process of each container; the others come and go."""
+        first = {}
+        for pid, workload in traces.containers().items():
+            first[workload] = min(pid, first.get(workload, pid))
+        return first
+
+    running, pids = inits(), engine.pids()
+    assert len(running) == 3
+    for pid in (pids["serve"], pids["node"]):
+        os.kill(pid, signal.SIGKILL)
+    engine.process.wait(20)
+    engine.start()
+    sagemaker = engine.client("sagemaker")
+    before = meetings()
+    assert inits() == running, "adopted, not restarted"
+    eventually(lambda: all(meetings().get(stream, 0) >= count + 2 for stream, count in before.items()), 60)
+    victim = next(pid for pid, kind in traces.helpers().items() if kind == "shim")
+    os.kill(victim, signal.SIGKILL)
+    done = finished(sagemaker, name)
+    assert done["TrainingJobStatus"] == "Failed"
+    assert done["FailureReason"].startswith("AlgorithmError: algo-") and "exit code: 137" in done["FailureReason"], done["FailureReason"]
+    eventually(lambda: not traces.containers() and not list((engine.data / "work").iterdir()), 30)

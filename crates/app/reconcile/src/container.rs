@@ -216,6 +216,7 @@ fn base(
         resolvers: network.resolvers,
         search: network.search,
         mounts: Vec::new(),
+        held: false,
         limits: Limits {
             cpu_millis: shape.vcpus * 1000,
             memory_bytes: memory,
@@ -243,7 +244,27 @@ fn network_of(deps: &Deps, placement: &Placement) -> Network {
     };
     match &placement.attachment {
         Attachment::Isolated | Attachment::Unattached { .. } => nothing,
-        // With a VPC, too, an isolated container has loopback alone: its address is configured nowhere (NET-69).
+        Attachment::Peers {
+            network,
+            interface,
+            address,
+        } => Network {
+            reach: Reach::Peers {
+                network: *network,
+                interface: *interface,
+            },
+            own: *address,
+            ..nothing
+        },
+        Attachment::Vpc(place) if let Some(network) = place.peers => Network {
+            reach: Reach::Peers {
+                network,
+                interface: place.container,
+            },
+            own: place.address,
+            ..nothing
+        },
+        // With a VPC, too, a lone isolated container has loopback alone: its address is configured nowhere (NET-69).
         Attachment::Vpc(_) if placement.isolated() => nothing,
         Attachment::ServiceNetwork { address, .. } => Network {
             reach: Reach::ServiceNetwork { address: *address },

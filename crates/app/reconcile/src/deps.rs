@@ -2,12 +2,14 @@
 
 use crate::cut::Cuts;
 use crate::fleets::Fleets;
+use crate::network::peers;
 use crate::network::place::{self, PlaceError, Wanted};
 use crate::network::{NetworkError, Networks};
 use crate::settings::ReconcileSettings;
 use crate::transfer::{Actor, Layer, Transfer, Via};
 use crate::workdir::WorkDir;
 use isolarium_model::sagemaker::network::IsolationRecord;
+use isolarium_model::sagemaker::training_job::JobRun;
 use isolarium_model::sagemaker::{AddressLease, Attachment, BlockedDestination, JobNetwork, Placement, Reach};
 use isolarium_model::time::{Clock, IdSource};
 use isolarium_model::{Arn, Key, Record, Scope, Timestamp, WorkloadId};
@@ -234,6 +236,7 @@ impl Deps {
             // Its addresses are taken when it starts: too few of them are told by its failure (D-17).
             let attachment = Attachment::Unattached {
                 isolated: network.isolated(),
+                peers: None,
             };
             return Ok((Placement { workload, attachment }, batch));
         }
@@ -319,16 +322,13 @@ impl Deps {
         placement: &Placement,
         spec: &isolarium_runtime::executor::LaunchSpec,
     ) -> Result<(), ExecutorError> {
-        match (self.executor.launch(spec), placement.vpc()) {
-            (Err(ExecutorError::Unknown), Some(at)) => {
-                self.networks.again(scope, at.vpc).map_err(|error| match error {
-                    NetworkError::Host(error) => error,
-                    other => ExecutorError::Host(crate::driver::chain(&other)),
-                })?;
-                self.executor.launch(spec)
-            }
-            (done, _) => done,
-        }
+        let again = match (self.executor.launch(spec), placement.peer_network(), placement.vpc()) {
+            (Err(ExecutorError::Unknown), Some(network), _) => self.networks.peers_again(network),
+            (Err(ExecutorError::Unknown), None, Some(at)) => self.networks.again(scope, at.vpc).map(drop),
+            (done, ..) => return done,
+        };
+        again.map_err(host_error)?;
+        self.executor.launch(spec)
     }
 
     /// Attempts to leave that isolation stopped, oldest first; none for containers with a way out, and none when the
@@ -379,6 +379,41 @@ impl Deps {
         Ok(batch.put(&Key::exact(scope, placement.workload.as_str()), Expect::Any, &record)?)
     }
 
+    /// Makes the ways between the containers of a job, before the first of them is there (NI-9, CC-85).
+    pub(crate) fn connect(&self, scope: &Scope, run: &JobRun) -> Result<(), ExecutorError> {
+        if run.instances() < 2 {
+            return Ok(());
+        }
+        if let Some(network) = peers::of(scope, run.placements()) {
+            self.networks.ensure_peers(&network).map_err(host_error)?;
+        }
+        if run.placements().any(|placement| placement.platform_address().is_some()) {
+            self.networks.let_peers_talk().map_err(host_error)?;
+        }
+        Ok(())
+    }
+
+    /// Removes all workloads of a job, and the ways between them. The record says that the job has ended.
+    pub(crate) fn remove_all(&self, run: &JobRun, actor: &dyn Fn(&Placement) -> Actor) -> Result<(), StepError> {
+        for placement in run.placements() {
+            match self.executor.remove(&placement.workload) {
+                Ok(()) | Err(ExecutorError::Unknown) => {}
+                Err(error) => return Err(StepError::Executor(error)),
+            }
+        }
+        // Before an address has another holder, whom nobody of this job may reach.
+        if run.instances() > 1 && run.placements().any(|placement| placement.platform_address().is_some()) {
+            self.networks.let_peers_talk()?;
+        }
+        if let Some(network) = run.placement.peer_network() {
+            self.networks.remove(network)?;
+        }
+        for placement in run.placements() {
+            self.remove(placement, &actor(placement))?;
+        }
+        Ok(())
+    }
+
     /// Removes a workload from the host, then gives its addresses back: never the other way round, or a new container
     /// could get an address that still answers.
     pub(crate) fn remove(&self, placement: &Placement, actor: &Actor) -> Result<(), StepError> {
@@ -421,6 +456,13 @@ impl Deps {
             owner_arn: owner_arn.clone(),
             via: None,
         }
+    }
+}
+
+fn host_error(error: NetworkError) -> ExecutorError {
+    match error {
+        NetworkError::Host(error) => error,
+        other => ExecutorError::Host(crate::driver::chain(&other)),
     }
 }
 

@@ -134,6 +134,8 @@ pub(crate) struct Inner {
     pub left: Vec<Via>,
     pub unpacked_layers: usize,
     pub removed: Vec<WorkloadId>,
+    /// Workloads whose launch finds the node away.
+    pub unlaunchable: std::collections::BTreeSet<WorkloadId>,
     /// What new containers do: answer pings.
     pub new_answer_ping: bool,
     pub new_on_term: Option<i32>,
@@ -437,6 +439,9 @@ impl Executor for World {
         if inner.containers.contains_key(&spec.workload) {
             return Ok(());
         }
+        if inner.unlaunchable.contains(&spec.workload) {
+            return Err(ExecutorError::Unreachable("away".into()));
+        }
         inner.launches += 1;
         inner.changes += 1;
         let fake = Fake {
@@ -452,6 +457,14 @@ impl Executor for World {
         };
         inner.containers.insert(spec.workload.clone(), fake);
         self.changed.notify_all();
+        Ok(())
+    }
+
+    fn release(&self, workload: &WorkloadId) -> Result<(), ExecutorError> {
+        self.check("release")?;
+        let mut inner = self.lock();
+        let one = inner.containers.get_mut(workload).ok_or(ExecutorError::Unknown)?;
+        one.spec.held = false;
         Ok(())
     }
 

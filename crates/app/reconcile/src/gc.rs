@@ -48,6 +48,10 @@ pub(crate) fn sweep(deps: &Deps) -> Result<usize, StepError> {
         tracing::info!(%workload, "removed a left-over workload");
     }
     let held = |workload: &WorkloadId| wanted.contains(workload) || stuck.contains(workload);
+    if leases.iter().any(|lease| !held(&lease.record.workload)) {
+        // Before an address has another holder.
+        deps.networks.let_peers_talk()?;
+    }
     logs::sweep(deps, &sources, &held);
     for lease in leases.iter().filter(|lease| !held(&lease.record.workload)) {
         let batch = Batch::default().delete::<AddressLease>(&lease.key, Expect::At(lease.revision));

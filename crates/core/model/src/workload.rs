@@ -38,6 +38,12 @@ impl From<WorkloadId> for String {
 }
 
 impl WorkloadId {
+    /// The digits as a number.
+    pub fn number(&self) -> u128 {
+        let digits = self.0.get(2..).unwrap_or_default();
+        u128::from_str_radix(digits, 16).unwrap_or_default()
+    }
+
     /// The id as text: safe as one path component.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -226,8 +226,23 @@ fn overlap(a: &Ipv4Net, b: &Ipv4Net) -> bool {
 /// # Errors
 /// See [`HostNetwork::check`].
 pub fn compile_host(network: &HostNetwork, tag: &Tag) -> Result<HostPlan, BadNetwork> {
+    compile_host_with(network, tag, &BTreeSet::new())
+}
+
+/// As [`compile_host`], with groups of workload addresses whose holders may talk to each other: those of one job (CC-85).
+///
+/// # Errors
+/// As [`compile_host`]; [`BadNetwork::Address`] for an address that no workload may have.
+pub fn compile_host_with(
+    network: &HostNetwork,
+    tag: &Tag,
+    peers: &BTreeSet<BTreeSet<Ipv4Addr>>,
+) -> Result<HostPlan, BadNetwork> {
     network.check()?;
-    let mut places = BTreeMap::from([(Place::Platform, platform::compile(network, tag))]);
+    if let Some(address) = peers.iter().flatten().find(|one| !network.is_workload_address(**one)) {
+        return Err(BadNetwork::Address(*address, network.platform));
+    }
+    let mut places = BTreeMap::from([(Place::Platform, platform::compile(network, tag, peers))]);
     match network.uplink {
         Uplink::None => {}
         Uplink::Host => {
@@ -238,6 +253,12 @@ pub fn compile_host(network: &HostNetwork, tag: &Tag) -> Result<HostPlan, BadNet
         }
     }
     Ok(HostPlan { places })
+}
+
+/// The groups of [`compile_host_with`] that a machine was seen to hold, as pairs.
+pub fn peers_seen(seen: &crate::plan::HostSeen) -> BTreeSet<BTreeSet<Ipv4Addr>> {
+    let platform = seen.places.get(&Place::Platform);
+    platform.map(platform::peers_seen).unwrap_or_default()
 }
 
 /// Compiles the network of one workload.

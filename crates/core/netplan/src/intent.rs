@@ -20,6 +20,9 @@ pub enum Reach {
     },
     /// VpcConfig: one interface of an applied VPC, whose holder is this workload (VPC-5).
     Vpc { vpc: VpcId, interface: InterfaceId },
+    /// `EnableNetworkIsolation` with several instances: one interface of an applied network of peers, whose holder is this
+    /// workload (NI-9, D-24).
+    Peers { network: VpcId, interface: InterfaceId },
 }
 
 /// The network of one workload.

@@ -55,7 +55,17 @@ struct task_struct {
 struct cgroup_state {
 	__u64 lost;
 	__u32 kinds;
-	__u32 deny;
+	__u32 deny; // what attach says: DENY, and PEERS if it may reach addresses of the map of peers
+};
+
+#define DENY 1
+#define PEERS 2
+
+// An address that the cgroup's processes may reach: their own or another container's of the same job.
+struct peer_key {
+	__u64 cgroup;
+	__u32 address; // network order
+	__u32 pad;
 };
 
 struct attempt_key {
@@ -98,6 +108,14 @@ struct {
 	__type(key, __u64);
 	__type(value, struct cgroup_state);
 } cgroups SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1048576);
+	__type(key, struct peer_key);
+	__type(value, __u8);
+} peers SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -204,6 +222,14 @@ static __always_inline int loopback4(__u32 address)
 	return (address & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000) || address == 0;
 }
 
+// Whether the address is a peer's, of a cgroup that has peers.
+static __always_inline int peer4(struct cgroup_state *state, __u64 cgroup, __u32 address)
+{
+	struct peer_key key = { .cgroup = cgroup, .address = address };
+
+	return state->deny & PEERS && bpf_map_lookup_elem(&peers, &key);
+}
+
 static __always_inline void map4(__u8 out[16], __u32 address)
 {
 	__builtin_memset(out, 0, 10);
@@ -222,6 +248,8 @@ static __always_inline int leave4(struct bpf_sock_addr *ctx)
 	state = registered(&key.cgroup);
 	if (!state)
 		return refuse();
+	if (peer4(state, key.cgroup, address))
+		return 1;
 	map4(key.address, address);
 	key.port = bpf_ntohs(ctx->user_port);
 	key.protocol = ctx->protocol;
@@ -242,6 +270,8 @@ static __always_inline int leave6(struct bpf_sock_addr *ctx)
 	state = registered(&key.cgroup);
 	if (!state)
 		return refuse();
+	if (a == 0 && b == 0 && c == bpf_htonl(0xffff) && peer4(state, key.cgroup, d))
+		return 1;
 	__builtin_memcpy(key.address, &a, 4);
 	__builtin_memcpy(key.address + 4, &b, 4);
 	__builtin_memcpy(key.address + 8, &c, 4);
@@ -350,7 +380,8 @@ static __always_inline void record_question(struct __sk_buff *skb, struct cgroup
 		__sync_fetch_and_add(&state->lost, 1);
 }
 
-// Packets. Nothing but loopback gets here, since there is no other interface; the second wall holds if there were one.
+// Packets. Where there is loopback alone nothing else gets here, and where there are peers nothing but theirs; the second
+// wall holds if there were more.
 SEC("cgroup_skb/egress")
 int egress(struct __sk_buff *skb)
 {
@@ -359,13 +390,12 @@ int egress(struct __sk_buff *skb)
 	__u32 transport;
 	__u16 port;
 	__u64 id;
+	__u32 to = 0;
 	int inside;
 
 	if (bpf_skb_load_bytes(skb, 0, &version, 1))
 		return 0;
 	if (version >> 4 == 4) {
-		__u32 to;
-
 		if (bpf_skb_load_bytes(skb, 9, &protocol, 1) || bpf_skb_load_bytes(skb, 16, &to, 4))
 			return 0;
 		inside = loopback4(to);
@@ -389,7 +419,7 @@ int egress(struct __sk_buff *skb)
 		return inside;
 	if (inside && protocol == PROTO_UDP && !bpf_skb_load_bytes(skb, transport + 2, &port, 2) && port == bpf_htons(DNS))
 		record_question(skb, state, id, transport + 8, address);
-	return inside || !state->deny;
+	return inside || !state->deny || (to && peer4(state, id, to));
 }
 
 // Raw and ICMP sockets have no destination yet; the kernel refuses them for want of a capability. This only remembers that
@@ -408,6 +438,9 @@ int socket_create(unsigned long long *ctx)
 		return 1;
 	state = registered(&key.cgroup);
 	if (!state)
+		return 1;
+	// Peers may be pinged.
+	if (type == SOCK_DGRAM && state->deny & PEERS)
 		return 1;
 	if (family == AF_INET)
 		map4(key.address, 0);

@@ -18,11 +18,12 @@ use isolarium_netplan::id::VpcId;
 use isolarium_netplan::intent::vpc::Holder;
 use isolarium_netplan::intent::{HostNetwork, ListenerSpec, Reach, Uplink, WorkloadNetwork};
 use isolarium_netplan::plan::{HostPlan, LinkName, NamespacePlan, Place, Scope};
-use isolarium_netplan::{BadNetwork, Step, Tag, compile_host, compile_workload};
+use isolarium_netplan::{BadNetwork, Step, Tag, compile_host_with, compile_workload, peers_seen};
 use rustix::mount::MountPropagationFlags;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -44,8 +45,14 @@ pub struct Host {
     options: HostOptions,
     tag: Tag,
     ready: Mutex<Option<Ready>>,
+    /// Which workloads of the platform network talk to each other; `None` until this process was told or has looked.
+    /// Taken after `ready`.
+    peers: Mutex<Option<Groups>>,
     routers: vpc::Routers,
 }
+
+/// Groups of addresses whose holders talk to each other.
+type Groups = BTreeSet<BTreeSet<Ipv4Addr>>;
 
 /// What stands since [`Host::ensure`].
 #[derive(Debug)]
@@ -124,6 +131,7 @@ impl Host {
             options,
             tag,
             ready: Mutex::new(None),
+            peers: Mutex::new(None),
             routers: vpc::Routers::default(),
         }
     }
@@ -139,9 +147,10 @@ impl Host {
     /// # Errors
     /// See [`HostError`].
     pub fn ensure(&self, network: &HostNetwork) -> Result<(), HostError> {
-        let plan = compile_host(network, &self.tag)?;
         let mut ready = self.ready();
         *ready = None;
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut plan = compile_host_with(network, &self.tag, &peers.clone().unwrap_or_default())?;
         let host = self.host_handle()?;
         let routes = observe::destinations(&host).map_err(system("the host's routes cannot be read"))?;
         network.check_host_routes(&routes)?;
@@ -162,6 +171,13 @@ impl Host {
                 kernel.places.insert(Place::Uplink, Arc::new(handle));
             }
         }
+        if peers.is_none() {
+            // An earlier process let jobs talk; they go on until somebody who knows the jobs says otherwise.
+            let mut found = peers_seen(&kernel.observe(&plan.places).map_err(ApplyError::from)?);
+            found.retain(|pair| pair.iter().all(|address| network.is_workload_address(*address)));
+            plan = compile_host_with(network, &self.tag, &found)?;
+            *peers = Some(found);
+        }
         converge(&mut kernel, &plan.places)?;
         if network.uplink != Uplink::Host {
             // Only now is the interface of an earlier uplink through the host gone, and its rules without use.
@@ -176,6 +192,25 @@ impl Host {
             generation,
         });
         Ok(())
+    }
+
+    /// Says which workloads of the platform network may talk to each other, and no others: groups of addresses, one for the
+    /// containers of each job (CC-85).
+    ///
+    /// # Errors
+    /// Before [`Self::ensure`], and as it.
+    pub fn set_peers(&self, groups: &BTreeSet<BTreeSet<Ipv4Addr>>) -> Result<(), HostError> {
+        let mut held = self.ready();
+        let ready = held.as_mut().ok_or(HostError::NotReady)?;
+        let plan = compile_host_with(&ready.network, &self.tag, groups)?;
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        *peers = Some(groups.clone());
+        if plan == ready.plan {
+            return ready.still_stands();
+        }
+        // Not a number that the kernel gives soon: should this fail, whatever is attached next puts things right first.
+        (ready.plan, ready.generation) = (plan, ready.generation.wrapping_sub(1));
+        ready.still_stands()
     }
 
     /// Opens a listening socket (TCP) or a bound socket (UDP) inside the platform namespace. Allowed are the unspecified
@@ -195,7 +230,7 @@ impl Host {
     }
 
     /// Makes, reads back and hands out the namespace of one workload (NI-6, NI-11, NET-73). Isolation needs no shared
-    /// network; [`Reach::ServiceNetwork`] needs [`Self::ensure`] before, [`Reach::Vpc`] also [`Self::apply_vpc`].
+    /// network; [`Reach::ServiceNetwork`] needs [`Self::ensure`] before, [`Reach::Vpc`] and [`Reach::Peers`] also [`Self::apply_vpc`].
     ///
     /// # Errors
     /// See [`SealError`]; nothing is left behind.
@@ -205,7 +240,16 @@ impl Host {
             Reach::Vpc { vpc, interface } => self.seal_interface(
                 vpc,
                 interface,
-                false,
+                vpc::Sort::Vpc { anew: false },
+                &|holder| matches!(holder, Holder::Container(workload) if *workload == network.workload),
+            ),
+            Reach::Peers {
+                network: peers,
+                interface,
+            } => self.seal_interface(
+                peers,
+                interface,
+                vpc::Sort::Peers,
                 &|holder| matches!(holder, Holder::Container(workload) if *workload == network.workload),
             ),
             Reach::ServiceNetwork { .. } => {

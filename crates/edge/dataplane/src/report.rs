@@ -10,8 +10,9 @@ mod decode;
 use aya::maps::{HashMap, Map, MapData, MapError};
 use aya::programs::{CgroupSkb, CgroupSockAddr, LsmCgroup, Program};
 use aya::{Btf, Ebpf, EbpfLoader};
+use std::collections::BTreeSet;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,6 +25,7 @@ const LAYOUT: &str = "v1";
 
 type Cgroups = HashMap<MapData, [u8; 8], [u8; 16]>;
 type Attempts = HashMap<MapData, [u8; decode::ATTEMPT_KEY], [u8; decode::ATTEMPT]>;
+type Peers = HashMap<MapData, [u8; 16], u8>;
 type Questions = HashMap<MapData, [u8; decode::QUESTION_KEY], [u8; decode::QUESTION]>;
 
 /// Loaded programs and their maps. Attachments live as long as their cgroup, also without this process. Share it by
@@ -47,6 +49,7 @@ struct Maps {
     cgroups: Cgroups,
     attempts: Attempts,
     questions: Questions,
+    peers: Peers,
 }
 
 /// The report's source is not available; isolation does not depend on it.
@@ -129,6 +132,7 @@ impl Reporter {
             .map_pin_path("cgroups", pinned("cgroups"))
             .map_pin_path("attempts", pinned("attempts"))
             .map_pin_path("questions", pinned("questions"))
+            .map_pin_path("peers", pinned("peers"))
             .load(OBJECT)
             .map_err(unavailable(
                 "the kernel refuses the maps (root and Linux 5.18 or newer)",
@@ -156,6 +160,7 @@ impl Reporter {
             cgroups: map(&mut ebpf, "cgroups")?,
             attempts: map(&mut ebpf, "attempts")?,
             questions: map(&mut ebpf, "questions")?,
+            peers: map(&mut ebpf, "peers")?,
         };
         Ok(Self {
             programs,
@@ -169,14 +174,15 @@ impl Reporter {
         self.sockets_seen
     }
 
-    /// Attaches to a cgroup v2 directory before its first process starts. From then on every destination but loopback is
-    /// recorded and refused for its processes, and stays refused until the cgroup is removed. Repeating it changes
-    /// nothing.
+    /// Attaches to a cgroup v2 directory before its first process starts. From then on every destination but loopback and
+    /// `peers` is recorded and refused for its processes, and stays refused until the cgroup is removed. Repeating it
+    /// changes nothing.
     ///
     /// # Errors
     /// Those of the kernel. Nothing is recorded then, and what was attached already refuses every destination.
-    pub fn attach(&self, cgroup_dir: BorrowedFd<'_>) -> io::Result<()> {
-        const DENY: [u8; 4] = 1_u32.to_ne_bytes();
+    pub fn attach(&self, cgroup_dir: BorrowedFd<'_>, peers: &BTreeSet<Ipv4Addr>) -> io::Result<()> {
+        const DENY: u32 = 1;
+        const PEERS: u32 = 2;
         let id = cgroup_id(cgroup_dir)?;
         let key = id.to_ne_bytes();
         let mut maps = self.maps();
@@ -185,8 +191,12 @@ impl Reporter {
             Err(MapError::KeyNotFound) => {}
             Err(error) => return Err(io::Error::other(error)),
         }
+        for peer in peers {
+            maps.peers.insert(peer_key(id, *peer), 1, 0).map_err(io::Error::other)?;
+        }
+        let deny = if peers.is_empty() { DENY } else { DENY | PEERS };
         let mut state = [0; 16];
-        for (place, byte) in state.iter_mut().skip(12).zip(DENY) {
+        for (place, byte) in state.iter_mut().skip(12).zip(deny.to_ne_bytes()) {
             *place = byte;
         }
         maps.cgroups.insert(key, state, 0).map_err(io::Error::other)?;
@@ -276,6 +286,15 @@ impl Reporter {
         for key in questions {
             gone(maps.questions.remove(&key))?;
         }
+        let peers: Vec<_> = maps
+            .peers
+            .keys()
+            .filter_map(Result::ok)
+            .filter(|key| key.starts_with(&cgroup_id.to_ne_bytes()))
+            .collect();
+        for key in peers {
+            gone(maps.peers.remove(&key))?;
+        }
         Ok(())
     }
 
@@ -297,7 +316,11 @@ impl Reporter {
                 .keys()
                 .filter_map(Result::ok)
                 .map(|key| decode::cgroup_of(&key));
-            let all: std::collections::HashSet<u64> = watched.chain(tried).chain(asked).collect();
+            let befriended = maps.peers.keys().filter_map(Result::ok).filter_map(|key| {
+                let (cgroup, _) = key.split_first_chunk()?;
+                Some(u64::from_ne_bytes(*cgroup))
+            });
+            let all: std::collections::HashSet<u64> = watched.chain(tried).chain(asked).chain(befriended).collect();
             all.difference(cgroups).copied().collect()
         };
         gone.into_iter().try_for_each(|cgroup| self.forget(cgroup))
@@ -323,6 +346,16 @@ impl Reporter {
 /// Those of the kernel.
 pub fn cgroup_id(cgroup_dir: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(rustix::fs::fstat(cgroup_dir)?.st_ino)
+}
+
+/// `struct peer_key` of the programs.
+fn peer_key(cgroup_id: u64, peer: Ipv4Addr) -> [u8; 16] {
+    let mut key = [0; 16];
+    let bytes = cgroup_id.to_ne_bytes().into_iter().chain(peer.octets());
+    for (place, byte) in key.iter_mut().zip(bytes) {
+        *place = byte;
+    }
+    key
 }
 
 /// Programs by name and the kernel's number of their hook.

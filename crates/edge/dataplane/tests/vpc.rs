@@ -124,6 +124,7 @@ fn base() -> Vpc {
             (eni(B), program(1, "10.0.1.11", 2)),
             (eni(C), program(2, "10.0.2.12", 2)),
         ]),
+        peers_only: false,
         s3_endpoints: BTreeMap::new(),
     }
 }

@@ -12,6 +12,8 @@ use isolarium_runtime::executor::{
     Packed,
 };
 use isolarium_runtime::vpcs::{Destination, Door, Flows, VpcSeen, Vpcs};
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -132,6 +134,11 @@ impl Executor for NodeClient {
             },
             None,
         )
+    }
+
+    fn release(&self, workload: &WorkloadId) -> Result<(), ExecutorError> {
+        let workload = workload.clone();
+        self.done(&Request::Release { workload }, None)
     }
 
     fn observe(&self) -> Result<Vec<Observed>, ExecutorError> {
@@ -328,6 +335,11 @@ impl Vpcs for NodeClient {
             (Answer::Differences { differences }, _) => Ok(differences),
             _ => Err(unexpected()),
         }
+    }
+
+    fn set_peers(&self, groups: &BTreeSet<BTreeSet<Ipv4Addr>>) -> Result<(), ExecutorError> {
+        let groups = groups.clone();
+        self.done(&Request::SetPeers { groups }, None)
     }
 
     fn remove_vpc(&self, vpc: VpcId) -> Result<(), ExecutorError> {

@@ -12,7 +12,7 @@ use isolarium_runtime::executor::{
 };
 use isolarium_runtime::local::{LocalConfig, LocalRuntime, make_folder};
 use isolarium_runtime::vpcs::{Destination, Door, Flows, VpcSeen, Vpcs};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::error::Error;
 use std::io::{self, Write};
 use std::net::SocketAddrV4;
@@ -192,14 +192,27 @@ impl Executor for LocalHost {
             Ok(_) | Err(ExecutorError::Unknown) => {}
             Err(error) => return Err(error),
         }
-        let sealed = self.network.seal(&spec.network).map_err(|error| seal_failed(&error))?;
-        let watched = match spec.network.reach {
-            Reach::Nothing => self.reporter(),
-            Reach::ServiceNetwork { .. } | Reach::Vpc { .. } => None,
+        let sealed = self.network.seal(&spec.network);
+        let sealed = sealed.map_err(|error| match (&error, &spec.network.reach) {
+            // The job's network is not known to this process yet.
+            (SealError::Platform(inner), Reach::Peers { .. }) => match vpc_failed(inner) {
+                ExecutorError::Unknown => ExecutorError::Unknown,
+                _ => seal_failed(&error),
+            },
+            _ => seal_failed(&error),
+        })?;
+        let (watched, peers) = match spec.network.reach {
+            Reach::Nothing => (self.reporter(), BTreeSet::new()),
+            Reach::Peers { network, .. } => (self.reporter(), self.network.peers(network)),
+            Reach::ServiceNetwork { .. } | Reach::Vpc { .. } => (None, BTreeSet::new()),
         };
         self.runtime.launch(spec, sealed, &mut |cgroup, _id| {
-            watched.map_or(Ok(()), |reporter| reporter.attach(cgroup))
+            watched.map_or(Ok(()), |reporter| reporter.attach(cgroup, &peers))
         })
+    }
+
+    fn release(&self, workload: &WorkloadId) -> Result<(), ExecutorError> {
+        self.runtime.release(workload)
     }
 
     fn observe(&self) -> Result<Vec<Observed>, ExecutorError> {
@@ -432,6 +445,10 @@ impl Vpcs for LocalHost {
     fn compare_vpc(&self, vpc: &Vpc) -> Result<Vec<String>, ExecutorError> {
         let compared = self.network.compare_vpc(&checked(vpc)?);
         compared.map_err(|error| vpc_failed(&error))
+    }
+
+    fn set_peers(&self, groups: &BTreeSet<BTreeSet<Ipv4Addr>>) -> Result<(), ExecutorError> {
+        self.network.set_peers(groups).map_err(|error| host_failed(&error))
     }
 
     fn remove_vpc(&self, vpc: VpcId) -> Result<(), ExecutorError> {

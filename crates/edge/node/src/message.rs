@@ -7,6 +7,8 @@ use isolarium_netplan::intent::{HostNetwork, ListenerSpec};
 use isolarium_runtime::executor::{BlockedAttempt, LaunchSpec, LogChunk, Observed, PackFormat, Packed};
 use isolarium_runtime::vpcs::{Destination, Door, Flows, VpcSeen};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 
 /// Version of the messages. Both halves are one binary; a mismatch means that one of them was not restarted.
 pub const PROTOCOL: u32 = 1;
@@ -38,6 +40,9 @@ pub enum Request {
     },
     Launch {
         spec: Box<LaunchSpec>,
+    },
+    Release {
+        workload: WorkloadId,
     },
     Observe,
     ObserveOne {
@@ -95,6 +100,9 @@ pub enum Request {
     },
     CompareVpc {
         vpc: Box<Vpc>,
+    },
+    SetPeers {
+        groups: BTreeSet<BTreeSet<Ipv4Addr>>,
     },
     RemoveVpc {
         vpc: VpcId,

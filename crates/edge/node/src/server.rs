@@ -175,6 +175,7 @@ fn answer(request: Request, descriptor: Option<OwnedFd>, host: &dyn NodeHost) ->
         Request::ObserveOne { workload } => host
             .observe_one(&workload)
             .map(|observed| (Answer::One { observed }, None)),
+        Request::Release { workload } => host.release(&workload).map(done),
         Request::Terminate { workload, kill } => host.terminate(&workload, kill).map(done),
         Request::Remove { workload } => host.remove(&workload).map(done),
         Request::Changed { timeout_ms } => host.changed(wait(timeout_ms)).map(done),
@@ -243,6 +244,7 @@ fn answer_vpc(request: Request, host: &dyn NodeHost) -> Reply {
         Request::CompareVpc { vpc } => host
             .compare_vpc(&vpc)
             .map(|differences| (Answer::Differences { differences }, None)),
+        Request::SetPeers { groups } => host.set_peers(&groups).map(done),
         Request::RemoveVpc { vpc } => host.remove_vpc(vpc).map(done),
         Request::ListVpcs => host.list_vpcs().map(|all| (Answer::Vpcs { all }, None)),
         Request::ListenVpc { vpc, door } => host.listen_vpc(vpc, door).map(passed),

@@ -39,6 +39,9 @@ impl Executor for FakeHost {
             .insert(spec.workload.clone(), spec.owner_arn.clone());
         Ok(())
     }
+    fn release(&self, _workload: &WorkloadId) -> Result<(), ExecutorError> {
+        Ok(())
+    }
     fn observe(&self) -> Result<Vec<Observed>, ExecutorError> {
         let running = self.running.lock().unwrap();
         Ok(running
@@ -137,6 +140,12 @@ impl Network for FakeHost {
 }
 
 impl Vpcs for FakeHost {
+    fn set_peers(
+        &self,
+        _: &std::collections::BTreeSet<std::collections::BTreeSet<std::net::Ipv4Addr>>,
+    ) -> Result<(), ExecutorError> {
+        Ok(())
+    }
     fn apply_vpc(&self, vpc: &Vpc) -> Result<(), ExecutorError> {
         self.vpcs.apply_vpc(vpc)
     }
@@ -212,6 +221,7 @@ fn spec() -> LaunchSpec {
         resolvers: Vec::new(),
         search: None,
         mounts: Vec::new(),
+        held: false,
         limits: Limits {
             cpu_millis: 100,
             memory_bytes: 64 << 20,

@@ -28,6 +28,10 @@ pub struct LaunchSpec {
     pub search: Option<String>,
     pub mounts: Vec<Mount>,
     pub limits: Limits,
+    /// The container is made, and its program waits for [`Executor::release`]: containers that belong together begin
+    /// together (CC-20).
+    #[serde(default)]
+    pub held: bool,
 }
 
 /// The program to run, already merged from image and request (CC-13, CC-47).
@@ -152,6 +156,9 @@ pub trait Executor: Send + Sync {
     /// Seals the network, prepares root and mounts, starts the process. Repeating it for a workload that already runs
     /// or ran is a success that changes nothing.
     fn launch(&self, spec: &LaunchSpec) -> Result<(), ExecutorError>;
+    /// Lets the program of a container that was launched `held` begin. One that has begun, or ended before, is a success
+    /// that changes nothing; so is a container that was not held.
+    fn release(&self, workload: &WorkloadId) -> Result<(), ExecutorError>;
     /// All workloads the host knows, whoever started them.
     fn observe(&self) -> Result<Vec<Observed>, ExecutorError>;
     /// One workload.

@@ -8,7 +8,7 @@ use isolarium_netplan::id::{InterfaceId, VpcId};
 use isolarium_netplan::intent::Transport;
 use isolarium_netplan::intent::vpc::{CheckedVpc, Holder, Vpc};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -27,6 +27,8 @@ pub struct State {
     pub flows: BTreeMap<VpcId, Vec<Flow>>,
     /// Calls in order: the method's name and the VPC's or interface's id.
     pub calls: Vec<(&'static str, String)>,
+    /// The groups of the last [`Vpcs::set_peers`].
+    pub peers: BTreeSet<BTreeSet<Ipv4Addr>>,
     /// Methods that fail, with the text of the host's error; `away` is an absent process.
     pub failing: BTreeMap<&'static str, String>,
 }
@@ -57,6 +59,11 @@ fn known(state: &State, vpc: VpcId) -> Result<&CheckedVpc, ExecutorError> {
 }
 
 impl Vpcs for FakeVpcs {
+    fn set_peers(&self, groups: &BTreeSet<BTreeSet<Ipv4Addr>>) -> Result<(), ExecutorError> {
+        self.begin("set_peers", &groups.len())?.peers.clone_from(groups);
+        Ok(())
+    }
+
     fn apply_vpc(&self, vpc: &Vpc) -> Result<(), ExecutorError> {
         let mut state = self.begin("apply_vpc", &vpc.id)?;
         let checked = vpc.clone().check();

@@ -46,6 +46,12 @@ pub trait Vpcs: Send + Sync {
     /// # Errors
     /// `Unknown` for a VPC that is not on the host, `Host` when the intent contradicts itself or the kernel cannot be read.
     fn compare_vpc(&self, vpc: &Vpc) -> Result<Vec<String>, ExecutorError>;
+    /// Says which containers of the platform network may talk to each other: those whose addresses are in one group, and no
+    /// others (CC-85). The groups outlive the process.
+    ///
+    /// # Errors
+    /// `Host` when the platform network does not stand or the kernel refuses; nothing is attached to it then.
+    fn set_peers(&self, groups: &BTreeSet<BTreeSet<Ipv4Addr>>) -> Result<(), ExecutorError>;
     /// Removes the router, every interface attached to it and their namespaces. A VPC that is not there is a success.
     ///
     /// # Errors

@@ -106,6 +106,7 @@ impl Tending<'_> {
         let wanted = Wanted {
             attachment,
             isolated: network.isolated(),
+            peers: None,
             workload,
             owner: self.key,
             owner_arn: &self.endpoint.arn,

@@ -129,9 +129,8 @@ impl Work<'_> {
         let all = || job.run().placements();
         // A job that ended before this process began is the sweep's, which looks at the host itself.
         if memory.touched || all().any(|placement| seen(&placement.workload)) {
-            for placement in all() {
-                self.deps.remove(placement, &self.actor(job, placement))?;
-            }
+            self.deps
+                .remove_all(job.run(), &|placement| self.actor(job, placement))?;
         }
         Ok(Next::Done)
     }

@@ -9,6 +9,7 @@ use crate::transfer::Image;
 use isolarium_model::sagemaker::model::ResolvedImage;
 use isolarium_model::sagemaker::training_job::{JobEvent, SecondaryStatus};
 use isolarium_model::sagemaker::{Attachment, BlockedDestination, FailureKind, FailureReason};
+use isolarium_runtime::executor::ExecutorError;
 
 impl Work<'_> {
     pub(super) fn start<J: Job>(&self, job: &J, memory: &mut Memory<J>) -> Result<Next, StepError> {
@@ -21,6 +22,10 @@ impl Work<'_> {
             missing |= known.is_none();
         }
         let mut image = job.run().image.clone();
+        if !missing && !job.run().launched {
+            // An earlier process launched them all, and may have died before it let all of them go.
+            self.release(job).map_err(StepError::Executor)?;
+        }
         if missing {
             memory.touched = true;
             let attached = match self.attach(job) {
@@ -76,6 +81,7 @@ impl Work<'_> {
             let wanted = Wanted {
                 attachment,
                 isolated: job.network().isolated(),
+                peers: placement.peer_network(),
                 workload: &placement.workload,
                 owner: self.key,
                 owner_arn: job.arn(),
@@ -126,6 +132,9 @@ impl Work<'_> {
     /// Launches every instance that is not on the host. `None` when launches that an earlier process began turn out to have
     /// worked: their inputs are in use.
     fn launch<J: Job>(&self, job: &J, kept: &mut J::Kept) -> Result<Option<ResolvedImage>, Trouble> {
+        self.deps
+            .connect(&self.key.scope, job.run())
+            .map_err(|error| host(job.arn(), error))?;
         let mut image = None;
         for site in self.sites(job) {
             let workload = &site.placement.workload;
@@ -140,10 +149,21 @@ impl Work<'_> {
             };
             self.one(job, &site, image, kept)?;
         }
+        self.release(job).map_err(|error| host(job.arn(), error))?;
         Ok(image.map(|image| ResolvedImage {
             specified: job.image().into(),
             digest: image.digest,
         }))
+    }
+
+    /// No program of a job begins before all of its containers are there (CC-20). Repeatable: what has begun goes on.
+    fn release<J: Job>(&self, job: &J) -> Result<(), ExecutorError> {
+        if job.run().instances() > 1 {
+            for placement in job.run().placements() {
+                self.deps.executor.release(&placement.workload)?;
+            }
+        }
+        Ok(())
     }
 
     fn one<J: Job>(&self, job: &J, site: &Site<'_>, image: &Image, kept: &mut J::Kept) -> Result<(), Trouble> {
@@ -153,6 +173,7 @@ impl Work<'_> {
         let mut spec = spec.map_err(|error| Trouble::Final(FailureKind::Client, error.to_string()))?;
         spec.hostname = job.host(site.number);
         spec.hosts = hosts(job);
+        spec.held = site.of > 1;
         let resolved = ResolvedImage {
             specified: job.image().into(),
             digest: image.digest.clone(),

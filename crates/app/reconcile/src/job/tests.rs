@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod several;
+
 const NAME: &str = "Churn";
 
 /// One job in a fake world, stepped by hand.
@@ -156,6 +158,7 @@ fn job(created: Timestamp, placement: Placement) -> TrainingJob {
             stop: None,
             launched: false,
         },
+        warning: None,
         final_metrics: BTreeMap::new(),
         tags: Tags::new(),
         echo: Echo::new(),
@@ -932,7 +935,7 @@ fn in_a_vpc(isolated: bool) -> Lab {
             groups: vec![GroupId::of(1)],
         };
         job.spec.network = JobNetwork::new(Some(isolated), Some(attachment));
-        job.run.placement.attachment = Attachment::Unattached { isolated };
+        job.run.placement.attachment = Attachment::Unattached { isolated, peers: None };
     })
 }
 

@@ -64,6 +64,7 @@ pub fn intent(parts: &Parts, dhcp: Option<&DhcpOptions>, ranges: &ServiceRanges)
         internet_gateway: parts.internet_gateway.as_ref().map(|gateway| gateway.id),
         nat_gateways,
         s3_endpoints: s3_endpoints(parts, ranges),
+        peers_only: false,
         interfaces,
     }
 }

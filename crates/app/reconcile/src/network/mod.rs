@@ -6,6 +6,7 @@
 
 mod doors;
 mod intent;
+pub(crate) mod peers;
 pub(crate) mod place;
 pub(crate) mod records;
 mod tend;
@@ -80,6 +81,8 @@ pub struct Networks {
     ranges: ServiceRanges,
     standing: Mutex<BTreeMap<VpcId, Standing>>,
     changes: Mutex<Changes>,
+    /// Whoever tells the host which jobs' containers talk.
+    talking: Mutex<()>,
 }
 
 /// What was committed since the loop looked last.
@@ -113,6 +116,7 @@ impl Networks {
             ranges,
             standing: Mutex::default(),
             changes: Mutex::default(),
+            talking: Mutex::default(),
         })
     }
 
@@ -235,6 +239,17 @@ impl Networks {
             };
             found.push(Compared { vpc, differences });
         }
+        for network in peers::all(&*self.store)? {
+            // One that is not there yet belongs to a job that begins.
+            if on_host.remove(&network.id) {
+                let differences = peers::wanted(&network, &*self.store, &self.ranges)
+                    .and_then(|wanted| self.host.compare_vpc(&wanted).map_err(NetworkError::Host));
+                found.push(Compared {
+                    vpc: network.id,
+                    differences: differences.unwrap_or_else(|error| vec![crate::driver::chain(&error)]),
+                });
+            }
+        }
         let left = on_host.into_iter().map(|vpc| Compared {
             vpc,
             differences: vec!["it is on the host without a record".into()],
@@ -252,11 +267,51 @@ impl Networks {
         self.host.compare_vpc(&wanted).map_err(NetworkError::Host)
     }
 
+    /// Brings the network of a job's isolated containers in line with the records of this moment.
+    ///
+    /// # Errors
+    /// As [`Self::ensure`].
+    pub(crate) fn ensure_peers(&self, network: &peers::PeerNetwork) -> Result<(), NetworkError> {
+        let standing = self.standing(network.id);
+        let mut standing = locked(&standing);
+        let wanted = peers::wanted(network, &*self.store, &self.ranges)?;
+        if standing.as_ref().is_some_and(|known| **known == wanted) {
+            return Ok(());
+        }
+        *standing = None;
+        self.host.apply_vpc(&wanted).map_err(NetworkError::Host)?;
+        *standing = Some(Arc::new(wanted));
+        Ok(())
+    }
+
+    /// As [`Self::ensure_peers`], with the host asked again even if it is believed to be in line. `Gone` when no job that has
+    /// not ended has this network.
+    pub(crate) fn peers_again(&self, network: VpcId) -> Result<(), NetworkError> {
+        let all = peers::all(&*self.store)?;
+        let wanted = all
+            .iter()
+            .find(|one| one.id == network)
+            .ok_or(NetworkError::Gone(network))?;
+        *locked(&self.standing(network)) = None;
+        self.ensure_peers(wanted)
+    }
+
+    /// Lets the containers of each job of the platform network talk to each other, and no others.
+    ///
+    /// # Errors
+    /// The store's and the host's.
+    pub(crate) fn let_peers_talk(&self) -> Result<(), NetworkError> {
+        // Held from reading to telling: an older picture never replaces a newer one.
+        let _turn = self.talking.lock().unwrap_or_else(PoisonError::into_inner);
+        let groups = peers::platform(&*self.store)?;
+        self.host.set_peers(&groups).map_err(NetworkError::Host)
+    }
+
     /// Takes a VPC off the host: its record is gone.
     ///
     /// # Errors
     /// The host's.
-    fn remove(&self, vpc: VpcId) -> Result<(), NetworkError> {
+    pub(crate) fn remove(&self, vpc: VpcId) -> Result<(), NetworkError> {
         let standing = self.standing(vpc);
         let mut standing = locked(&standing);
         self.doors.close(vpc);

@@ -49,6 +49,8 @@ impl From<TransferError> for PlaceError {
 pub(crate) struct Wanted<'a> {
     pub attachment: &'a VpcAttachment,
     pub isolated: bool,
+    /// The job's own network, for an isolated container among several.
+    pub peers: Option<isolarium_model::ec2::id::VpcId>,
     pub workload: &'a WorkloadId,
     /// The record of the job or endpoint.
     pub owner: &'a Key,
@@ -170,6 +172,7 @@ pub(crate) fn plan(
         transfer: *transfer,
         transfer_address: *transfer_address,
         credentials_token: (!wanted.isolated).then(|| deps.ids.hex(32)),
+        peers: wanted.peers,
     };
     Ok((place, batch))
 }

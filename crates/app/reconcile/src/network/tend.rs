@@ -68,6 +68,10 @@ fn these(deps: &Deps, changed: &BTreeSet<(&'static str, Key)>) -> Result<Trouble
             vpcs.insert((key.scope.clone(), vpc));
         }
     }
+    let peers = match vpcs.is_empty() {
+        true => Vec::new(),
+        false => super::peers::all(&*deps.store)?,
+    };
     for (scope, vpc) in vpcs {
         let hosted = networks.known(vpc).is_some();
         match records::of_vpc(&*deps.store, &scope, vpc)? {
@@ -82,6 +86,14 @@ fn these(deps: &Deps, changed: &BTreeSet<(&'static str, Key)>) -> Result<Trouble
                 }
             }
             None => {}
+        }
+        // The owner's groups and ACLs count in the networks of isolated jobs too (D-24).
+        for network in peers.iter().filter(|network| network.follows(vpc)) {
+            if networks.known(network.id).is_some()
+                && let Err(error) = networks.ensure_peers(network)
+            {
+                troubled.note(deps, &scope, vpc, &error);
+            }
         }
     }
     Ok(troubled)
@@ -111,7 +123,23 @@ fn everything(deps: &Deps) -> Result<Troubled, StepError> {
             troubled.note(deps, scope, vpc, &error);
         }
     }
-    let wanted: BTreeSet<VpcId> = all.iter().map(|(_, read)| read.parts.vpc.id).collect();
+    let mut wanted: BTreeSet<VpcId> = all.iter().map(|(_, read)| read.parts.vpc.id).collect();
+    for network in super::peers::all(&*deps.store)? {
+        wanted.insert(network.id);
+        // A job brings its network itself, before its first container.
+        if on_host.contains_key(&network.id)
+            && let Err(error) = networks.ensure_peers(&network)
+        {
+            troubled.left(network.id, &error);
+        }
+    }
+    if let Err(error) = networks.let_peers_talk() {
+        tracing::warn!(
+            cause = crate::driver::chain(&error),
+            "the containers of jobs may not reach each other"
+        );
+        troubled.host = true;
+    }
     for vpc in on_host.keys().filter(|vpc| !wanted.contains(vpc)) {
         if let Err(error) = take_off(deps, *vpc) {
             troubled.left(*vpc, &error);

@@ -115,6 +115,7 @@ pub(super) fn start(
         let spec = spec(&definition, &name, values);
         let (placement, batch) = deps.place(&spec.network, &child_key, &arn, batch)?;
         let child = TrainingJob {
+            warning: None,
             name: name.clone(),
             arn,
             created: now,

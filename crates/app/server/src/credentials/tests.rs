@@ -76,6 +76,7 @@ fn job(attachment: Attachment) -> TrainingJob {
             stop: None,
             launched: true,
         },
+        warning: None,
         final_metrics: Default::default(),
         tags: Default::default(),
         echo: Default::default(),

@@ -102,6 +102,7 @@ fn vpc() -> Vpc {
             (eni(2), interface("10.0.1.30", Holder::Program)),
         ]
         .into(),
+        peers_only: false,
         s3_endpoints: BTreeMap::new(),
     }
 }

@@ -39,6 +39,9 @@ impl Executor for NoNode {
     fn launch(&self, _: &LaunchSpec) -> Result<(), ExecutorError> {
         refused()
     }
+    fn release(&self, _: &WorkloadId) -> Result<(), ExecutorError> {
+        Ok(())
+    }
     fn observe(&self) -> Result<Vec<Observed>, ExecutorError> {
         Ok(Vec::new())
     }
@@ -107,6 +110,12 @@ impl NodeHost for NoNode {
 }
 
 impl Vpcs for NoNode {
+    fn set_peers(
+        &self,
+        _: &std::collections::BTreeSet<std::collections::BTreeSet<std::net::Ipv4Addr>>,
+    ) -> Result<(), ExecutorError> {
+        Ok(())
+    }
     fn apply_vpc(&self, _: &Vpc) -> Result<(), ExecutorError> {
         refused()
     }

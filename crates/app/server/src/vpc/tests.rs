@@ -55,6 +55,12 @@ impl Sockets {
 }
 
 impl Vpcs for Sockets {
+    fn set_peers(
+        &self,
+        _: &std::collections::BTreeSet<std::collections::BTreeSet<std::net::Ipv4Addr>>,
+    ) -> Result<(), ExecutorError> {
+        Ok(())
+    }
     fn apply_vpc(&self, vpc: &Vpc) -> Result<(), ExecutorError> {
         self.vpcs.apply_vpc(vpc)
     }
@@ -169,6 +175,7 @@ fn vpc() -> Vpc {
             ),
         ]
         .into(),
+        peers_only: false,
         s3_endpoints: [(
             EndpointId::of(1),
             S3Endpoint {

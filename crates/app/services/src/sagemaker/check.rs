@@ -4,6 +4,7 @@ use super::shapes;
 use crate::Ctx;
 use crate::platform::{Actor, PlatformError};
 use isolarium_model::Arn;
+use isolarium_model::ec2::group::{Direction, Peer as RulePeer};
 use isolarium_model::ec2::id::{GroupKind, Id, Kind, SubnetKind};
 use isolarium_model::ec2::vpc::Tenancy;
 use isolarium_model::ec2::{self, Resource, SecurityGroup, Subnet};
@@ -153,6 +154,45 @@ pub(super) fn shared_tenancy(ctx: &Ctx<'_>, attachment: Option<&VpcAttachment>) 
         ))),
         Some(_) | None => Ok(()),
     }
+}
+
+/// VPC-26: what to say about several instances in a VPC whose security groups keep them apart. That is the owner's choice, so
+/// nothing is refused; whoever meant it otherwise reads why the instances never meet.
+pub(super) fn no_way_between(ctx: &Ctx<'_>, attachment: Option<&VpcAttachment>) -> Result<Option<String>, ApiError> {
+    let Some(attachment) = attachment else { return Ok(None) };
+    let mut blocks = Vec::new();
+    for subnet in &attachment.subnets {
+        let key = ec2::key(&ctx.caller.scope, subnet);
+        let found = ctx.store.get::<Subnet>(&key).map_err(super::stored)?;
+        blocks.extend(found.map(|stored| stored.record.block));
+    }
+    let (mut inward, mut outward) = (false, false);
+    for group in &attachment.groups {
+        let key = ec2::key(&ctx.caller.scope, group);
+        let found = ctx.store.get::<SecurityGroup>(&key).map_err(super::stored)?;
+        for rule in found.iter().flat_map(|stored| stored.record.rules.values()) {
+            let among = match rule.peer {
+                RulePeer::Group(peer) => attachment.groups.contains(&peer),
+                RulePeer::Block(block) => blocks.iter().all(|subnet| block.contains(subnet)),
+                RulePeer::PrefixList(_) => false,
+            };
+            match rule.direction {
+                Direction::Ingress => inward |= among,
+                Direction::Egress => outward |= among,
+            }
+        }
+    }
+    let missing = match (inward, outward) {
+        (true, true) => return Ok(None),
+        (false, true) => "inbound",
+        (true, false) => "outbound",
+        (false, false) => "inbound and outbound",
+    };
+    let groups: Vec<String> = attachment.groups.iter().map(ToString::to_string).collect();
+    Ok(Some(format!(
+        "Warning: the instances cannot reach each other, because no {missing} rule of {} admits members of the same group",
+        groups.join(", ")
+    )))
 }
 
 /// `VpcConfig` as Describe gives it back.

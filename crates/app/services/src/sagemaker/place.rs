@@ -1,17 +1,45 @@
-//! A workload and its network for a new training job: an id, and an address where the container has a way out.
+//! Workloads and their networks for a new training job: ids, and addresses where the containers have a way out.
 
 use super::stored;
 use crate::Ctx;
-use isolarium_model::sagemaker::{AddressLease, Attachment, Placement, Reach, TrainingJob};
+use isolarium_model::ec2::id::VpcId;
+use isolarium_model::sagemaker::{AddressLease, Attachment, JobNetwork, Placement, Reach, TrainingJob};
 use isolarium_model::{Key, WorkloadId};
 use isolarium_store::{Batch, Expect, StoreError};
 use isolarium_wire::ApiError;
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 
 /// Addresses tried before the network counts as full.
 const TRIES: usize = 256;
 
+/// New workloads for the instances of a job, without addresses of the platform network or of a VPC yet: those in a VPC get
+/// theirs when they start (D-17), those in the platform network with the record of the job ([`create_job`]).
+pub(super) fn placements(ctx: &Ctx<'_>, network: &JobNetwork, instances: usize) -> Result<Vec<Placement>, ApiError> {
+    let mut all = Vec::new();
+    let mut peers: Option<VpcId> = None;
+    for number in 0..instances {
+        let workload = workload(ctx)?;
+        // The job's own network is called after its first workload, whose number nobody else has.
+        if instances > 1 && network.isolated() {
+            peers.get_or_insert(VpcId::of(workload.number()));
+        }
+        let attachment = match (network.vpc(), peers) {
+            (Some(_), peers) => Attachment::Unattached {
+                isolated: network.isolated(),
+                peers,
+            },
+            (None, Some(peers)) => Attachment::peer(peers, &workload, number)
+                .ok_or_else(|| ApiError::validation(format!("InstanceCount {instances} is too high.")))?,
+            (None, None) => Attachment::Isolated,
+        };
+        all.push(Placement { workload, attachment });
+    }
+    Ok(all)
+}
+
 /// A new workload without a network of its own yet.
-pub(super) fn workload(ctx: &Ctx<'_>) -> Result<WorkloadId, ApiError> {
+fn workload(ctx: &Ctx<'_>) -> Result<WorkloadId, ApiError> {
     format!("w-{}", ctx.ids.hex(17)).parse().map_err(ApiError::internal)
 }
 
@@ -26,7 +54,10 @@ pub(super) fn create_job(
     for _ in 0..TRIES {
         let mut batch = Batch::default();
         if job.spec.network.container == Reach::ServiceNetwork {
-            batch = lease(ctx, key, job, batch)?;
+            let mut taken = BTreeSet::new();
+            for number in 0..job.run.instances() {
+                batch = lease(ctx, key, job, number, &mut taken, batch)?;
+            }
         }
         match ctx.store.commit(batch.put(key, Expect::Absent, job).map_err(stored)?) {
             Ok(_) => return Ok(()),
@@ -38,22 +69,39 @@ pub(super) fn create_job(
     Err(full(ctx))
 }
 
-fn lease(ctx: &Ctx<'_>, key: &Key, job: &mut TrainingJob, batch: Batch) -> Result<Batch, ApiError> {
+fn lease(
+    ctx: &Ctx<'_>,
+    key: &Key,
+    job: &mut TrainingJob,
+    number: usize,
+    taken: &mut BTreeSet<Ipv4Addr>,
+    batch: Batch,
+) -> Result<Batch, ApiError> {
     let network = ctx.platform.settings().platform_network;
-    let chance = u64::from_str_radix(&ctx.ids.hex(15), 16).map_err(ApiError::internal)?;
-    let address = AddressLease::candidate(network, chance).ok_or_else(|| full(ctx))?;
-    let workload = job.run.placement.workload.clone();
+    let mut fresh = None;
+    for _ in 0..TRIES {
+        let chance = u64::from_str_radix(&ctx.ids.hex(15), 16).map_err(ApiError::internal)?;
+        let address = AddressLease::candidate(network, chance).ok_or_else(|| full(ctx))?;
+        if taken.insert(address) {
+            fresh = Some(address);
+            break;
+        }
+    }
+    let address = fresh.ok_or_else(|| full(ctx))?;
+    let (arn, created) = (job.arn.to_string(), job.created);
+    let placement = job.run.placement_mut(number);
+    let placement =
+        placement.ok_or_else(|| ApiError::internal(std::io::Error::other("an instance without a place")))?;
     let lease = AddressLease {
-        workload: workload.clone(),
-        owner_arn: job.arn.to_string(),
+        workload: placement.workload.clone(),
+        owner_arn: arn,
         owner: key.clone(),
-        leased: job.created,
+        leased: created,
     };
-    let attachment = Attachment::ServiceNetwork {
+    placement.attachment = Attachment::ServiceNetwork {
         address,
         credentials_token: ctx.ids.hex(32),
     };
-    job.run.placement = Placement { workload, attachment };
     let lease_key = AddressLease::key(address).map_err(ApiError::internal)?;
     batch.put(&lease_key, Expect::Absent, &lease).map_err(stored)
 }

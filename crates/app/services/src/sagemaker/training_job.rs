@@ -1,12 +1,14 @@
 //! CreateTrainingJob, Describe, List, Stop, Delete.
 
-use super::check::{attachment, has_objects, isolation, pass_role, refused, role, shared_tenancy, shown};
+use super::check::{
+    attachment, has_objects, isolation, no_way_between, pass_role, refused, role, shared_tenancy, shown,
+};
 use super::listing::{Listing, page};
 use super::{conditions, creating, find, kept, must_keep, place, shapes, stored, tag, training_spec, update};
 use crate::platform::Actor;
 use crate::{Ctx, Operation};
 use isolarium_model::sagemaker::training_job::{JobEvent, JobRun, JobSpec, StopCause, TrainingJob as Job};
-use isolarium_model::sagemaker::{Attachment, JobNetwork, Placement, SecondaryStatus};
+use isolarium_model::sagemaker::{JobNetwork, SecondaryStatus};
 use isolarium_model::{Arn, Timestamp};
 use isolarium_policy::{Granted, Question};
 use isolarium_store::state::SortBy;
@@ -67,36 +69,32 @@ impl Operation for shapes::CreateTrainingJobRequest {
             return Err(taken(&arn));
         }
         settle(ctx, &request, &arn, &mut spec)?;
+        let instances = training_spec::instances(&request)?;
         let created = ctx.clock.now();
-        // A job in a VPC gets its addresses when it starts (D-17), one in the platform network with its record.
-        let attachment = match spec.network.vpc() {
-            Some(_) => Attachment::Unattached {
-                isolated: spec.network.isolated(),
-            },
-            None => Attachment::Isolated,
+        let run = JobRun::new(place::placements(ctx, &spec.network, instances)?);
+        let mut first = Job::first_transition(created);
+        let warning = match instances {
+            1 => None,
+            _ => no_way_between(ctx, spec.network.vpc())?,
         };
+        if let Some(warning) = &warning {
+            tracing::warn!(%arn, warning, "a job was created");
+            first.message = format!("{}. {warning}", first.message);
+        }
         let mut job = Job {
             name: request.training_job_name.clone(),
             arn: arn.clone(),
             created,
             modified: created,
             secondary: SecondaryStatus::Starting,
-            transitions: vec![Job::first_transition(created)],
+            transitions: vec![first],
             failure_reason: None,
             training_start: None,
             training_end: None,
             tuning_job: None,
             spec,
-            run: JobRun {
-                placement: Placement {
-                    workload: place::workload(ctx)?,
-                    attachment,
-                },
-                others: Vec::new(),
-                image: None,
-                stop: None,
-                launched: false,
-            },
+            run: run.ok_or_else(|| ApiError::validation("InstanceCount must be at least 1."))?,
+            warning,
             final_metrics: BTreeMap::new(),
             tags,
             echo: training_spec::echo(&request)?,
@@ -126,7 +124,11 @@ pub(super) fn settle(
     let vpc = attachment(ctx, &actor, request.vpc_config.as_ref())?;
     shared_tenancy(ctx, vpc.as_ref())?;
     spec.network = JobNetwork::new(request.enable_network_isolation, vpc);
-    quota(ctx, &spec.instance_type)?;
+    let instances = training_spec::instances(request)?;
+    if instances > 1 && !owner.resource().starts_with("training-job/") {
+        return Err(super::check::unsupported("InstanceCount above 1 in a tuning job"));
+    }
+    quota(ctx, &spec.instance_type, instances)?;
     ctx.platform
         .check_image(&actor, &spec.container.image)
         .map_err(refused)?;
@@ -137,7 +139,7 @@ pub(super) fn settle(
 }
 
 /// SM-60: the operator's limit of instances, if there is one.
-fn quota(ctx: &Ctx<'_>, instance_type: &str) -> Result<(), ApiError> {
+fn quota(ctx: &Ctx<'_>, instance_type: &str, instances: usize) -> Result<(), ApiError> {
     let Some(limit) = ctx.platform.settings().training_instances else {
         return Ok(());
     };
@@ -153,15 +155,16 @@ fn quota(ctx: &Ctx<'_>, instance_type: &str) -> Result<(), ApiError> {
     let used = jobs
         .iter()
         .filter(|job| job.record.spec.instance_type == instance_type)
-        .count();
-    if u32::try_from(used).unwrap_or(u32::MAX) < limit {
+        .map(|job| job.record.run.instances())
+        .sum::<usize>();
+    if u32::try_from(used.saturating_add(instances)).unwrap_or(u32::MAX) <= limit {
         return Ok(());
     }
     Err(ApiError::client(
         "ResourceLimitExceeded",
         format!(
             "The account-level service limit '{instance_type} for training job usage' is {limit} Instances, with \
-             current utilization of {used} Instances and a request delta of 1 Instances. Please contact AWS support to \
+             current utilization of {used} Instances and a request delta of {instances} Instances. Please contact AWS support to \
              request an increase for this limit."
         ),
     ))

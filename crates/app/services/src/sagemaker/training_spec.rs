@@ -3,6 +3,7 @@
 use super::check::{refuse, s3_uri, unsupported};
 use super::{keep, shapes};
 use isolarium_model::Arn;
+use isolarium_model::sagemaker::network::MAX_PEERS;
 use isolarium_model::sagemaker::training_job::{
     Channel, CheckpointConfig, Distribution, JobSpec, MetricDefinition, OutputCompression, OutputConfig, S3DataType,
 };
@@ -32,6 +33,7 @@ const RESERVED: [&str; 7] = [
 /// The typed part of a request.
 pub(super) fn spec(request: &Request, role_arn: Arn, table: &InstanceTable) -> Result<JobSpec, ApiError> {
     refuse_unsupported(request)?;
+    instances(request)?;
     let algorithm = algorithm(request)?;
     let resources = resources(request, table)?;
     let image = algorithm.training_image.clone().unwrap_or_default();
@@ -197,6 +199,29 @@ fn file_mode(mode: shapes::TrainingInputMode) -> Result<(), ApiError> {
     }
 }
 
+/// How many instances a job asks for.
+///
+/// # Errors
+/// Of a number that no job can have, and of what several instances cannot have yet.
+pub(super) fn instances(request: &Request) -> Result<usize, ApiError> {
+    let resources = request.resource_config.as_ref();
+    let count = resources.and_then(|resources| resources.instance_count).unwrap_or(1);
+    let count = usize::try_from(count).unwrap_or(0);
+    if count == 0 {
+        return Err(ApiError::validation("InstanceCount must be at least 1."));
+    }
+    let encrypted = request.enable_inter_container_traffic_encryption == Some(true);
+    let many = format!("InstanceCount above {MAX_PEERS}");
+    refuse(&[
+        (count > MAX_PEERS, many.as_str()),
+        (
+            count > 1 && encrypted,
+            "EnableInterContainerTrafficEncryption with InstanceCount above 1",
+        ),
+    ])?;
+    Ok(count)
+}
+
 /// The instance type.
 fn resources(request: &Request, table: &InstanceTable) -> Result<String, ApiError> {
     let resources = request
@@ -204,10 +229,6 @@ fn resources(request: &Request, table: &InstanceTable) -> Result<String, ApiErro
         .as_ref()
         .ok_or_else(|| ApiError::validation("ResourceConfig is required."))?;
     refuse(&[
-        (
-            resources.instance_count.is_some_and(|count| count > 1),
-            "InstanceCount above 1",
-        ),
         (
             resources
                 .instance_groups
@@ -229,9 +250,6 @@ fn resources(request: &Request, table: &InstanceTable) -> Result<String, ApiErro
             "VolumeKmsKeyId",
         ),
     ])?;
-    if resources.instance_count == Some(0) {
-        return Err(ApiError::validation("InstanceCount must be at least 1."));
-    }
     instance_type(resources.instance_type.as_deref(), table)
 }
 

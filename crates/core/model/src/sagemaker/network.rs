@@ -90,8 +90,19 @@ pub enum Attachment {
     },
     /// To be attached to a VPC: its interfaces are made when it starts (NET-66).
     Unattached {
-        /// Loopback alone, whatever the VPC (D-24).
+        /// Nothing beyond its job, whatever the VPC (D-24).
         isolated: bool,
+        /// The job's own network, where the container is to be isolated among others of its job (NI-9).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        peers: Option<VpcId>,
+    },
+    /// Isolated among the other containers of its job: one interface in a network that holds these alone (NI-9).
+    Peers {
+        /// The job's network. Its router is one like a VPC's; no record has this id.
+        network: VpcId,
+        interface: InterfaceId,
+        /// The same in every job.
+        address: Ipv4Addr,
     },
     /// Two interfaces in one subnet (NET-66, VPC-10).
     Vpc(VpcPlace),
@@ -113,6 +124,30 @@ pub struct VpcPlace {
     pub transfer_address: Ipv4Addr,
     /// As in [`Attachment::ServiceNetwork`]; none when the container is isolated (CC-84).
     pub credentials_token: Option<String>,
+    /// The network of an isolated job with several instances, in which the container has [`Self::address`] after all, and
+    /// in which the security groups count (D-24).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peers: Option<VpcId>,
+}
+
+/// The addresses of a job's own network, the same for every job: nothing leads from one to another (NI-9).
+pub const PEER_BLOCK: ipnet::Ipv4Net = ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 24);
+
+/// Most containers of a job's own network.
+pub const MAX_PEERS: usize = 250;
+
+impl Attachment {
+    /// The place of an instance, counted from 0, in its job's own network. `None` beyond [`MAX_PEERS`].
+    pub fn peer(network: VpcId, workload: &WorkloadId, instance: usize) -> Option<Self> {
+        let offset = u32::try_from(instance).ok().filter(|_| instance < MAX_PEERS)?;
+        // The first four addresses of a block are reserved, as in a subnet.
+        let address = u32::from(PEER_BLOCK.network()).checked_add(4)?.checked_add(offset)?;
+        Some(Self::Peers {
+            network,
+            interface: InterfaceId::of(workload.number()),
+            address: Ipv4Addr::from(address),
+        })
+    }
 }
 
 impl VpcPlace {
@@ -127,13 +162,29 @@ impl Placement {
     pub fn platform_address(&self) -> Option<Ipv4Addr> {
         match &self.attachment {
             Attachment::ServiceNetwork { address, .. } => Some(*address),
-            Attachment::Isolated | Attachment::Unattached { .. } | Attachment::Vpc(_) => None,
+            Attachment::Isolated | Attachment::Unattached { .. } | Attachment::Vpc(_) | Attachment::Peers { .. } => {
+                None
+            }
         }
     }
 
     /// The address that the container has inside, whomever it may reach.
     pub fn inner_address(&self) -> Option<Ipv4Addr> {
-        self.address()
+        match &self.attachment {
+            Attachment::Peers { address, .. } => Some(*address),
+            Attachment::Vpc(place) if place.peers.is_some() => Some(place.address),
+            _ => self.address(),
+        }
+    }
+
+    /// The network that holds the containers of this one's job alone, where there is one (NI-9, D-24).
+    pub fn peer_network(&self) -> Option<VpcId> {
+        match &self.attachment {
+            Attachment::Peers { network, .. } => Some(*network),
+            Attachment::Vpc(place) => place.peers,
+            Attachment::Unattached { peers, .. } => *peers,
+            Attachment::Isolated | Attachment::ServiceNetwork { .. } => None,
+        }
     }
 
     /// The container's own address, where it has a way out.
@@ -141,7 +192,9 @@ impl Placement {
         match &self.attachment {
             Attachment::ServiceNetwork { address, .. } => Some(*address),
             Attachment::Vpc(place) if place.credentials_token.is_some() => Some(place.address),
-            Attachment::Isolated | Attachment::Unattached { .. } | Attachment::Vpc(_) => None,
+            Attachment::Isolated | Attachment::Unattached { .. } | Attachment::Vpc(_) | Attachment::Peers { .. } => {
+                None
+            }
         }
     }
 
@@ -149,16 +202,19 @@ impl Placement {
     pub fn vpc(&self) -> Option<&VpcPlace> {
         match &self.attachment {
             Attachment::Vpc(place) => Some(place),
-            Attachment::Isolated | Attachment::ServiceNetwork { .. } | Attachment::Unattached { .. } => None,
+            Attachment::Isolated
+            | Attachment::ServiceNetwork { .. }
+            | Attachment::Unattached { .. }
+            | Attachment::Peers { .. } => None,
         }
     }
 
-    /// Whether the container has loopback alone.
+    /// Whether the container reaches nothing beyond the containers of its job.
     pub fn isolated(&self) -> bool {
         match &self.attachment {
-            Attachment::Isolated => true,
+            Attachment::Isolated | Attachment::Peers { .. } => true,
             Attachment::ServiceNetwork { .. } => false,
-            Attachment::Unattached { isolated } => *isolated,
+            Attachment::Unattached { isolated, .. } => *isolated,
             Attachment::Vpc(place) => place.credentials_token.is_none(),
         }
     }
@@ -168,7 +224,7 @@ impl Placement {
         let token = match &self.attachment {
             Attachment::ServiceNetwork { credentials_token, .. } => Some(credentials_token),
             Attachment::Vpc(place) => place.credentials_token.as_ref(),
-            Attachment::Isolated | Attachment::Unattached { .. } => None,
+            Attachment::Isolated | Attachment::Unattached { .. } | Attachment::Peers { .. } => None,
         };
         token.map(|token| format!("/v2/credentials/{token}"))
     }

@@ -347,6 +347,9 @@ pub struct TrainingJob {
     pub tuning_job: Option<Arn>,
     pub spec: JobSpec,
     pub run: JobRun,
+    /// What the caller should know although the job was accepted; part of the first phases' messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
     /// Last value per metric (CC-39).
     #[serde(default)]
     pub final_metrics: BTreeMap<String, MetricValue>,
@@ -409,11 +412,16 @@ impl TrainingJob {
         }
         let is_final = next.status().is_final();
         let ended = is_final.then_some(now);
+        let message = match &self.warning {
+            // Where the instances would meet.
+            Some(warning) if next == SecondaryStatus::Training => format!("{} {warning}", next.message()),
+            _ => next.message().into(),
+        };
         self.transitions.push(Transition {
             status: next,
             started: now,
             ended,
-            message: next.message().into(),
+            message,
         });
         self.secondary = next;
         self.modified = now;

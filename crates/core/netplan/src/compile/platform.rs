@@ -2,17 +2,18 @@
 
 use super::{REFUSED, Tag, empty, sysctls, uplink};
 use crate::intent::{HostNetwork, Uplink};
-use crate::plan::{Link, LinkKind, LinkName, NamespacePlan, Place, Route, RouteKind, Scope};
+use crate::plan::{Link, LinkKind, LinkName, NamespacePlan, NamespaceSeen, Place, Route, RouteKind, Scope};
 use crate::ruleset::{Base, Chain, Policy, Rule, Set, Table, expr};
 use ipnet::Ipv4Net;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 const ANY_WORKLOAD: &str = "w*";
 /// The routers of VPCs, see [`LinkName::VPC_PREFIX`].
 const ANY_VPC: &str = "wv*";
 
-pub(super) fn compile(network: &HostNetwork, tag: &Tag) -> NamespacePlan {
+pub(super) fn compile(network: &HostNetwork, tag: &Tag, peers: &BTreeSet<BTreeSet<Ipv4Addr>>) -> NamespacePlan {
     let mut plan = empty(Scope::Whole { attachments: true });
     plan.sysctls = sysctls([
         ("net/ipv4/conf/all/rp_filter", "0"),
@@ -69,7 +70,7 @@ pub(super) fn compile(network: &HostNetwork, tag: &Tag) -> NamespacePlan {
         };
         uplink::near_side(&mut plan, network, tag, far);
     }
-    plan.tables.insert("platform".into(), table(network));
+    plan.tables.insert("platform".into(), table(network, peers));
     plan
 }
 
@@ -108,7 +109,33 @@ fn served(network: &HostNetwork) -> BTreeSet<String> {
         .collect()
 }
 
-fn table(network: &HostNetwork) -> Table {
+/// The name of the set of those who may talk to each other.
+const PEERS: &str = "peers";
+
+/// Every ordered pair of each group.
+fn pairs(groups: &BTreeSet<BTreeSet<Ipv4Addr>>) -> BTreeSet<String> {
+    let of = |group: &BTreeSet<Ipv4Addr>| -> Vec<String> {
+        let both = |from: &Ipv4Addr| {
+            let from = *from;
+            let others = group.iter().filter(move |to| **to != from);
+            others.map(move |to| format!("{from} . {to}")).collect::<Vec<_>>()
+        };
+        group.iter().flat_map(both).collect()
+    };
+    groups.iter().flat_map(of).collect()
+}
+
+/// The groups of containers that a platform namespace was seen to let talk to each other.
+pub(super) fn peers_seen(seen: &NamespaceSeen) -> BTreeSet<BTreeSet<Ipv4Addr>> {
+    let elements = seen.tables.get("platform").and_then(|table| table.sets.get(PEERS));
+    let pair = |text: &String| -> Option<BTreeSet<Ipv4Addr>> {
+        let (from, to) = text.split_once(" . ")?;
+        Some(BTreeSet::from([from.parse().ok()?, to.parse().ok()?]))
+    };
+    elements.into_iter().flatten().filter_map(pair).collect()
+}
+
+fn table(network: &HostNetwork, peers: &BTreeSet<BTreeSet<Ipv4Addr>>) -> Table {
     let base = |hook: &str, priority: i32, policy: Policy, kind: &str| {
         Some(Base {
             kind: kind.into(),
@@ -205,6 +232,16 @@ fn table(network: &HostNetwork) -> Table {
         name: "forward".into(),
         base: base("forward", 0, Policy::Drop, filter),
         rules: vec![
+            // Containers of one job (CC-85). Asked of every packet, so that a pair that goes takes its flows along; who the
+            // sender is was settled where it came in.
+            rule(
+                "containers of one job",
+                [
+                    expr::comes_from(ANY_WORKLOAD),
+                    expr::within(&[expr::Key::Source, expr::Key::Destination], PEERS),
+                    expr::accept(),
+                ],
+            ),
             // INVARIANT (refused-before-established): a range added to `refused` also cuts flows that began before.
             rule(
                 "refused range",
@@ -267,6 +304,14 @@ fn table(network: &HostNetwork) -> Table {
             ("refused".into(), set(refused(network))),
             ("served".into(), set(served(network))),
             ("public".into(), set(BTreeSet::from([text(network.elastic_ips)]))),
+            (
+                PEERS.into(),
+                Set {
+                    kind: "ipv4_addr . ipv4_addr".into(),
+                    elements: pairs(peers),
+                    ..Set::default()
+                },
+            ),
         ]),
         chains: vec![refuse, prerouting, input, forward, postrouting],
     }

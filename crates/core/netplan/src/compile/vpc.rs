@@ -45,6 +45,7 @@ pub struct Edge {
 /// ([`compile_interface`]); everything that decides about their packets is, so it stands before the link does.
 pub fn compile_vpc(vpc: &CheckedVpc, edge: Option<&Edge>) -> HostPlan {
     let here = Place::Vpc(vpc.id);
+    let edge = edge.filter(|_| !vpc.peers_only);
     let mut plan = empty(Scope::Whole { attachments: true });
     plan.sysctls = sysctls([
         ("net/ipv4/conf/all/accept_redirects", "0"),
@@ -125,15 +126,20 @@ pub fn compile_interface(vpc: &CheckedVpc, id: InterfaceId) -> Option<WorkloadPl
         address: gateway,
         mac: router_mac,
     });
-    let mut default = route(
-        RouteKind::Unicast,
-        Ipv4Net::default(),
-        Route::MAIN,
-        Some(eth0.clone()),
-        Some(gateway),
-    );
-    default.source = Some(interface.primary);
-    inside.routes.insert(default);
+    let way = |to: Ipv4Net| Route {
+        source: Some(interface.primary),
+        ..route(RouteKind::Unicast, to, Route::MAIN, Some(eth0.clone()), Some(gateway))
+    };
+    if vpc.peers_only {
+        let peers = vpc.interfaces.iter().filter(|(other, _)| **other != id);
+        inside.routes.extend(peers.map(|(_, peer)| way(peer.primary.into())));
+        // Programs measure their peers by ping, without a capability (NI-9).
+        inside
+            .sysctls
+            .extend(sysctls([("net/ipv4/ping_group_range", "0\t2147483647")]));
+    } else {
+        inside.routes.insert(way(Ipv4Net::default()));
+    }
 
     let mut router = empty(Scope::Named);
     router
@@ -173,7 +179,9 @@ fn served_addresses(vpc: &Vpc) -> BTreeSet<Ipv4Addr> {
         .values()
         .filter(|interface| matches!(interface.holder, Holder::Endpoint(_)));
     let mut all: BTreeSet<Ipv4Addr> = endpoints.flat_map(Interface::addresses).collect();
-    all.insert(super::CREDENTIALS);
+    if !vpc.peers_only {
+        all.insert(super::CREDENTIALS);
+    }
     all.extend(resolvers(vpc));
     all
 }

@@ -16,7 +16,7 @@ pub(super) fn compile(network: &HostNetwork, workload: &WorkloadNetwork) -> Resu
             places: BTreeMap::from(service_network(network, address)),
         }),
         Reach::ServiceNetwork { address } => Err(BadNetwork::Address(address, network.platform)),
-        Reach::Vpc { interface, .. } => Err(BadNetwork::Vpc(interface)),
+        Reach::Vpc { interface, .. } | Reach::Peers { interface, .. } => Err(BadNetwork::Vpc(interface)),
     }
 }
 

@@ -33,6 +33,10 @@ pub struct Vpc {
     pub nat_gateways: BTreeMap<NatGatewayId, NatGateway>,
     pub interfaces: BTreeMap<InterfaceId, Interface>,
     pub s3_endpoints: BTreeMap<EndpointId, S3Endpoint>,
+    /// A network of a job's own containers (NI-9): they reach each other as groups and ACLs allow, and nothing else. There is
+    /// no way out, no service of the platform and no default route.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub peers_only: bool,
 }
 
 /// A socket of the engine inside a VPC's router. The peer address of what arrives there is the private address of the
@@ -234,6 +238,9 @@ pub enum BadVpc {
     /// Groups or the source/destination check do not fit the interface's holder, or its id looks like another's.
     #[error("{0} does not fit its holder")]
     Interface(InterfaceId),
+    /// A network of peers has a way out, an endpoint, a resolver, or an interface that is no container's.
+    #[error("{0} is a network of peers and leads elsewhere")]
+    Leads(VpcId),
     /// Two S3 endpoints share a route table.
     #[error("{0} has two S3 endpoints")]
     Endpoints(RouteTableId),
@@ -269,7 +276,24 @@ impl Vpc {
         self.check_references()?;
         self.check_routes()?;
         self.check_interfaces()?;
+        self.check_peers()?;
         Ok(CheckedVpc(self))
+    }
+
+    fn check_peers(&self) -> Result<(), BadVpc> {
+        let containers = self
+            .interfaces
+            .values()
+            .all(|one| matches!(one.holder, Holder::Container(_)) && one.secondary.is_empty());
+        let closed = self.internet_gateway.is_none()
+            && self.nat_gateways.is_empty()
+            && self.s3_endpoints.is_empty()
+            && self.route_tables.values().all(|table| table.routes.is_empty())
+            && !self.dns.support;
+        if self.peers_only && !(containers && closed) {
+            return Err(BadVpc::Leads(self.id));
+        }
+        Ok(())
     }
 
     fn check_blocks(&self) -> Result<(), BadVpc> {

@@ -301,6 +301,7 @@ pub fn vpc(tape: &mut Tape<'_>) -> CheckedVpc {
         internet_gateway: gateway,
         nat_gateways,
         interfaces,
+        peers_only: false,
         s3_endpoints,
     };
     vpc.check().expect("the generator makes VPCs that fit together")

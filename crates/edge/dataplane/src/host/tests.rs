@@ -3,6 +3,7 @@
 use super::*;
 use crate::fake::FakeHost;
 use crate::net_host::verify;
+use isolarium_netplan::compile_host;
 use isolarium_netplan::diff;
 use isolarium_netplan::plan::HostSeen;
 

@@ -71,6 +71,15 @@ struct Standing {
     known: Known,
 }
 
+/// What kind of network an interface must belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sort {
+    /// An owner's. `anew`: a link of the interface that is left over belongs to nobody.
+    Vpc { anew: bool },
+    /// A job's own: a container that must not get out is never put anywhere else (NI-9).
+    Peers,
+}
+
 /// Where routers lead.
 struct Beyond {
     edge: Edge,
@@ -223,7 +232,7 @@ impl Host {
             // An intent without the interface took its link away: what is left reaches nothing and never will.
             netns::unpin(&path).map_err(SealError::Namespace)?;
         }
-        let sealed = self.seal_interface(vpc, interface, true, &|holder| {
+        let sealed = self.seal_interface(vpc, interface, Sort::Vpc { anew: true }, &|holder| {
             matches!(holder, Holder::Transfer(_) | Holder::Program)
         })?;
         netns::pin(sealed.as_fd().as_raw_fd(), &path).map_err(SealError::Namespace)
@@ -287,13 +296,25 @@ impl Host {
             .map_err(system(format!("the flows of {vpc}")))
     }
 
-    /// Seals the namespace of an interface whose holder is admitted. `anew`: a link of the interface that is left over
-    /// belongs to nobody.
+    /// The addresses of a network of peers, for the report, which lets nothing else pass; none for other networks.
+    pub fn peers(&self, network: VpcId) -> BTreeSet<Ipv4Addr> {
+        let Ok(router) = self.router(network, false) else {
+            return BTreeSet::new();
+        };
+        let router = held(&router);
+        let standing = router.standing.as_ref().filter(|standing| standing.vpc.peers_only);
+        let interfaces = standing
+            .into_iter()
+            .flat_map(|standing| standing.vpc.interfaces.values());
+        interfaces.flat_map(|one| one.addresses()).collect()
+    }
+
+    /// Seals the namespace of an interface whose holder is admitted, in a network of this sort.
     pub(super) fn seal_interface(
         &self,
         vpc: VpcId,
         interface: InterfaceId,
-        anew: bool,
+        sort: Sort,
         admitted: &dyn Fn(&Holder) -> bool,
     ) -> Result<SealedNetns, SealError> {
         let fail = |error: HostError| SealError::Platform(Box::new(error));
@@ -303,12 +324,18 @@ impl Host {
             let mut router = held(&router);
             router.still_stands(&beyond).map_err(fail)?;
             let standing = router.standing.as_ref().ok_or(HostError::NoVpc(vpc)).map_err(fail)?;
-            let holder = standing.vpc.interfaces.get(&interface).map(|one| &one.holder);
+            let fits = standing.vpc.peers_only == (sort == Sort::Peers);
+            let holder = standing
+                .vpc
+                .interfaces
+                .get(&interface)
+                .filter(|_| fits)
+                .map(|one| &one.holder);
             let plan = holder
                 .filter(|holder| admitted(holder))
                 .and_then(|_| compile_interface(&standing.vpc, interface));
             let plan = plan.ok_or(SealError::Interface(interface))?;
-            if anew {
+            if sort == (Sort::Vpc { anew: true }) {
                 let left = route::delete_link(&mut router.handle.socket(), &LinkName::of_interface(interface));
                 left.map_err(SealError::Namespace)?;
             }
@@ -401,6 +428,9 @@ impl Host {
 fn door_of(vpc: &CheckedVpc, door: Door) -> Option<(Ipv4Addr, u16, Transport)> {
     use isolarium_netplan::compile::CREDENTIALS;
     use isolarium_netplan::compile::vpc::LINK_LOCAL_RESOLVER;
+    if vpc.peers_only {
+        return None;
+    }
     match door {
         Door::Resolver { address, transport } => {
             let own = Some(address) == vpc.resolver() || address == LINK_LOCAL_RESOLVER;

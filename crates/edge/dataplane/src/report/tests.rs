@@ -1,4 +1,5 @@
 use super::*;
+
 use crate::kernel::netns;
 use crate::{Host, HostOptions, SealedNetns};
 use isolarium_netplan::intent::{Reach, WorkloadNetwork};
@@ -128,8 +129,8 @@ fn every_attempt_to_leave_is_recorded_and_the_process_sees_an_unreachable_networ
     let without = ground.perl(&netns, attempts);
 
     let reporter = ground.reporter();
-    reporter.attach(ground.fd().as_fd()).unwrap();
-    reporter.attach(ground.fd().as_fd()).unwrap();
+    reporter.attach(ground.fd().as_fd(), &BTreeSet::new()).unwrap();
+    reporter.attach(ground.fd().as_fd(), &BTreeSet::new()).unwrap();
     let before = unix_nanos();
     let with = ground.perl(&netns, attempts);
     let after = unix_nanos();
@@ -187,7 +188,7 @@ fn dns_questions_to_loopback_are_reported_by_name_and_refused_at_once() {
     let ground = Ground::new();
     let netns = sealed();
     let reporter = ground.reporter();
-    reporter.attach(ground.fd().as_fd()).unwrap();
+    reporter.attach(ground.fd().as_fd(), &BTreeSet::new()).unwrap();
     let said = ground.perl(
         &netns,
         r#"
@@ -225,7 +226,7 @@ fn attempts_to_open_raw_and_icmp_sockets_are_recorded_where_the_kernel_has_the_h
         reporter.sees_raw_sockets() || !has_hook,
         "the kernel has the hook and it was not used"
     );
-    reporter.attach(ground.fd().as_fd()).unwrap();
+    reporter.attach(ground.fd().as_fd(), &BTreeSet::new()).unwrap();
     let said = ground.perl(&netns, "raw(PF_INET, SOCK_RAW, 1); raw(PF_INET, SOCK_DGRAM, 1); raw(PF_INET6, SOCK_RAW, 58); raw(PF_INET, SOCK_RAW, 255);");
     assert_eq!(said.lines().count(), 4);
     let texts: Vec<String> = reporter.attempts(ground.id()).unwrap().iter().map(shown).collect();
@@ -259,7 +260,7 @@ fn the_second_wall_refuses_although_there_is_a_way_out() {
         format!("tcp {}\nudp 0\n", libc::ECONNREFUSED),
         "control: the address answers"
     );
-    reporter.attach(ground.fd().as_fd()).unwrap();
+    reporter.attach(ground.fd().as_fd(), &BTreeSet::new()).unwrap();
     assert_eq!(run(), format!("tcp {0}\nudp {0}\n", libc::ENETUNREACH));
     drop(reporter);
     assert_eq!(
@@ -309,8 +310,8 @@ fn a_flood_of_destinations_pushes_nothing_out_and_is_counted() {
     let (flooder, neighbour) = (Ground::new(), Ground::new());
     let netns = sealed();
     let reporter = flooder.reporter();
-    reporter.attach(flooder.fd().as_fd()).unwrap();
-    reporter.attach(neighbour.fd().as_fd()).unwrap();
+    reporter.attach(flooder.fd().as_fd(), &BTreeSet::new()).unwrap();
+    reporter.attach(neighbour.fd().as_fd(), &BTreeSet::new()).unwrap();
     neighbour.perl(&netns, "tcp('203.0.113.1', 1)");
     flooder.perl(
         &netns,

@@ -26,6 +26,7 @@ fn good() -> LaunchSpec {
             source: "input/data/train".into(),
             target: "/opt/ml/input/data/train".into(),
         }],
+        held: false,
         limits: Limits {
             cpu_millis: 1000,
             memory_bytes: 1 << 30,

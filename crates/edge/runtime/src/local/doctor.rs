@@ -224,6 +224,7 @@ fn build(config: &LocalConfig) -> Result<(), ExecutorError> {
         resolvers: Vec::new(),
         search: None,
         mounts: Vec::new(),
+        held: false,
         limits: Limits {
             cpu_millis: 100,
             memory_bytes: 64 << 20,

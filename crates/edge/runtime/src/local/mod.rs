@@ -26,7 +26,7 @@ use isolarium_model::{Timestamp, WorkloadId};
 use oci::{Identity, OciProgram, SealedProgram};
 use place::{Place, absent_is_fine, host, unfinished};
 use record::{LaunchOutcome, Process, Record, read_exit, write_exit};
-use rustix::fs::inotify;
+use rustix::fs::{Mode, OFlags, inotify};
 use rustix::process::{Signal, pidfd_send_signal};
 use spare::Spare;
 use std::collections::HashSet;
@@ -353,6 +353,28 @@ impl LocalRuntime {
         }
     }
 
+    /// See [`crate::Executor::release`].
+    ///
+    /// # Errors
+    /// `Unknown` for a workload without a record, `Host` when its gate cannot be used.
+    pub fn release(&self, workload: &WorkloadId) -> Result<(), ExecutorError> {
+        let failed = || host(format!("letting {workload} begin"));
+        if Record::read(&self.place, workload).map_err(failed())?.is_none() {
+            return Err(ExecutorError::Unknown);
+        }
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let gate = match rustix::fs::open(self.place.gate(workload), flags, Mode::empty()) {
+            Ok(gate) => gate,
+            // It has begun, or its shim is gone and with it the container.
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NXIO) => return Ok(()),
+            Err(error) => return Err(failed()(io::Error::from(error))),
+        };
+        match rustix::io::write(&gate, b"!") {
+            Ok(_) | Err(rustix::io::Errno::PIPE | rustix::io::Errno::AGAIN) => Ok(()),
+            Err(error) => Err(failed()(io::Error::from(error))),
+        }
+    }
+
     /// See [`crate::Executor::remove`].
     ///
     /// # Errors
@@ -374,6 +396,7 @@ impl LocalRuntime {
             unfinished(&record),
             unfinished(&exit),
             exit,
+            self.place.gate(workload),
             self.place.lock(workload),
             record,
         ] {

@@ -25,6 +25,8 @@ pub trait OciRuntime {
     /// A command that runs the bundle detached, keeps its state in `state`, writes errors to `log` and the first
     /// process's pid to `pid_file`. `program` is the runtime's own program as [`SealedProgram`] gave it.
     fn run(&self, call: &RunCall<'_>, program: Option<BorrowedFd<'_>>) -> Command;
+    /// A command that lets the program of a container begin that was made `held`.
+    fn start(&self, call: &RunCall<'_>, program: Option<BorrowedFd<'_>>) -> Command;
 }
 
 /// What a run needs.
@@ -35,6 +37,8 @@ pub struct RunCall<'a> {
     pub log: &'a Path,
     pub pid_file: &'a Path,
     pub id: &'a str,
+    /// The container is made, its program does not begin before [`OciRuntime::start`].
+    pub held: bool,
 }
 
 /// A runtime found on this machine.
@@ -85,6 +89,20 @@ impl OciProgram {
     /// The version of the program that is on disk now.
     pub fn version(&self) -> Option<Identity> {
         fs::metadata(&self.path).ok().as_ref().map(identity)
+    }
+
+    fn command(&self, call: &RunCall<'_>, program: Option<BorrowedFd<'_>>) -> Command {
+        let mut command = match program {
+            Some(program) => Command::new(proc_path(program)),
+            None => Command::new(&self.path),
+        };
+        command.arg0(&self.path);
+        command.env_clear().env("PATH", FOLDERS.join(":"));
+        command.arg("--root").arg(call.state).arg("--log").arg(call.log);
+        if self.dialect == Dialect::Crun {
+            command.arg("--cgroup-manager=cgroupfs");
+        }
+        command
     }
 
     fn at(path: &Path) -> Self {
@@ -164,22 +182,24 @@ fn sealed_copy(file: &mut fs::File) -> io::Result<OwnedFd> {
 
 impl OciRuntime for OciProgram {
     fn run(&self, call: &RunCall<'_>, program: Option<BorrowedFd<'_>>) -> Command {
-        let mut command = match program {
-            Some(program) => Command::new(proc_path(program)),
-            None => Command::new(&self.path),
-        };
-        command.arg0(&self.path);
-        command.env_clear().env("PATH", FOLDERS.join(":"));
-        command.arg("--root").arg(call.state).arg("--log").arg(call.log);
-        if self.dialect == Dialect::Crun {
-            command.arg("--cgroup-manager=cgroupfs");
+        let mut command = self.command(call, program);
+        if call.held {
+            command.arg("create");
+        } else {
+            command.args(["run", "--detach"]);
         }
         command
-            .args(["run", "--detach", "--bundle"])
+            .arg("--bundle")
             .arg(call.bundle)
             .arg("--pid-file")
             .arg(call.pid_file)
             .arg(call.id);
+        command
+    }
+
+    fn start(&self, call: &RunCall<'_>, program: Option<BorrowedFd<'_>>) -> Command {
+        let mut command = self.command(call, program);
+        command.arg("start").arg(call.id);
         command
     }
 }

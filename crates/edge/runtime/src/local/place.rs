@@ -59,7 +59,7 @@ impl Place {
         self.work(workload).join("scratch")
     }
 
-    /// Records, locks and exit files, `<workload>.{json,lock,exit}`. One folder, so that one watch sees every change.
+    /// Records, locks, exit files and gates, `<workload>.{json,lock,exit,gate}`. One folder, so that one watch sees every change.
     pub fn shims(&self) -> PathBuf {
         self.data_dir.join("run/shims")
     }
@@ -74,6 +74,11 @@ impl Place {
 
     pub fn lock(&self, workload: &WorkloadId) -> PathBuf {
         self.shims().join(format!("{workload}.lock"))
+    }
+
+    /// A pipe by which [`crate::Executor::release`] reaches the shim of a held container; gone once it has.
+    pub fn gate(&self, workload: &WorkloadId) -> PathBuf {
+        self.shims().join(format!("{workload}.gate"))
     }
 
     pub fn slots(&self) -> PathBuf {

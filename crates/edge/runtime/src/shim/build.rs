@@ -243,15 +243,8 @@ fn write_bundle(job: &Job, user: &User, passed: &Passed, binds: &[BindMount]) ->
 pub(super) fn spawn(job: &Job, passed: &Passed) -> Result<Container, StartError> {
     let (out_read, out_write) = pipe(job).map_err(doing("making a pipe"))?;
     let (err_read, err_write) = pipe(job).map_err(doing("making a pipe"))?;
-    let files = |name: &str| PathBuf::from(BUNDLE).join(name);
-    let (log, pid_file) = (files("log"), files("pid"));
-    let call = RunCall {
-        bundle: Path::new(BUNDLE),
-        state: Path::new(STATE),
-        log: &log,
-        pid_file: &pid_file,
-        id: job.spec.workload.as_str(),
-    };
+    let (log, pid_file) = (bundle_file("log"), bundle_file("pid"));
+    let call = call(job, &log, &pid_file);
     let mut command = job.oci.run(&call, passed.program.as_ref().map(AsFd::as_fd));
     command
         .current_dir(BUNDLE)
@@ -294,6 +287,44 @@ pub(super) fn spawn(job: &Job, passed: &Passed) -> Result<Container, StartError>
         init,
         output: [out_read, err_read],
     })
+}
+
+fn bundle_file(name: &str) -> PathBuf {
+    PathBuf::from(BUNDLE).join(name)
+}
+
+fn call<'a>(job: &'a Job, log: &'a Path, pid_file: &'a Path) -> RunCall<'a> {
+    RunCall {
+        bundle: Path::new(BUNDLE),
+        state: Path::new(STATE),
+        log,
+        pid_file,
+        id: job.spec.workload.as_str(),
+        held: job.spec.held,
+    }
+}
+
+/// Lets the program of a held container begin.
+pub(super) fn begin(job: &Job, program: Option<&OwnedFd>) -> io::Result<()> {
+    let (log, pid_file) = (bundle_file("log"), bundle_file("pid"));
+    let call = call(job, &log, &pid_file);
+    let mut command = job.oci.start(&call, program.map(AsFd::as_fd));
+    command
+        .current_dir(BUNDLE)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut runtime = command.spawn()?;
+    let ended = wait_at_most(&runtime, RUNTIME_PATIENCE)?;
+    if !ended {
+        let _gone = runtime.kill();
+    }
+    let status = runtime.wait()?;
+    if ended && status.success() {
+        Ok(())
+    } else {
+        Err(io::Error::other("the OCI runtime did not start the program"))
+    }
 }
 
 /// The filter that the runtime compiled for this container, in base64, when the job brought none. Compiling takes as long

@@ -5,6 +5,7 @@
 //! One thread, because it unshares namespaces and forks; small, because there is one per container.
 
 mod build;
+mod gate;
 pub(crate) use build::scratch;
 mod watch;
 
@@ -124,14 +125,21 @@ fn run() -> io::Result<()> {
         program: descriptors.next(),
     };
     let place = Place::new(&job.data_dir);
+    let gate = match job.spec.held {
+        true => Some(gate::make(&place, &job.spec.workload)?),
+        false => None,
+    };
     match start(&job, &place, &passed) {
         Ok((container, started)) => {
             // The namespace lives by the container's processes now: it ends when they do.
             drop(passed.netns);
-            drop(passed.program);
             let filter = build::compiled_filter(&job);
             channel::send(&control, &Reply::Started { filter }, &[]).ok();
             drop(control);
+            if let Some(gate) = gate {
+                gate::pass(&gate, &job, &place, &container, passed.program.as_ref())?;
+            }
+            drop(passed.program);
             let watched = watch::Watched {
                 workload: job.spec.workload.clone(),
                 place,

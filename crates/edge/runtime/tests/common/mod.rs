@@ -208,6 +208,7 @@ impl Lab {
             resolvers: Vec::new(),
             search: None,
             mounts: Vec::new(),
+            held: false,
             limits: Limits {
                 cpu_millis: 2000,
                 memory_bytes: 256 << 20,

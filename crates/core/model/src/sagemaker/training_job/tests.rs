@@ -48,6 +48,7 @@ fn job() -> TrainingJob {
             stop: None,
             launched: false,
         },
+        warning: None,
         final_metrics: BTreeMap::new(),
         tags: Tags::new(),
         echo: Echo::new(),

@@ -420,6 +420,7 @@ fn base_chains(vpc: &Vpc, nat_idle: Option<u32>, draft: &mut Draft) {
         rule("nobody's", [expr::goto("refuse_egress")]),
     ];
     draft.base("forward", "filter", 0, Policy::Drop, "forward", forward);
+    let nothing = vec![rule("nothing is served", [expr::counter(), expr::drop()])];
     let input = vec![
         invalid(),
         rule("own", [expr::comes_from("lo"), expr::accept()]),
@@ -452,6 +453,7 @@ fn base_chains(vpc: &Vpc, nat_idle: Option<u32>, draft: &mut Draft) {
         rule("sender", [expr::dispatch(&[Key::InLink], "eni_src")]),
         rule("nobody's", [expr::goto("refuse_egress")]),
     ];
+    let input = if vpc.peers_only { nothing } else { input };
     draft.base("input", "filter", 0, Policy::Drop, "input", input);
     let output = vec![
         rule("own", [expr::goes_to("lo"), expr::accept()]),

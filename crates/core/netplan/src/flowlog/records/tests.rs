@@ -123,6 +123,7 @@ fn vpc() -> CheckedVpc {
             ),
         ]
         .into(),
+        peers_only: false,
         s3_endpoints: [(
             EndpointId::of(1),
             S3Endpoint {

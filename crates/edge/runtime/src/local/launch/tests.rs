@@ -31,6 +31,7 @@ fn spec(workload: WorkloadId, env_bytes: usize) -> LaunchSpec {
         resolvers: Vec::new(),
         search: None,
         mounts: Vec::new(),
+        held: false,
         limits: Limits {
             cpu_millis: 1000,
             memory_bytes: 64 << 20,

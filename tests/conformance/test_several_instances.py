@@ -1,0 +1,302 @@
+"""Training jobs with several instances: boto3 against the real engine, containers that look for each other."""
+import io
+import json
+import os
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.test_vpc_jobs import Network, P6, completed, run, said
+from tests.harness.engine import WEB, execution_statements
+from tests.harness.jobs import eventually, finished, training_request, with_program
+
+XGBOOST = "xgboost-cpu==3.2.0"
+ALL_REDUCE = (Path(__file__).resolve().parent / "all_reduce.py").read_text()
+PROBE = (Path(__file__).resolve().parent / "peer_probe.py").read_text()
+HOSTS = ["algo-1", "algo-2", "algo-3"]
+
+
+@pytest.fixture(scope="module")
+def ec2(engine):
+    return engine.client("ec2")
+
+
+@pytest.fixture(scope="module")
+def vpc_role(engine, bucket):
+    allow = {"Effect": "Allow", "Action": P6, "Resource": "*"}
+    return engine.create_role("several-vpc", [*execution_statements(bucket), allow])
+
+
+@pytest.fixture(scope="module")
+def parts(engine, bucket):
+    """Seven objects."""
+    for number in range(7):
+        engine.client("s3").put_object(Bucket=bucket, Key=f"several/parts/{number}.txt", Body=f"{number}".encode())
+    return f"s3://{bucket}/several/parts/"
+
+
+@pytest.fixture
+def network(ec2):
+    made = Network(ec2, block="10.30.0.0/16", subnet="10.30.1.0/24")
+    yield made
+    made.remove()
+
+
+def probe(engine, sagemaker, bucket, name, image, role, uri, instances=3, isolated=True, hyper=None, **members):
+    """Starts a job whose instances probe each other; the input is dealt among them."""
+    request = training_request(name, image, role, bucket, uri, isolated=isolated)
+    request["InputDataConfig"][0]["DataSource"]["S3DataSource"]["S3DataDistributionType"] = "ShardedByS3Key"
+    request["ResourceConfig"]["InstanceCount"] = instances
+    request["HyperParameters"] = {"token": name} | (hyper or {})
+    sagemaker.create_training_job(**with_program(engine, bucket, request, PROBE) | members)
+
+
+def streams(engine, name):
+    """Lines of a job's log by instance."""
+    logs = engine.client("logs")
+    try:
+        found = logs.filter_log_events(logGroupName="/aws/sagemaker/TrainingJobs", logStreamNamePrefix=f"{name}/")
+    except logs.exceptions.ResourceNotFoundException:
+        return {}
+    lines = {}
+    for event in found["events"]:
+        stream = event["logStreamName"].split("/", 1)[1]
+        lines.setdefault(stream, []).append(event["message"])
+    return lines
+
+
+def results(engine, name, instances):
+    """What every instance found, by host; waits for all."""
+    def all_of_them():
+        told = {}
+        for stream, lines in streams(engine, name).items():
+            for line in lines:
+                if line.startswith("RESULT "):
+                    told["-".join(stream.split("-")[:2])] = json.loads(line.removeprefix("RESULT "))
+        return told if len(told) == instances else None
+
+    return eventually(all_of_them, timeout=90)
+
+
+def archive(engine, bucket, name, file="model.tar.gz"):
+    body = engine.client("s3").get_object(Bucket=bucket, Key=f"jobs/{name}/output/{file}")["Body"].read()
+    with tarfile.open(fileobj=io.BytesIO(body)) as packed:
+        return {member.name: packed.extractfile(member).read().decode() for member in packed if member.isfile()}
+
+
+def met(one, token, ping=False):
+    """Whether an instance reached every peer in every way, and only its own job's."""
+    answers = [*one["tcp"].values(), *one["udp"].values()]
+    return set(answers) == {token} and (not ping or set(one["ping"].values()) == {"echo"})
+
+
+def test_isolated_instances_reach_each_other_and_nothing_else(engine, sagemaker, image, role, bucket, parts, name):
+    """
+    Two jobs at once with the same inner addresses: each meets its own peers in every way, and nobody else by any.
+    Proves: NI-9, NI-10, NI-12, D-11, CC-19, CC-20, CC-28, CC-31, CC-32, CC-85, CC-86, CC-90
+    """
+    before = len(engine.internet.arrivals())
+    out = ",".join([WEB, "169.254.170.2", "169.254.169.254", "100.64.0.1", "10.0.0.1", "198.18.0.1"])
+    hyper = {"ping": "1", "others": "10.0.0.77,100.64.0.2", "web": out, "names": "example.com,algo-4,localhost.localdomain"}
+    jobs = [f"{name[:40]}-{which}" for which in ("a", "b")]
+    for job in jobs:
+        probe(engine, sagemaker, bucket, job, image, role, parts, hyper=hyper)
+    for job in jobs:
+        done = completed(sagemaker, job)
+        assert done["ResourceConfig"]["InstanceCount"] == 3
+        told = results(engine, job, 3)
+        assert sorted(told) == HOSTS
+        for host, one in told.items():
+            assert one["host"] == host == one["config"]["current_host"] and one["config"]["hosts"] == HOSTS
+            assert one["interfaces"] == ["eth0", "lo"] and one["config"]["network_interface_name"] == "eth0"
+            assert one["addresses"] == {f"algo-{n}": f"10.0.0.{3 + n}" for n in (1, 2, 3)}, "the same in both jobs"
+            assert met(one, job, ping=True), one
+            refused = [*one["others"].values(), *one["others_udp"].values(), *one["web"].values()]
+            assert set(refused) == {"error 101"}, refused
+            assert all(told.startswith("no name") and soon for told, soon in one["names"].values()), one["names"]
+            assert not one["credentials"]
+        shares = [told[host]["data"]["train"] for host in HOSTS]
+        assert sorted(len(share) for share in shares) == [2, 2, 3]
+        assert sorted(sum(shares, [])) == [f"{n}.txt" for n in range(7)]
+        assert archive(engine, bucket, job) == {host: job for host in HOSTS}
+        created = int(done["CreationTime"].timestamp())
+        own = [stream for stream in streams(engine, job) if not stream.endswith("network-isolation")]
+        assert sorted(own) == [f"{host}-{created}" for host in HOSTS]
+        report = json.loads(engine.run("report", job, "--json").stdout)
+        assert len(report["workloads"]) == 3
+        for workload in report["workloads"]:
+            kinds = {(attempt["protocol"], attempt["address"]) for attempt in workload["attempts"]}
+            assert ("tcp", WEB) in kinds, "every instance has its own report"
+            assert not any(address.startswith("10.0.0.") and address[7:] in "456" for _, address in kinds), "peers are no attempts"
+    assert len(engine.internet.arrivals()) == before
+
+
+def test_instances_in_the_platform_network_meet_their_own_peers_alone(engine, sagemaker, image, role, bucket, parts, name):
+    """
+    Proves: CC-20, CC-85, NI-1
+    """
+    first, second = f"{name[:40]}-a", f"{name[:40]}-b"
+    probe(engine, sagemaker, bucket, first, image, role, parts, instances=2, isolated=False, hyper={"stay": "1"})
+    told = results(engine, first, 2)
+    assert all(met(one, first) and one["credentials"] for one in told.values()), told
+    addresses = sorted(set(told["algo-1"]["addresses"].values()))
+    assert len(addresses) == 2 and all(address.startswith("100.64.") for address in addresses)
+    hyper = {"others": ",".join(addresses), "web": WEB}
+    probe(engine, sagemaker, bucket, second, image, role, parts, instances=2, isolated=False, hyper=hyper)
+    completed(sagemaker, second)
+    for one in results(engine, second, 2).values():
+        assert met(one, second), "control: its own peers answer"
+        assert set(one["web"].values()) == {"connected"}, "control: and so does the internet"
+        assert all(answer.startswith("error") for answer in [*one["others"].values(), *one["others_udp"].values()]), one
+    sagemaker.stop_training_job(TrainingJobName=first)
+    assert finished(sagemaker, first)["TrainingJobStatus"] == "Stopped"
+
+
+# Asks the other instance again and again, and says each change of what it sees.
+ASK = """
+me=$(sed -n 's/.*"current_host":"\\([^"]*\\)".*/\\1/p' /opt/ml/input/config/resourceconfig.json)
+case $me in algo-1) other=algo-2;; *) other=algo-1;; esac
+for port in 7000 9000; do (while true; do echo served | nc -l -p $port >/dev/null 2>&1; done) & done
+last=
+while true; do
+  now=$(for port in 7000 9000; do nc -w 1 $other $port </dev/null 2>/dev/null | grep -q served && echo "$port yes" || echo "$port no"; done)
+  now=$(echo $now)
+  [ "$now" = "$last" ] || echo "STATE $now"
+  last=$now
+  sleep 0.2
+done
+"""
+
+
+def states(engine, name):
+    """The last state that each instance told."""
+    told = {}
+    for stream, lines in streams(engine, name).items():
+        seen = [line for line in lines if line.startswith("STATE ")]
+        if seen:
+            told["-".join(stream.split("-")[:2])] = seen[-1].removeprefix("STATE ")
+    return told
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_in_a_vpc_the_groups_decide_whether_peers_meet(engine, ec2, sagemaker, small, vpc_role, bucket, network, name, isolated):
+    """
+    Without a rule for the group's own members nobody meets, and the job says so; with one they do, without a restart.
+    Proves: VPC-26, VPC-27, D-24, VPC-10, CC-20
+    """
+    free = network.free()
+    request = training_request(name, small, vpc_role, bucket, "s3://none/", isolated=isolated, VpcConfig=network.config)
+    del request["InputDataConfig"]
+    request["HyperParameters"] = {}
+    request["ResourceConfig"]["InstanceCount"] = 2
+    request["AlgorithmSpecification"]["ContainerEntrypoint"] = ["/bin/sh", "-c", ASK]
+    sagemaker.create_training_job(**request)
+    both = lambda state: lambda: states(engine, name) == {"algo-1": state, "algo-2": state}  # noqa: E731
+    eventually(both("7000 no 9000 no"), timeout=90)
+    assert network.free() == free - 4, "two addresses for each"
+    described = sagemaker.describe_training_job(TrainingJobName=name)
+    messages = {one["Status"]: one["StatusMessage"] for one in described["SecondaryStatusTransitions"]}
+    for phase in ("Starting", "Training"):
+        assert "no inbound rule of" in messages[phase] and network.group in messages[phase], messages
+    pair = {"UserIdGroupPairs": [{"GroupId": network.group}]}
+    everything = [{"IpProtocol": "-1"} | pair]
+    ranged = [{"IpProtocol": "tcp", "FromPort": 6000, "ToPort": 8000} | pair]
+    ec2.authorize_security_group_ingress(GroupId=network.group, IpPermissions=everything)
+    eventually(both("7000 yes 9000 yes"), timeout=60)
+    ec2.revoke_security_group_ingress(GroupId=network.group, IpPermissions=everything)
+    eventually(both("7000 no 9000 no"), timeout=60)
+    ec2.authorize_security_group_ingress(GroupId=network.group, IpPermissions=ranged)
+    eventually(both("7000 yes 9000 no"), timeout=60)
+    sagemaker.stop_training_job(TrainingJobName=name)
+    assert finished(sagemaker, name)["TrainingJobStatus"] == "Stopped"
+    eventually(lambda: network.free() == free, timeout=60)
+
+
+def test_a_job_whose_group_admits_its_own_members_is_not_warned_about(ec2, sagemaker, small, vpc_role, bucket, network, name):
+    """
+    Proves: VPC-26
+    """
+    pair = [{"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": network.group}]}]
+    ec2.authorize_security_group_ingress(GroupId=network.group, IpPermissions=pair)
+    resources = {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1}
+    run(sagemaker, name, small, vpc_role, bucket, None, "echo done", VpcConfig=network.config, ResourceConfig=resources)
+    done = completed(sagemaker, name)
+    assert not any("Warning" in one["StatusMessage"] for one in done["SecondaryStatusTransitions"])
+
+
+def test_the_first_failure_ends_the_others_and_names_its_instance(engine, sagemaker, small, role, bucket, name):
+    """
+    Proves: CC-31, CC-33, CC-34, SM-65
+    """
+    script = """
+me=$(sed -n 's/.*"current_host":"\\([^"]*\\)".*/\\1/p' /opt/ml/input/config/resourceconfig.json)
+if [ $me = algo-2 ]; then nc -l -p 7000 >/dev/null; nc -l -p 7001 >/dev/null; echo no data > /opt/ml/output/failure; exit 3; fi
+trap "echo $me > /opt/ml/output/data/$me; echo told; exit 0" TERM
+case $me in algo-1) port=7000;; *) port=7001;; esac
+until echo ready | nc -w 1 algo-2 $port; do sleep 0.1; done
+while true; do sleep 0.1; done
+"""
+    resources = {"InstanceType": "ml.m5.large", "InstanceCount": 3, "VolumeSizeInGB": 1}
+    run(sagemaker, name, small, role, bucket, None, script, isolated=True, ResourceConfig=resources)
+    done = finished(sagemaker, name)
+    assert done["TrainingJobStatus"] == "Failed"
+    assert done["FailureReason"] == "AlgorithmError: algo-2: no data\n, exit code: 3", done["FailureReason"]
+    assert archive(engine, bucket, name, "output.tar.gz") == {"algo-1": "algo-1\n", "algo-3": "algo-3\n"}
+    assert said(engine, name).count("told") == 2
+
+
+def test_what_several_instances_cannot_have_yet_is_refused(sagemaker, small, role, bucket, name):
+    """
+    Encrypted traffic between containers is out of reach: nothing is stored, and nobody believes to be protected.
+    """
+    resources = {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1}
+    for members in (
+        {"EnableInterContainerTrafficEncryption": True, "ResourceConfig": resources},
+        {"ResourceConfig": resources | {"InstanceCount": 251}},
+    ):
+        with pytest.raises(sagemaker.exceptions.ClientError) as refused:
+            run(sagemaker, name, small, role, bucket, None, "true", **members)
+        assert refused.value.response["Error"]["Code"] == "ValidationException"
+    with pytest.raises(sagemaker.exceptions.ClientError):
+        sagemaker.describe_training_job(TrainingJobName=name)
+    alone = {"EnableInterContainerTrafficEncryption": True}
+    run(sagemaker, name, small, role, bucket, None, "true", **alone)
+    assert completed(sagemaker, name)["EnableInterContainerTrafficEncryption"] is True, "alone there is nothing to encrypt"
+
+
+@pytest.fixture(scope="module")
+def xgboost(engine, bucket):
+    """The library's wheel from PyPI as a channel: what installs the demo's wheels fetches it once."""
+    cache = Path(os.environ.get("ISOLARIUM_CACHE", Path.home() / ".cache/isolarium"))
+    wheels = cache / "wheels"
+    if not list(wheels.glob("xgboost_cpu-3.2.0-*.whl")):
+        machine = "aarch64" if os.uname().machine == "aarch64" else "x86_64"
+        subprocess.run(
+            [cache / "venv/pip/bin/pip", "download", "-q", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:",
+             "--python-version", "3.11", "--implementation", "cp", "--platform", f"manylinux_2_28_{machine}", "-d", wheels, XGBOOST],
+            check=True)
+    wheel = next(wheels.glob("xgboost_cpu-3.2.0-*.whl"))
+    engine.client("s3").put_object(Bucket=bucket, Key=f"several/lib/{wheel.name}", Body=wheel.read_bytes())
+    return f"s3://{bucket}/several/lib/"
+
+
+def test_a_public_library_trains_one_model_across_isolated_instances(engine, sagemaker, image, role, bucket, digits, xgboost, name):
+    """
+    xgboost's tracker and all-reduce over TCP, unchanged: three workers, each with a third of the rows, end with one model.
+    Proves: NI-9, NI-10, CC-20
+    """
+    request = training_request(name, image, role, bucket, digits)
+    request["ResourceConfig"]["InstanceCount"] = 3
+    lib = {"S3DataType": "S3Prefix", "S3Uri": xgboost, "S3DataDistributionType": "FullyReplicated"}
+    request["InputDataConfig"].append({"ChannelName": "lib", "DataSource": {"S3DataSource": lib}})
+    sagemaker.create_training_job(**with_program(engine, bucket, request, ALL_REDUCE))
+    done = finished(sagemaker, name)
+    assert done["TrainingJobStatus"] == "Completed", (done.get("FailureReason"), streams(engine, name))
+    told = results(engine, name, 3)
+    rows = sum(one["rows"] for one in told.values())
+    assert {one["model"] for one in told.values()} == {told["algo-1"]["model"]}, "one model"
+    for one in told.values():
+        assert one["world"] == 3 and one["sum"] == [3.0, 111.0, 3.0 * rows], one
+        assert one["accuracy"] > 0.85, "learned from the rows of all"
