@@ -11,7 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.harness.engine import Engine, execution_statements  # noqa: E402
-from tests.harness.jobs import eventually, finished, gone, settled, training_request  # noqa: E402
+from tests.harness.jobs import eventually, finished, gone, settled, training_request, with_program  # noqa: E402
 from tests.harness.small_image import small_rootfs  # noqa: E402
 from tests.harness.traces import Traces  # noqa: E402
 
@@ -247,8 +247,7 @@ def test_several_instances_live_through_kills_of_both_halves_and_end_together(en
     sagemaker, logs, name = engine.client("sagemaker"), engine.client("logs"), "ring"
     request = training_request(name, image, role, "restart", "s3://restart/input/")
     request["ResourceConfig"]["InstanceCount"] = 3
-    request["AlgorithmSpecification"]["ContainerEntrypoint"] = ["/bin/sh", "-c", RING]
-    sagemaker.create_training_job(**request)
+    sagemaker.create_training_job(**with_program(engine, "restart", request, RING, "/bin/sh"))
 
     def meetings():
         try:

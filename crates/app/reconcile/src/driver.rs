@@ -704,8 +704,11 @@ impl Owner {
             Completed, Downloading, Failed, MaxRuntimeExceeded, Starting, Stopped, Stopping, Training, Uploading,
         };
         let running = || {
-            let seen = deps.seen.get(&job.run.placement.workload);
-            matches!(seen, Some(isolarium_runtime::executor::WorkloadState::Running { .. }))
+            // All of them: the end of one may be the end of the job.
+            job.run.placements().all(|placement| {
+                let seen = deps.seen.get(&placement.workload);
+                matches!(seen, Some(isolarium_runtime::executor::WorkloadState::Running { .. }))
+            })
         };
         let moves = match job.secondary {
             Starting | Downloading | Uploading => true,

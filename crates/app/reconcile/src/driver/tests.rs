@@ -193,7 +193,10 @@ fn add_job(world: &Arc<World>, scope: &Scope, name: &str, at: &VpcAttachment, ed
         ..new_job(world, name)
     };
     job.spec.network = JobNetwork::new(None, Some(at.clone()));
-    job.run.placement.attachment = Attachment::Unattached { isolated: false };
+    job.run.placement.attachment = Attachment::Unattached {
+        isolated: false,
+        peers: None,
+    };
     edit(&mut job);
     let batch = Batch::default().put(&Key::folded(scope, name), Expect::Absent, &job);
     world.state().commit(batch.unwrap()).unwrap();

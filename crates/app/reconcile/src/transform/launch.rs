@@ -25,6 +25,7 @@ impl Work<'_> {
             return Ok(Some(instance.clone()));
         };
         let wanted = Wanted {
+            peers: None,
             attachment,
             isolated: network.isolated(),
             workload: &instance.placement.workload,
