@@ -15,7 +15,7 @@ use isolarium_runtime::vpcs::{Destination, Door, Flows, VpcSeen, Vpcs};
 use std::collections::{BTreeSet, HashSet};
 use std::error::Error;
 use std::io::{self, Write};
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::PathBuf;
