@@ -186,6 +186,10 @@ impl Operation for shapes::DecryptRequest {
                 error
             }
         })?;
+        // A name that leads to the key without being its own is a forged one.
+        if key.arn.as_str() != arn {
+            return Err(invalid());
+        }
         let context = bound(&key.arn, &request.encryption_context)?;
         let plain = crypto::open(&material(ctx, &key)?, &context, text).map_err(|_| invalid())?;
         dry(request.dry_run)?;
