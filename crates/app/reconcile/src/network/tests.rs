@@ -591,6 +591,10 @@ impl Reading {
 }
 
 impl StateStore for Reading {
+    fn counts(&self) -> Result<Vec<(String, String, u64)>, StoreError> {
+        self.store.counts()
+    }
+
     fn get_raw(
         &self,
         kind: &'static str,

@@ -469,6 +469,10 @@ struct Failing {
 }
 
 impl StateStore for Failing {
+    fn counts(&self) -> Result<Vec<(String, String, u64)>, StoreError> {
+        self.store.counts()
+    }
+
     fn get_raw(
         &self,
         kind: &'static str,

@@ -329,6 +329,7 @@ macro_rules! pass_on {
 type Done<T> = Result<T, ExecutorError>;
 pass_on!(Executor {
     fn launch(&self, spec: &LaunchSpec) -> Done<()>;
+    fn release(&self, workload: &WorkloadId) -> Done<()>;
     fn observe(&self) -> Done<Vec<Observed>>;
     fn observe_one(&self, workload: &WorkloadId) -> Done<Observed>;
     fn terminate(&self, workload: &WorkloadId, kill: bool) -> Done<()>;
@@ -351,6 +352,7 @@ pass_on!(EgressReport {
 });
 pass_on!(Vpcs {
     fn apply_vpc(&self, vpc: &Vpc) -> Done<()>;
+    fn set_peers(&self, groups: &std::collections::BTreeSet<std::collections::BTreeSet<std::net::Ipv4Addr>>) -> Done<()>;
     fn compare_vpc(&self, vpc: &Vpc) -> Done<Vec<String>>;
     fn remove_vpc(&self, vpc: VpcId) -> Done<()>;
     fn list_vpcs(&self) -> Done<Vec<VpcSeen>>;
