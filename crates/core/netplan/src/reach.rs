@@ -649,22 +649,66 @@ fn rule_admits(vpc: &CheckedVpc, rule: Peer, peer: Ipv4Addr) -> bool {
     }
 }
 
-/// Whether a flow that arrived under `before` goes on under `after` (NET-16): as a new one would, or because every group that
-/// would refuse it now had tracked it.
+/// Whether a flow that arrived under `before` goes on under `after` (NET-16): as a new one would, or because every interface
+/// whose groups would refuse it now had tracked it, and one that had not still admits its answers.
 pub fn goes_on(before: &CheckedVpc, after: &CheckedVpc, services: &[Ipv4Net], flow: &Flow) -> bool {
-    let by_nat = match reach(before, services, flow) {
-        Verdict::Reached { path, .. } => path.iter().any(|hop| matches!(hop, Hop::NatGateway(_))),
+    let (by_nat, to) = match reach(before, services, flow) {
+        Verdict::Reached { path, arrival } => {
+            let by_nat = path.iter().any(|hop| matches!(hop, Hop::NatGateway(_)));
+            (by_nat, arrival)
+        }
         Verdict::Blocked { .. } => return false,
+    };
+    let answered = || {
+        let keeps = |id, way, peer| keeps_answers(before, after, id, way, flow.traffic, peer);
+        let peer = match flow.from {
+            Origin::Interface { source, .. } => source,
+            Origin::Internet(source) => source,
+        };
+        let began = match flow.from {
+            Origin::Interface { id, .. } => by_nat || keeps(id, Direction::Egress, flow.to),
+            Origin::Internet(_) => true,
+        };
+        began && !matches!(to, Arrival::Interface(id) if !keeps(id, Direction::Ingress, peer))
     };
     match reach(after, services, flow) {
         Verdict::Reached { .. } => true,
-        Verdict::Blocked { by } => by.iter().all(|block| match block {
-            Block::NoGroupRule {
-                interface, direction, ..
-            } => by_nat || is_tracked(before, *interface, *direction, flow.traffic),
-            _ => false,
-        }),
+        Verdict::Blocked { by } => {
+            let tracked = by.iter().all(|block| match block {
+                Block::NoGroupRule {
+                    interface, direction, ..
+                } => by_nat || is_tracked(before, *interface, *direction, flow.traffic),
+                _ => false,
+            });
+            tracked && answered()
+        }
     }
+}
+
+/// Whether the rules of `after` admit the answers at an interface that did not track the flow; tracked ones need none.
+fn keeps_answers(
+    before: &CheckedVpc,
+    after: &CheckedVpc,
+    id: InterfaceId,
+    direction: Direction,
+    traffic: Traffic,
+    peer: Ipv4Addr,
+) -> bool {
+    let Some(reply) = traffic.reply().filter(|_| !is_tracked(before, id, direction, traffic)) else {
+        return true;
+    };
+    let Some(interface) = after.interfaces.get(&id) else {
+        return false;
+    };
+    let mut groups = interface.groups.iter().filter_map(|group| after.groups.get(group));
+    groups.any(|group| {
+        let rules = match direction {
+            Direction::Ingress => &group.egress,
+            Direction::Egress => &group.ingress,
+        };
+        let mut rules = rules.iter().filter(|rule| reply.matches(&rule.traffic));
+        rules.any(|rule| rule_admits(after, rule.peer, peer))
+    })
 }
 
 /// "If a security group rule permits TCP or UDP flows for all traffic (0.0.0.0/0) and there is a corresponding rule in the
