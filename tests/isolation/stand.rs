@@ -210,6 +210,7 @@ impl Stand {
                 shm_bytes: 8 << 20,
                 overlay_bytes: 16 << 20,
             },
+            held: false,
         }
     }
 

@@ -121,7 +121,10 @@ fn counted(values: &[f64], counts: Option<&[f64]>) -> Result<StatisticSet, ApiEr
     }
     let counts = counts.unwrap_or_default().iter().copied().chain(std::iter::repeat(1.0));
     let sets: Vec<(f64, f64)> = values.iter().copied().zip(counts).collect();
-    if sets.iter().any(|(value, count)| !value.is_finite() || !(*count > 0.0)) {
+    if sets
+        .iter()
+        .any(|(value, count)| !value.is_finite() || count.is_nan() || *count <= 0.0)
+    {
         return Err(invalid("Values must be numbers, and Counts must be above zero."));
     }
     let sets = sets.into_iter().map(|(value, count)| StatisticSet::of(value, count));
