@@ -8,7 +8,12 @@ use libfuzzer_sys::fuzz_target;
 
 const LIMIT: usize = 48;
 
-fn payloads(split: SplitType, strategy: BatchStrategy, object: &[u8], piece: usize) -> Result<Vec<Vec<u8>>, Unreadable> {
+fn payloads(
+    split: SplitType,
+    strategy: BatchStrategy,
+    object: &[u8],
+    piece: usize,
+) -> Result<Vec<Vec<u8>>, Unreadable> {
     let mut batcher = Batcher::new(split, strategy, LIMIT, None);
     let mut all = Vec::new();
     for bytes in object.chunks(piece.max(1)) {
@@ -28,7 +33,11 @@ fuzz_target!(|input: (u8, u8, &str, Vec<u8>)| {
         2 => SplitType::RecordIo,
         _ => SplitType::TfRecord,
     };
-    let strategy = if kind & 4 == 0 { BatchStrategy::SingleRecord } else { BatchStrategy::MultiRecord };
+    let strategy = if kind & 4 == 0 {
+        BatchStrategy::SingleRecord
+    } else {
+        BatchStrategy::MultiRecord
+    };
     let whole = payloads(split, strategy, &object, object.len());
     assert_eq!(whole, payloads(split, strategy, &object, usize::from(piece)));
     if let Ok(all) = whole {

@@ -104,9 +104,13 @@ impl Drop for NodeDir {
 }
 
 /// glibc's settings of the allocator, and ours: a request allocates some 150 small pieces, and the seven of each size that
-/// a thread keeps by default are used up many times over. Two hundred cost little memory and keep requests off the arenas
-/// and their locks (docs/performance.md). An operator's settings win; other C libraries do not look.
-const ALLOCATOR: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.tcache_count=200");
+/// a thread keeps by default are used up many times over. Two hundred keep requests off the arenas and their locks; of
+/// pieces up to 256 bytes alone, or a hundred threads would hoard half a gigabyte (docs/performance.md). An operator's
+/// settings win; other C libraries do not look.
+const ALLOCATOR: (&str, &str) = (
+    "GLIBC_TUNABLES",
+    "glibc.malloc.tcache_count=200:glibc.malloc.tcache_max=256",
+);
 
 /// Keeps the `serve` child running until SIGTERM or SIGINT, which it passes on; returns the child's exit code.
 /// `arguments` are the child's whole command line after the program name.

@@ -3,6 +3,8 @@
 use super::answer::{self, Framing, Head, Malformed, Piece};
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
@@ -92,10 +94,11 @@ impl Connection {
         self.keeps && sent && self.arrived.is_empty() && self.framing.is_at_end()
     }
 
-    /// Whether the other side has neither closed nor spoken unasked. Asks the kernel only when something happened.
+    /// Whether the other side has neither closed nor spoken unasked. Asks the kernel: what the runtime knows may be a
+    /// turn old, and a request that meets a close cannot be repeated safely.
     pub fn is_quiet(&self) -> bool {
-        let read = self.stream.try_read(&mut [0]);
-        matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        let seen = rustix::net::recv(&self.stream, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        matches!(seen, Err(Errno::WOULDBLOCK))
     }
 
     /// Sends a request and reads the head of its answer, which may come before all of the request was taken.

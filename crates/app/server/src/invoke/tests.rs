@@ -614,6 +614,27 @@ async fn a_kept_connection_that_was_closed_costs_no_invocation() {
     );
 }
 
+/// The runtime has one thread here, which waits for the close: it cannot have looked at the socket since.
+#[tokio::test]
+async fn a_close_is_seen_at_once() {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let bench = at(listener.local_addr().unwrap(), Seen::default());
+    let (close, told) = std::sync::mpsc::channel::<()>();
+    let container = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+        stream.write_all(OK).unwrap();
+        told.recv().unwrap();
+    });
+    let response = bench.proxy.call(&scope(), invocation(&[])).await.unwrap();
+    assert_eq!(text(response).await, "ok");
+    assert_eq!(bench.proxy.pool.has_quiet(), Some(true), "control: it was kept");
+    close.send(()).unwrap();
+    container.join().unwrap();
+    assert_eq!(bench.proxy.pool.has_quiet(), Some(false));
+}
+
 /// What one caller's answer left over is not the next caller's answer.
 #[tokio::test]
 async fn bytes_behind_an_answer_are_nobodys() {
