@@ -399,7 +399,7 @@ impl Shared {
     }
 
     /// Lets the transfers of this subject's next step be ended from outside.
-    fn begin(&self, subject: &Subject) -> Option<(Begun, Arc<Cut>)> {
+    fn begin(&self, lane: Lane, subject: &Subject) -> Option<(Begun, Arc<Cut>)> {
         subject.account()?;
         let cut = Arc::new(Cut::within(self.deps.settings.transfer_limit));
         let shown = |cut: Option<Arc<Cut>>| {
@@ -418,7 +418,9 @@ impl Shared {
         if let Some(left) = left.filter(|left| !left.is_zero()) {
             cut.end_after(left);
         }
-        if self.stopping() {
+        // A container that exits between the choice of the lane and the step would have its output moved here.
+        let elsewhere = lane == Lane::Workloads && owner.in_vpc;
+        if self.stopping() || elsewhere {
             cut.make();
         }
         let begun = self.deps.cuts.begin(&owner.arn, Arc::clone(&cut));
@@ -496,7 +498,7 @@ impl Shared {
                 self.hand_on(subject, memory);
                 continue;
             }
-            let begun = self.begin(&subject);
+            let begun = self.begin(lane, &subject);
             // A bug in one subject's step must not take the others' workers away.
             let result = catch_unwind(AssertUnwindSafe(|| self.step(&subject, &mut memory)));
             let next = match result {
@@ -696,6 +698,8 @@ struct Owner {
     until: Option<Timestamp>,
     /// The next step may move data through a VPC.
     moves_through_vpc: bool,
+    /// What moves through a VPC in a step that was not thought to is ended there, and the next step is stepped elsewhere.
+    in_vpc: bool,
 }
 
 impl Owner {
@@ -713,7 +717,7 @@ impl Owner {
         let moves = match job.secondary {
             Starting | Downloading | Uploading => true,
             Training => job.spec.checkpoints.is_some() || !running(),
-            Stopping => job.run.launched && !running(),
+            Stopping => !running(),
             Completed | Failed | Stopped | MaxRuntimeExceeded => false,
         };
         let runtime = Duration::from_secs(job.spec.max_runtime);
@@ -722,6 +726,7 @@ impl Owner {
             ends: job.secondary == Stopping || job.status().is_final(),
             until: (job.secondary == Training).then(|| job.training_start.unwrap_or(job.created).after(runtime)),
             moves_through_vpc: moves && job.spec.network.vpc().is_some(),
+            in_vpc: job.spec.network.vpc().is_some(),
         }
     }
 
@@ -735,6 +740,7 @@ impl Owner {
             ends,
             until: None,
             moves_through_vpc: job.spec.model.network.vpc().is_some() && missing && !ends,
+            in_vpc: false,
         }
     }
 
@@ -743,7 +749,9 @@ impl Owner {
         let fleets = endpoint.active.iter().chain(&endpoint.pending);
         let mut in_vpc = fleets
             .flat_map(|fleet| &fleet.variants)
-            .filter(|variant| variant.model.network.vpc().is_some());
+            .filter(|variant| variant.model.network.vpc().is_some())
+            .peekable();
+        let any = in_vpc.peek().is_some();
         // A container that is not on the host is to be brought there, with its model data.
         let moves = in_vpc.any(|variant| {
             let absent = |workload| deps.seen.get(workload).is_none();
@@ -755,6 +763,7 @@ impl Owner {
             ends,
             until: None,
             moves_through_vpc: moves && !ends,
+            in_vpc: any,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The end of a job: what leaves the containers, the record's last word, and an empty host.
 
-use super::{End, Job, Memory, Outcome, Work};
+use super::{End, Job, Memory, Outcome, Trouble, Work, staged};
 use crate::deps::{Next, StepError};
 use crate::driver::with_slow;
 use crate::logs;
@@ -56,7 +56,12 @@ impl Work<'_> {
             };
         }
         if let Err(error) = job.collect(&sites, &mut memory.kept, End::Failed) {
-            tracing::warn!(job = %job.arn(), %error, "output of a failed job could not be uploaded");
+            match staged(job.arn(), error, "Artifact upload failed:") {
+                Trouble::Retry(error) => return Err(StepError::Executor(error)),
+                Trouble::Final(_, cause) => {
+                    tracing::warn!(job = %job.arn(), cause, "output of a failed job could not be uploaded");
+                }
+            }
         }
         let first = self.first_attempt(job);
         let reason = FailureReason::container(

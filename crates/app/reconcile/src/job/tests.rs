@@ -248,6 +248,30 @@ fn a_sealed_job_runs_from_start_to_uploaded_model() {
     assert_eq!(lab.deps.work.workloads().unwrap(), []);
 }
 
+/// A transfer that was ended from outside is not the end of what a failed container left.
+///
+/// Proves: CC-33
+#[test]
+fn a_failed_containers_output_is_uploaded_though_the_first_transfer_was_ended() {
+    let mut lab = Lab::new(true, |_| {});
+    let running = lab.run();
+    lab.world.write(&lab.workload, "output-data", "log", "y");
+    lab.world.exit(&lab.workload, 3);
+    lab.world.clock.advance(Duration::from_secs(1));
+    lab.world.look(&lab.deps);
+    lab.world.fail("put", "held");
+    let cut = Arc::new(crate::Cut::default());
+    let begun = lab.deps.cuts.begin(&running.arn, cut.clone());
+    cut.make();
+    let ended = (0..5).any(|_| step(&lab.deps, &key(NAME), &mut lab.memory).is_err());
+    assert!(ended, "control: the transfer was ended");
+    assert_eq!(lab.job().status(), TrainingJobStatus::InProgress);
+    drop(begun);
+    lab.world.mend("put");
+    assert_eq!(lab.after(1).status(), TrainingJobStatus::Failed);
+    assert!(lab.world.object("s3://out/jobs/Churn/output/output.tar.gz").is_some());
+}
+
 /// Proves: CC-31, CC-33, SM-41, SM-65
 #[test]
 fn a_failed_container_names_its_reason_exit_code_and_first_blocked_destination() {

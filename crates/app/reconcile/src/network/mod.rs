@@ -83,6 +83,8 @@ pub struct Networks {
     changes: Mutex<Changes>,
     /// Whoever tells the host which jobs' containers talk.
     talking: Mutex<()>,
+    /// The networks of jobs that this process was asked to bring, in line or not.
+    peers: Mutex<BTreeMap<VpcId, peers::PeerNetwork>>,
 }
 
 /// What was committed since the loop looked last.
@@ -117,6 +119,7 @@ impl Networks {
             standing: Mutex::default(),
             changes: Mutex::default(),
             talking: Mutex::default(),
+            peers: Mutex::default(),
         })
     }
 
@@ -185,10 +188,14 @@ impl Networks {
 
     /// As [`Self::ensure`], with the host asked again even if it is believed to be in line: after it has lost something.
     pub(crate) fn again(&self, scope: &Scope, vpc: VpcId) -> Result<Arc<CheckedVpc>, NetworkError> {
-        *locked(&self.standing(vpc)) = None;
+        let standing = self.standing(vpc);
+        // Held to the end: another caller must not close what this one has opened.
+        let mut standing = locked(&standing);
+        *standing = None;
         // The old listeners hear nobody: they are in the namespace that went.
         self.doors.close(vpc);
-        self.ensure(scope, vpc)
+        let read = records::of_vpc(&*self.store, scope, vpc)?.ok_or(NetworkError::Gone(vpc))?;
+        self.bring(scope, &read, &mut standing)
     }
 
     fn bring(
@@ -267,6 +274,16 @@ impl Networks {
         self.host.compare_vpc(&wanted).map_err(NetworkError::Host)
     }
 
+    fn peers(&self) -> MutexGuard<'_, BTreeMap<VpcId, peers::PeerNetwork>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The networks of jobs in which this VPC's groups and ACLs count.
+    pub(crate) fn peers_of(&self, vpc: VpcId) -> Vec<peers::PeerNetwork> {
+        let all = self.peers();
+        all.values().filter(|network| network.follows(vpc)).cloned().collect()
+    }
+
     /// Brings the network of a job's isolated containers in line with the records of this moment.
     ///
     /// # Errors
@@ -274,6 +291,7 @@ impl Networks {
     pub(crate) fn ensure_peers(&self, network: &peers::PeerNetwork) -> Result<(), NetworkError> {
         let standing = self.standing(network.id);
         let mut standing = locked(&standing);
+        self.peers().insert(network.id, network.clone());
         let wanted = peers::wanted(network, &*self.store, &self.ranges)?;
         if standing.as_ref().is_some_and(|known| **known == wanted) {
             return Ok(());
@@ -316,6 +334,7 @@ impl Networks {
         let mut standing = locked(&standing);
         self.doors.close(vpc);
         *standing = None;
+        self.peers().remove(&vpc);
         self.host.remove_vpc(vpc).map_err(NetworkError::Host)?;
         self.standing
             .lock()

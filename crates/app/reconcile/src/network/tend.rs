@@ -68,10 +68,6 @@ fn these(deps: &Deps, changed: &BTreeSet<(&'static str, Key)>) -> Result<Trouble
             vpcs.insert((key.scope.clone(), vpc));
         }
     }
-    let peers = match vpcs.is_empty() {
-        true => Vec::new(),
-        false => super::peers::all(&*deps.store)?,
-    };
     for (scope, vpc) in vpcs {
         let hosted = networks.known(vpc).is_some();
         match records::of_vpc(&*deps.store, &scope, vpc)? {
@@ -88,10 +84,8 @@ fn these(deps: &Deps, changed: &BTreeSet<(&'static str, Key)>) -> Result<Trouble
             None => {}
         }
         // The owner's groups and ACLs count in the networks of isolated jobs too (D-24).
-        for network in peers.iter().filter(|network| network.follows(vpc)) {
-            if networks.known(network.id).is_some()
-                && let Err(error) = networks.ensure_peers(network)
-            {
+        for network in networks.peers_of(vpc) {
+            if let Err(error) = networks.ensure_peers(&network) {
                 troubled.note(deps, &scope, vpc, &error);
             }
         }

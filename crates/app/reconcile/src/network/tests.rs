@@ -670,9 +670,18 @@ fn a_change_of_one_vpc_reads_nothing_of_another() {
         ..get(&world, InterfaceId::of(1)).unwrap()
     };
     put(&world, &other);
+    let job = crate::job::tests::new_job(&world, "long-ago");
+    let batch = Batch::default()
+        .put(&crate::fake::key("long-ago"), Expect::Any, &job)
+        .unwrap();
+    world.store.commit(batch).unwrap();
     step(&deps).unwrap();
     assert_eq!(world.vpcs.state().vpcs.len(), 2);
-    let others = [VpcId::of(2).to_string(), InterfaceId::of(2).to_string()];
+    let others = [
+        VpcId::of(2).to_string(),
+        InterfaceId::of(2).to_string(),
+        job.arn.as_str().to_owned(),
+    ];
     assert!(reading.about(&others).0 > 0, "control: the first look reads everything");
     let mut group: SecurityGroup = get(&world, GroupId::of(1)).unwrap();
     group.rules.clear();

@@ -324,11 +324,26 @@ fn isolated_instances_in_a_vpc_meet_in_their_own_network_as_the_groups_allow() {
     let mut group: isolarium_model::ec2::SecurityGroup =
         crate::network::tests::get(&lab.world, GroupId::of(1)).unwrap();
     let before = own.groups[&GroupId::of(1)].clone();
-    group.rules.clear();
+    let rules = std::mem::take(&mut group.rules);
     crate::network::tests::put(&lab.world, &group);
     crate::network::step(&lab.deps).unwrap();
-    let after = lab.world.vpcs.state().vpcs[&peers].groups[&GroupId::of(1)].clone();
+    let told = || lab.world.vpcs.state().vpcs[&peers].groups[&GroupId::of(1)].clone();
+    let after = told();
     assert!(before != after && after.ingress.is_empty() && after.egress.is_empty());
+    // So does one that the host could not take at first: nobody waits for the look at everything.
+    group.rules = rules;
+    crate::network::tests::put(&lab.world, &group);
+    let networks = &lab.deps.networks;
+    networks.note(
+        isolarium_model::ec2::SecurityGroup::KIND,
+        &crate::network::key(&scope(), group.id),
+    );
+    lab.world.vpcs.state().failing.insert("apply_vpc", "away".into());
+    crate::network::step(&lab.deps).unwrap();
+    assert_eq!(told(), after, "control: it was refused");
+    lab.world.vpcs.state().failing.clear();
+    crate::network::step(&lab.deps).unwrap();
+    assert_eq!(told(), before);
     for one in workloads(&lab) {
         lab.world.exit(&one, 0);
     }
