@@ -1,5 +1,8 @@
 //! JSONPath as DataProcessing documents it (CC-78): `$`, `.name`, `*`, `['a','b']`, `[1]`, `[1,3]`, negative indexes and
 //! slices. Recursive descent, filters and functions are not part of it.
+//!
+//! Nothing is copied: a path that would pick an element twice is an error, so that what is selected is never larger than
+//! the document it comes from.
 
 use serde_json::{Map, Value};
 use std::str::FromStr;
@@ -45,6 +48,9 @@ pub enum Absent {
     Index(i64, usize),
     #[error("{0} cannot be looked into")]
     Kind(&'static str),
+    /// Copies would multiply with every further step of the path.
+    #[error("the element {0} is picked twice")]
+    Twice(usize),
 }
 
 impl FromStr for JsonPath {
@@ -96,6 +102,10 @@ fn bracket(text: &str) -> Read<'_, Segment> {
         return Ok((segment, after));
     }
     let (picks, after) = list(text, pick)?;
+    let repeated = |(at, pick)| picks.iter().take(at).any(|earlier| earlier == pick);
+    if picks.iter().enumerate().any(repeated) {
+        return Err("an element is picked twice");
+    }
     let segment = match picks.as_slice() {
         [Pick::At(only)] => Segment::Index(*only),
         _ => Segment::Picks(picks),
@@ -182,7 +192,7 @@ impl JsonPath {
     /// The part of a document that the path names. Several elements make an array.
     ///
     /// # Errors
-    /// When the path names what is not there.
+    /// When the path names what is not there, or an element twice.
     pub fn select(&self, document: Value) -> Result<Value, Absent> {
         let mut found = Found::One(document);
         for segment in &self.0 {
@@ -209,7 +219,7 @@ impl JsonPath {
     /// The columns of a row with so many that the path names, in order.
     ///
     /// # Errors
-    /// When the path names what is not there.
+    /// When the path names what is not there, or a column twice.
     pub fn columns(&self, count: usize) -> Result<Vec<usize>, Absent> {
         match self.0.as_slice() {
             [] | [Segment::Wild] => Ok((0..count).collect()),
@@ -240,9 +250,12 @@ fn step(segment: &Segment, value: Value) -> Result<Found, Absent> {
             let at = index(*at, elements.len())?;
             Ok(Found::One(elements.swap_remove(at)))
         }
-        (Segment::Picks(picks), Value::Array(elements)) => {
+        (Segment::Picks(picks), Value::Array(mut elements)) => {
             let places = places(picks, elements.len())?;
-            let picked = places.into_iter().filter_map(|at| elements.get(at).cloned());
+            // Each place comes once.
+            let picked = places
+                .into_iter()
+                .filter_map(|at| elements.get_mut(at).map(Value::take));
             Ok(Found::Many(picked.collect()))
         }
         (_, Value::Object(_)) => Err(Absent::Kind("An object")),
@@ -268,17 +281,26 @@ fn edge(at: i64, count: usize) -> Option<usize> {
     place.filter(|place| *place <= count)
 }
 
+/// The places that picks name, each once and so at most `count`.
 fn places(picks: &[Pick], count: usize) -> Result<Vec<usize>, Absent> {
-    let mut all = Vec::new();
+    let (mut all, mut taken) = (Vec::new(), vec![false; count]);
+    let mut take = |place: usize| {
+        let before = taken.get_mut(place).map(|taken| std::mem::replace(taken, true));
+        if before == Some(true) {
+            return Err(Absent::Twice(place));
+        }
+        all.push(place);
+        Ok(())
+    };
     for pick in picks {
         match *pick {
-            Pick::At(at) => all.push(index(at, count)?),
+            Pick::At(at) => take(index(at, count)?)?,
             Pick::Range(from, to) => {
                 let bound = |at: Option<i64>, open: usize| match at {
                     None => Ok(open),
                     Some(at) => edge(at, count).ok_or(Absent::Index(at, count)),
                 };
-                all.extend(bound(from, 0)?..bound(to, count)?);
+                (bound(from, 0)?..bound(to, count)?).try_for_each(&mut take)?;
             }
         }
     }

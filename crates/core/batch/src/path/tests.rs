@@ -80,6 +80,8 @@ fn other_languages_are_refused() {
         "$['a',1]",
         "$[1,]",
         "$[::2]",
+        "$[0,0]",
+        "$[:,:]",
         "$ ",
         "@",
     ] {
@@ -104,7 +106,52 @@ fn rows_take_indexes_alone() {
     assert!(path("$[*]").is_for_rows() && path("$").is_for_rows());
 }
 
+/// Eight steps that each pick everything three times would make 6561 copies of a value that stands deep enough.
+///
+/// Proves: CC-78
+#[test]
+fn an_element_is_never_picked_twice() {
+    let mut deep = json!("x".repeat(64));
+    for _ in 0..9 {
+        deep = json!([deep]);
+    }
+    let greedy = format!("${}", "[:,0:,-1:]".repeat(8));
+    assert_eq!(path(&greedy).select(deep.clone()), Err(Absent::Twice(0)));
+    assert_eq!(path("$[0,-3:]").columns(3), Err(Absent::Twice(0)));
+    let plain = format!("${}", "[:]".repeat(8));
+    assert!(path(&plain).select(deep).is_ok(), "control");
+    assert_eq!(
+        path("$[2,0,1:2]").select(json!([1, 2, 3])).unwrap(),
+        json!([3, 1, 2]),
+        "any order"
+    );
+    assert_eq!(path("$[0,-3:]").columns(4).unwrap(), [0, 1, 2, 3], "control");
+}
+
 proptest! {
+    /// Whatever a filter of any number of brackets picks of a deep document, it is no larger than the document.
+    #[test]
+    fn a_selection_is_never_larger_than_its_document(
+        steps in proptest::collection::vec("\\[(:|0:|-1:|0|\\*)(,(:|0:|:1|-1:|1:|-1)){0,3}\\]", 0..10),
+        depth in 8usize..14,
+        wide in any::<bool>(),
+    ) {
+        let mut document = json!("0123456789abcdef");
+        for level in 0..depth {
+            document = if wide && level < 6 { json!([document, document]) } else { json!([document]) };
+        }
+        let size = document.to_string().len();
+        if let Ok(path) = format!("${}", steps.concat()).parse::<JsonPath>()
+            && let Ok(selected) = path.select(document)
+        {
+            prop_assert!(selected.to_string().len() <= size);
+        }
+        let row = format!("${}", steps.first().map_or("", String::as_str));
+        if let Ok(columns) = row.parse::<JsonPath>().map_err(|_| ()).and_then(|path| path.columns(7).map_err(|_| ())) {
+            prop_assert!(columns.len() <= 7);
+        }
+    }
+
     #[test]
     fn no_text_and_no_document_can_break_it(text in "[$.*'\\[\\]:,a-c0-3-]{0,16}", depth in 0usize..4) {
         if let Ok(path) = text.parse::<JsonPath>() {
