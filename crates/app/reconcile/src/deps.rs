@@ -2,6 +2,7 @@
 
 use crate::cut::Cuts;
 use crate::fleets::Fleets;
+use crate::held::Held;
 use crate::network::peers;
 use crate::network::place::{self, PlaceError, Wanted};
 use crate::network::{NetworkError, Networks};
@@ -35,6 +36,8 @@ pub struct Deps {
     pub networks: Arc<Networks>,
     /// What ends the transfers of those that are stepped now.
     pub cuts: Arc<Cuts>,
+    /// What bounds the results that are held whole.
+    pub held: Arc<Held>,
     /// The live routing table, shared with the inference proxy.
     pub fleets: Arc<Fleets>,
     /// What the host was last seen to run.

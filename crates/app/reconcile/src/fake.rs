@@ -259,6 +259,7 @@ impl World {
                 ServiceRanges::default(),
             ),
             cuts: self.cuts.clone(),
+            held: Default::default(),
             work: WorkDir::new(self.directory.path()),
             settings,
             fleets: Arc::new(Fleets::default()),

@@ -7,6 +7,7 @@
 pub mod cut;
 pub mod driver;
 pub mod fleets;
+pub mod held;
 pub mod http;
 pub mod metrics;
 pub mod network;

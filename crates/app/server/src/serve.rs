@@ -285,6 +285,7 @@ impl Server {
             work: WorkDir::new(layout.at("work")),
             settings: reconcile_settings(&config, &authority),
             fleets,
+            held: Default::default(),
             seen: Default::default(),
             unpacked: Default::default(),
         })?;

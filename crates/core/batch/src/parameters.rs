@@ -1,7 +1,7 @@
 //! How large and how many requests are: the request's word, then the container's, then the defaults (CC-65, CC-66).
 
 use isolarium_model::sagemaker::transform_job::{
-    BatchStrategy, DEFAULT_PAYLOAD_MB, MAX_IN_FLIGHT_MB, MEBIBYTE, TransformSpec,
+    BatchStrategy, DEFAULT_PAYLOAD_MB, DataProcessing, MAX_IN_FLIGHT_MB, MEBIBYTE, SplitType, TransformSpec,
 };
 use serde_json::Value;
 
@@ -34,7 +34,8 @@ impl ExecutionParameters {
 /// What a job goes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parameters {
-    /// Requests that run at once on one instance, at least 1.
+    /// Requests that run at once on one instance, at least 1; with the largest payload that may be held of each they are
+    /// within [`MAX_IN_FLIGHT_MB`].
     pub max_concurrent: u64,
     pub strategy: BatchStrategy,
     /// 0 is without limit.
@@ -48,21 +49,31 @@ impl Parameters {
             .max_payload_mb
             .or(container.max_payload_mb)
             .unwrap_or(DEFAULT_PAYLOAD_MB);
-        let asked = spec.max_concurrent.filter(|count| *count > 0);
-        // A request keeps to the product itself; a container's word is held to it, or memory would follow what it says.
-        let most = (MAX_IN_FLIGHT_MB / max_payload_mb.max(1)).max(1);
-        let max_concurrent = match asked {
-            Some(asked) => asked.min(MAX_IN_FLIGHT_MB),
-            None => container.max_concurrent.unwrap_or(1).min(most),
-        };
-        Self {
-            max_concurrent,
-            strategy: spec
-                .strategy
-                .or(container.strategy)
-                .unwrap_or(BatchStrategy::MultiRecord),
+        let strategy = spec
+            .strategy
+            .or(container.strategy)
+            .unwrap_or(BatchStrategy::MultiRecord);
+        let mut parameters = Self {
+            max_concurrent: 1,
+            strategy,
             max_payload_mb,
-        }
+        };
+        let asked = spec.max_concurrent.filter(|count| *count > 0);
+        let wanted = asked.or(container.max_concurrent).unwrap_or(1);
+        // Creation knows the request alone: whoever names the payload, it is the one that is used that counts.
+        let largest = match max_payload_mb {
+            0 if parameters.streams(spec) => 1,
+            0 => MAX_IN_FLIGHT_MB,
+            payload => payload,
+        };
+        parameters.max_concurrent = wanted.clamp(1, (MAX_IN_FLIGHT_MB / largest).max(1));
+        parameters
+    }
+
+    /// Whether objects pass as they are, without limit and without being held (CC-70).
+    pub fn streams(&self, spec: &TransformSpec) -> bool {
+        let one_record = spec.input.split != SplitType::None && self.strategy == BatchStrategy::SingleRecord;
+        self.max_payload_mb == 0 && !one_record && spec.processing == DataProcessing::default()
     }
 
     /// The largest request in bytes; `None` is without limit.

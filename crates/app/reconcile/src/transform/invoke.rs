@@ -191,6 +191,17 @@ impl Container {
         }
     }
 
+    /// What waits for its turn: in memory where it is small, else in a file.
+    pub(super) fn kept(&self, bytes: Vec<u8>) -> io::Result<Answer> {
+        if bytes.len() <= IN_MEMORY {
+            return Ok(Answer::Bytes(bytes));
+        }
+        let mut file = self.nameless()?;
+        file.write_all(&bytes)?;
+        file.rewind()?;
+        Ok(Answer::File(file))
+    }
+
     /// A file that is gone when it is closed, also after a crash of this process.
     fn nameless(&self) -> io::Result<File> {
         let number = self.files.fetch_add(1, Ordering::Relaxed);

@@ -1,14 +1,16 @@
 //! The objects of one instance's share: cut into requests, sent several at a time, the results put together in the order of
 //! the input, each output stored once it is whole (CC-66..77).
 //!
-//! What is in memory at once are twice as many requests and results as may run at once, never an object. Memory and threads
-//! are the run's own; the loop looks at its [`Progress`].
+//! What is in memory at once are twice as many requests as may run at once, never an object; larger results wait in files, and
+//! those that are filtered or joined are held whole within the engine's own bound ([`Held`]). Threads are the run's own; the
+//! loop looks at its [`Progress`].
 
 use super::invoke::{self, Answer, Body, Container, Refusal};
 use super::share::Object;
 use crate::cut::Cut;
 use crate::deps::{Deps, StepError};
 use crate::driver::{self, Pipeline};
+use crate::held::Held;
 use crate::transfer::{Actor, Transfer, TransferError};
 use crate::workdir::WorkDir;
 use flate2::bufread::MultiGzDecoder;
@@ -17,7 +19,7 @@ use isolarium_batch::{Batcher, Parameters, Payload, Processing, Unreadable};
 use isolarium_model::WorkloadId;
 use isolarium_model::sagemaker::TransformJob;
 use isolarium_model::sagemaker::transform_job::{
-    AssembleWith, BatchStrategy, MAX_IN_FLIGHT_MB, MEBIBYTE, ObjectFault, SplitType, TransformInstance, TransformSpec,
+    AssembleWith, MAX_IN_FLIGHT_MB, MEBIBYTE, ObjectFault, TransformInstance, TransformSpec,
 };
 use isolarium_model::time::Clock;
 use isolarium_runtime::executor::{ExecutorError, LogLine};
@@ -150,6 +152,7 @@ pub(super) fn begin(
         container,
         progress: Arc::clone(&progress),
         cut: Arc::clone(&cut),
+        held: Arc::clone(&deps.held),
         share,
         from: usize::try_from(instance.done).unwrap_or(usize::MAX),
     };
@@ -173,6 +176,7 @@ struct Run {
     container: Container,
     progress: Arc<Mutex<Progress>>,
     cut: Arc<Cut>,
+    held: Arc<Held>,
     share: Vec<Object>,
     from: usize,
 }
@@ -253,12 +257,21 @@ impl Run {
         let Some(processing) = &self.processing else {
             return Ok(answer);
         };
+        let result = match &answer {
+            Answer::Bytes(bytes) => u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+            Answer::File(file) => file.metadata().map_err(disk)?.len(),
+        };
+        let input = u64::try_from(payload.input.len()).unwrap_or(u64::MAX);
+        let Some(_permit) = self.held.take(result.saturating_add(input), &self.cut) else {
+            return Err(disk(io::Error::other("the job ends")));
+        };
         let result = match answer {
             Answer::Bytes(bytes) => bytes,
             Answer::File(file) => whole(file).map_err(disk)?,
         };
-        let output = processing.output(&payload.input, &result);
-        output.map(Answer::Bytes).map_err(unreadable)
+        let output = processing.output(&payload.input, &result).map_err(unreadable)?;
+        drop(result);
+        self.container.kept(output).map_err(disk)
     }
 
     /// CC-70: the object as it is, in chunks.
@@ -312,8 +325,7 @@ impl<'a> Flow<'a> {
         let (run, object) = (self.run, self.run.share.get(number)?);
         let spec = &run.spec;
         let limit = self.parameters.payload_bytes();
-        let one_record = spec.input.split != SplitType::None && self.parameters.strategy == BatchStrategy::SingleRecord;
-        let streamed = limit.is_none() && run.processing.is_none() && !one_record;
+        let streamed = self.parameters.streams(spec);
         let most = usize::try_from(MAX_IN_FLIGHT_MB * MEBIBYTE).unwrap_or(usize::MAX);
         let batcher = Batcher::new(
             spec.input.split,

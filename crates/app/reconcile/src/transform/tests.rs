@@ -1,5 +1,6 @@
 use super::*;
 use crate::fake::{IMAGE, World, key, scope};
+use crate::held::Held;
 use isolarium_model::sagemaker::model::{ContainerSpec, ModelData, ModelSpec};
 use isolarium_model::sagemaker::training_job::S3DataType;
 use isolarium_model::sagemaker::transform_job::{
@@ -433,6 +434,30 @@ fn results_are_joined_to_what_was_sent_in_part() {
     });
     assert_eq!(life.run_out().status, TransformJobStatus::Completed);
     assert_eq!(life.output("a.csv").unwrap(), "id1,low\nid2,high\n");
+}
+
+/// Proves: CC-71, CC-77
+#[test]
+fn results_that_are_filtered_share_one_bound_of_memory() {
+    let mut life = Life::new(|spec| {
+        spec.max_concurrent = Some(8);
+        spec.max_payload_mb = Some(1);
+        spec.processing.output_filter = "$[0]".into();
+    });
+    let bound = 3 << 20;
+    life.deps.held = Arc::new(Held::new(bound));
+    life.put("a", (0..12).map(|n| format!("{n:02}\n")).collect::<String>());
+    let long = "x".repeat(2 << 20);
+    let column = long.clone();
+    answering(&life.world, move |_, _, body| {
+        Some((200, [body, column.as_bytes(), b",1"].concat()))
+    });
+    assert_eq!(life.run_out().status, TransformJobStatus::Completed);
+    let want: String = (0..12).map(|n| format!("{n:02}{long}\n")).collect();
+    assert!(life.output("a").unwrap() == want, "in the order of the input");
+    let peak = life.deps.held.peak();
+    assert!((2 << 20..=bound).contains(&peak), "{peak}");
+    assert_eq!(life.deps.held.now(), 0);
 }
 
 /// Proves: SM-39

@@ -98,3 +98,53 @@ fn what_a_container_says_badly_counts_as_not_said() {
         "what is on its way stays within 100 MB"
     );
 }
+
+/// Proves: CC-66, CC-70
+#[test]
+fn requests_at_once_follow_from_the_payload_that_is_used() {
+    let said = |body: &str| ExecutionParameters::parse(body.as_bytes());
+    let none = ExecutionParameters::default();
+    let asked = |concurrent, payload| TransformSpec {
+        max_concurrent: Some(concurrent),
+        max_payload_mb: payload,
+        ..spec()
+    };
+    let width = |spec: &TransformSpec, container| Parameters::of(spec, container).max_concurrent;
+    // The container names the payload of a request that names the concurrency.
+    assert_eq!(width(&asked(16, None), said(r#"{"MaxPayloadInMB": 100}"#)), 1);
+    assert_eq!(width(&asked(16, None), said(r#"{"MaxPayloadInMB": 25}"#)), 4);
+    assert_eq!(width(&asked(16, None), said(r#"{"MaxPayloadInMB": 6}"#)), 16, "control");
+    assert_eq!(width(&asked(50, Some(2)), none), 50, "control");
+    // Without limit: what is cut is cut at 100 MB, what streams is not held.
+    let unlimited = asked(100, Some(0));
+    assert_eq!(width(&unlimited, none), 100, "streams");
+    let lines = TransformSpec {
+        input: TransformInput {
+            split: SplitType::Line,
+            ..unlimited.input.clone()
+        },
+        ..unlimited.clone()
+    };
+    assert_eq!(width(&lines, none), 100, "several records in one request stream too");
+    let one = TransformSpec {
+        strategy: Some(BatchStrategy::SingleRecord),
+        ..lines.clone()
+    };
+    assert_eq!(width(&one, none), 1, "record by record");
+    assert_eq!(width(&lines, said(r#"{"BatchStrategy": "SINGLE_RECORD"}"#)), 1);
+    let filtered = TransformSpec {
+        processing: DataProcessing {
+            input_filter: "$[0]".into(),
+            ..DataProcessing::default()
+        },
+        ..unlimited
+    };
+    assert_eq!(width(&filtered, none), 1, "filtered");
+    let container = TransformSpec {
+        max_concurrent: None,
+        max_payload_mb: None,
+        ..filtered
+    };
+    let both = said(r#"{"MaxConcurrentTransforms": 100, "MaxPayloadInMB": 0}"#);
+    assert_eq!(width(&container, both), 1, "the container says both");
+}
