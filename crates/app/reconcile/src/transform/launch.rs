@@ -150,7 +150,7 @@ impl Work<'_> {
                 "The list of the objects to transform was lost.".into(),
             ));
         };
-        run::begin(self.deps, self.actor(job, instance), job, instance, share).map_err(Trouble::Retry)
+        run::begin(self.deps, self.key, self.actor(job, instance), job, instance, share).map_err(Trouble::Retry)
     }
 
     fn host(&self, job: &TransformJob, error: ExecutorError) -> Trouble {

@@ -16,13 +16,14 @@ use crate::workdir::WorkDir;
 use flate2::bufread::MultiGzDecoder;
 use isolarium_batch::parameters::ExecutionParameters;
 use isolarium_batch::{Batcher, Parameters, Payload, Processing, Unreadable};
-use isolarium_model::WorkloadId;
-use isolarium_model::sagemaker::TransformJob;
 use isolarium_model::sagemaker::transform_job::{
     AssembleWith, MAX_IN_FLIGHT_MB, MEBIBYTE, ObjectFault, TransformInstance, TransformSpec,
 };
+use isolarium_model::sagemaker::{TransformJob, TransformJobStatus};
 use isolarium_model::time::Clock;
+use isolarium_model::{Key, WorkloadId};
 use isolarium_runtime::executor::{ExecutorError, LogLine};
+use isolarium_store::StateStore;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::PathBuf;
@@ -99,6 +100,7 @@ fn locked(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
 /// Asks the container for its parameters and begins to send what is left of the share.
 pub(super) fn begin(
     deps: &Deps,
+    key: &Key,
     actor: Actor,
     job: &TransformJob,
     instance: &TransformInstance,
@@ -142,6 +144,8 @@ pub(super) fn begin(
         ..Progress::default()
     }));
     let run = Run {
+        store: Arc::clone(&deps.store),
+        key: key.clone(),
         transfer: Arc::clone(&deps.transfer),
         clock: Arc::clone(&deps.clock),
         work: deps.work.clone(),
@@ -166,6 +170,8 @@ pub(super) fn begin(
 }
 
 struct Run {
+    store: Arc<dyn StateStore>,
+    key: Key,
     transfer: Arc<dyn Transfer>,
     clock: Arc<dyn Clock>,
     work: WorkDir,
@@ -242,6 +248,19 @@ impl Run {
             text: format!("{}:[sagemaker logs]: {text}", time.strftime("%Y-%m-%dT%H:%M:%S%.3f")),
         };
         locked(&self.progress).lines.push(line);
+    }
+
+    /// Whether outputs may be stored: a job that is stopped or fails stores nothing any more (SM-39), and it is the record that
+    /// tells. The loop may see it much later, while a step of it brings another instance its model.
+    fn may_store(&self) -> Result<bool, Failed> {
+        if self.cut.why().is_none() {
+            let found = self.store.get::<TransformJob>(&self.key);
+            let found = found.map_err(|error| disk(io::Error::other(error)))?;
+            if !found.is_some_and(|stored| goes_on(&stored.record)) {
+                self.cut.make();
+            }
+        }
+        Ok(self.cut.why().is_none())
     }
 
     fn act(&self, item: Item) -> Done {
@@ -438,8 +457,7 @@ impl<'a> Flow<'a> {
         };
         let file = writing.file.into_inner().map_err(|error| disk(error.into_error()))?;
         drop(file);
-        if self.run.cut.why().is_some() {
-            // A job that is stopped stores nothing any more (SM-39).
+        if !self.run.may_store()? {
             return Ok(());
         }
         let stored = self.run.transfer.put(&self.run.actor, &object.to, &writing.path);
@@ -510,6 +528,10 @@ impl Pipeline for Flow<'_> {
             }
         }
     }
+}
+
+fn goes_on(job: &TransformJob) -> bool {
+    job.status == TransformJobStatus::InProgress
 }
 
 fn output(run: &Run) -> io::Result<Writing> {

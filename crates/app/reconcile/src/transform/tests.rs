@@ -497,6 +497,51 @@ fn a_stopped_job_ends_its_container_and_stores_nothing_more() {
 
 /// Proves: SM-39
 #[test]
+fn nothing_is_stored_after_a_stop_that_the_loop_has_not_seen() {
+    for stops in [false, true] {
+        let mut life = Life::new(|spec| spec.input.split = SplitType::None);
+        life.put("a", "x");
+        let world = Arc::downgrade(&life.world);
+        // The stop is answered while the last result is on its way.
+        answering(&life.world, move |_, _, body| {
+            if stops {
+                let world = world.upgrade()?;
+                let mut job = world.state().get::<TransformJob>(&key("Job")).ok()??.record;
+                let now = job.modified;
+                job.apply(TransformEvent::StopRequested, now).ok()?;
+                job.run.stop = Some(now);
+                let batch = Batch::default().put(&key("Job"), Expect::Any, &job).ok()?;
+                world.state().commit(batch).ok()?;
+            }
+            Some((200, body.to_vec()))
+        });
+        while life.memory.instances.values().all(|own| own.run.is_none()) {
+            step(&life.deps, &key("Job"), &mut life.memory).unwrap();
+            life.world.look(&life.deps);
+            life.world.clock.advance(Duration::from_millis(200));
+        }
+        let begun = |life: &Life| {
+            life.memory
+                .instances
+                .values()
+                .any(|own| own.run.as_ref().is_some_and(Running::is_over))
+        };
+        while !begun(&life) {
+            std::thread::yield_now();
+        }
+        assert_eq!(life.output("a").is_some(), !stops);
+        let want = match stops {
+            true => TransformJobStatus::Stopped,
+            false => TransformJobStatus::Completed,
+        };
+        let done = life.run_out();
+        assert_eq!(done.status, want);
+        assert_eq!(life.output("a").is_some(), !stops);
+    }
+}
+
+/// Proves: SM-39
+#[test]
 fn a_container_that_ignores_sigterm_is_killed_after_the_grace() {
     let mut life = Life::new(|_| {});
     life.put("a", "x");
