@@ -112,13 +112,17 @@ pub(crate) fn step(deps: &Deps, key: &Key, memory: &mut TransformMemory) -> Resu
         }
         TransformJobStatus::InProgress if memory.ending.is_some() => work.wind_down(&job, memory),
         TransformJobStatus::InProgress => {
+            if let Some((kind, text)) = &job.run.failing {
+                // The others have nothing to wait for.
+                memory.end(Outcome::Failed(*kind, text.clone()), deps.now(), Duration::ZERO);
+                return work.wind_down(&job, memory);
+            }
             let job = work.fit(job)?;
             match work.tend(&job, memory) {
                 Ok(next) => Ok(next),
                 Err(Trouble::Retry(error)) => Err(error),
                 Err(Trouble::Final(kind, text)) => {
-                    // The others have nothing to wait for.
-                    memory.end(Outcome::Failed(kind, text), deps.now(), Duration::ZERO);
+                    work.note_failure(kind, &text)?;
                     Ok(Next::At(deps.now()))
                 }
             }
@@ -292,6 +296,18 @@ impl Work<'_> {
             }
         }
         Ok(again.min(now.after(settings.log_interval)))
+    }
+
+    /// Writes into the record why the job fails, before anything is done about it.
+    fn note_failure(&self, kind: FailureKind, text: &str) -> Result<(), StepError> {
+        self.deps.update::<TransformJob>(self.key, |job, batch| {
+            if job.status != TransformJobStatus::InProgress || job.run.failing.is_some() {
+                return Ok(None);
+            }
+            job.run.failing = Some((kind, text.to_owned()));
+            Ok(Some(batch))
+        })?;
+        Ok(())
     }
 
     /// Writes into the record how far a run is.

@@ -531,7 +531,7 @@ impl Pipeline for Flow<'_> {
 }
 
 fn goes_on(job: &TransformJob) -> bool {
-    job.status == TransformJobStatus::InProgress
+    job.status == TransformJobStatus::InProgress && job.run.failing.is_none()
 }
 
 fn output(run: &Run) -> io::Result<Writing> {

@@ -666,6 +666,31 @@ fn a_container_that_never_answers_its_ping_fails_the_job() {
 
 /// Proves: SM-41
 #[test]
+fn a_process_that_finds_containers_its_predecessor_ended_reports_why() {
+    let mut life = Life::new(|spec| spec.instance_count = 2);
+    life.put("a", "x");
+    life.put("b", "x");
+    life.world.lock().new_answer_ping = false;
+    life.deps.settings.startup_deadline = Duration::from_secs(5);
+    let world = Arc::clone(&life.world);
+    life.until("a kill", |_| {
+        let inner = world.lock();
+        inner.containers.values().any(|one| !one.signals.is_empty())
+    });
+    assert_eq!(life.job().status, TransformJobStatus::InProgress, "it winds down");
+    life.memory = TransformMemory::default();
+    life.deps = life.world.deps();
+    life.world.look(&life.deps);
+    let done = life.run_out();
+    let reason = done.failure_reason.unwrap();
+    assert!(
+        reason.as_str().contains("did not pass the ping health check"),
+        "{reason}"
+    );
+}
+
+/// Proves: SM-41
+#[test]
 fn what_the_role_may_not_read_or_write_is_said() {
     let denied = "denied:User: x is not authorized to perform: s3:PutObject on resource: y";
     for (call, text) in [

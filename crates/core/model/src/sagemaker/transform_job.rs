@@ -1,6 +1,6 @@
 //! Batch transform jobs: the record and its lifecycle (SM-39, CC-64..79).
 
-use super::failure::FailureReason;
+use super::failure::{FailureKind, FailureReason};
 use super::model::{ModelSpec, ResolvedImage};
 use super::network::Placement;
 use super::s3_uri::S3Uri;
@@ -262,6 +262,10 @@ pub struct TransformRun {
     /// When the stop was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop: Option<Timestamp>,
+    /// How the job will have failed once its containers are gone. Noted before the first of them is ended: what the engine
+    /// itself ends says nothing of the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing: Option<(FailureKind, String)>,
 }
 
 /// A batch transform job.
