@@ -268,6 +268,16 @@ def test_too_few_addresses_fail_the_job_and_not_its_creation(ec2, sagemaker, sma
         ec2.delete_network_interface(NetworkInterfaceId=taken.pop())
         run(sagemaker, f"{name}-b", small, vpc_role, bucket, data, VpcConfig=small_net.config)
         completed(sagemaker, f"{name}-b")
+        ec2.delete_network_interface(NetworkInterfaceId=taken.pop())
+        eventually(lambda: small_net.free() == 3)
+        two = {"ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1}}
+        run(sagemaker, f"{name}-c", small, vpc_role, bucket, data, VpcConfig=small_net.config, **two)
+        reason = failed(sagemaker, f"{name}-c")
+        assert "enough free addresses" in reason, reason
+        eventually(lambda: small_net.free() == 3)
+        ec2.delete_network_interface(NetworkInterfaceId=taken.pop())
+        run(sagemaker, f"{name}-d", small, vpc_role, bucket, data, VpcConfig=small_net.config, **two)
+        completed(sagemaker, f"{name}-d")
     finally:
         for one in taken:
             ec2.delete_network_interface(NetworkInterfaceId=one)

@@ -65,7 +65,7 @@ class Load(Work):
 
     def change(self, chance):
         ec2 = self.engine.client("ec2")
-        kinds = (self.rule, self.rule, self.route, self.entry, self.policy, self.gateway)
+        kinds = (self.rule, self.rule, self.route, self.entry, self.policy, self.gateway, self.names)
         while not self.stop.is_set():
             if self.pause.is_set():
                 time.sleep(0.02)
@@ -105,12 +105,20 @@ class Load(Work):
         ec2.modify_vpc_endpoint(VpcEndpointId=self.place.endpoint, PolicyDocument=json.dumps({"Statement": [allow, deny]}))
 
     def gateway(self, ec2, chance):
-        """A NAT gateway comes or goes; a route to it stands for a while."""
+        """A NAT gateway comes or goes; until the next one the route leads nowhere."""
         held = self.place.gateways("pending", "available")
         if held:
             ec2.delete_nat_gateway(NatGatewayId=held[0])
-        else:
-            ec2.create_nat_gateway(SubnetId=self.place.subnets[1], AllocationId=self.place.address)
+            return
+        made = ec2.create_nat_gateway(SubnetId=self.place.subnets[1], AllocationId=self.place.address)
+        route = {"RouteTableId": self.place.table, "DestinationCidrBlock": "198.51.100.0/24", "NatGatewayId": made["NatGateway"]["NatGatewayId"]}
+        try:
+            ec2.create_route(**route)
+        except ec2.exceptions.ClientError:
+            ec2.replace_route(**route)
+
+    def names(self, ec2, chance):
+        ec2.modify_vpc_attribute(VpcId=self.place.vpc, EnableDnsHostnames={"Value": chance.random() < 0.5})
 
 
 class Place:
@@ -199,7 +207,7 @@ def test_a_killed_engine_leaves_no_trace_in_its_vpcs(engine, tmp_path):
                 load.pause.clear()
         print(f"\nseed {SEED}: {len(load.jobs)} jobs, changes: {dict(load.changes)}")
         assert load.broken == []
-        assert len(load.jobs) > CRASHES // 4 and sum(load.changes.values()) > CRASHES and len(load.changes) == 5
+        assert len(load.jobs) > CRASHES // 4 and sum(load.changes.values()) > CRASHES and len(load.changes) == 6
         for job in load.jobs:
             done = finished(sagemaker, job)
             assert done["TrainingJobStatus"] == "Completed", (job, done.get("FailureReason"))
