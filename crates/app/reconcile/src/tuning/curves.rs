@@ -83,7 +83,9 @@ impl Curves {
         for (at, trial) in job.trials.iter().enumerate() {
             let Some(end) = ends.get(&trial.job_name) else { continue };
             let child_key = TrainingJob::key(&key.scope, &trial.job_name);
-            if let Some(child) = deps.store.get::<TrainingJob>(&child_key)? {
+            if let Some(child) = deps.store.get::<TrainingJob>(&child_key)?
+                && job.owns(&child.record)
+            {
                 self.follow(deps, job, at, &child.record)?;
             }
             let mut values = self.running.remove(&trial.job_name).unwrap_or_default().values;

@@ -78,11 +78,12 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Notes how training jobs ended. One whose record is gone had ended before: only such a one can be deleted.
+    /// Notes how training jobs ended. DeleteTrainingJob does the same; where a record is gone without that, it had ended: only
+    /// such a one can be deleted.
     fn settle(&self, job: TuningJob, memory: &mut TuningMemory) -> Result<TuningJob, StepError> {
         let mut ends: BTreeMap<String, TrialEnd> = BTreeMap::new();
         for trial in job.trials.iter().filter(|trial| trial.end.is_none()) {
-            let found = self.child(&trial.job_name)?;
+            let found = self.child(&job, &trial.job_name)?;
             let end = match &found {
                 None => Some(TrialEnd {
                     status: FinalStatus::Stopped,
@@ -91,14 +92,7 @@ impl Work<'_> {
                     objective: None,
                     failure_reason: None,
                 }),
-                Some(child) => FinalStatus::of(child.status()).map(|status| TrialEnd {
-                    status,
-                    started: child.training_start,
-                    // What failed before it ran has no end of training.
-                    ended: child.training_end.or(Some(child.modified)),
-                    objective: job.objective_of(trial.definition, child),
-                    failure_reason: child.failure_reason.clone(),
-                }),
+                Some(child) => job.end_of(trial, child),
             };
             if let Some(end) = end {
                 ends.insert(trial.job_name.clone(), end);
@@ -183,7 +177,7 @@ impl Work<'_> {
         let mut running = false;
         for trial in job.trials.iter().filter(|trial| trial.end.is_none()) {
             running = true;
-            self.stop(&trial.job_name)?;
+            self.stop(job, &trial.job_name)?;
         }
         if running {
             // The last training job's end wakes the loop.
@@ -192,17 +186,18 @@ impl Work<'_> {
         self.finish()
     }
 
-    fn child(&self, name: &str) -> Result<Option<TrainingJob>, StepError> {
+    fn child(&self, job: &TuningJob, name: &str) -> Result<Option<TrainingJob>, StepError> {
         let key = TrainingJob::key(&self.key.scope, name);
-        Ok(self.deps.store.get::<TrainingJob>(&key)?.map(|stored| stored.record))
+        let found = self.deps.store.get::<TrainingJob>(&key)?;
+        Ok(found.map(|stored| stored.record).filter(|child| job.owns(child)))
     }
 
     /// As StopTrainingJob does; nothing where the job stops or has ended already.
-    fn stop(&self, name: &str) -> Result<(), StepError> {
+    fn stop(&self, job: &TuningJob, name: &str) -> Result<(), StepError> {
         let now = self.deps.now();
         self.deps
             .update::<TrainingJob>(&TrainingJob::key(&self.key.scope, name), |child, batch| {
-                if child.status().is_final() || child.run.stop.is_some() {
+                if !job.owns(child) || child.status().is_final() || child.run.stop.is_some() {
                     return Ok(None);
                 }
                 child.apply(JobEvent::StopRequested, now)?;
@@ -216,7 +211,7 @@ impl Work<'_> {
     fn stop_early(&self, job: &TuningJob, memory: &mut TuningMemory) -> Result<(), StepError> {
         for (at, trial) in job.trials.iter().enumerate() {
             if trial.end.is_none()
-                && let Some(child) = self.child(&trial.job_name)?
+                && let Some(child) = self.child(job, &trial.job_name)?
                 && !child.status().is_final()
             {
                 memory.curves.follow(self.deps, job, at, &child)?;
@@ -224,7 +219,7 @@ impl Work<'_> {
         }
         for name in memory.curves.hopeless(self.deps, self.key, job)? {
             tracing::info!(tuning_job = %job.arn, training_job = name, "a training job is stopped early");
-            self.stop(&name)?;
+            self.stop(job, &name)?;
         }
         Ok(())
     }

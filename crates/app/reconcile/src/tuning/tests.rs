@@ -616,6 +616,29 @@ fn a_training_job_that_was_deleted_counts_as_stopped() {
     assert!(job.status.is_final());
 }
 
+/// Proves: SM-35
+#[test]
+fn a_foreign_training_job_under_a_trials_name_is_neither_read_nor_stopped() {
+    for foreign in [true, false] {
+        let mut lab = Lab::new(2, 1, |_| {});
+        lab.run();
+        let own = lab.running().remove(0);
+        let mut other = own.clone();
+        other.created = lab.world.now();
+        if foreign {
+            other.tuning_job = None;
+        }
+        let child = TrainingJob::key(&scope(), &own.name);
+        let batch = Batch::default().put(&child, Expect::Any, &other).unwrap();
+        lab.world.state().commit(batch).unwrap();
+        lab.stop();
+        step(&lab.deps, &key(NAME), &mut lab.memory).unwrap();
+        let left = lab.deps.store.get::<TrainingJob>(&child).unwrap().unwrap().record;
+        assert_eq!(left.run.stop.is_none(), foreign, "its own is stopped");
+        assert_eq!(lab.job().trials[0].end.is_some(), foreign, "its own has not ended yet");
+    }
+}
+
 /// Proves: SM-9
 #[test]
 fn the_tuning_job_of_a_child_is_found_by_its_name() {

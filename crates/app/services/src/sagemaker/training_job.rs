@@ -8,6 +8,7 @@ use super::{conditions, creating, find, kept, must_keep, place, shapes, stored, 
 use crate::platform::Actor;
 use crate::{Ctx, Operation};
 use isolarium_model::sagemaker::training_job::{JobEvent, JobRun, JobSpec, StopCause, TrainingJob as Job};
+use isolarium_model::sagemaker::tuning_job::{Trial, TuningJob};
 use isolarium_model::sagemaker::{JobNetwork, SecondaryStatus};
 use isolarium_model::{Arn, Timestamp};
 use isolarium_policy::{Granted, Question};
@@ -365,6 +366,30 @@ impl Operation for shapes::StopTrainingJobRequest {
     }
 }
 
+/// How a tuning job's training job ended goes into the tuning job's record before nobody can tell any more (SM-35).
+fn settled(ctx: &Ctx<'_>, child: &Job, batch: Batch) -> Result<Batch, ApiError> {
+    let Some(key) = TuningJob::key_of(child, &ctx.caller.scope) else {
+        return Ok(batch);
+    };
+    let Some(mut found) = find::<TuningJob>(ctx, &key)? else {
+        return Ok(batch);
+    };
+    let parent = &found.record;
+    let waits = |trial: &Trial| trial.job_name == child.name && trial.end.is_none();
+    let at = parent.trials.iter().position(waits).filter(|_| parent.owns(child));
+    let end = at
+        .and_then(|at| parent.trials.get(at))
+        .and_then(|trial| parent.end_of(trial, child));
+    let Some(trial) = at.and_then(|at| found.record.trials.get_mut(at)) else {
+        return Ok(batch);
+    };
+    trial.end = end;
+    found.record.modified = ctx.clock.now();
+    batch
+        .put(&key, Expect::At(found.revision), &found.record)
+        .map_err(stored)
+}
+
 impl Operation for shapes::DeleteTrainingJobRequest {
     const SERVICE: &'static str = "sagemaker";
     const NAME: &'static str = "DeleteTrainingJob";
@@ -381,10 +406,8 @@ impl Operation for shapes::DeleteTrainingJobRequest {
             if !found.record.status().is_final() {
                 return Err(rejected(&found.record));
             }
-            match ctx
-                .store
-                .commit(Batch::default().delete::<Job>(&key, Expect::At(found.revision)))
-            {
+            let batch = Batch::default().delete::<Job>(&key, Expect::At(found.revision));
+            match ctx.store.commit(settled(ctx, &found.record, batch)?) {
                 Ok(_) => return Ok(shapes::DeleteTrainingJobOutput {}),
                 Err(StoreError::Conflict { .. }) => {}
                 Err(error) => return Err(stored(error)),

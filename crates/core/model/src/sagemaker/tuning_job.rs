@@ -499,6 +499,30 @@ impl TuningJob {
         since
     }
 
+    /// The key of the tuning job that a training job names as its own.
+    pub fn key_of(child: &TrainingJob, scope: &Scope) -> Option<Key> {
+        let (_, name) = child.tuning_job.as_ref()?.resource().split_once('/')?;
+        Some(Self::key(scope, name))
+    }
+
+    /// Whether a training job was started by this tuning job: one of a trial's name may be somebody else's, made after the
+    /// trial's own was deleted.
+    pub fn owns(&self, child: &TrainingJob) -> bool {
+        child.tuning_job.as_ref() == Some(&self.arn)
+    }
+
+    /// How a trial ended, as its training job tells it; `None` while that goes on.
+    pub fn end_of(&self, trial: &Trial, child: &TrainingJob) -> Option<TrialEnd> {
+        FinalStatus::of(child.status()).map(|status| TrialEnd {
+            status,
+            started: child.training_start,
+            // What failed before it ran has no end of training.
+            ended: child.training_end.or(Some(child.modified)),
+            objective: self.objective_of(trial.definition, child),
+            failure_reason: child.failure_reason.clone(),
+        })
+    }
+
     /// The objective's last value in a training job of this definition, if the container told one (CC-39).
     pub fn objective_of(&self, definition: usize, job: &TrainingJob) -> Option<f64> {
         let metric = &self.definitions.get(definition)?.objective.metric;

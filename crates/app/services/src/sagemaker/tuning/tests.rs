@@ -1,9 +1,10 @@
 use crate::ecr::fixture::{Fixture, START, refusal, scope};
 use isolarium_model::Timestamp;
+use isolarium_model::sagemaker::training_job::{MetricValue, TrainingJob};
 use isolarium_model::sagemaker::tuning_job::{
     Domain, FinalStatus, Strategy, Trial, TrialEnd, TuningJob as Job, Values,
 };
-use isolarium_model::sagemaker::{FailureKind, FailureReason, TuningEvent};
+use isolarium_model::sagemaker::{FailureKind, FailureReason, SecondaryStatus, TuningEvent};
 use isolarium_store::{Batch, Expect, StateStore};
 use isolarium_wire::{ApiError, Document};
 use serde_json::{Value, json};
@@ -595,4 +596,36 @@ fn a_warm_start_takes_what_parents_learnt_and_tells_the_best_of_all() {
             .1
             .contains("total number of static and tunable")
     );
+}
+
+/// Proves: SM-35
+#[test]
+fn a_training_job_that_is_deleted_leaves_its_end_with_its_tuning_job() {
+    for foreign in [false, true] {
+        let fixture = Fixture::new();
+        create(&fixture, request("t")).unwrap();
+        edit(&fixture, "t", |job| job.trials = vec![trial(1, None)]);
+        let name = "t-001-00000001";
+        let mut asked = definition();
+        let members = asked.as_object_mut().unwrap();
+        members.remove("StaticHyperParameters");
+        members.insert("TrainingJobName".into(), json!(name));
+        call(&fixture, "CreateTrainingJob", asked).unwrap();
+        let key = TrainingJob::key(&scope("123456789012"), name);
+        let mut child = state(&fixture).get::<TrainingJob>(&key).unwrap().unwrap().record;
+        child.tuning_job = (!foreign).then(|| record(&fixture, "t").arn);
+        child.secondary = SecondaryStatus::Completed;
+        let value = MetricValue {
+            value: 0.125,
+            time: Timestamp(START),
+        };
+        child.final_metrics.insert("loss".into(), value);
+        let batch = Batch::default().put(&key, Expect::Any, &child).unwrap();
+        fixture.store.commit(batch).unwrap();
+        call(&fixture, "DeleteTrainingJob", json!({"TrainingJobName": name})).unwrap();
+        assert!(state(&fixture).get::<TrainingJob>(&key).unwrap().is_none());
+        let end = record(&fixture, "t").trials.remove(0).end;
+        let want = (!foreign).then_some((FinalStatus::Completed, Some(0.125)));
+        assert_eq!(end.map(|end| (end.status, end.objective)), want);
+    }
 }

@@ -129,6 +129,7 @@ pub(super) fn child(
     let mut shown = ended(scope, job, trial)?;
     if trial.end.is_none()
         && let Some(running) = find::<TrainingJob>(ctx, &TrainingJob::key(scope, &trial.job_name))?
+        && job.owns(&running.record)
     {
         let running = running.record;
         shown.training_job_status = running.status().as_str().parse()?;
