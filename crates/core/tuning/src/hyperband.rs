@@ -1,7 +1,7 @@
 //! Hyperband as early stopping: every trial belongs to a bracket, which says at how many values of the objective it is first
 //! compared with others; a third goes on from each comparison, to three times as many values (SM-35).
 
-use isolarium_model::sagemaker::tuning_job::HyperbandResources;
+use isolarium_model::sagemaker::tuning_job::{Curve, HyperbandResources};
 
 /// The share that goes on is one in this many, and the resources grow by it.
 const FACTOR: u32 = 3;
@@ -68,25 +68,26 @@ impl Hyperband {
         std::iter::successors(Some(first), |rung| rung.checked_mul(FACTOR)).take_while(move |rung| *rung < max)
     }
 
-    /// Whether a trial goes on that has told these costs, less is better. `others` are all trials of its bracket, their costs in
-    /// the order they were told; the trial itself may be among them.
-    pub fn verdict(&self, bracket: u32, costs: &[f64], others: &[&[f64]]) -> Verdict {
-        let told = u32::try_from(costs.len()).unwrap_or(u32::MAX);
+    /// At how many values trials of any bracket are compared, in order: the marks of their curves.
+    pub fn marks(&self) -> Vec<u32> {
+        self.rungs(0).collect()
+    }
+
+    /// Whether a trial goes on that has told these costs. `others` are all trials of its bracket; the trial itself may be
+    /// among them. All have the plan's [`Self::marks`].
+    pub fn verdict(&self, bracket: u32, curve: &Curve, others: &[&Curve]) -> Verdict {
+        let told = u32::try_from(curve.told()).unwrap_or(u32::MAX);
         if told >= self.resources.max {
             return Verdict::Stop;
         }
         let passed = self.rungs(bracket).take_while(|rung| *rung <= told).last();
-        let Some(rung) = passed.and_then(|rung| usize::try_from(rung).ok()) else {
+        let Some(mark) = passed.and_then(|rung| self.rungs(0).position(|mark| mark == rung)) else {
             return Verdict::GoOn;
         };
-        let Some(own) = best_until(costs, rung) else {
+        let Some(own) = curve.best_at(mark) else {
             return Verdict::GoOn;
         };
-        let mut reached: Vec<f64> = others
-            .iter()
-            .filter(|other| other.len() >= rung)
-            .filter_map(|other| best_until(other, rung))
-            .collect();
+        let mut reached: Vec<f64> = others.iter().filter_map(|other| other.best_at(mark)).collect();
         reached.sort_by(f64::total_cmp);
         // With fewer than a third to choose from, all go on.
         let factor = usize::try_from(FACTOR).unwrap_or(usize::MAX);
@@ -102,11 +103,6 @@ impl Hyperband {
 
 /// Trials of one cycle at most: longer ones are repeated from here.
 const LONGEST: usize = 20_000;
-
-/// The best of the first costs.
-fn best_until(costs: &[f64], count: usize) -> Option<f64> {
-    costs.iter().take(count).copied().min_by(f64::total_cmp)
-}
 
 #[cfg(test)]
 mod tests {
@@ -135,33 +131,36 @@ mod tests {
     #[test]
     fn a_third_goes_on_and_none_is_stopped_before_its_first_comparison() {
         let plan = plan(2, 18);
-        let others: [&[f64]; 6] = [
-            &[1.0, 1.0],
-            &[2.0, 2.0],
-            &[3.0, 3.0],
-            &[4.0, 4.0],
-            &[5.0, 5.0],
-            &[6.0, 6.0],
-        ];
-        assert_eq!(plan.verdict(0, &[9.0], &others), Verdict::GoOn, "below MinResource");
-        assert_eq!(plan.verdict(0, &[9.0, 2.5], &others), Verdict::Stop);
-        assert_eq!(plan.verdict(0, &[9.0, 2.0], &others), Verdict::GoOn, "two of six go on");
+        let told = |costs: &[f64]| Curve::of(costs, &plan.marks());
+        let curves = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0].map(|cost| told(&[cost, cost]));
+        let others: Vec<&Curve> = curves.iter().collect();
         assert_eq!(
-            plan.verdict(0, &[9.0, 2.5], &others[..2]),
+            plan.verdict(0, &told(&[9.0]), &others),
+            Verdict::GoOn,
+            "below MinResource"
+        );
+        assert_eq!(plan.verdict(0, &told(&[9.0, 2.5]), &others), Verdict::Stop);
+        assert_eq!(
+            plan.verdict(0, &told(&[9.0, 2.0]), &others),
+            Verdict::GoOn,
+            "two of six go on"
+        );
+        assert_eq!(
+            plan.verdict(0, &told(&[9.0, 2.5]), &others[..2]),
             Verdict::GoOn,
             "nothing to choose from"
         );
         assert_eq!(
-            plan.verdict(1, &[9.0, 2.5], &others),
+            plan.verdict(1, &told(&[9.0, 2.5]), &others),
             Verdict::GoOn,
             "its bracket begins later"
         );
         assert_eq!(
-            plan.verdict(2, &[0.0; 18], &[]),
+            plan.verdict(2, &told(&[0.0; 18]), &[]),
             Verdict::Stop,
             "MaxResource is reached"
         );
-        assert_eq!(plan.verdict(2, &[0.0; 17], &[]), Verdict::GoOn);
+        assert_eq!(plan.verdict(2, &told(&[0.0; 17]), &[]), Verdict::GoOn);
     }
 
     #[test]

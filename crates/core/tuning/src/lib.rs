@@ -15,6 +15,6 @@ mod space;
 
 pub use converge::has_converged;
 pub use hyperband::{Hyperband, Verdict};
-pub use median::{RunningMeans, is_worse_than_median};
+pub use median::is_worse_than_median;
 pub use search::{Observed, Score, Search};
 pub use space::{BadRange, Space, grid_size, parse_continuous, parse_integer};

@@ -4,32 +4,45 @@
 use crate::deps::{Deps, StepError};
 use crate::metrics::MetricPattern;
 use isolarium_model::sagemaker::training_job::TrainingJob;
-use isolarium_model::sagemaker::tuning_job::{FinalStatus, TrialCurve, TrialEnd, TuningJob};
+use isolarium_model::sagemaker::tuning_job::{Curve, FinalStatus, TrialCurve, TrialEnd, TuningJob};
 use isolarium_model::{Key, WorkloadId};
 use isolarium_runtime::executor::ExecutorError;
-use isolarium_tuning::{Hyperband, RunningMeans, Verdict, is_worse_than_median};
+use isolarium_tuning::{Hyperband, Verdict, is_worse_than_median};
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 /// Bytes read at once, and pieces in one step.
 const PIECE: usize = 256 << 10;
 const PIECES: usize = 16;
 
-/// Values kept of one training job: Hyperband counts as many at most.
-const MOST: usize = 20_000;
-
 /// One training job as far as it was read.
 #[derive(Default)]
 struct Followed {
-    values: Vec<f64>,
+    curve: Curve,
     /// How far each container's output was read.
     offsets: BTreeMap<WorkloadId, u64>,
+}
+
+/// Hyperband's plan, and the marks of its curves.
+struct Plan {
+    hyperband: Hyperband,
+    marks: Vec<u32>,
+}
+
+impl Plan {
+    fn of(job: &TuningJob) -> Option<Self> {
+        let hyperband = Hyperband::new(job.hyperband?);
+        let marks = hyperband.marks();
+        Some(Self { hyperband, marks })
+    }
 }
 
 /// Curves by training job.
 #[derive(Default)]
 pub(super) struct Curves {
     running: BTreeMap<String, Followed>,
-    ended: BTreeMap<String, Vec<f64>>,
+    ended: BTreeMap<String, Curve>,
+    plan: OnceCell<Option<Plan>>,
     patterns: BTreeMap<usize, Option<MetricPattern>>,
 }
 
@@ -48,6 +61,11 @@ impl Curves {
             MetricPattern::compile(&metric.regex)
         });
         let Some(pattern) = pattern else { return Ok(()) };
+        let Some(goal) = job.definitions.get(definition).map(|one| one.objective.goal) else {
+            return Ok(());
+        };
+        let plan = self.plan.get_or_init(|| Plan::of(job)).as_ref();
+        let marks = plan.map_or(&[][..], |plan| plan.marks.as_slice());
         let followed = self.running.entry(child.name.clone()).or_default();
         for placement in child.run.placements() {
             let offset = followed.offsets.entry(placement.workload.clone()).or_insert(0);
@@ -58,8 +76,9 @@ impl Curves {
                     Err(ExecutorError::Unknown) => break,
                     Err(error) => return Err(StepError::Executor(error)),
                 };
-                let told = chunk.lines.iter().filter_map(|line| pattern.value(&line.text));
-                followed.values.extend(told);
+                for value in chunk.lines.iter().filter_map(|line| pattern.value(&line.text)) {
+                    followed.curve.push(goal.cost(value), marks);
+                }
                 let idle = chunk.next == *offset;
                 *offset = chunk.next;
                 if idle || chunk.complete {
@@ -67,7 +86,6 @@ impl Curves {
                 }
             }
         }
-        followed.values.truncate(MOST);
         Ok(())
     }
 
@@ -88,21 +106,23 @@ impl Curves {
             {
                 self.follow(deps, job, at, &child.record)?;
             }
-            let mut values = self.running.remove(&trial.job_name).unwrap_or_default().values;
+            let mut curve = self.running.remove(&trial.job_name).unwrap_or_default().curve;
             // Its output may be gone already: its last value is in its record.
-            if values.is_empty() {
-                values.extend(end.objective);
+            let goal = job.definitions.get(trial.definition).map(|one| one.objective.goal);
+            if let (0, Some(goal), Some(value)) = (curve.told(), goal, end.objective) {
+                let plan = self.plan.get_or_init(|| Plan::of(job)).as_ref();
+                curve.push(goal.cost(value), plan.map_or(&[][..], |plan| plan.marks.as_slice()));
             }
-            if end.status == FinalStatus::Failed || values.is_empty() {
+            if end.status == FinalStatus::Failed || curve.told() == 0 {
                 continue;
             }
-            self.ended.insert(trial.job_name.clone(), values.clone());
+            self.ended.insert(trial.job_name.clone(), curve.clone());
             kept.push((
                 TrialCurve::key(&key.scope, &trial.job_name),
                 TrialCurve {
                     job_name: trial.job_name.clone(),
                     ended: deps.now(),
-                    values,
+                    curve,
                 },
             ));
         }
@@ -116,8 +136,8 @@ impl Curves {
             if useful && !self.ended.contains_key(&trial.job_name) {
                 let curve = TrialCurve::key(&key.scope, &trial.job_name);
                 let found = deps.store.get::<TrialCurve>(&curve)?;
-                let values = found.map(|stored| stored.record.values).unwrap_or_default();
-                self.ended.insert(trial.job_name.clone(), values);
+                let curve = found.map(|stored| stored.record.curve).unwrap_or_default();
+                self.ended.insert(trial.job_name.clone(), curve);
             }
         }
         Ok(())
@@ -126,25 +146,26 @@ impl Curves {
     /// The running training jobs that go on no longer.
     pub fn hopeless(&mut self, deps: &Deps, key: &Key, job: &TuningJob) -> Result<Vec<String>, StepError> {
         self.load(deps, key, job)?;
-        let plan = job.hyperband.map(Hyperband::new);
+        let plan = self.plan.get_or_init(|| Plan::of(job)).as_ref();
+        let nothing = Curve::default();
         let mut hopeless = Vec::new();
         for at in 0..job.definitions.len() {
-            let goal = job.definitions.get(at).map(|one| one.objective.goal);
-            let Some(goal) = goal else { continue };
-            // Costs of every trial of the definition, in the order in which they were started.
-            let trials: Vec<(&str, bool, Vec<f64>)> = job
+            // Every trial of the definition, in the order in which they were started.
+            let trials: Vec<Compared<'_>> = job
                 .trials
                 .iter()
                 .filter(|trial| trial.definition == at)
                 .map(|trial| {
-                    let running = self.running.get(&trial.job_name).map(|followed| &followed.values);
-                    let values = running.or_else(|| self.ended.get(&trial.job_name));
-                    let costs = values.into_iter().flatten().map(|value| goal.cost(*value));
-                    (trial.job_name.as_str(), trial.end.is_some(), costs.collect())
+                    let running = self.running.get(&trial.job_name).map(|followed| &followed.curve);
+                    Compared {
+                        name: &trial.job_name,
+                        ended: trial.end.is_some(),
+                        curve: running.or_else(|| self.ended.get(&trial.job_name)).unwrap_or(&nothing),
+                    }
                 })
                 .collect();
-            match &plan {
-                Some(plan) => hopeless.extend(by_hyperband(plan, &trials)),
+            match plan {
+                Some(plan) => hopeless.extend(by_hyperband(&plan.hyperband, &trials)),
                 None => hopeless.extend(by_median(&trials)),
             }
         }
@@ -152,29 +173,35 @@ impl Curves {
     }
 }
 
-fn by_hyperband(plan: &Hyperband, trials: &[(&str, bool, Vec<f64>)]) -> Vec<String> {
-    let brackets = trials.iter().enumerate();
-    let running = brackets.filter(|(_, (_, ended, _))| !ended);
+/// A trial beside the others of its definition.
+struct Compared<'a> {
+    name: &'a str,
+    ended: bool,
+    curve: &'a Curve,
+}
+
+fn by_hyperband(plan: &Hyperband, trials: &[Compared<'_>]) -> Vec<String> {
+    let running = trials.iter().enumerate().filter(|(_, trial)| !trial.ended);
     running
-        .filter_map(|(at, (name, _, costs))| {
+        .filter_map(|(at, trial)| {
             let bracket = plan.bracket(at);
-            let peers: Vec<&[f64]> = trials
+            let peers: Vec<&Curve> = trials
                 .iter()
                 .enumerate()
                 .filter(|(other, _)| plan.bracket(*other) == bracket)
-                .map(|(_, (_, _, costs))| costs.as_slice())
+                .map(|(_, peer)| peer.curve)
                 .collect();
-            (plan.verdict(bracket, costs, &peers) == Verdict::Stop).then(|| (*name).to_owned())
+            (plan.verdict(bracket, trial.curve, &peers) == Verdict::Stop).then(|| trial.name.to_owned())
         })
         .collect()
 }
 
-fn by_median(trials: &[(&str, bool, Vec<f64>)]) -> Vec<String> {
-    let ended = trials.iter().filter(|(_, ended, costs)| *ended && !costs.is_empty());
-    let earlier: Vec<RunningMeans> = ended.map(|(_, _, costs)| RunningMeans::of(costs)).collect();
-    let running = trials.iter().filter(|(_, ended, _)| !ended);
+fn by_median(trials: &[Compared<'_>]) -> Vec<String> {
+    let ended = trials.iter().filter(|trial| trial.ended && trial.curve.told() > 0);
+    let earlier: Vec<&Curve> = ended.map(|trial| trial.curve).collect();
+    let running = trials.iter().filter(|trial| !trial.ended);
     running
-        .filter(|(_, _, costs)| is_worse_than_median(costs, &earlier))
-        .map(|(name, _, _)| (*name).to_owned())
+        .filter(|trial| is_worse_than_median(trial.curve, &earlier))
+        .map(|trial| trial.name.to_owned())
         .collect()
 }

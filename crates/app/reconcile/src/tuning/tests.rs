@@ -449,7 +449,9 @@ fn a_training_job_worse_than_the_median_of_earlier_ones_is_stopped_early() {
         (counts.completed, counts.stopped, counts.objective_succeeded),
         (5, 1, 6)
     );
-    assert_eq!(lab.world.state().all::<TrialCurve>().unwrap().len(), 6);
+    let curves = lab.world.state().all::<TrialCurve>().unwrap();
+    let told: Vec<u64> = curves.iter().map(|stored| stored.record.curve.told()).collect();
+    assert_eq!((told.len(), told.iter().sum::<u64>()), (6, 10));
 }
 
 /// Proves: SM-35

@@ -15,6 +15,7 @@ pub mod network;
 pub mod s3_uri;
 pub mod training_job;
 pub mod transform_job;
+mod trial_curve;
 pub mod tuning_job;
 
 pub use endpoint::{Endpoint, EndpointEvent, EndpointStatus, Fleet, Instance, VariantFleet};

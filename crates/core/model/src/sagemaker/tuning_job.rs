@@ -2,6 +2,7 @@
 
 use super::failure::FailureReason;
 use super::training_job::{JobSpec, TrainingJob, TrainingJobStatus};
+pub use super::trial_curve::Curve;
 use super::{Echo, IllegalTransition, Tags};
 use crate::record::Facets;
 use crate::{Arn, Key, Record, Scope, Timestamp};
@@ -530,13 +531,14 @@ impl TuningJob {
     }
 }
 
-/// Values of the objective metric that a training job told, in order: what early stopping compares later jobs with.
+/// What a training job told of the objective metric: what early stopping compares later jobs with.
 /// Written once when the training job has ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrialCurve {
     pub job_name: String,
     pub ended: Timestamp,
-    pub values: Vec<f64>,
+    #[serde(default)]
+    pub curve: Curve,
 }
 
 impl TrialCurve {
