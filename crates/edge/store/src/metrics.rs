@@ -68,6 +68,15 @@ pub struct Span<'a> {
     pub unit: Option<&'a str>,
 }
 
+/// How much of a series to read at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Most {
+    /// Periods with values, units apart.
+    pub points: usize,
+    /// Stored points, which periods are made of.
+    pub read: usize,
+}
+
 /// Which series to list.
 #[derive(Clone, Debug, Default)]
 pub struct SeriesQuery {
@@ -121,12 +130,31 @@ impl Metrics {
     /// # Errors
     /// When the database fails.
     pub fn read(&self, scope: &Scope, key: &MetricKey, span: Span<'_>) -> Result<Vec<Point>, StoreError> {
+        let all = Most {
+            points: usize::MAX,
+            read: usize::MAX,
+        };
+        Ok(self.read_within(scope, key, span, all)?.0)
+    }
+
+    /// As [`Self::read`], and how many stored points were read for it.
+    ///
+    /// # Errors
+    /// [`StoreError::TooMany`] when there is more than `most`, before it is gathered. When the database fails.
+    pub fn read_within(
+        &self,
+        scope: &Scope,
+        key: &MetricKey,
+        span: Span<'_>,
+        most: Most,
+    ) -> Result<(Vec<Point>, usize), StoreError> {
         let dimensions = text(key)?;
         self.database.read(|c| {
             let mut statement = c.prepare_cached(
-                "SELECT (at - ?6) / ?8 AS bucket, unit, sum(count), sum(sum), min(min), max(max) FROM metrics_point \
+                "SELECT (at - ?6) / ?8 AS bucket, unit, sum(count), sum(sum), min(min), max(max), count(*) FROM \
+                 (SELECT at, unit, count, sum, min, max FROM metrics_point \
                  WHERE series = (SELECT id FROM metrics_series WHERE account = ?1 AND region = ?2 AND namespace = ?3 \
-                 AND name = ?4 AND dimensions = ?5) AND at >= ?6 AND at < ?7 AND (?9 IS NULL OR unit = ?9) \
+                 AND name = ?4 AND dimensions = ?5) AND at >= ?6 AND at < ?7 AND (?9 IS NULL OR unit = ?9) LIMIT ?10) \
                  GROUP BY bucket, unit ORDER BY bucket, unit",
             )?;
             let period = span.period.max(1);
@@ -139,17 +167,25 @@ impl Metrics {
                 span.from.0,
                 span.to.0,
                 period,
-                span.unit
+                span.unit,
+                // One more than may be read tells that there is more.
+                i64::try_from(most.read).unwrap_or(i64::MAX).saturating_add(1)
             ];
-            let rows = statement.query_map(values, |row| {
-                let bucket: i64 = row.get(0)?;
-                Ok(Point {
+            let mut rows = statement.query(values)?;
+            let (mut found, mut read) = (Vec::new(), 0_usize);
+            while let Some(row) = rows.next()? {
+                let (bucket, points): (i64, i64) = (row.get(0)?, row.get(6)?);
+                read = read.saturating_add(usize::try_from(points).unwrap_or(usize::MAX));
+                if found.len() >= most.points || read > most.read {
+                    return Err(StoreError::TooMany);
+                }
+                found.push(Point {
                     at: Timestamp(span.from.0.saturating_add(bucket.saturating_mul(period))),
                     unit: row.get(1)?,
                     statistics: statistics(row, 2)?,
-                })
-            })?;
-            Ok(rows.collect::<Result<_, _>>()?)
+                });
+            }
+            Ok((found, read))
         })
     }
 

@@ -363,11 +363,11 @@ impl Door {
         self.engine.tell(event, Keep::Later).await;
     }
 
-    /// One operation. Reads run here: they take microseconds. Writes wait for the disk, and EC2's reads decode all records of a
-    /// kind, so these go to a thread that may: a lane also carries invocations.
+    /// One operation. Reads of a record or two run here: they take microseconds. Writes wait for the disk and other reads decode
+    /// much, so these go to a thread that may: a lane also carries invocations.
     async fn run(&self, call: &Call, input: Document, caller: Caller) -> Result<Document, ApiError> {
         let (service, operation) = (call.service.name(), call.operation.name);
-        let told = if only_reads(operation) && service != "ec2" {
+        let told = if takes_microseconds(service, operation) {
             self.engine.answered(service, operation, input, &caller)
         } else {
             let engine = self.engine.clone();
@@ -609,11 +609,19 @@ fn agent(parts: &Parts) -> &str {
     value.and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-/// Reads that take microseconds. Looking events up reads files.
-fn only_reads(operation: &str) -> bool {
-    ["Describe", "List", "Get", "BatchGet", "BatchCheck"]
-        .iter()
-        .any(|verb| operation.starts_with(verb))
+/// Reads of a record or two. Lists, batches and searches decode many; EC2's and the registry's descriptions are lists; logs, the
+/// trail and metrics are read from files and aggregated; a tuning job and an account's details hold or gather many records.
+fn takes_microseconds(service: &str, operation: &str) -> bool {
+    let one = ["Describe", "Get"].iter().any(|verb| operation.starts_with(verb));
+    let long = [
+        "DescribeHyperParameterTuningJob",
+        "GetAccountAuthorizationDetails",
+        "GetGroup",
+    ];
+    one && !matches!(
+        service,
+        "ec2" | "cloudwatch" | "logs" | "cloudtrail" | "ecr" | "cloudformation"
+    ) && !long.contains(&operation)
 }
 
 /// The `eventSource` of a request in this language.

@@ -1,20 +1,32 @@
 //! GetMetricData: several series at once, and arithmetic over them.
 
-use super::math::{Expression, Series};
+use super::math::{Budget, Expression, Series, Spent};
 use super::{begin, invalid, key, period, shapes, statistic, value};
 use crate::{Ctx, Operation};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use isolarium_model::Timestamp;
 use isolarium_policy::{Granted, Question};
-use isolarium_store::metrics::Span;
+use isolarium_store::StoreError;
+use isolarium_store::metrics::{Most, Span};
 use isolarium_wire::ApiError;
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Most queries of a request.
 const MOST_QUERIES: usize = 500;
-/// Most data points of an answer.
+/// Most data points of an answer, and of all that is read and computed for it.
 const MOST_POINTS: i64 = 100_800;
+/// Most stored points that a request reads: those of long periods stand for many.
+const MOST_READ: usize = 2_000_000;
+
+/// The answer to a request whose queries and expressions together are too much.
+fn too_much(_: Spent) -> ApiError {
+    wrong(format!(
+        "You have requested more datapoints than the limit of {MOST_POINTS}, which counts those of every query and of each \
+         step of an expression. You may reduce the datapoints requested by increasing Period, or decreasing the time range."
+    ))
+}
 
 /// The words of this operation for a request that makes no sense.
 fn wrong(message: impl Into<String>) -> ApiError {
@@ -56,15 +68,15 @@ impl Operation for shapes::GetMetricDataInput {
             if query.return_data == Some(false) {
                 continue;
             }
-            let points = series.get(query.id.as_str()).cloned().unwrap_or_default();
-            let mut points: Vec<(i64, f64)> = points.into_iter().collect();
-            if descending {
-                points.reverse();
-            }
-            let whole = points.len();
+            let points = series.get(query.id.as_str());
+            let whole = points.map_or(0, BTreeMap::len);
             let first = skip.saturating_sub(passed).min(whole);
             let room = most.saturating_sub(given);
-            let page: Vec<(i64, f64)> = points.into_iter().skip(first).take(room).collect();
+            let points = points.into_iter().flatten().map(|(at, value)| (*at, *value));
+            let page: Vec<(i64, f64)> = match descending {
+                true => points.rev().skip(first).take(room).collect(),
+                false => points.skip(first).take(room).collect(),
+            };
             passed = passed.saturating_add(whole);
             given = given.saturating_add(page.len());
             let partial = first.saturating_add(page.len()) < whole;
@@ -112,8 +124,10 @@ fn evaluated<'a>(
     ctx: &Ctx<'_>,
 ) -> Result<BTreeMap<&'a str, BTreeMap<i64, f64>>, ApiError> {
     let mut known: BTreeMap<&str, BTreeMap<i64, f64>> = BTreeMap::new();
-    let mut waiting: Vec<(&str, Expression)> = Vec::new();
-    let mut ids = std::collections::BTreeSet::new();
+    let mut parsed: Vec<(&str, Expression)> = Vec::new();
+    let mut ids = BTreeSet::new();
+    let mut budget = Budget::new(usize::try_from(MOST_POINTS).unwrap_or(usize::MAX));
+    let mut reads = MOST_READ;
     for query in &request.metric_data_queries {
         let id = query.id.as_str();
         let sound = id.starts_with(|c: char| c.is_ascii_lowercase())
@@ -133,14 +147,14 @@ fn evaluated<'a>(
         }
         match (&query.metric_stat, &query.expression) {
             (Some(stat), None) => {
-                known.insert(id, values(request, stat, ctx)?);
+                let values = values(request, stat, ctx, &budget, &mut reads)?;
+                budget.pay(values.len()).map_err(too_much)?;
+                known.insert(id, values);
             }
             (None, Some(text)) => {
-                let parsed = Expression::parse(text);
-                waiting.push((
-                    id,
-                    parsed.map_err(|why| wrong(format!("Error in expression '{id}': {why}")))?,
-                ));
+                let read = Expression::parse(text);
+                let read = read.map_err(|why| wrong(format!("Error in expression '{id}': {why}")))?;
+                parsed.push((id, read));
             }
             _ => {
                 return Err(wrong(
@@ -149,21 +163,41 @@ fn evaluated<'a>(
             }
         }
     }
+    // Names that are not known yet, taken from the end as they become so.
+    let mut waiting: Vec<(&str, &Expression, Vec<&str>)> = Vec::new();
+    for (id, expression) in &parsed {
+        let names = expression.names();
+        if let Some(missing) = names.iter().find(|name| !ids.contains(*name)) {
+            return Err(wrong(format!(
+                "Error in expression '{id}': there is no query {missing}."
+            )));
+        }
+        waiting.push((id, expression, names.into_iter().collect()));
+    }
     while !waiting.is_empty() {
         let before = waiting.len();
         let mut left = Vec::new();
-        for (id, expression) in waiting {
-            if let Some(missing) = expression.names().find(|name| !ids.contains(name)) {
-                return Err(wrong(format!(
-                    "Error in expression '{id}': there is no query {missing}."
-                )));
+        for (id, expression, mut names) in waiting {
+            while names.last().is_some_and(|name| known.contains_key(name)) {
+                names.pop();
             }
-            if expression.names().any(|name| !known.contains_key(name)) {
-                left.push((id, expression));
+            if !names.is_empty() {
+                left.push((id, expression, names));
                 continue;
             }
-            match expression.evaluate(&|name| known.get(name).cloned().unwrap_or_default()) {
-                Series::Values(values) => known.insert(id, values),
+            let worth = |name: &str| {
+                known
+                    .get(name)
+                    .map_or(Series::Scalar(0.0), |of| Series::Values(Cow::Borrowed(of)))
+            };
+            match expression.evaluate(&worth, &mut budget).map_err(too_much)? {
+                Series::Values(Cow::Owned(values)) => known.insert(id, values),
+                // The expression is another query's id alone.
+                Series::Values(Cow::Borrowed(values)) => {
+                    budget.pay(values.len()).map_err(too_much)?;
+                    let values = values.clone();
+                    known.insert(id, values)
+                }
                 Series::Scalar(_) => {
                     return Err(wrong(format!("Error in expression '{id}': it must use a metric.")));
                 }
@@ -182,6 +216,8 @@ fn values(
     request: &shapes::GetMetricDataInput,
     stat: &shapes::MetricStat,
     ctx: &Ctx<'_>,
+    budget: &Budget,
+    reads: &mut usize,
 ) -> Result<BTreeMap<i64, f64>, ApiError> {
     let Some(wanted) = statistic(&stat.stat) else {
         return Err(invalid(format!(
@@ -200,10 +236,17 @@ fn values(
         unit: stat.unit.map(shapes::StandardUnit::as_str),
     };
     let series = key(namespace, name, stat.metric.dimensions.as_ref())?;
-    let points = ctx
-        .metrics
-        .read(&ctx.caller.scope, &series, span)
-        .map_err(ApiError::internal)?;
+    let scope = &ctx.caller.scope;
+    let most = Most {
+        points: budget.left(),
+        read: *reads,
+    };
+    let (points, read) = match ctx.metrics.read_within(scope, &series, span, most) {
+        Ok(found) => found,
+        Err(StoreError::TooMany) => return Err(too_much(Spent)),
+        Err(error) => return Err(ApiError::internal(error)),
+    };
+    *reads = reads.saturating_sub(read);
     // Values of different units at the same time count together: the answer has no place for a unit.
     let mut sets = BTreeMap::new();
     for point in points {

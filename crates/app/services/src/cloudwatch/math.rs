@@ -1,16 +1,57 @@
 //! Expressions of GetMetricData: numbers, queries by id, `+ - * /` and brackets. Functions are not understood.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Brackets and signs inside one another.
 const DEEPEST: usize = 32;
 
 /// What an expression is worth.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Series {
+pub(super) enum Series<'a> {
     Scalar(f64),
     /// By time.
-    Values(BTreeMap<i64, f64>),
+    Values(Cow<'a, BTreeMap<i64, f64>>),
+}
+
+impl Series<'_> {
+    fn points(&self) -> usize {
+        match self {
+            Self::Scalar(_) => 0,
+            Self::Values(values) => values.len(),
+        }
+    }
+}
+
+/// What one request may still read and compute, in points. Everything that it reads and every step of its arithmetic is paid
+/// from one budget, so that no expression makes a small request a large one.
+#[derive(Debug)]
+pub(super) struct Budget {
+    left: usize,
+}
+
+/// A request wanted more points than its budget has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Spent;
+
+impl Budget {
+    pub(super) fn new(points: usize) -> Self {
+        Self { left: points }
+    }
+
+    /// Points that may still be paid.
+    pub(super) fn left(&self) -> usize {
+        self.left
+    }
+
+    /// Takes points.
+    ///
+    /// # Errors
+    /// When there are fewer left; nothing is taken then.
+    pub(super) fn pay(&mut self, points: usize) -> Result<(), Spent> {
+        self.left = self.left.checked_sub(points).ok_or(Spent)?;
+        Ok(())
+    }
 }
 
 /// A parsed expression.
@@ -37,52 +78,67 @@ impl Expression {
         }
     }
 
-    /// The queries it names.
-    pub(super) fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
-        match self {
-            Self::Number(_) => Box::new(std::iter::empty()),
-            Self::Name(name) => Box::new(std::iter::once(name.as_str())),
-            Self::Pair(left, _, right) => Box::new(left.names().chain(right.names())),
+    /// The queries it names, each once.
+    pub(super) fn names(&self) -> BTreeSet<&str> {
+        let (mut found, mut rest) = (BTreeSet::new(), vec![self]);
+        while let Some(next) = rest.pop() {
+            match next {
+                Self::Number(_) => {}
+                Self::Name(name) => {
+                    found.insert(name.as_str());
+                }
+                Self::Pair(left, _, right) => rest.extend([left.as_ref(), right.as_ref()]),
+            }
         }
+        found
     }
 
-    /// Its worth. Times at which one of two series has no value have none; neither have divisions by zero.
-    pub(super) fn evaluate(&self, values: &dyn Fn(&str) -> BTreeMap<i64, f64>) -> Series {
+    /// Its worth. Times at which one of two series has no value have none; neither have divisions by zero. Each operator costs
+    /// as many points as the longer of its two series has.
+    ///
+    /// # Errors
+    /// When the budget does not pay for it.
+    pub(super) fn evaluate<'a>(
+        &self,
+        values: &dyn Fn(&str) -> Series<'a>,
+        budget: &mut Budget,
+    ) -> Result<Series<'a>, Spent> {
         match self {
-            Self::Number(number) => Series::Scalar(*number),
-            Self::Name(name) => Series::Values(values(name)),
-            Self::Pair(left, operator, right) => combined(left.evaluate(values), *operator, right.evaluate(values)),
+            Self::Number(number) => Ok(Series::Scalar(*number)),
+            Self::Name(name) => Ok(values(name)),
+            Self::Pair(left, operator, right) => {
+                let (left, right) = (left.evaluate(values, budget)?, right.evaluate(values, budget)?);
+                budget.pay(left.points().max(right.points()))?;
+                Ok(combined(&left, *operator, &right))
+            }
         }
     }
 }
 
-fn combined(left: Series, operator: char, right: Series) -> Series {
+fn combined(left: &Series<'_>, operator: char, right: &Series<'_>) -> Series<'static> {
     let apply = |left: f64, right: f64| match operator {
         '+' => left + right,
         '-' => left - right,
         '*' => left * right,
         _ => left / right,
     };
-    let all = match (left, right) {
-        (Series::Scalar(left), Series::Scalar(right)) => return Series::Scalar(apply(left, right)),
+    let all: BTreeMap<i64, f64> = match (left, right) {
+        (Series::Scalar(left), Series::Scalar(right)) => return Series::Scalar(apply(*left, *right)),
         (Series::Values(left), Series::Scalar(right)) => {
-            left.into_iter().map(|(at, left)| (at, apply(left, right))).collect()
+            left.iter().map(|(at, left)| (*at, apply(*left, *right))).collect()
         }
         (Series::Scalar(left), Series::Values(right)) => {
-            right.into_iter().map(|(at, right)| (at, apply(left, right))).collect()
+            right.iter().map(|(at, right)| (*at, apply(*left, *right))).collect()
         }
         (Series::Values(left), Series::Values(right)) => {
             let both = left
-                .into_iter()
-                .filter_map(|(at, left)| Some((at, apply(left, *right.get(&at)?))));
-            both.collect::<BTreeMap<i64, f64>>()
+                .iter()
+                .filter_map(|(at, left)| Some((*at, apply(*left, *right.get(at)?))));
+            both.collect()
         }
     };
-    Series::Values(
-        all.into_iter()
-            .filter(|(_, value): &(i64, f64)| value.is_finite())
-            .collect(),
-    )
+    let finite = all.into_iter().filter(|(_, value): &(i64, f64)| value.is_finite());
+    Series::Values(Cow::Owned(finite.collect()))
 }
 
 struct Reader<'a> {

@@ -1,7 +1,8 @@
-use super::math::{Expression, Series};
+use super::math::{Budget, Expression, Series, Spent};
 use super::shapes::*;
 use crate::ecr::fixture::{Fixture, START, refusal};
 use isolarium_wire::ApiError;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 const MINUTE: i64 = 60_000;
@@ -216,7 +217,8 @@ fn expressions_compute_where_all_their_metrics_have_values_and_pages_lose_nothin
 
 #[test]
 fn arithmetic_knows_its_precedence() {
-    let values = |_: &str| BTreeMap::from([(1, 3.0)]);
+    let three = BTreeMap::from([(1, 3.0)]);
+    let values = |_: &str| Series::Values(Cow::Borrowed(&three));
     for (text, worth) in [
         ("1+m*2", 7.0),
         ("(1+m)*2", 8.0),
@@ -224,7 +226,59 @@ fn arithmetic_knows_its_precedence() {
         ("12/m/2", 2.0),
         ("m - -1", 4.0),
     ] {
-        let found = Expression::parse(text).unwrap().evaluate(&values);
-        assert_eq!(found, Series::Values(BTreeMap::from([(1, worth)])), "{text}");
+        let found = Expression::parse(text)
+            .unwrap()
+            .evaluate(&values, &mut Budget::new(100));
+        let worth = Series::Values(Cow::Owned(BTreeMap::from([(1, worth)])));
+        assert_eq!(found, Ok(worth), "{text}");
     }
+}
+
+#[test]
+fn each_step_of_an_expression_is_paid_for() {
+    let two = BTreeMap::from([(1, 3.0), (2, 4.0)]);
+    let values = |_: &str| Series::Values(Cow::Borrowed(&two));
+    let sum = Expression::parse("m+m+m+m").unwrap();
+    let mut budget = Budget::new(6);
+    assert!(sum.evaluate(&values, &mut budget).is_ok());
+    assert_eq!(budget.left(), 0);
+    assert_eq!(sum.evaluate(&values, &mut Budget::new(5)), Err(Spent));
+    assert_eq!(sum.names().len(), 1, "each name once");
+}
+
+#[test]
+fn queries_and_expressions_of_a_request_share_one_budget() {
+    let fixture = Fixture::new();
+    // 900 minutes of one metric: 111 readings of it fit in 100,800 points and 113 do not.
+    for hours in 0..15 {
+        let minutes = (0..60).map(|minute| datum("m", NOW - (hours * 60 + minute) * MINUTE, 1.0));
+        put(&fixture, "app", minutes.collect()).unwrap();
+    }
+    let ask = |queries: Vec<MetricDataQuery>| {
+        let request = GetMetricDataInput {
+            metric_data_queries: queries,
+            start_time: NOW - 1000 * MINUTE,
+            end_time: NOW + MINUTE,
+            ..Default::default()
+        };
+        fixture.call::<_, GetMetricDataOutput>("cloudwatch", "GetMetricData", request)
+    };
+    let readings = |count: usize| {
+        let ids = (0..count).map(|number| MetricDataQuery {
+            id: format!("q{number}"),
+            ..query("m", None)
+        });
+        ids.collect::<Vec<_>>()
+    };
+    let fits = ask(readings(111)).unwrap();
+    assert_eq!(fits.metric_data_results.unwrap().len(), 111);
+    let (code, text) = refusal(ask(readings(113)));
+    assert_eq!(code, "ValidationException");
+    assert!(text.contains("the limit of 100800"), "{text}");
+    let sum = |steps: usize| {
+        let text = vec!["m"; steps + 1].join("+");
+        vec![query("m", None), query("e", Some(&text))]
+    };
+    assert!(ask(sum(100)).is_ok(), "control");
+    assert_eq!(refusal(ask(sum(120))).0, "ValidationException");
 }

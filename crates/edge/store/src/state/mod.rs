@@ -194,6 +194,9 @@ pub enum StoreError {
     Stale,
     #[error("the paging token is not one of this store's")]
     BadToken,
+    /// Of metrics: a read is larger than its caller allows.
+    #[error("there is more to read than the request may")]
+    TooMany,
     #[error("a record could not be written as JSON")]
     Encode(#[source] serde_json::Error),
     #[error("record {kind} {name} cannot be read")]

@@ -1224,3 +1224,30 @@ async fn http_2_is_spoken_too() {
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(answer(response).await.body, "s3");
 }
+
+/// A lane carries the invocations of all tenants: what reads much must not run on it.
+#[test]
+fn only_reads_of_a_record_or_two_run_on_a_lane() {
+    for (service, operation) in [
+        ("cloudwatch", "GetMetricData"),
+        ("cloudwatch", "GetMetricStatistics"),
+        ("cloudwatch", "ListMetrics"),
+        ("ec2", "DescribeSubnets"),
+        ("ecr", "BatchGetImage"),
+        ("logs", "GetLogEvents"),
+        ("sagemaker", "CreateModel"),
+        ("sagemaker", "DescribeHyperParameterTuningJob"),
+        ("sagemaker", "ListHyperParameterTuningJobs"),
+        ("sagemaker", "Search"),
+        ("sagemaker-featurestore-runtime", "BatchGetRecord"),
+    ] {
+        assert!(!takes_microseconds(service, operation), "{service}:{operation}");
+    }
+    for (service, operation) in [
+        ("sagemaker", "DescribeTrainingJob"),
+        ("sagemaker-featurestore-runtime", "GetRecord"),
+        ("sts", "GetCallerIdentity"),
+    ] {
+        assert!(takes_microseconds(service, operation), "{service}:{operation}");
+    }
+}
