@@ -160,7 +160,7 @@ pub fn resource_side(
     if let Some(side) = crate::logs::resource_side(store, caller, question)? {
         return Ok(side);
     }
-    if let Some(side) = crate::kms::resource_side(store, question)? {
+    if let Some(side) = crate::kms::resource_side(store, caller, question)? {
         return Ok(side);
     }
     let trusted = matches!(

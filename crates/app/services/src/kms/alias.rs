@@ -1,7 +1,7 @@
 //! CreateAlias, UpdateAlias, DeleteAlias, ListAliases. Both the alias and its key must let the caller.
 
 use super::key::page;
-use super::{ask, caller_account, find, pending, shapes, stored};
+use super::{ask, caller_account, find, is_own, missing, pending, shapes, stored};
 use crate::{Ctx, Operation};
 use isolarium_model::kms::{KmsAlias, KmsKey, KmsState};
 use isolarium_policy::{Granted, Question};
@@ -40,10 +40,10 @@ fn target(ctx: &Ctx<'_>, given: &str) -> Result<KmsKey, ApiError> {
     if given.starts_with("alias/") || given.contains(":alias/") {
         return Err(ApiError::validation("Aliases must refer to keys. Not aliases"));
     }
-    let key = find(ctx, given)?.record;
-    if key.arn.account().as_ref() != Some(&ctx.caller.scope.account) {
-        return Err(super::missing(ctx, given));
+    if !is_own(ctx, given) {
+        return Err(missing(ctx, given));
     }
+    let key = find(ctx, given)?.record;
     match key.state {
         KmsState::PendingDeletion { .. } => Err(pending(&key)),
         KmsState::Enabled | KmsState::Disabled => Ok(key),
@@ -164,7 +164,11 @@ impl Operation for shapes::ListAliasesRequest {
 
     fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
         let request = request.into_inner();
-        let of = request.key_id.as_deref().map(|given| find(ctx, given)).transpose()?;
+        let of = |given| match is_own(ctx, given) {
+            true => find(ctx, given),
+            false => Err(missing(ctx, given)),
+        };
+        let of = request.key_id.as_deref().map(of).transpose()?;
         let scope = &ctx.caller.scope;
         let page = match &of {
             // The aliases of one key are few: they come in one page.

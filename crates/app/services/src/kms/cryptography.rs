@@ -1,6 +1,6 @@
 //! Encrypt, Decrypt, GenerateDataKey and GenerateDataKeyWithoutPlaintext.
 
-use super::{ask, crypto, find, shapes, usable};
+use super::{ask, crypto, find, is_own, shapes, usable};
 use crate::{Ctx, Operation};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -72,6 +72,16 @@ fn parted(blob: &[u8]) -> Option<(&str, &[u8])> {
     let (length, rest) = rest.split_first_chunk::<2>()?;
     let (arn, text) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
     Some((std::str::from_utf8(arn).ok()?, text))
+}
+
+/// Whether what a request names is this key. The question was about the ciphertext's key alone, so another account's key is
+/// compared by name and not looked up.
+fn leads_to(ctx: &Ctx<'_>, given: &str, arn: &str) -> Result<bool, ApiError> {
+    if is_own(ctx, given) {
+        return Ok(find(ctx, given)?.record.arn.as_str() == arn);
+    }
+    let named = super::named(ctx, given)?;
+    Ok(named.is_some_and(|named| KmsKey::arn(&named.scope, &named.id).as_str() == arn))
 }
 
 fn refuse_options(grants: bool, recipient: bool, algorithm: shapes::EncryptionAlgorithmSpec) -> Result<(), ApiError> {
@@ -172,7 +182,7 @@ impl Operation for shapes::DecryptRequest {
         let blob = request.ciphertext_blob.unwrap_or_default();
         let (arn, text) = parted(&blob).ok_or_else(invalid)?;
         if let Some(wanted) = &request.key_id
-            && find(ctx, wanted)?.record.arn.as_str() != arn
+            && !leads_to(ctx, wanted, arn)?
         {
             return Err(ApiError::client(
                 "IncorrectKeyException",

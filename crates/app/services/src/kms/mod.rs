@@ -142,6 +142,13 @@ fn find(ctx: &Ctx<'_>, given: &str) -> Result<Stored<KmsKey>, ApiError> {
         .ok_or_else(|| missing(ctx, given))
 }
 
+/// Whether a request names something of the caller's own account. Nobody was asked about another account's keys where this
+/// matters: whether they exist must not show.
+fn is_own(ctx: &Ctx<'_>, given: &str) -> bool {
+    let account = given.parse::<Arn>().map(|arn| arn.account());
+    account.is_ok_and(|account| account.as_ref() == Some(&ctx.caller.scope.account)) || !given.starts_with("arn:")
+}
+
 /// A key that may encrypt and decrypt now.
 fn usable(ctx: &Ctx<'_>, given: &str) -> Result<KmsKey, ApiError> {
     let key = find(ctx, given)?.record;

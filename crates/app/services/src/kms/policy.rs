@@ -4,7 +4,7 @@ use super::{aliases_of, ask, find, shapes, update};
 use crate::iam::named;
 use crate::{Ctx, Operation};
 use isolarium_model::kms::KmsKey;
-use isolarium_model::{AccountId, Arn, Scope};
+use isolarium_model::{AccountId, Arn, Principal, Scope};
 use isolarium_policy::evaluate::decide;
 use isolarium_policy::{Document, DocumentKind, Granted, NamedPolicy, Question, ResourceSide};
 use isolarium_store::{StateStore, StoreError};
@@ -32,15 +32,38 @@ pub(super) fn default_text(account: &AccountId) -> String {
     )
 }
 
+/// What AWS lets one account do with another's key. A key policy cannot give away anything else: the key stays under the
+/// control of its own account.
+const ACROSS_ACCOUNTS: [&str; 5] = [
+    "kms:Decrypt",
+    "kms:DescribeKey",
+    "kms:Encrypt",
+    "kms:GenerateDataKey",
+    "kms:GenerateDataKeyWithoutPlaintext",
+];
+
 /// The owner of a key and its policy, without which nobody may do anything with it; `None` when the question is about
-/// something else, or about a key that there is not.
+/// something else, or about a key that there is not. Of what is not done across accounts, the key of another account says
+/// nothing.
 ///
 /// # Errors
 /// When the record cannot be read.
-pub fn resource_side(store: &dyn StateStore, question: &Question) -> Result<Option<ResourceSide>, StoreError> {
+pub fn resource_side(
+    store: &dyn StateStore,
+    caller: &Principal,
+    question: &Question,
+) -> Result<Option<ResourceSide>, StoreError> {
     let Some((key, arn)) = key_of(store, question)? else {
         return Ok(None);
     };
+    let own = caller.account();
+    let foreign = own.is_some() && own != arn.account().as_ref();
+    if foreign && !ACROSS_ACCOUNTS.contains(&question.action.as_str()) {
+        return Ok(Some(ResourceSide {
+            policies: Vec::new(),
+            ..side(&arn, named("key policy", &key.policy, DocumentKind::Resource))
+        }));
+    }
     Ok(Some(side(
         &arn,
         named("key policy", &key.policy, DocumentKind::Resource),

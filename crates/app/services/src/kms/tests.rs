@@ -299,3 +299,154 @@ fn aliases_stand_for_keys() {
         (vec!["alias/a".to_owned()], vec![], vec!["alias/a".to_owned()])
     );
 }
+
+/// A partner whom the key policy lets do everything may use the key and nothing more; what it was not asked about does not tell
+/// whether a key exists.
+#[test]
+fn another_account_may_use_a_key_and_never_manage_it() {
+    const PARTNER: &str = "210987654321";
+    let fixture = Fixture::new();
+    let partner = root(PARTNER);
+    let policy = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":
+        ["arn:aws:iam::123456789012:root","arn:aws:iam::210987654321:root"]},"Action":"kms:*","Resource":"*"}]}"#;
+    let arn = |id: &str| format!("arn:aws:kms:us-east-1:123456789012:key/{id}");
+    let (shared, private) = (arn(&key(&fixture, Some(policy))), arn(&key(&fixture, None)));
+    let own: CreateKeyResponse = call_as(&fixture, &partner, "CreateKey", CreateKeyRequest::default())
+        .unwrap()
+        .try_into()
+        .unwrap();
+    let own = own.key_metadata.unwrap().arn.unwrap();
+    let encrypt = EncryptRequest {
+        key_id: shared.clone(),
+        plaintext: b"x".to_vec(),
+        ..Default::default()
+    };
+    let encrypted: EncryptResponse = call_as(&fixture, &partner, "Encrypt", encrypt)
+        .unwrap()
+        .try_into()
+        .unwrap();
+    let blob = encrypted.ciphertext_blob.unwrap();
+    let decrypt = |named: Option<&str>| {
+        let request = DecryptRequest {
+            ciphertext_blob: Some(blob.clone()),
+            key_id: named.map(Into::into),
+            ..Default::default()
+        };
+        let outcome = call_as(&fixture, &partner, "Decrypt", request);
+        outcome.map(|answer| DecryptResponse::try_from(answer).unwrap().plaintext.unwrap())
+    };
+    assert_eq!(decrypt(None).unwrap(), b"x", "control");
+    assert_eq!(decrypt(Some(&shared)).unwrap(), b"x", "control");
+    let describe = |id: &str| {
+        let request = DescribeKeyRequest {
+            key_id: id.into(),
+            ..Default::default()
+        };
+        call_as(&fixture, &partner, "DescribeKey", request)
+    };
+    assert!(describe(&shared).is_ok(), "control");
+    assert_eq!(refusal(describe(&private)).0, "AccessDeniedException");
+
+    let manage = |key_id: &str| -> Vec<(&'static str, Document)> {
+        let key_id = || key_id.to_owned();
+        vec![
+            (
+                "GetKeyPolicy",
+                GetKeyPolicyRequest {
+                    key_id: key_id(),
+                    policy_name: None,
+                }
+                .into(),
+            ),
+            (
+                "ListKeyPolicies",
+                ListKeyPoliciesRequest {
+                    key_id: key_id(),
+                    ..Default::default()
+                }
+                .into(),
+            ),
+            (
+                "PutKeyPolicy",
+                PutKeyPolicyRequest {
+                    key_id: key_id(),
+                    policy: policy.into(),
+                    ..Default::default()
+                }
+                .into(),
+            ),
+            (
+                "TagResource",
+                TagResourceRequest {
+                    key_id: key_id(),
+                    tags: vec![Tag {
+                        tag_key: "a".into(),
+                        tag_value: "b".into(),
+                    }],
+                }
+                .into(),
+            ),
+            (
+                "UntagResource",
+                UntagResourceRequest {
+                    key_id: key_id(),
+                    tag_keys: vec!["a".into()],
+                }
+                .into(),
+            ),
+            (
+                "ListResourceTags",
+                ListResourceTagsRequest {
+                    key_id: key_id(),
+                    ..Default::default()
+                }
+                .into(),
+            ),
+            (
+                "CreateAlias",
+                CreateAliasRequest {
+                    alias_name: "alias/a".into(),
+                    target_key_id: key_id(),
+                }
+                .into(),
+            ),
+            ("DisableKey", DisableKeyRequest { key_id: key_id() }.into()),
+            ("EnableKey", EnableKeyRequest { key_id: key_id() }.into()),
+            (
+                "ScheduleKeyDeletion",
+                ScheduleKeyDeletionRequest {
+                    key_id: key_id(),
+                    ..Default::default()
+                }
+                .into(),
+            ),
+            (
+                "CancelKeyDeletion",
+                CancelKeyDeletionRequest { key_id: key_id() }.into(),
+            ),
+        ]
+    };
+    for (operation, request) in manage(&shared) {
+        let outcome = call_as(&fixture, &partner, operation, request);
+        assert_eq!(refusal(outcome).0, "AccessDeniedException", "{operation}");
+    }
+    assert!(describe(&shared).is_ok(), "nothing of it changed the key");
+    for (operation, request) in manage(&own).into_iter().filter(|(name, _)| *name != "PutKeyPolicy") {
+        let outcome = call_as(&fixture, &partner, operation, request);
+        assert!(outcome.is_ok(), "control: {operation}: {outcome:?}");
+    }
+
+    let absent = arn("00000000-0000-0000-0000-000000000000");
+    let list = |id: &str| {
+        let request = ListAliasesRequest {
+            key_id: Some(id.into()),
+            ..Default::default()
+        };
+        call_as(&fixture, &partner, "ListAliases", request)
+    };
+    assert!(list(&own).is_ok(), "control");
+    for foreign in [&private, &absent] {
+        assert_eq!(refusal(list(foreign)).0, "NotFoundException", "{foreign}");
+        assert_eq!(refusal(decrypt(Some(foreign))).0, "IncorrectKeyException", "{foreign}");
+    }
+}
