@@ -12,7 +12,8 @@ use std::sync::Arc;
 /// Tables of the metrics; pass it to [`Database::open`]. `step` is the length in milliseconds of what a point stands for.
 pub const SCHEMA: Schema = Schema {
     module: "metrics",
-    steps: &["
+    steps: &[
+        "
     CREATE TABLE metrics_series (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         account TEXT NOT NULL, region TEXT NOT NULL,
@@ -27,7 +28,12 @@ pub const SCHEMA: Schema = Schema {
         PRIMARY KEY (series, at, step, unit)
     ) WITHOUT ROWID;
     CREATE INDEX metrics_point_by_age ON metrics_point (step, at);
-    "],
+    ",
+        "
+    CREATE INDEX metrics_series_by_last ON metrics_series (last);
+    CREATE INDEX metrics_series_of_account ON metrics_series (account, region);
+    ",
+    ],
 };
 
 const SECOND: i64 = 1000;
@@ -43,6 +49,8 @@ const AGES: [(i64, i64, i64); 3] = [
 ];
 /// Age at which points of an hour go.
 const OLDEST: i64 = 455 * DAY;
+/// Rows that one transaction folds or removes at most: the commits of all others wait for it.
+const ROUND: usize = 5000;
 /// A series without a value for this long is not listed.
 const LISTED: i64 = 14 * DAY;
 
@@ -99,6 +107,9 @@ pub struct Metrics {
 const ADD: &str = "INSERT INTO metrics_point (series, at, step, unit, count, sum, min, max) \
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (series, at, step, unit) DO UPDATE SET \
     count = count + excluded.count, sum = sum + excluded.sum, min = min(min, excluded.min), max = max(max, excluded.max)";
+
+const LIST: &str = "SELECT id, namespace, name, dimensions FROM metrics_series WHERE account = ?1 AND region = ?2 \
+    AND id > ?3 AND last >= ?4 AND (?5 IS NULL OR namespace = ?5) AND (?6 IS NULL OR name = ?6) ORDER BY id";
 
 impl Metrics {
     /// Serves the metrics of a database that was opened with [`SCHEMA`].
@@ -202,10 +213,7 @@ impl Metrics {
         let since = now.0.saturating_sub(LISTED);
         let since = query.since.map_or(since, |wanted| wanted.0.max(since));
         self.database.read(|c| {
-            let mut statement = c.prepare_cached(
-                "SELECT id, namespace, name, dimensions FROM metrics_series WHERE account = ?1 AND region = ?2 \
-                 AND id > ?3 AND last >= ?4 AND (?5 IS NULL OR namespace = ?5) AND (?6 IS NULL OR name = ?6) ORDER BY id",
-            )?;
+            let mut statement = c.prepare_cached(LIST)?;
             let mut rows = statement.query(params![
                 scope.account.as_str(),
                 scope.region.as_str(),
@@ -234,39 +242,71 @@ impl Metrics {
         })
     }
 
-    /// Folds old points into coarser ones and removes the oldest; returns how many points went.
+    /// Folds old points into coarser ones and removes the oldest, in short transactions; returns how many points went. What a
+    /// crash leaves is folded next time: folding adds up, in whatever portions.
     ///
     /// # Errors
     /// When the database fails.
     pub fn prune(&self, now: Timestamp) -> Result<u64, StoreError> {
-        self.database.write(move |c| {
-            let mut gone = 0_usize;
-            for (step, age, into) in AGES {
-                let before = floor(now.0.saturating_sub(age), into);
-                c.execute(
-                    "INSERT INTO metrics_point (series, at, step, unit, count, sum, min, max) \
-                     SELECT series, at / ?3 * ?3, ?3, unit, sum(count), sum(sum), min(min), max(max) FROM metrics_point \
-                     WHERE step = ?1 AND at < ?2 GROUP BY series, at / ?3, unit ON CONFLICT (series, at, step, unit) \
-                     DO UPDATE SET count = count + excluded.count, sum = sum + excluded.sum, \
-                     min = min(min, excluded.min), max = max(max, excluded.max)",
-                    params![step, before, into],
-                )?;
-                gone = gone.saturating_add(c.execute(
-                    "DELETE FROM metrics_point WHERE step = ?1 AND at < ?2",
-                    params![step, before],
-                )?);
-            }
-            gone = gone.saturating_add(c.execute(
-                "DELETE FROM metrics_point WHERE at < ?1",
-                [now.0.saturating_sub(OLDEST)],
-            )?);
-            c.execute(
-                "DELETE FROM metrics_series WHERE last < ?1",
-                [now.0.saturating_sub(OLDEST)],
-            )?;
-            Ok(u64::try_from(gone).unwrap_or(u64::MAX))
-        })
+        let mut gone = 0_usize;
+        let oldest = now.0.saturating_sub(OLDEST);
+        let folds = AGES.map(|(step, age, into)| (step, floor(now.0.saturating_sub(age), into), Some(into)));
+        // Finer points are folded by now: only those of an hour can be this old.
+        for (step, before, into) in folds.into_iter().chain([(HOUR, oldest, None)]) {
+            gone = gone.saturating_add(self.in_rounds(move |c| portion(c, step, before, into))?);
+        }
+        self.in_rounds(move |c| {
+            Ok(c.prepare_cached(FORGET)?
+                .execute(params![oldest, i64::try_from(ROUND).unwrap_or(i64::MAX)])?)
+        })?;
+        Ok(u64::try_from(gone).unwrap_or(u64::MAX))
     }
+
+    /// Does something of at most [`ROUND`] rows in a transaction of its own until there is nothing left to do.
+    fn in_rounds(
+        &self,
+        round: impl Fn(&Connection) -> Result<usize, StoreError> + Clone + Send + 'static,
+    ) -> Result<usize, StoreError> {
+        let mut all = 0_usize;
+        loop {
+            let round = round.clone();
+            let done = self.database.write(move |c| round(c))?;
+            all = all.saturating_add(done);
+            if done < ROUND {
+                return Ok(all);
+            }
+        }
+    }
+}
+
+/// The first point behind a portion of the points of a step that are older than a time.
+const BEHIND: &str = "SELECT at, series, unit FROM metrics_point WHERE step = ?1 AND at < ?2 ORDER BY at, series, unit \
+    LIMIT 1 OFFSET ?3";
+const FOLD: &str = "INSERT INTO metrics_point (series, at, step, unit, count, sum, min, max) \
+    SELECT series, at / ?5 * ?5, ?5, unit, sum(count), sum(sum), min(min), max(max) FROM metrics_point \
+    WHERE step = ?1 AND (at, series, unit) < (?2, ?3, ?4) GROUP BY series, at / ?5, unit \
+    ON CONFLICT (series, at, step, unit) DO UPDATE SET count = count + excluded.count, sum = sum + excluded.sum, \
+    min = min(min, excluded.min), max = max(max, excluded.max)";
+const REMOVE: &str = "DELETE FROM metrics_point WHERE step = ?1 AND (at, series, unit) < (?2, ?3, ?4)";
+const FORGET: &str =
+    "DELETE FROM metrics_series WHERE id IN (SELECT id FROM metrics_series WHERE last < ?1 ORDER BY last LIMIT ?2)";
+
+/// Folds the oldest points of a step that are older than a time into a coarser step, or only removes them. At most [`ROUND`];
+/// returns how many.
+fn portion(c: &Connection, step: i64, before: i64, into: Option<i64>) -> Result<usize, StoreError> {
+    let round = i64::try_from(ROUND).unwrap_or(i64::MAX);
+    let behind: Option<(i64, i64, String)> = c
+        .prepare_cached(BEHIND)?
+        .query_row(params![step, before, round], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
+        .optional()?;
+    // No series has the number 0: without such a point, all that are older go.
+    let (at, series, unit) = behind.unwrap_or((before, 0, String::new()));
+    if let Some(into) = into {
+        c.prepare_cached(FOLD)?.execute(params![step, at, series, unit, into])?;
+    }
+    Ok(c.prepare_cached(REMOVE)?.execute(params![step, at, series, unit])?)
 }
 
 /// The id of a series, which is made at its first value.

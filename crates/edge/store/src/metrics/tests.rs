@@ -147,3 +147,67 @@ fn series_are_listed_by_what_they_are_about_while_they_have_values() {
     assert_eq!(list(hosts(Some("algo-2")), NOW).0, keys[3..]);
     assert!(list(query, NOW + 15 * DAY).0.is_empty());
 }
+
+/// The one writer serves everybody: what prunes must neither look at all points nor hold it for more than a portion.
+#[test]
+fn pruning_looks_at_old_rows_alone_and_in_portions() {
+    let lab = Lab::new();
+    let many = 2 * ROUND + 7;
+    let samples = (0..many).map(|number| Sample {
+        key: key(&format!("m{}", number % 3000)),
+        at: Timestamp(NOW + i64::try_from(number / 3000).unwrap() * SECOND),
+        unit: "Count".into(),
+        fine: true,
+        statistics: StatisticSet::of(1.0, 1.0),
+    });
+    lab.metrics.put(&scope("123456789012"), samples.collect()).unwrap();
+    let points = || -> (i64, f64) {
+        let ask = "SELECT count(*), sum(count) FROM metrics_point";
+        let read = |c: &Connection| -> Result<_, StoreError> {
+            Ok(c.query_row(ask, [], |row| Ok((row.get(0)?, row.get(1)?)))?)
+        };
+        lab.metrics.database.read(read).unwrap()
+    };
+    let before = NOW + MINUTE;
+    let first = lab
+        .metrics
+        .database
+        .write(move |c| portion(c, SECOND, before, Some(MINUTE)));
+    assert_eq!(first.unwrap(), ROUND);
+    let folded = lab.metrics.prune(Timestamp(NOW + 4 * HOUR)).unwrap();
+    assert_eq!(folded, u64::try_from(many - ROUND).unwrap());
+    let (left, total) = points();
+    assert_eq!(left, 3000, "one point of a minute for each series");
+    assert!(
+        (total - 10_007.0).abs() < 0.5,
+        "nothing is lost or counted twice: {total}"
+    );
+
+    lab.metrics
+        .database
+        .read(|c| -> Result<(), StoreError> {
+            for (statement, values) in [(BEHIND, 3), (FOLD, 5), (REMOVE, 4), (FORGET, 2), (LIST, 6)] {
+                let mut plan = c.prepare(&format!("EXPLAIN QUERY PLAN {statement}"))?;
+                let steps = plan.query_map(rusqlite::params_from_iter(vec![1; values]), |row| {
+                    row.get::<_, String>(3)
+                })?;
+                let steps = steps.collect::<Result<Vec<_>, _>>()?.join("; ");
+                assert!(!steps.contains("SCAN"), "{statement}: {steps}");
+                assert!(!steps.contains("(rowid>?)"), "{statement}: {steps}");
+            }
+            Ok(())
+        })
+        .unwrap();
+
+    lab.metrics.prune(Timestamp(NOW + 456 * DAY)).unwrap();
+    let series = "SELECT count(*) FROM metrics_series";
+    assert_eq!(
+        (number(&lab, "SELECT count(*) FROM metrics_point"), number(&lab, series)),
+        (0, 0)
+    );
+}
+
+fn number(lab: &Lab, ask: &str) -> i64 {
+    let read = |c: &Connection| -> Result<i64, StoreError> { Ok(c.query_row(ask, [], |row| row.get(0))?) };
+    lab.metrics.database.read(read).unwrap()
+}
