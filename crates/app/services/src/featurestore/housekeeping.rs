@@ -28,8 +28,12 @@ pub fn sweep(store: &dyn StateStore, now: Timestamp) -> Result<u64, StoreError> 
             limit: ROUND,
             ..Query::all(&scope)
         };
-        gone = gone.saturating_add(remove_all(store, &query)?);
-        store.commit(Batch::default().delete::<FeatureRemains>(&remains.key, Expect::Any))?;
+        let (removed, left) = remove_all(store, &query)?;
+        gone = gone.saturating_add(removed);
+        // What was written meanwhile is found by these remains the next time, and by nothing else.
+        if left == Left::Nothing {
+            store.commit(Batch::default().delete::<FeatureRemains>(&remains.key, Expect::Any))?;
+        }
     }
     let scopes: BTreeSet<Scope> = store
         .all::<FeatureGroup>()?
@@ -44,26 +48,33 @@ pub fn sweep(store: &dyn StateStore, now: Timestamp) -> Result<u64, StoreError> 
             limit: ROUND,
             ..Query::all(&scope)
         };
-        gone = gone.saturating_add(remove_all(store, &query)?);
+        gone = gone.saturating_add(remove_all(store, &query)?.0);
     }
     Ok(gone)
 }
 
+/// What a query still finds after a removal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    Something,
+}
+
 /// Removes the records that a query finds, page by page. One that was written meanwhile ends the sweep: it may have been
 /// written anew.
-fn remove_all(store: &dyn StateStore, query: &Query) -> Result<u64, StoreError> {
+fn remove_all(store: &dyn StateStore, query: &Query) -> Result<(u64, Left), StoreError> {
     let mut gone = 0_u64;
     loop {
         let page = store.query::<FeatureRecord>(query)?;
         if page.rows.is_empty() {
-            return Ok(gone);
+            return Ok((gone, Left::Nothing));
         }
         let batch = page.rows.iter().fold(Batch::default(), |batch, row| {
             batch.delete::<FeatureRecord>(&row.key, Expect::At(row.revision))
         });
         match store.commit(batch) {
             Ok(_) => gone = gone.saturating_add(u64::try_from(page.rows.len()).unwrap_or(u64::MAX)),
-            Err(StoreError::Conflict { .. }) => return Ok(gone),
+            Err(StoreError::Conflict { .. }) => return Ok((gone, Left::Something)),
             Err(error) => return Err(error),
         }
     }

@@ -1,8 +1,9 @@
 use super::shapes::*;
 use crate::ecr::fixture::{Fixture, START, refusal};
-use isolarium_model::Timestamp;
 use isolarium_model::sagemaker::{FeatureRecord, FeatureRemains};
-use isolarium_store::StateStore;
+use isolarium_model::{Key, Timestamp};
+use isolarium_store::state::{Batch, Listener, Query, RawPage, Recent, Revision};
+use isolarium_store::{StateStore, StoreError};
 use isolarium_wire::shapes::sagemaker as control;
 use isolarium_wire::{ApiError, Document};
 use std::sync::atomic::Ordering;
@@ -267,6 +268,72 @@ fn a_group_that_is_made_anew_does_not_see_the_records_of_the_old_one() {
     assert_eq!(super::housekeeping::sweep(store, Timestamp(START + 60_000)).unwrap(), 1);
     assert!(store.all::<FeatureRemains>().unwrap().is_empty());
     assert_eq!(count(&fixture, "b").as_deref(), Some("2"));
+}
+
+/// A store whose next commit meets a change of somebody else.
+struct Contended<'a> {
+    store: &'a dyn StateStore,
+    once: std::sync::atomic::AtomicBool,
+}
+
+impl StateStore for Contended<'_> {
+    fn get_raw(&self, kind: &'static str, key: &Key) -> Result<Option<(Revision, Vec<u8>)>, StoreError> {
+        self.store.get_raw(kind, key)
+    }
+
+    fn query_raw(&self, kind: &'static str, query: &Query) -> Result<RawPage, StoreError> {
+        self.store.query_raw(kind, query)
+    }
+
+    fn all_raw(&self, kind: &'static str) -> Result<Vec<(Key, Revision, Vec<u8>)>, StoreError> {
+        self.store.all_raw(kind)
+    }
+
+    fn counts(&self) -> Result<Vec<(String, String, u64)>, StoreError> {
+        self.store.counts()
+    }
+
+    fn commit(&self, batch: Batch) -> Result<Revision, StoreError> {
+        if self.once.swap(false, Ordering::Relaxed) {
+            let (kind, name) = (String::new(), String::new());
+            return Err(StoreError::Conflict { kind, name });
+        }
+        self.store.commit(batch)
+    }
+
+    fn subscribe(&self, listener: Listener) {
+        self.store.subscribe(listener);
+    }
+
+    fn recent(&self) -> &Recent {
+        self.store.recent()
+    }
+}
+
+#[test]
+fn what_is_left_of_a_group_is_remembered_until_it_is_gone() {
+    let fixture = Fixture::new();
+    make(&fixture, group("g"));
+    put(&fixture, "a", "1", "1");
+    let request = control::DeleteFeatureGroupRequest {
+        feature_group_name: "g".into(),
+    };
+    let _: control::DeleteFeatureGroupOutput = fixture.call("sagemaker", "DeleteFeatureGroup", request).unwrap();
+    let store = Contended {
+        store: &fixture.store,
+        once: true.into(),
+    };
+    let later = Timestamp(START + 60_000);
+    let left = || {
+        let plain: &dyn StateStore = &fixture.store;
+        plain.all::<FeatureRemains>().unwrap()
+    };
+    assert_eq!(super::housekeeping::sweep(&store, later).unwrap(), 0);
+    assert_eq!(left().len(), 1);
+    assert_eq!(super::housekeeping::sweep(&store, later).unwrap(), 1);
+    assert!(left().is_empty());
+    let plain: &dyn StateStore = &fixture.store;
+    assert!(plain.all::<FeatureRecord>().unwrap().is_empty());
 }
 
 #[test]
