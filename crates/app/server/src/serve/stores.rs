@@ -3,6 +3,7 @@
 use crate::layout::{self, Layout};
 use isolarium_services::ecr::{Registry, TokenKey};
 use isolarium_services::iam::credentials::MasterKey;
+use isolarium_services::kms::{self, Seals};
 use isolarium_store::logs::{DiskLogs, LogError};
 use isolarium_store::state::sqlite::SqliteState;
 use isolarium_store::{
@@ -30,6 +31,16 @@ pub enum StoresError {
         #[source]
         source: io::Error,
     },
+    #[error(
+        "the master key {path} is missing and {keys} keys of the key store are sealed under it; restore the file from its backup, or, \
+         if there is none, give these keys up as docs/operations.md says"
+    )]
+    MasterMissing { path: PathBuf, keys: usize },
+    #[error(
+        "the master key {path} opens none of the {keys} keys of the key store; restore the file that belongs to this data directory, \
+         or, if it is lost, give these keys up as docs/operations.md says"
+    )]
+    MasterWrong { path: PathBuf, keys: usize },
 }
 
 /// All stores of one data directory. Cheap to clone.
@@ -56,9 +67,10 @@ impl Stores {
             metrics::SCHEMA,
         ];
         let database = Arc::new(Database::open(&layout.at("state.db"), &schemas)?);
-        let master = master_key(layout)?;
+        let state: Arc<dyn StateStore> = Arc::new(SqliteState::new(database.clone()));
+        let master = master_key(layout, state.as_ref())?;
         Ok(Self {
-            state: Arc::new(SqliteState::new(database.clone())),
+            state,
             objects: ObjectStore::open(layout.root(), database.clone())?,
             metrics: Arc::new(Metrics::new(database.clone())),
             logs: Arc::new(DiskLogs::open(database, &layout.at("logs/events"))?),
@@ -72,22 +84,38 @@ impl Stores {
     }
 }
 
-/// The 32 bytes that seal session tokens and registry tokens, made at the first start.
-fn master_key(layout: &Layout) -> Result<[u8; 32], StoresError> {
+/// The 32 bytes that seal session tokens, registry tokens and the keys of the key store, made at the first start. A missing or a
+/// foreign file is refused while there are sealed keys: what would be sealed under a new one is lost when the old one comes back.
+fn master_key(layout: &Layout, state: &dyn StateStore) -> Result<[u8; 32], StoresError> {
     let path = layout.at("master.key");
     let failed = |source| StoresError::Master {
         path: path.clone(),
         source,
     };
-    match std::fs::read(&path) {
-        Ok(bytes) => bytes
-            .try_into()
-            .map_err(|_| failed(io::Error::new(io::ErrorKind::InvalidData, "not 32 bytes"))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let key: [u8; 32] = crate::clock::random();
-            layout::write_whole(&path, &key, 0o600).map_err(failed)?;
-            Ok(key)
-        }
-        Err(error) => Err(failed(error)),
+    let found: Option<[u8; 32]> = match std::fs::read(&path) {
+        Ok(bytes) => Some(
+            bytes
+                .try_into()
+                .map_err(|_| failed(io::Error::new(io::ErrorKind::InvalidData, "not 32 bytes")))?,
+        ),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(failed(error)),
+    };
+    let key = found.unwrap_or_else(crate::clock::random);
+    let Seals { keys, opened } = kms::seals(state, &MasterKey::new(key))?;
+    // The operator's word that the sealed keys are lost for good.
+    let given_up = layout.at("master.key.lost").exists();
+    if keys > 0 && opened == 0 && !given_up {
+        return Err(match found {
+            Some(_) => StoresError::MasterWrong { path, keys },
+            None => StoresError::MasterMissing { path, keys },
+        });
     }
+    if found.is_none() {
+        layout::write_whole(&path, &key, 0o600).map_err(failed)?;
+    }
+    Ok(key)
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,7 @@ pub(crate) struct Fixture {
     logs: DiskLogs,
     pub metrics: isolarium_store::Metrics,
     ids: Counter,
-    master: MasterKey,
+    pub(crate) master: MasterKey,
     dispatch: Dispatch,
     pub platform: crate::platform::fake::FakePlatform,
     pub(crate) trail: isolarium_store::AuditTrail,

@@ -1,6 +1,7 @@
 //! Encrypt, Decrypt, GenerateDataKey and GenerateDataKeyWithoutPlaintext.
 
 use super::{ask, crypto, find, is_own, shapes, usable};
+use crate::iam::credentials::MasterKey;
 use crate::{Ctx, Operation};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,6 +9,7 @@ use indexmap::IndexMap;
 use isolarium_model::Arn;
 use isolarium_model::kms::KmsKey;
 use isolarium_policy::{Granted, Question};
+use isolarium_store::{StateStore, StoreError};
 use isolarium_wire::ApiError;
 use std::collections::BTreeMap;
 
@@ -30,9 +32,33 @@ pub(super) fn new_material(ctx: &Ctx<'_>, arn: &Arn) -> Result<String, ApiError>
 
 /// The material of a key. One that cannot be opened, such as under another `master.key`, is the engine's fault.
 fn material(ctx: &Ctx<'_>, key: &KmsKey) -> Result<Vec<u8>, ApiError> {
+    unsealed(ctx.master, key)
+}
+
+fn unsealed(master: &MasterKey, key: &KmsKey) -> Result<Vec<u8>, ApiError> {
     let sealed = STANDARD.decode(&key.material).map_err(ApiError::internal)?;
-    let wrapping = ctx.master.derive(WRAPPING);
+    let wrapping = master.derive(WRAPPING);
     crypto::open(&wrapping, key.arn.as_str().as_bytes(), &sealed).map_err(ApiError::internal)
+}
+
+/// How many keys a store holds, and how many of them a master key opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seals {
+    pub keys: usize,
+    pub opened: usize,
+}
+
+/// Tries a master key on every key of a store: for the start, before anything is sealed under a wrong one.
+///
+/// # Errors
+/// When the records cannot be read.
+pub fn seals(store: &dyn StateStore, master: &MasterKey) -> Result<Seals, StoreError> {
+    let keys = store.all::<KmsKey>()?;
+    let opened = keys.iter().filter(|key| unsealed(master, &key.record).is_ok());
+    Ok(Seals {
+        opened: opened.count(),
+        keys: keys.len(),
+    })
 }
 
 /// Adds what a request says about its encryption.

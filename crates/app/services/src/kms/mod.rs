@@ -19,6 +19,7 @@ use isolarium_store::{Batch, Expect, Query, StateStore, StoreError, Stored};
 use isolarium_wire::ApiError;
 use isolarium_wire::shapes::kms as shapes;
 
+pub use cryptography::{Seals, seals};
 pub use policy::{added, resource_side};
 
 /// Every served operation of this service.

@@ -450,3 +450,14 @@ fn another_account_may_use_a_key_and_never_manage_it() {
         assert_eq!(refusal(decrypt(Some(foreign))).0, "IncorrectKeyException", "{foreign}");
     }
 }
+
+#[test]
+fn only_the_master_key_that_sealed_a_key_opens_it() {
+    use crate::iam::credentials::MasterKey;
+    let fixture = Fixture::new();
+    let tried = |master: &MasterKey| super::seals(&fixture.store, master).unwrap();
+    assert_eq!(tried(&fixture.master), super::Seals { keys: 0, opened: 0 });
+    key(&fixture, None);
+    assert_eq!(tried(&fixture.master), super::Seals { keys: 1, opened: 1 });
+    assert_eq!(tried(&MasterKey::new([0x5a; 32])), super::Seals { keys: 1, opened: 0 });
+}
