@@ -48,12 +48,19 @@ pub(crate) fn sweep(deps: &Deps) -> Result<usize, StepError> {
         tracing::info!(%workload, "removed a left-over workload");
     }
     let held = |workload: &WorkloadId| wanted.contains(workload) || stuck.contains(workload);
-    if leases.iter().any(|lease| !held(&lease.record.workload)) {
-        // Before an address has another holder.
-        deps.networks.let_peers_talk()?;
-    }
     logs::sweep(deps, &sources, &held);
-    for lease in leases.iter().filter(|lease| !held(&lease.record.workload)) {
+    let mut free: Vec<_> = leases.iter().filter(|lease| !held(&lease.record.workload)).collect();
+    if !free.is_empty() {
+        // Before an address has another holder. While the host cannot, none gets one, and the rest is swept.
+        if let Err(error) = deps.networks.let_peers_talk() {
+            tracing::warn!(
+                cause = crate::driver::chain(&error),
+                "addresses of left-over workloads stay taken for now"
+            );
+            free.clear();
+        }
+    }
+    for lease in free {
         let batch = Batch::default().delete::<AddressLease>(&lease.key, Expect::At(lease.revision));
         match deps.store.commit(batch) {
             Ok(_) | Err(StoreError::Conflict { .. }) => {}

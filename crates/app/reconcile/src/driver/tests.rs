@@ -128,22 +128,23 @@ fn left_overs_are_removed_and_what_is_wanted_stays() {
     gc::sweep(&deps).unwrap();
     assert_eq!(world.lock().containers.len(), 2, "control: nothing can be removed");
     world.mend("remove");
+    let leases = || {
+        let all = world.state().all::<isolarium_model::sagemaker::AddressLease>();
+        all.unwrap().len()
+    };
+    world.vpcs.state().failing.insert("set_peers", "away".into());
     assert_eq!(
         gc::sweep(&deps).unwrap(),
         3,
         "a container, a directory, the holder of an address"
     );
+    assert_eq!(leases(), 1, "an address that may still be let to others is not free");
+    world.vpcs.state().failing.clear();
+    gc::sweep(&deps).unwrap();
     let left: Vec<_> = world.lock().containers.keys().cloned().collect();
     assert_eq!(left, std::slice::from_ref(&kept));
     assert_eq!(deps.work.workloads().unwrap(), std::slice::from_ref(&kept));
-    assert_eq!(
-        world
-            .state()
-            .all::<isolarium_model::sagemaker::AddressLease>()
-            .unwrap()
-            .len(),
-        0
-    );
+    assert_eq!(leases(), 0);
     assert_eq!(gc::sweep(&deps).unwrap(), 0, "a second sweep finds nothing");
     // Positions in output that nobody will read again: of a workload that a kill outlived, not of the wanted one.
     for source in [
