@@ -145,7 +145,7 @@ def test_a_sealed_model_transforms_objects_and_reaches_nothing(engine, sagemaker
     assert [one["address"] for one in engine.attempts(name)] == [WEB]
     logs = streams(engine, name)
     container = next(stream for stream in logs if "/" not in stream)
-    assert logs[container] == ["serving"] and container.startswith("i-")
+    assert logs[container][:1] == ["serving"] and container.startswith("i-")
     told = "\n".join(logs[f"{container}/data-log"])
     assert "MaxConcurrentTransforms=4, MaxPayloadInMB=1, BatchStrategy=SINGLE_RECORD" in told
     assert f"{bucket}/{name}/in/bad.csv: ClientError: 400" in told and "this row is bad" in told
