@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from urllib.parse import quote, urlencode, urlsplit
 
 from botocore.exceptions import ClientError
+from botocore.parsers import RpcV2CBORParser
 
 from tests.harness.engine import REGION
 
@@ -34,6 +35,10 @@ class Answer:
             told = json.loads(self.body)
             if "errors" in told:
                 return told["errors"][0]["code"]
+            return told.get("__type", "").split("#")[-1]
+        if self.headers.get("content-type") == "application/cbor":
+            reader = RpcV2CBORParser()
+            told = reader.parse_data_item(reader.get_peekable_stream_from_bytes(self.body))
             return told.get("__type", "").split("#")[-1]
         found = re.search(rb"<Code>([^<]*)</Code>", self.body)
         return found.group(1).decode() if found else ""
