@@ -10,6 +10,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from harness.engine import REGION, Engine, digits_csv, execution_statements  # noqa: E402
 
+METRICS = [{"Name": "accuracy", "Regex": "accuracy=(.*?);"}]
+
 SAMPLE = ",".join(["0"] * 64)
 # Without it each call is followed by one to a host of AWS.
 DEFAULTS = 'SchemaVersion: "1.0"\nSageMaker:\n  PythonSDK:\n    Modules:\n      TelemetryOptOut: true\n'
@@ -55,7 +57,7 @@ def estimator(engine, sdk):
     def make(**hyperparameters):
         return sdk.estimator.Estimator(
             image_uri=image, role=role, instance_count=1, instance_type="ml.m5.large", sagemaker_session=session, enable_network_isolation=True,
-            output_path="s3://sdk-data/jobs", hyperparameters=hyperparameters, metric_definitions=[{"Name": "accuracy", "Regex": "accuracy=(.*?);"}],
+            output_path="s3://sdk-data/jobs", hyperparameters=hyperparameters, metric_definitions=METRICS,
         )
 
     return make
@@ -129,7 +131,7 @@ def test_the_sdk_tunes_and_deploys_the_best(engine, sdk, estimator):
     """
     tuner = sdk.tuner.HyperparameterTuner(
         estimator(least_accuracy="0"), objective_metric_name="accuracy", objective_type="Maximize",
-        hyperparameter_ranges={"trees": sdk.tuner.IntegerParameter(5, 20)}, max_jobs=3, max_parallel_jobs=2,
+        metric_definitions=METRICS, hyperparameter_ranges={"trees": sdk.tuner.IntegerParameter(5, 20)}, max_jobs=3, max_parallel_jobs=2,
     )
     tuner.fit({"train": "s3://sdk-data/digits/"})
     job = tuner.describe()

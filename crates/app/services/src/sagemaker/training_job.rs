@@ -220,6 +220,12 @@ pub(super) fn view(job: Job) -> Result<shapes::DescribeTrainingJobResponse, ApiE
         max_runtime_in_seconds: i64::try_from(job.spec.max_runtime).ok(),
         ..kept(&job.echo, "StoppingCondition")?.unwrap_or_default()
     };
+    let output: shapes::OutputDataConfig = must_keep(&job.echo, "OutputDataConfig")?;
+    // SageMaker shows the member even without a key, and clients that attach to a job index it.
+    let output = shapes::OutputDataConfig {
+        kms_key_id: Some(output.kms_key_id.unwrap_or_default()),
+        ..output
+    };
     Ok(shapes::DescribeTrainingJobResponse {
         training_job_name: job.name.clone(),
         training_job_arn: job.arn.to_string(),
@@ -236,7 +242,7 @@ pub(super) fn view(job: Job) -> Result<shapes::DescribeTrainingJobResponse, ApiE
         algorithm_specification: kept(&job.echo, "AlgorithmSpecification")?,
         role_arn: Some(job.spec.role_arn.to_string()),
         input_data_config: kept(&job.echo, "InputDataConfig")?,
-        output_data_config: Some(must_keep(&job.echo, "OutputDataConfig")?),
+        output_data_config: Some(output),
         resource_config: Some(must_keep(&job.echo, "ResourceConfig")?),
         warm_pool_status: None,
         vpc_config: shown(&job.spec.network),
