@@ -6,6 +6,7 @@ use crate::held::Held;
 use crate::network::peers;
 use crate::network::place::{self, PlaceError, Wanted};
 use crate::network::{NetworkError, Networks};
+use crate::scheduler::Scheduler;
 use crate::settings::ReconcileSettings;
 use crate::transfer::{Actor, Layer, Transfer, Via};
 use crate::workdir::WorkDir;
@@ -36,6 +37,8 @@ pub struct Deps {
     pub networks: Arc<Networks>,
     /// What ends the transfers of those that are stepped now.
     pub cuts: Arc<Cuts>,
+    /// Who may have room on this machine.
+    pub scheduler: Arc<Scheduler>,
     /// What bounds the results that are held whole.
     pub held: Arc<Held>,
     /// The live routing table, shared with the inference proxy.
@@ -425,6 +428,7 @@ impl Deps {
             Err(error) => return Err(StepError::Executor(error)),
         }
         self.seen.forget(&placement.workload);
+        self.scheduler.release(&placement.workload);
         crate::logs::forget(self, &placement.workload);
         if let Some(at) = placement.vpc() {
             self.transfer.leave(Via {

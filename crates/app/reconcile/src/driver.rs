@@ -7,6 +7,7 @@ use crate::endpoint::{self, EndpointMemory};
 use crate::gc;
 use crate::job::{self, JobMemory};
 use crate::network;
+use crate::scheduler::queue::Owner as Holder;
 use crate::transform::{self, TransformMemory};
 use crate::tuning::{self, TuningMemory};
 use isolarium_model::sagemaker::{Endpoint, TrainingJob, TransformJob, TuningJob};
@@ -57,6 +58,25 @@ impl Subject {
             Self::Job(_) | Self::Transform(_) | Self::Endpoint(_) | Self::Tuning(_) | Self::Sweep => Lane::Workloads,
             Self::Network => Lane::Networks,
         }
+    }
+
+    /// Whose room on the machine it looks after.
+    fn holder(&self) -> Option<Holder> {
+        let (kind, key) = match self {
+            Self::Job(key) => (TrainingJob::KIND, key),
+            Self::Transform(key) => (TransformJob::KIND, key),
+            Self::Endpoint(key) => (Endpoint::KIND, key),
+            Self::Tuning(_) | Self::Network | Self::Sweep => return None,
+        };
+        let key = key.clone();
+        Some(Holder { kind, key })
+    }
+
+    /// The other way round.
+    fn of(holder: Holder) -> Option<Self> {
+        let all = [Self::Job, Self::Transform, Self::Endpoint];
+        let mut all = all.into_iter().map(|subject| subject(holder.key.clone()));
+        all.find(|subject| subject.holder().as_ref() == Some(&holder))
     }
 
     fn account(&self) -> Option<&AccountId> {
@@ -277,11 +297,13 @@ impl Shared {
         let store: &dyn StateStore = &*self.deps.store;
         for job in store.all::<TrainingJob>()? {
             if !job.record.status().is_final() {
+                self.deps.scheduler.adopt_job(&self.deps, &job.key, &job.record);
                 self.wake(&Subject::Job(job.key));
             }
         }
         for job in store.all::<TransformJob>()? {
             if !job.record.status.is_final() {
+                self.deps.scheduler.adopt_transform(&self.deps, &job.key, &job.record);
                 self.wake(&Subject::Transform(job.key));
             }
         }
@@ -291,11 +313,15 @@ impl Shared {
             }
         }
         for endpoint in store.all::<Endpoint>()? {
+            self.deps
+                .scheduler
+                .adopt_endpoint(&self.deps, &endpoint.key, &endpoint.record);
             // Requests find what serves already before anybody has looked after it.
             let memory = endpoint::adopt(&self.deps, &endpoint.key, &endpoint.record);
             self.lock()
                 .adopt(Subject::Endpoint(endpoint.key), Memory::Endpoint(Box::new(memory)));
         }
+        self.deps.scheduler.open();
         self.wake(&Subject::Network);
         self.wake(&Subject::Sweep);
         Ok(())
@@ -590,12 +616,14 @@ impl Shared {
         slot.lane = lane;
         slot.memory = Some(memory);
         let again = std::mem::take(&mut slot.again);
+        let mut done = None;
         if again {
             queue.wake(&subject);
         } else {
             match next {
                 Next::Done => {
                     queue.slots.remove(&subject);
+                    done = subject.holder();
                 }
                 Next::At(time) => {
                     let wait = time.since(self.deps.now());
@@ -614,6 +642,14 @@ impl Shared {
         }
         drop(queue);
         self.waits(lane).notify_one();
+        if let Some(holder) = done {
+            self.deps.scheduler.leave(&holder);
+        }
+        for holder in self.deps.scheduler.take_granted() {
+            if let Some(subject) = Subject::of(holder) {
+                self.wake_known(&subject);
+            }
+        }
     }
 }
 
@@ -705,7 +741,8 @@ struct Owner {
 impl Owner {
     fn of_job(job: &TrainingJob, deps: &Deps) -> Self {
         use isolarium_model::sagemaker::training_job::SecondaryStatus::{
-            Completed, Downloading, Failed, MaxRuntimeExceeded, Starting, Stopped, Stopping, Training, Uploading,
+            Completed, Downloading, Failed, MaxRuntimeExceeded, Pending, Starting, Stopped, Stopping, Training,
+            Uploading,
         };
         let running = || {
             // All of them: the end of one may be the end of the job.
@@ -715,7 +752,7 @@ impl Owner {
             })
         };
         let moves = match job.secondary {
-            Starting | Downloading | Uploading => true,
+            Starting | Pending | Downloading | Uploading => true,
             Training => job.spec.checkpoints.is_some() || !running(),
             Stopping => !running(),
             Completed | Failed | Stopped | MaxRuntimeExceeded => false,

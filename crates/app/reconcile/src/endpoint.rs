@@ -5,6 +5,7 @@ use crate::deps::{Deps, Next, StepError};
 use crate::driver::side_by_side;
 use crate::fleets::{EndpointRoutes, Target, VariantRoute};
 use crate::logs::{self, Drained, LogCursor, Sink};
+use crate::scheduler::queue::Answer;
 use crate::transfer::Actor;
 use isolarium_model::sagemaker::endpoint::{Instance, Retiring, VariantFleet};
 use isolarium_model::sagemaker::model::ResolvedImage;
@@ -89,13 +90,14 @@ pub(crate) fn step(deps: &Deps, key: &Key, memory: &mut EndpointMemory) -> Resul
         return work.delete(endpoint, memory);
     }
     endpoint = work.fit(endpoint)?;
+    let room = work.room(&endpoint);
     for instance in instances(&endpoint) {
         memory
             .containers
             .entry(instance.placement.workload.clone())
             .or_insert_with(|| Container::new(instance));
     }
-    let (verdicts, mut next) = work.tend(&endpoint, memory)?;
+    let (verdicts, mut next) = work.tend(&endpoint, memory, room)?;
     endpoint = work.decide(endpoint, memory, &verdicts)?;
     work.publish(&endpoint, memory);
     next = next.min(work.retire(&endpoint, memory)?);
@@ -139,6 +141,14 @@ fn instances(endpoint: &Endpoint) -> impl Iterator<Item = &Instance> {
 struct Work<'a> {
     deps: &'a Deps,
     key: &'a Key,
+}
+
+/// Whether the instances of an endpoint have room on the machine.
+#[derive(Clone, Copy, Debug)]
+enum Room {
+    There,
+    /// Those that have none yet may wait until then.
+    WaitsUntil(Timestamp),
 }
 
 impl Work<'_> {
@@ -220,11 +230,39 @@ impl Work<'_> {
         ))
     }
 
+    /// Asks for room for what has none, all of it together: half a fleet serves nobody. Says until when the rest may wait.
+    fn room(&self, endpoint: &Endpoint) -> Room {
+        let (mut since, mut wanted) = (Timestamp(i64::MAX), Vec::new());
+        for (variant, instance) in endpoint
+            .active
+            .iter()
+            .chain(&endpoint.pending)
+            .flat_map(Fleet::instances)
+        {
+            let workload = &instance.placement.workload;
+            if !self.deps.scheduler.holds(workload) {
+                since = since.min(instance.since);
+                wanted.push((vec![workload.clone()], &variant.variant.instance_type));
+            }
+        }
+        // Asked without anything, too: what waited and is wanted no more gives its place up.
+        let Ok(request) = self.deps.request::<Endpoint>(self.key, since, wanted) else {
+            // The launch says that an instance type is known no more.
+            return Room::There;
+        };
+        match self.deps.scheduler.ask(request) {
+            Answer::Granted => Room::There,
+            Answer::Waits => Room::WaitsUntil(since.after(self.deps.settings.endpoint_patience)),
+            Answer::Never => Room::WaitsUntil(self.deps.now()),
+        }
+    }
+
     /// Looks after every instance: launches, pings, reads output. Returns what was found and when to look again.
     fn tend(
         &self,
         endpoint: &Endpoint,
         memory: &mut EndpointMemory,
+        room: Room,
     ) -> Result<(BTreeMap<WorkloadId, Verdict>, Timestamp), StepError> {
         if endpoint.status == EndpointStatus::Failed {
             return Ok((BTreeMap::new(), Timestamp(i64::MAX)));
@@ -243,6 +281,7 @@ impl Work<'_> {
                 variant,
                 instance,
                 container,
+                room,
             })
         });
         let mut verdicts = BTreeMap::new();
@@ -277,7 +316,9 @@ impl Work<'_> {
         memory: &EndpointMemory,
         verdicts: &BTreeMap<WorkloadId, Verdict>,
     ) -> Result<Endpoint, StepError> {
+        let mut replaced = Vec::new();
         let stored = self.deps.update::<Endpoint>(self.key, |endpoint, batch| {
+            replaced.clear();
             if matches!(endpoint.status, EndpointStatus::Deleting | EndpointStatus::Failed) {
                 return Ok(None);
             }
@@ -285,20 +326,25 @@ impl Work<'_> {
             let before = endpoint.clone();
             note_starts(endpoint, memory);
             note_health(endpoint, memory, verdicts);
-            let mut batch = self.replace_dead(endpoint, verdicts, now, batch)?;
+            let mut batch = self.replace_dead(endpoint, verdicts, now, batch, &mut replaced)?;
             batch = self.settle(endpoint, verdicts, now, batch)?;
             Ok((*endpoint != before).then_some(batch))
         })?;
+        for (old, new) in &replaced {
+            self.deps.scheduler.succeed(old, new);
+        }
         Ok(stored.map_or(endpoint, |stored| stored.record))
     }
 
-    /// A dead container is replaced by a new one under a new id, after a wait that doubles.
+    /// A dead container is replaced by a new one under a new id, after a wait that doubles. It keeps its room: `replaced` says
+    /// which workload takes whose.
     fn replace_dead(
         &self,
         endpoint: &mut Endpoint,
         verdicts: &BTreeMap<WorkloadId, Verdict>,
         now: Timestamp,
         batch: Batch,
+        replaced: &mut Vec<(WorkloadId, WorkloadId)>,
     ) -> Result<Batch, StepError> {
         let arn = endpoint.arn.clone();
         let mut batch = batch;
@@ -339,6 +385,7 @@ impl Work<'_> {
                     let restarts = if old.healthy { 0 } else { old.restarts.saturating_add(1) };
                     let (fresh, more) = self.instance(variant, &arn, since, now.after(wait), restarts, batch)?;
                     batch = more;
+                    replaced.push((old.placement.workload.clone(), fresh.placement.workload.clone()));
                     if let Some(slot) = variant.instances.get_mut(at) {
                         *slot = fresh;
                     }

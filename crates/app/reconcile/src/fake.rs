@@ -259,6 +259,7 @@ impl World {
                 ServiceRanges::default(),
             ),
             cuts: self.cuts.clone(),
+            scheduler: Default::default(),
             held: Default::default(),
             work: WorkDir::new(self.directory.path()),
             settings,

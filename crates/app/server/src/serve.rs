@@ -43,7 +43,7 @@ use isolarium_netplan::flowlog::Ranges;
 use isolarium_node::NodeHost;
 use isolarium_reconcile::driver::StartError as DriverError;
 use isolarium_reconcile::network::{Doors, Networks, NoDoors, ServiceRanges};
-use isolarium_reconcile::{Deps, Driver, Fleets, ReconcileSettings, WorkDir};
+use isolarium_reconcile::{Deps, Driver, Fleets, ReconcileSettings, Scheduler, WorkDir};
 use isolarium_runtime::executor::ExecutorError;
 use isolarium_services::Dispatch;
 use isolarium_services::audit::{self, Inquiry};
@@ -92,6 +92,8 @@ pub enum StartError {
     DefaultVpc(#[source] isolarium_wire::ApiError),
     #[error("the credentials file could not be written")]
     Credentials(#[source] ExecutorError),
+    #[error("what the machine has cannot be read, which capacity = \"host\" needs; give numbers instead")]
+    Capacity(#[source] io::Error),
     #[error("the platform network is not usable")]
     Platform(#[from] PlatformError),
     #[error("the loops of jobs and endpoints did not start")]
@@ -127,6 +129,7 @@ impl Server {
     /// # Errors
     /// The first step that failed; nothing is left running.
     pub async fn start(config: Config, host: Option<Arc<dyn NodeHost>>) -> Result<Self, StartError> {
+        let capacity = config.capacity.of_host().map_err(StartError::Capacity)?;
         let layout = Layout::open(&config.data_dir)?;
         let file = |path: PathBuf| move |source| StartError::File { path, source };
         let (clock, ids): (Arc<dyn Clock>, Arc<dyn IdSource>) = (Arc::new(SystemClock), Arc::new(SystemIds));
@@ -271,6 +274,7 @@ impl Server {
             settings: transfer::Settings::default(),
             directory: layout.at("run"),
         });
+        let scheduler = Arc::new(Scheduler::new(capacity));
         let driver = Driver::start(Deps {
             store: stores.state.clone(),
             executor: host.clone(),
@@ -285,6 +289,7 @@ impl Server {
             work: WorkDir::new(layout.at("work")),
             settings: reconcile_settings(&config, &authority),
             fleets,
+            scheduler: scheduler.clone(),
             held: Default::default(),
             seen: Default::default(),
             unpacked: Default::default(),
@@ -299,6 +304,7 @@ impl Server {
             engine,
             egress: host.clone(),
             networks,
+            scheduler,
             home,
             host: host.clone(),
             credentials: Default::default(),
@@ -685,6 +691,7 @@ fn reconcile_settings(config: &Config, authority: &Authority) -> ReconcileSettin
         resolver: Some(config.host_network().resolver().into()),
         instances: config.instance_table(),
         training_instances: config.limits.training_instances,
+        endpoint_patience: config.capacity.endpoint_wait.duration(),
         ca_bundle: config.tls.inject_ca.then(|| authority.bundle().to_path_buf()),
         ..ReconcileSettings::default()
     }

@@ -1,16 +1,17 @@
 //! One instance of a variant: launched, pinged, its output read.
 
-use super::{Container, REPORT_INTERVAL, actor_of};
+use super::{Container, REPORT_INTERVAL, Room, actor_of};
 use crate::collect::FailureText;
 use crate::container::{self, Serving};
 use crate::deps::{AttachError, Deps, NOT_STARTED, StepError, log_not_started};
 use crate::logs::{self, Drained, Sink};
 use crate::network::place::Wanted;
 use crate::ping;
+use crate::scheduler::NO_CAPACITY;
 use crate::stage::{self, StageError};
 use isolarium_model::sagemaker::endpoint::{Instance, VariantFleet};
 use isolarium_model::sagemaker::model::ResolvedImage;
-use isolarium_model::sagemaker::{Attachment, Endpoint};
+use isolarium_model::sagemaker::{Attachment, Endpoint, EndpointStatus};
 use isolarium_model::{Key, Timestamp};
 use isolarium_runtime::executor::{ExecutorError, WorkloadState};
 use std::time::Duration;
@@ -36,6 +37,7 @@ pub(super) struct Tending<'a> {
     pub variant: &'a VariantFleet,
     pub instance: &'a Instance,
     pub container: &'a mut Container,
+    pub room: Room,
 }
 
 impl Tending<'_> {
@@ -55,7 +57,10 @@ impl Tending<'_> {
                 }
                 Ok((Verdict::Starting, self.instance.not_before.min(self.deadline())))
             }
-            None => self.launch(now),
+            None => match self.room {
+                Room::WaitsUntil(limit) if !deps.scheduler.holds(workload) => Ok(self.no_room(now, limit)),
+                Room::There | Room::WaitsUntil(_) => self.launch(now),
+            },
             Some(WorkloadState::Running { .. }) => self.running(now),
             Some(WorkloadState::Exited(_)) => {
                 self.container.healthy = false;
@@ -68,6 +73,17 @@ impl Tending<'_> {
                 Ok((Verdict::Broken(NOT_STARTED.into()), now))
             }
         }
+    }
+
+    /// Waits until the owner has waited long enough (SM-22); what served already waits for ever.
+    fn no_room(&self, now: Timestamp, limit: Timestamp) -> (Verdict, Timestamp) {
+        if self.endpoint.status == EndpointStatus::InService {
+            return (Verdict::Starting, Timestamp(i64::MAX));
+        }
+        if now >= limit {
+            return (Verdict::Broken(NO_CAPACITY.into()), now);
+        }
+        (Verdict::Starting, limit)
     }
 
     fn launch(&mut self, now: Timestamp) -> Result<(Verdict, Timestamp), StepError> {

@@ -451,3 +451,65 @@ fn a_restart_of_the_engine_adopts_the_fleet_and_serves_at_once() {
     assert_eq!(lab.world.lock().launches, launches);
     assert_eq!(lab.running().len(), 2);
 }
+
+fn only(vcpus: u64) -> std::sync::Arc<crate::Scheduler> {
+    std::sync::Arc::new(crate::Scheduler::new(crate::scheduler::queue::Capacity {
+        vcpus: Some(vcpus),
+        ..Default::default()
+    }))
+}
+
+/// Proves: CC-7, SM-22
+#[test]
+fn a_fleet_without_room_waits_and_then_fails_while_the_serving_one_goes_on() {
+    let mut lab = Lab::new(vec![variant("a", 2)]);
+    lab.deps.scheduler = only(4);
+    lab.deps.settings.endpoint_patience = Duration::from_secs(20);
+    lab.pass(2);
+    assert_eq!(lab.endpoint().status, EndpointStatus::InService);
+    let now = lab.world.now();
+    lab.edit(|endpoint| {
+        endpoint.pending = Some(fleet("two", vec![variant("a", 1)], now));
+        endpoint.apply(EndpointEvent::UpdateRequested, now).unwrap();
+    });
+    lab.pass(5);
+    assert_eq!(lab.endpoint().status, EndpointStatus::Updating, "it waits");
+    assert_eq!(lab.world.lock().launches, 2, "nothing of the new fleet was started");
+    lab.pass(30);
+    let rolled_back = lab.endpoint();
+    assert_eq!(rolled_back.status, EndpointStatus::InService);
+    assert_eq!(rolled_back.config_name, "one");
+    let reason = rolled_back
+        .failure_reason
+        .map(|reason| reason.to_string())
+        .unwrap_or_default();
+    assert!(reason.contains("InsufficientInstanceCapacity"), "{reason}");
+    assert_eq!(lab.deps.scheduler.usage().waiting, [], "it gave its place up");
+    assert_eq!(lab.deps.scheduler.usage().vcpus, 4);
+}
+
+/// Proves: CC-7
+#[test]
+fn a_replaced_container_keeps_its_room_and_a_deleted_endpoint_gives_it_back() {
+    let mut lab = Lab::new(vec![variant("a", 1)]);
+    lab.deps.scheduler = only(2);
+    lab.pass(2);
+    let workload = lab.endpoint().active.unwrap().variants[0].instances[0]
+        .placement
+        .workload
+        .clone();
+    // Somebody else waits for the room.
+    let job = crate::job::tests::new_job(&lab.world, "waits");
+    let request = crate::scheduler::request_of(&lab.deps, &key("waits"), &job).unwrap();
+    assert_eq!(lab.deps.scheduler.ask(request.clone()), Answer::Waits);
+    lab.world.exit(&workload, 1);
+    lab.pass(10);
+    let endpoint = lab.endpoint();
+    let replaced = &endpoint.active.as_ref().unwrap().variants[0].instances[0];
+    assert_ne!(replaced.placement.workload, workload);
+    assert!(replaced.healthy, "it serves again");
+    assert_eq!(lab.deps.scheduler.ask(request.clone()), Answer::Waits);
+    lab.edit(|endpoint| endpoint.apply(EndpointEvent::DeleteRequested, Timestamp(0)).unwrap());
+    lab.pass(40);
+    assert_eq!(lab.deps.scheduler.ask(request), Answer::Granted);
+}

@@ -20,7 +20,7 @@ impl Work<'_> {
         }
         let uploaded = with_slow(
             self.deps.settings.slow_phase,
-            || self.show::<J>(JobEvent::ContainerSucceeded, SecondaryStatus::Training),
+            || self.show::<J>(JobEvent::ContainerSucceeded, &[SecondaryStatus::Training]),
             || job.collect(&self.sites(job), &mut memory.kept, End::Succeeded),
         );
         match uploaded {

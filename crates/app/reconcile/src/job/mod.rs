@@ -37,6 +37,7 @@ use isolarium_model::sagemaker::{FailureKind, FailureReason, IllegalTransition, 
 use isolarium_model::{Arn, Key, Record, Timestamp};
 use isolarium_runtime::executor::{ExecutorError, LaunchSpec};
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// What the phases ask of a noun.
 pub(crate) trait Job: Record {
@@ -61,6 +62,10 @@ pub(crate) trait Job: Record {
     fn log_stream(&self, instance: usize) -> String;
     /// When the containers must have ended.
     fn deadline(&self) -> Timestamp;
+    /// How long the job may wait for room.
+    fn patience(&self) -> Option<Duration> {
+        None
+    }
     /// What is searched for in the output.
     fn metrics(&self) -> &[MetricDefinition] {
         &[]
@@ -163,7 +168,7 @@ pub(crate) fn step<J: Job>(deps: &Deps, key: &Key, memory: &mut Memory<J>) -> Re
     let job = stored.record;
     let work = Work { deps, key };
     match job.phase() {
-        SecondaryStatus::Starting | SecondaryStatus::Downloading => work.start(&job, memory),
+        SecondaryStatus::Starting | SecondaryStatus::Pending | SecondaryStatus::Downloading => work.start(&job, memory),
         SecondaryStatus::Training => work.watch(&job, memory),
         SecondaryStatus::Uploading => work.finish(&job, memory),
         SecondaryStatus::Stopping => work.stop(&job, memory),

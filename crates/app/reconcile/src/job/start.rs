@@ -4,10 +4,13 @@ use super::{Job, Memory, Outcome, Site, Trouble, Work, host, hosts, staged};
 use crate::deps::{AttachError, NOT_STARTED, Next, StepError, log_not_started};
 use crate::driver::with_slow;
 use crate::network::place::Wanted;
+use crate::scheduler::queue::Answer;
+use crate::scheduler::{NO_CAPACITY, request_of};
 use crate::stage::{self, StageError};
 use crate::transfer::Image;
+use isolarium_model::Timestamp;
 use isolarium_model::sagemaker::model::ResolvedImage;
-use isolarium_model::sagemaker::training_job::{JobEvent, SecondaryStatus};
+use isolarium_model::sagemaker::training_job::{JobEvent, SecondaryStatus, StopCause};
 use isolarium_model::sagemaker::{Attachment, BlockedDestination, FailureKind, FailureReason};
 use isolarium_runtime::executor::ExecutorError;
 
@@ -27,6 +30,9 @@ impl Work<'_> {
             self.release(job).map_err(StepError::Executor)?;
         }
         if missing {
+            if let Some(waits) = self.room(job, memory)? {
+                return Ok(waits);
+            }
             memory.touched = true;
             let attached = match self.attach(job) {
                 Ok(Some(attached)) => attached,
@@ -40,7 +46,12 @@ impl Work<'_> {
             };
             let launched = with_slow(
                 self.deps.settings.slow_phase,
-                || self.show::<J>(JobEvent::InstanceReady, SecondaryStatus::Starting),
+                || {
+                    self.show::<J>(
+                        JobEvent::InstanceReady,
+                        &[SecondaryStatus::Starting, SecondaryStatus::Pending],
+                    )
+                },
                 || self.launch(&attached, &mut memory.kept),
             );
             match launched {
@@ -59,7 +70,7 @@ impl Work<'_> {
             let now = self.deps.now();
             job.run_mut().launched = true;
             job.run_mut().image.clone_from(&image);
-            if job.phase() == SecondaryStatus::Starting {
+            if matches!(job.phase(), SecondaryStatus::Starting | SecondaryStatus::Pending) {
                 job.apply(JobEvent::InstanceReady, now)?;
             }
             if job.phase() == SecondaryStatus::Downloading {
@@ -68,6 +79,38 @@ impl Work<'_> {
             Ok(Some(batch))
         })?;
         Ok(Next::At(self.deps.now()))
+    }
+
+    /// Asks for the job's room on the machine. `None`: it has it; else the step ends here, because the job waits, or has ended
+    /// for want of room.
+    fn room<J: Job>(&self, job: &J, memory: &mut Memory<J>) -> Result<Option<Next>, StepError> {
+        let Some(request) = request_of(self.deps, self.key, job) else {
+            return Ok(None);
+        };
+        let created = request.since;
+        match self.deps.scheduler.ask(request) {
+            Answer::Granted => Ok(None),
+            Answer::Never => self.fail(job, memory, FailureKind::Capacity, NO_CAPACITY).map(Some),
+            Answer::Waits => {
+                let limit = job.patience().map(|patience| created.after(patience));
+                let now = self.deps.now();
+                if limit.is_some_and(|limit| now >= limit) {
+                    self.deps.update::<J>(self.key, |job, batch| {
+                        if !matches!(job.phase(), SecondaryStatus::Starting | SecondaryStatus::Pending) {
+                            return Ok(None);
+                        }
+                        job.run_mut().stop = Some((StopCause::MaxPending, now));
+                        job.apply(JobEvent::StopRequested, now)?;
+                        Ok(Some(batch))
+                    })?;
+                    return Ok(Some(Next::At(now)));
+                }
+                if job.phase() == SecondaryStatus::Starting {
+                    self.show::<J>(JobEvent::NoCapacity, &[SecondaryStatus::Starting]);
+                }
+                Ok(Some(Next::At(limit.unwrap_or(Timestamp(i64::MAX)))))
+            }
+        }
     }
 
     /// The job with its instances' places in the VPC, if they are to have any (NET-66). `None`: the job's record has gone on
@@ -90,7 +133,10 @@ impl Work<'_> {
             let actor = self.actor(job, placement);
             let placement = self.deps.attach(&actor, &wanted, placement, &mut |plan| {
                 let stored = self.deps.update::<J>(self.key, |job, batch| {
-                    let starting = matches!(job.phase(), SecondaryStatus::Starting | SecondaryStatus::Downloading);
+                    let starting = matches!(
+                        job.phase(),
+                        SecondaryStatus::Starting | SecondaryStatus::Pending | SecondaryStatus::Downloading
+                    );
                     let Some(own) = job.run_mut().placement_mut(number) else {
                         return Ok(None);
                     };
@@ -116,9 +162,9 @@ impl Work<'_> {
 
     /// Makes a phase visible that lasts longer than a moment. A failure here is not the job's: the phase is committed
     /// with the next one.
-    pub(super) fn show<J: Job>(&self, event: JobEvent, from: SecondaryStatus) {
+    pub(super) fn show<J: Job>(&self, event: JobEvent, from: &[SecondaryStatus]) {
         let shown = self.deps.update::<J>(self.key, |job, batch| {
-            if job.phase() != from {
+            if !from.contains(&job.phase()) {
                 return Ok(None);
             }
             job.apply(event, self.deps.now())?;

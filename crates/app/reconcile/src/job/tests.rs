@@ -146,6 +146,7 @@ fn job(created: Timestamp, placement: Placement) -> TrainingJob {
             instance_type: "ml.m5.large".into(),
             role_arn: "arn:aws:iam::123456789012:role/job".parse().unwrap(),
             max_runtime: 3600,
+            max_pending: None,
             network: JobNetwork {
                 container: Reach::Nothing,
                 transfer: Reach::ServiceNetwork,

@@ -66,6 +66,10 @@ impl Job for TrainingJob {
         start.after(Duration::from_secs(self.spec.max_runtime))
     }
 
+    fn patience(&self) -> Option<Duration> {
+        self.spec.max_pending.map(Duration::from_secs)
+    }
+
     fn metrics(&self) -> &[MetricDefinition] {
         &self.spec.metrics
     }

@@ -6,6 +6,8 @@ use crate::collect::FailureText;
 use crate::container::{self, Serving};
 use crate::deps::{AttachError, NOT_STARTED, StepError, log_not_started};
 use crate::network::place::Wanted;
+use crate::scheduler::NO_CAPACITY;
+use crate::scheduler::queue::Answer;
 use crate::stage::{self, StageError};
 use isolarium_model::sagemaker::model::ResolvedImage;
 use isolarium_model::sagemaker::transform_job::{TransformInstance, TransformSpec};
@@ -14,6 +16,21 @@ use isolarium_runtime::executor::ExecutorError;
 use std::collections::BTreeMap;
 
 impl Work<'_> {
+    /// Whether the job has its room on the machine; it waits for all of it. An instance type that is known no more is its
+    /// launch's to tell.
+    pub(super) fn room(&self, job: &TransformJob) -> Result<bool, Trouble> {
+        let workloads = job.placements().map(|one| one.workload.clone()).collect();
+        let wanted = [(workloads, &job.spec.instance_type)];
+        let Ok(request) = self.deps.request::<TransformJob>(self.key, job.created, wanted) else {
+            return Ok(true);
+        };
+        match self.deps.scheduler.ask(request) {
+            Answer::Granted => Ok(true),
+            Answer::Waits => Ok(false),
+            Answer::Never => Err(Trouble::Final(FailureKind::Capacity, NO_CAPACITY.into())),
+        }
+    }
+
     /// The instance with its place in the VPC, if it is to have one (NET-66, BT-2). `None`: the job goes on no more.
     pub(super) fn attach(
         &self,

@@ -189,6 +189,9 @@ impl Work<'_> {
 
     /// Looks after every instance, and draws the consequence when all of them have finished.
     fn tend(&self, job: &TransformJob, memory: &mut TransformMemory) -> Result<Next, Trouble> {
+        if !self.room(job)? {
+            return Ok(Next::At(Timestamp(i64::MAX)));
+        }
         memory.touched = true;
         let mut next = Timestamp(i64::MAX);
         for instance in &job.run.instances {

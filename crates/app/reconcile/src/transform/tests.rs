@@ -740,3 +740,42 @@ fn a_manifest_names_the_objects() {
     assert_eq!(life.output("b/two.csv").unwrap(), "2\n");
     assert_eq!(life.output("three.csv"), None);
 }
+
+/// Proves: CC-7
+#[test]
+fn a_transform_job_waits_for_room_and_fails_where_there_never_is_any() {
+    use crate::scheduler::queue::Capacity;
+    let capacity = Capacity {
+        vcpus: Some(4),
+        ..Capacity::default()
+    };
+    let mut life = Life::new(|spec| spec.instance_count = 2);
+    life.put("a.csv", "1\n");
+    life.deps.scheduler = Arc::new(crate::Scheduler::new(capacity));
+    let other = crate::job::tests::new_job(&life.world, "first");
+    let holder = crate::scheduler::request_of(&life.deps, &key("first"), &other).unwrap();
+    assert_eq!(
+        life.deps.scheduler.ask(holder.clone()),
+        crate::scheduler::queue::Answer::Granted
+    );
+    for _ in 0..5 {
+        assert_eq!(
+            step(&life.deps, &key("Job"), &mut life.memory).unwrap(),
+            Next::At(Timestamp(i64::MAX))
+        );
+    }
+    assert_eq!(life.world.lock().launches, 0);
+    assert_eq!(life.job().status, TransformJobStatus::InProgress);
+    assert_eq!(life.deps.scheduler.usage().waiting.len(), 1);
+    life.deps.scheduler.leave(&holder.owner);
+    assert_eq!(life.run_out().status, TransformJobStatus::Completed);
+    assert_eq!(life.deps.scheduler.usage().vcpus, 0, "given back");
+    let mut large = Life::new(|spec| spec.instance_count = 3);
+    large.put("a.csv", "1\n");
+    large.deps.scheduler = Arc::new(crate::Scheduler::new(capacity));
+    let reason = large.run_out().failure_reason.unwrap();
+    assert!(
+        reason.as_str().starts_with("CapacityError: Unable to provision"),
+        "{reason}"
+    );
+}

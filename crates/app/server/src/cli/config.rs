@@ -3,6 +3,7 @@
 //! Every key is one row of [`keys::KEYS`]; `docs/configuration.md` is rendered from the same rows, and a test holds
 //! both to the structs below.
 
+mod capacity;
 pub mod keys;
 mod span;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+pub use capacity::{CapacitySettings, Room};
 pub use span::Span;
 
 /// Everything an operator can set. The meaning of each key is its row in [`keys::KEYS`].
@@ -37,6 +39,7 @@ pub struct Config {
     pub network: Network,
     pub ec2: Ec2,
     pub limits: Limits,
+    pub capacity: CapacitySettings,
     pub invoke: Invoke,
     pub jobs: Jobs,
     pub endpoints: Endpoints,
@@ -345,6 +348,7 @@ impl Default for Config {
             network: Network::default(),
             ec2: Ec2::default(),
             limits: Limits::default(),
+            capacity: CapacitySettings::default(),
             invoke: Invoke::default(),
             jobs: Jobs::default(),
             endpoints: Endpoints::default(),
@@ -640,6 +644,12 @@ impl Config {
             if self.instances.iter().filter(|other| other.r#type == *name).count() > 1 {
                 return contradiction(format!("instances names {name} twice"));
             }
+        }
+        if !(1..=100).contains(&self.capacity.account_percent) {
+            return contradiction("capacity.account_percent must be 1 to 100".into());
+        }
+        if [self.capacity.vcpus, self.capacity.memory_mib].contains(&Some(Room::Amount(0))) {
+            return contradiction("capacity.vcpus and capacity.memory_mib must be above zero".into());
         }
         if self.regions.is_empty() {
             return contradiction("regions must name at least one region".into());

@@ -9,6 +9,7 @@ mod image_command;
 mod operator;
 mod report;
 mod run;
+mod top;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use config::{Config, ConfigError, Override};
@@ -122,6 +123,20 @@ enum Command {
         #[arg(long)]
         flows: bool,
         /// Print JSON instead of a table
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Show which jobs and endpoints run and which wait for room
+    ///
+    /// On a terminal it shows the state anew every two seconds until Ctrl-C; elsewhere, and with --once, it prints once. What
+    /// waits stands in the order in which it will get room.
+    Top {
+        /// Print once and end
+        #[arg(long)]
+        once: bool,
+        /// Print JSON, once
         #[arg(long)]
         json: bool,
         #[command(flatten)]

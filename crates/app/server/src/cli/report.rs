@@ -86,7 +86,7 @@ fn flow_table(found: &OwnerFlows) -> String {
 }
 
 /// Columns as wide as their widest cell.
-fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
+pub(super) fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
     let mut widths = [0_usize; N];
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -143,7 +143,7 @@ fn table(report: &Report) -> String {
 }
 
 /// Names come from inside the container: nothing in them may steer the operator's terminal.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() || !c.is_ascii() { '?' } else { c })
         .collect()

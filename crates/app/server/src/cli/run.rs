@@ -49,6 +49,7 @@ pub(super) fn run(command: Command) -> anyhow::Result<Exit> {
             json,
             settings,
         } => super::report::report(target, flows, json, &settings),
+        Command::Top { once, json, settings } => super::top::top(once, json, &settings),
         Command::ExplainDenied {
             request_id,
             json,

@@ -64,6 +64,7 @@ fn job(attachment: Attachment) -> TrainingJob {
             instance_type: "ml.m5.large".into(),
             role_arn: "arn:aws:iam::123456789012:role/exec".parse().unwrap(),
             max_runtime: 60,
+            max_pending: None,
             network: JobNetwork::new(Some(false), None),
         },
         run: JobRun {

@@ -8,6 +8,7 @@ use isolarium_model::ecr::is_repository_name;
 use isolarium_model::iam::{Account, KeyOwner, User};
 use isolarium_model::{AccountId, Principal, Scope};
 use isolarium_node::NodeHost;
+use isolarium_reconcile::Scheduler;
 use isolarium_reconcile::network::Networks;
 use isolarium_runtime::EgressReport;
 use isolarium_services::iam::operator;
@@ -23,6 +24,7 @@ pub struct Operator {
     pub engine: Arc<Engine>,
     pub egress: Arc<dyn EgressReport>,
     pub networks: Arc<Networks>,
+    pub scheduler: Arc<Scheduler>,
     /// Default account and region.
     pub home: Scope,
     /// Writes `DIR/credentials`.
@@ -45,6 +47,9 @@ impl Operator {
             Ask::CreateRootKey { account } => self.create_root_key(&account),
             Ask::Accounts => self.accounts(),
             Ask::Vpcs => self.vpcs(),
+            Ask::Usage => Ok(Answer::Usage {
+                usage: self.scheduler.usage(),
+            }),
             Ask::CreateUser { account, name, policy } => self.create_user(account, &name, policy),
         };
         answered.unwrap_or_else(|error| {

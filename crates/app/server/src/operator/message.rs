@@ -3,6 +3,7 @@
 use super::denial::DenialReport;
 use isolarium_model::sagemaker::flows::OwnerFlows;
 use isolarium_model::{AccountId, Timestamp};
+use isolarium_reconcile::scheduler::Usage;
 use isolarium_runtime::executor::BlockedAttempt;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,8 @@ pub enum Ask {
     Accounts,
     /// Whether the kernel has every VPC as its records say.
     Vpcs,
+    /// What runs and what waits.
+    Usage,
     /// A new IAM user with a key and perhaps an inline policy (IAM-68).
     CreateUser {
         account: Option<AccountId>,
@@ -78,6 +81,10 @@ pub enum Answer {
     /// Every VPC that is on the host or should be.
     Vpcs {
         vpcs: Vec<VpcLine>,
+    },
+    /// What is reserved on the machine, and who waits.
+    Usage {
+        usage: Usage,
     },
     /// It did not work; the text is for the operator.
     Failed {

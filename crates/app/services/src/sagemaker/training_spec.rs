@@ -48,10 +48,9 @@ pub(super) fn spec(request: &Request, role_arn: Arn, table: &InstanceTable) -> R
         Some(shapes::OutputCompressionType::None) => OutputCompression::None,
         Some(shapes::OutputCompressionType::Gzip) | None => OutputCompression::Gzip,
     };
-    let max_runtime = request
-        .stopping_condition
-        .as_ref()
-        .and_then(|condition| condition.max_runtime_in_seconds);
+    let stopping = request.stopping_condition.as_ref();
+    let max_runtime = stopping.and_then(|condition| condition.max_runtime_in_seconds);
+    let max_pending = stopping.and_then(|condition| condition.max_pending_time_in_seconds);
     Ok(JobSpec {
         container: ContainerSpec { image, environment },
         entrypoint: algorithm.container_entrypoint.clone(),
@@ -69,6 +68,7 @@ pub(super) fn spec(request: &Request, role_arn: Arn, table: &InstanceTable) -> R
         max_runtime: max_runtime
             .and_then(|seconds| u64::try_from(seconds).ok())
             .unwrap_or(DEFAULT_MAX_RUNTIME),
+        max_pending: max_pending.and_then(|seconds| u64::try_from(seconds).ok()),
         network: JobNetwork::new(request.enable_network_isolation, None),
     })
 }
@@ -112,10 +112,6 @@ fn refuse_unsupported(request: &Request) -> Result<(), ApiError> {
         some(
             stopping.is_some_and(|s| s.max_wait_time_in_seconds.is_some()),
             "MaxWaitTimeInSeconds",
-        ),
-        some(
-            stopping.is_some_and(|s| s.max_pending_time_in_seconds.is_some()),
-            "MaxPendingTimeInSeconds",
         ),
         some(
             filled(request.debug_rule_configurations.as_ref().map(Vec::len)),

@@ -14,6 +14,8 @@ pub enum FailureKind {
     Algorithm,
     /// What the caller asked for could not be done: data, image, permission.
     Client,
+    /// There is no room for it on this machine.
+    Capacity,
     /// The engine or its host failed.
     Internal,
 }
@@ -23,6 +25,7 @@ impl FailureKind {
         match self {
             Self::Algorithm => "AlgorithmError: ",
             Self::Client => "ClientError: ",
+            Self::Capacity => "CapacityError: ",
             Self::Internal => "InternalServerError: ",
         }
     }

@@ -45,6 +45,8 @@ impl TrainingJobStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SecondaryStatus {
     Starting,
+    /// The machine has no room for it yet.
+    Pending,
     Downloading,
     Training,
     Uploading,
@@ -63,11 +65,15 @@ pub enum StopCause {
     Asked,
     /// MaxRuntimeInSeconds passed (SM-32).
     MaxRuntime,
+    /// MaxPendingTimeInSeconds passed before there was room.
+    MaxPending,
 }
 
 /// What happens to a training job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobEvent {
+    /// There is no room for the instances; the job waits for it.
+    NoCapacity,
     /// The instance is ready; inputs come next.
     InstanceReady,
     /// Inputs are in place and the container runs.
@@ -89,6 +95,7 @@ impl SecondaryStatus {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "Starting",
+            Self::Pending => "Pending",
             Self::Downloading => "Downloading",
             Self::Training => "Training",
             Self::Uploading => "Uploading",
@@ -103,7 +110,9 @@ impl SecondaryStatus {
     /// The `TrainingJobStatus` of this phase (SM-28).
     pub fn status(self) -> TrainingJobStatus {
         match self {
-            Self::Starting | Self::Downloading | Self::Training | Self::Uploading => TrainingJobStatus::InProgress,
+            Self::Starting | Self::Pending | Self::Downloading | Self::Training | Self::Uploading => {
+                TrainingJobStatus::InProgress
+            }
             Self::Stopping => TrainingJobStatus::Stopping,
             Self::Completed => TrainingJobStatus::Completed,
             Self::Failed => TrainingJobStatus::Failed,
@@ -119,21 +128,25 @@ impl SecondaryStatus {
         use JobEvent as E;
         use SecondaryStatus as S;
         match (self, event) {
-            (S::Starting, E::InstanceReady) => Ok(S::Downloading),
+            (S::Starting | S::Pending, E::NoCapacity) => Ok(S::Pending),
+            (S::Starting | S::Pending, E::InstanceReady) => Ok(S::Downloading),
             (S::Downloading, E::ContainerRuns) => Ok(S::Training),
             (S::Training, E::ContainerSucceeded) => Ok(S::Uploading),
             (S::Uploading, E::Uploaded) => Ok(S::Completed),
-            (S::Starting | S::Downloading | S::Training | S::Uploading | S::Stopping, E::StopRequested) => {
-                Ok(S::Stopping)
-            }
-            (S::Stopping, E::StopFinished(StopCause::Asked)) => Ok(S::Stopped),
+            (
+                S::Starting | S::Pending | S::Downloading | S::Training | S::Uploading | S::Stopping,
+                E::StopRequested,
+            ) => Ok(S::Stopping),
+            (S::Stopping, E::StopFinished(StopCause::Asked | StopCause::MaxPending)) => Ok(S::Stopped),
             (S::Stopping, E::StopFinished(StopCause::MaxRuntime)) => Ok(S::MaxRuntimeExceeded),
-            (S::Starting | S::Downloading | S::Training | S::Uploading | S::Stopping, E::Failed) => Ok(S::Failed),
-            (S::Downloading | S::Training | S::Uploading | S::Stopping, E::InstanceReady)
-            | (S::Starting | S::Training | S::Uploading | S::Stopping, E::ContainerRuns)
-            | (S::Starting | S::Downloading | S::Uploading | S::Stopping, E::ContainerSucceeded)
-            | (S::Starting | S::Downloading | S::Training | S::Stopping, E::Uploaded)
-            | (S::Starting | S::Downloading | S::Training | S::Uploading, E::StopFinished(_))
+            (S::Starting | S::Pending | S::Downloading | S::Training | S::Uploading | S::Stopping, E::Failed) => {
+                Ok(S::Failed)
+            }
+            (S::Downloading | S::Training | S::Uploading | S::Stopping, E::NoCapacity | E::InstanceReady)
+            | (S::Starting | S::Pending | S::Training | S::Uploading | S::Stopping, E::ContainerRuns)
+            | (S::Starting | S::Pending | S::Downloading | S::Uploading | S::Stopping, E::ContainerSucceeded)
+            | (S::Starting | S::Pending | S::Downloading | S::Training | S::Stopping, E::Uploaded)
+            | (S::Starting | S::Pending | S::Downloading | S::Training | S::Uploading, E::StopFinished(_))
             | (S::Completed | S::Failed | S::Stopped | S::MaxRuntimeExceeded, _) => Err(IllegalTransition {
                 from: self.as_str().into(),
                 event: format!("{event:?}"),
@@ -145,6 +158,7 @@ impl SecondaryStatus {
     pub fn message(self) -> &'static str {
         match self {
             Self::Starting => "Starting the training job",
+            Self::Pending => "Training job waiting for capacity",
             Self::Downloading => "Downloading input data",
             Self::Training => "Training image download completed. Training in progress.",
             Self::Uploading => "Uploading generated training model",
@@ -266,6 +280,9 @@ pub struct JobSpec {
     pub role_arn: Arn,
     /// Seconds (SM-32).
     pub max_runtime: u64,
+    /// Seconds that the job may wait for room; none: as long as it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_pending: Option<u64>,
     pub network: JobNetwork,
 }
 

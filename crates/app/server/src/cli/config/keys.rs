@@ -184,6 +184,26 @@ pub const KEYS: &[KeyDoc] = &[
         "Training instances of one type that an account may run at one time. Absent: no limit.",
     ),
     key(
+        "capacity.vcpus",
+        "number or `\"host\"`",
+        "vCPUs that instances of jobs and endpoints may hold together, counted as their types declare them; `host` is what the machine has, a number above that over-commits. Jobs wait while there are not enough. Absent: no limit, containers share what there is.",
+    ),
+    key(
+        "capacity.memory_mib",
+        "number or `\"host\"`",
+        "The same for memory, in MiB.",
+    ),
+    key(
+        "capacity.account_percent",
+        "number",
+        "How much of the capacity one account may hold, 1 to 100.",
+    ),
+    key(
+        "capacity.endpoint_wait",
+        "duration",
+        "How long new instances of an endpoint may wait for room before they fail with InsufficientInstanceCapacity.",
+    ),
+    key(
         "invoke.timeout",
         "duration",
         "How long a container may take to answer an invocation.",

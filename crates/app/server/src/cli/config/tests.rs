@@ -36,6 +36,8 @@ fn every_key_of_the_structs_is_documented_and_nothing_else() {
     config.serve.node = Some("/run/node".into());
     config.runtime.oci = Some("/usr/bin/crun".into());
     config.limits.training_instances = Some(1);
+    config.capacity.vcpus = Some(Room::Amount(1));
+    config.capacity.memory_mib = Some(Room::Amount(1));
     config.metrics.listen = Some("127.0.0.1:2".parse().unwrap());
     let mut found = BTreeSet::new();
     leaves("", &toml::Value::try_from(&config).unwrap(), &mut found);

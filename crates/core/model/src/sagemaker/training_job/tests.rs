@@ -36,6 +36,7 @@ fn job() -> TrainingJob {
             instance_type: "ml.m5.large".into(),
             role_arn: "arn:aws:iam::123456789012:role/r".parse().unwrap(),
             max_runtime: 60,
+            max_pending: None,
             network: JobNetwork::new(Some(true), None),
         },
         run: JobRun {
@@ -55,8 +56,9 @@ fn job() -> TrainingJob {
     }
 }
 
-const ALL: [SecondaryStatus; 9] = [
+const ALL: [SecondaryStatus; 10] = [
     SecondaryStatus::Starting,
+    SecondaryStatus::Pending,
     SecondaryStatus::Downloading,
     SecondaryStatus::Training,
     SecondaryStatus::Uploading,
@@ -67,7 +69,8 @@ const ALL: [SecondaryStatus; 9] = [
     SecondaryStatus::MaxRuntimeExceeded,
 ];
 
-const EVENTS: [JobEvent; 8] = [
+const EVENTS: [JobEvent; 10] = [
+    JobEvent::NoCapacity,
     JobEvent::InstanceReady,
     JobEvent::ContainerRuns,
     JobEvent::ContainerSucceeded,
@@ -75,6 +78,7 @@ const EVENTS: [JobEvent; 8] = [
     JobEvent::StopRequested,
     JobEvent::StopFinished(StopCause::Asked),
     JobEvent::StopFinished(StopCause::MaxRuntime),
+    JobEvent::StopFinished(StopCause::MaxPending),
     JobEvent::Failed,
 ];
 

@@ -65,6 +65,7 @@ fn job(goal: Goal, ends: &[(FinalStatus, Option<f64>)]) -> TuningJob {
                 instance_type: "ml.m5.large".into(),
                 role_arn: "arn:aws:iam::123456789012:role/r".parse().unwrap(),
                 max_runtime: 60,
+                max_pending: None,
                 network: JobNetwork::new(Some(true), None),
             },
             echo: Echo::new(),

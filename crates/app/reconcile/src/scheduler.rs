@@ -1,0 +1,297 @@
+//! Who may have room on this machine now: jobs and endpoints reserve what their instance types stand for, and wait for it in a
+//! fair order ([`queue`]). cgroups hold containers to what was reserved.
+//!
+//! The queue is in memory alone. What holds room follows from the records and the host ([`Scheduler::adopt_job`] and its
+//! siblings, before the loops begin), the order from the times at which owners were created: a restart changes neither.
+//!
+//! # The seam
+//!
+//! A noun asks with [`Deps::room`] before it brings anything to the host, and goes on when it is told; `Deps::remove` and the
+//! driver, for an owner that is done with, give the room back. Nouns that run through `job` need nothing but a line in the
+//! driver's `adopt`, and their kind in `Subject::of`.
+
+pub mod queue;
+
+use crate::container::UnknownInstanceType;
+use crate::deps::Deps;
+use crate::job::Job;
+use isolarium_model::sagemaker::training_job::SecondaryStatus;
+use isolarium_model::sagemaker::{Endpoint, EndpointStatus, TransformJob, TransformJobStatus};
+use isolarium_model::{Key, Record, Timestamp, WorkloadId};
+use queue::{Amount, Answer, Capacity, Owner, Queue, Request, Wanted};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What the owner of a job or endpoint reads that found no room and will find none, or has waited long enough.
+pub(crate) const NO_CAPACITY: &str = "Unable to provision requested ML compute capacity due to \
+    InsufficientInstanceCapacity error. Please retry using a different ML instance type or after some time.";
+
+/// The queue, shared by all loops.
+#[derive(Default)]
+pub struct Scheduler {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    queue: Queue,
+    /// Those that got room and have not been woken yet.
+    granted: Vec<Owner>,
+}
+
+impl Scheduler {
+    /// Nobody holds anything yet.
+    pub fn new(capacity: Capacity) -> Self {
+        Self {
+            state: Mutex::new(State {
+                queue: Queue::new(capacity),
+                granted: Vec::new(),
+            }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for room. May be repeated: what has room keeps it.
+    pub fn ask(&self, request: Request) -> Answer {
+        let mut state = self.lock();
+        let State { queue, granted } = &mut *state;
+        queue.ask(request, granted)
+    }
+
+    /// The room of a workload that is gone.
+    pub fn release(&self, workload: &WorkloadId) {
+        let mut state = self.lock();
+        state.queue.release(workload);
+        state.admit();
+    }
+
+    /// All the room of an owner that is done with, and its place in the order.
+    pub fn leave(&self, owner: &Owner) {
+        let mut state = self.lock();
+        state.queue.leave(owner);
+        state.admit();
+    }
+
+    /// Whether an instance has room.
+    pub(crate) fn holds(&self, workload: &WorkloadId) -> bool {
+        self.lock().queue.held().contains_key(workload)
+    }
+
+    /// A container takes the place of another of the same owner, which no queue may come between.
+    pub fn succeed(&self, old: &WorkloadId, new: &WorkloadId) {
+        self.lock().queue.succeed(old, new);
+    }
+
+    /// Owners that have got room since the last call: to be woken.
+    pub fn take_granted(&self) -> Vec<Owner> {
+        std::mem::take(&mut self.lock().granted)
+    }
+
+    /// Lets those in who were enrolled while the records were read.
+    pub(crate) fn open(&self) {
+        self.lock().admit();
+    }
+
+    /// What is held and who waits, for the operator.
+    pub fn usage(&self) -> Usage {
+        let state = self.lock();
+        let mut running: BTreeMap<(&Owner, &str), Holder> = BTreeMap::new();
+        for hold in state.queue.held().values() {
+            let place = (&hold.owner, hold.instance_type.as_str());
+            let holder = running
+                .entry(place)
+                .or_insert_with(|| Holder::new(&hold.owner, &hold.instance_type, None));
+            holder.add(hold.amount);
+        }
+        let waiting = state.queue.order().into_iter().map(|request| {
+            let first = request.instances.first().map(|one| one.instance_type.clone());
+            let mut holder = Holder::new(&request.owner, &first.unwrap_or_default(), Some(request.since));
+            for one in &request.instances {
+                holder.add(one.amount);
+            }
+            holder
+        });
+        let (capacity, total) = (state.queue.capacity(), state.queue.total());
+        Usage {
+            vcpus: total.vcpus,
+            memory_mib: total.memory_mib,
+            capacity_vcpus: capacity.vcpus,
+            capacity_memory_mib: capacity.memory_mib,
+            waiting: waiting.collect(),
+            running: running.into_values().collect(),
+        }
+    }
+
+    /// A job that has not ended, as the engine starts: what is on the host or has begun has room, what has not waits.
+    pub(crate) fn adopt_job<J: Job>(&self, deps: &Deps, key: &Key, job: &J) {
+        let on_host = job.run().placements().any(|one| deps.seen.get(&one.workload).is_some());
+        let waits = match job.phase() {
+            SecondaryStatus::Starting | SecondaryStatus::Pending => !on_host,
+            SecondaryStatus::Stopping if !on_host => return,
+            _ => false,
+        };
+        let Some(request) = request_of(deps, key, job) else {
+            return;
+        };
+        self.adopt(request, waits);
+    }
+
+    /// As [`Self::adopt_job`].
+    pub(crate) fn adopt_transform(&self, deps: &Deps, key: &Key, job: &TransformJob) {
+        let on_host = job.placements().any(|one| deps.seen.get(&one.workload).is_some());
+        let begun = on_host || job.run.instances.iter().any(|instance| instance.launched.is_some());
+        if job.status == TransformJobStatus::InProgress || begun {
+            let workloads = job.placements().map(|one| one.workload.clone());
+            let instance_type = &job.spec.instance_type;
+            if let Ok(request) = deps.request::<TransformJob>(key, job.created, [(workloads.collect(), instance_type)])
+            {
+                self.adopt(request, !begun);
+            }
+        }
+    }
+
+    /// What serves keeps its room, also where a container is to be replaced; the rest waits.
+    pub(crate) fn adopt_endpoint(&self, deps: &Deps, key: &Key, endpoint: &Endpoint) {
+        let owner = Owner {
+            kind: Endpoint::KIND,
+            key: key.clone(),
+        };
+        let serves = endpoint.status == EndpointStatus::InService;
+        for fleet in endpoint.active.iter().chain(&endpoint.pending) {
+            for (variant, instance) in fleet.instances() {
+                let workload = &instance.placement.workload;
+                let holds = serves || instance.healthy || deps.seen.get(workload).is_some();
+                let instance_type = &variant.variant.instance_type;
+                if let (true, Ok(amount)) = (holds, deps.amount(instance_type)) {
+                    let mut state = self.lock();
+                    for one in Wanted::each([workload.clone()], instance_type, amount) {
+                        state.queue.keep(&owner, one);
+                    }
+                }
+            }
+        }
+    }
+
+    fn adopt(&self, request: Request, waits: bool) {
+        let mut state = self.lock();
+        if waits {
+            state.queue.enrol(request);
+            return;
+        }
+        for one in request.instances {
+            state.queue.keep(&request.owner, one);
+        }
+    }
+}
+
+impl State {
+    fn admit(&mut self) {
+        let more = self.queue.admit();
+        self.granted.extend(more);
+    }
+}
+
+/// What a job asks for. `None`: its instance type is known no more, which its launch tells.
+pub(crate) fn request_of<J: Job>(deps: &Deps, key: &Key, job: &J) -> Option<Request> {
+    let workloads = job.run().placements().map(|one| one.workload.clone()).collect();
+    deps.request::<J>(key, job.facets().created, [(workloads, job.instance_type())])
+        .ok()
+}
+
+impl Deps {
+    /// What an instance of a type takes.
+    pub(crate) fn amount(&self, instance_type: &str) -> Result<Amount, UnknownInstanceType> {
+        let shape = self.settings.instances.shape(instance_type);
+        let shape = shape.ok_or_else(|| UnknownInstanceType(instance_type.into()))?;
+        Ok(Amount {
+            vcpus: shape.vcpus,
+            memory_mib: shape.memory_mib,
+        })
+    }
+
+    /// A request for workloads of these instance types, together.
+    pub(crate) fn request<'a, R: Record>(
+        &self,
+        key: &Key,
+        since: Timestamp,
+        wanted: impl IntoIterator<Item = (Vec<WorkloadId>, impl AsRef<str> + 'a)>,
+    ) -> Result<Request, UnknownInstanceType> {
+        let mut instances = Vec::new();
+        for (workloads, instance_type) in wanted {
+            let instance_type = instance_type.as_ref();
+            instances.extend(Wanted::each(workloads, instance_type, self.amount(instance_type)?));
+        }
+        Ok(Request {
+            owner: Owner {
+                kind: R::KIND,
+                key: key.clone(),
+            },
+            since,
+            instances,
+        })
+    }
+}
+
+/// What is reserved on this machine, for `isolarium top`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Held by all that run.
+    pub vcpus: u64,
+    pub memory_mib: u64,
+    /// What may be held; none: no limit.
+    pub capacity_vcpus: Option<u64>,
+    pub capacity_memory_mib: Option<u64>,
+    /// Jobs and endpoints with room, by kind and name; one with several instance types has a row for each.
+    pub running: Vec<Holder>,
+    /// Those that wait, the next one first.
+    pub waiting: Vec<Holder>,
+}
+
+/// A job or endpoint with what it holds or waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// `training_job`, `transform_job`, `endpoint` and so on.
+    pub kind: String,
+    pub account: String,
+    pub region: String,
+    /// In small letters, as records are keyed.
+    pub name: String,
+    pub instance_type: String,
+    pub instances: u64,
+    /// Of all instances together.
+    pub vcpus: u64,
+    pub memory_mib: u64,
+    /// Milliseconds since 1970: waits since then. None: it has room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<i64>,
+}
+
+impl Holder {
+    fn new(owner: &Owner, instance_type: &str, since: Option<Timestamp>) -> Self {
+        let kind = owner.kind.rsplit_once('.').map_or(owner.kind, |(_, kind)| kind);
+        Self {
+            kind: kind.into(),
+            account: owner.key.scope.account.to_string(),
+            region: owner.key.scope.region.to_string(),
+            name: owner.key.name.to_string(),
+            instance_type: instance_type.into(),
+            instances: 0,
+            vcpus: 0,
+            memory_mib: 0,
+            since: since.map(|time| time.0),
+        }
+    }
+
+    fn add(&mut self, amount: Amount) {
+        self.instances = self.instances.saturating_add(1);
+        self.vcpus = self.vcpus.saturating_add(amount.vcpus);
+        self.memory_mib = self.memory_mib.saturating_add(amount.memory_mib);
+    }
+}
+
+#[cfg(test)]
+mod tests;

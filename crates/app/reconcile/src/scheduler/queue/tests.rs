@@ -1,0 +1,189 @@
+use super::*;
+
+const ONE: Amount = Amount {
+    vcpus: 2,
+    memory_mib: 8192,
+};
+
+fn machine(vcpus: u64) -> Queue {
+    Queue::new(Capacity {
+        vcpus: Some(vcpus),
+        ..Capacity::default()
+    })
+}
+
+fn owner(account: &str, name: &str) -> Owner {
+    let scope = isolarium_model::Scope {
+        account: account.repeat(12).parse().unwrap(),
+        region: "us-east-1".parse().unwrap(),
+    };
+    Owner {
+        kind: "job",
+        key: Key::folded(&scope, name),
+    }
+}
+
+fn workload(number: u64) -> WorkloadId {
+    format!("w-{number:017x}").parse().unwrap()
+}
+
+/// `count` instances of 2 vCPUs; their workloads are numbered from `first`.
+fn request(owner: &Owner, since: i64, first: u64, count: u64) -> Request {
+    Request {
+        owner: owner.clone(),
+        since: Timestamp(since),
+        instances: Wanted::each((first..first + count).map(workload), "ml.m5.large", ONE),
+    }
+}
+
+fn ask(queue: &mut Queue, request: Request) -> Answer {
+    let mut granted = Vec::new();
+    let answer = queue.ask(request, &mut granted);
+    assert_eq!(granted, [], "nobody else gets room by a request");
+    answer
+}
+
+fn names(owners: &[Owner]) -> Vec<String> {
+    owners.iter().map(|owner| owner.key.name.to_string()).collect()
+}
+
+/// Proves: CC-7
+#[test]
+fn a_full_machine_lets_requests_wait_and_gives_room_in_their_order() {
+    let mut queue = machine(4);
+    let jobs: Vec<Owner> = ["a", "b", "c", "d"].map(|name| owner("1", name)).into();
+    assert_eq!(ask(&mut queue, request(&jobs[0], 1, 0, 1)), Answer::Granted);
+    assert_eq!(ask(&mut queue, request(&jobs[1], 2, 1, 1)), Answer::Granted);
+    // The later one asks first, as after a restart.
+    assert_eq!(ask(&mut queue, request(&jobs[3], 4, 3, 1)), Answer::Waits);
+    assert_eq!(ask(&mut queue, request(&jobs[2], 3, 2, 1)), Answer::Waits);
+    assert_eq!(
+        ask(&mut queue, request(&jobs[3], 4, 3, 1)),
+        Answer::Waits,
+        "asking again changes nothing"
+    );
+    assert_eq!(queue.admit(), [], "control: there is no room");
+    queue.release(&workload(1));
+    assert_eq!(names(&queue.admit()), ["c"]);
+    assert_eq!(ask(&mut queue, request(&jobs[2], 3, 2, 1)), Answer::Granted);
+    queue.leave(&jobs[0]);
+    assert_eq!(names(&queue.admit()), ["d"]);
+    assert_eq!(queue.total().vcpus, 4);
+    for job in &jobs {
+        queue.leave(job);
+    }
+    assert_eq!(
+        (queue.total(), queue.held().len(), queue.by_account.len()),
+        (Amount::default(), 0, 0)
+    );
+}
+
+#[test]
+fn several_instances_get_room_together_and_are_not_overtaken() {
+    let mut queue = machine(6);
+    let (small, large, later) = (owner("1", "small"), owner("1", "large"), owner("1", "later"));
+    assert_eq!(ask(&mut queue, request(&small, 1, 0, 1)), Answer::Granted);
+    assert_eq!(ask(&mut queue, request(&large, 2, 10, 3)), Answer::Waits);
+    assert_eq!(
+        ask(&mut queue, request(&later, 3, 20, 1)),
+        Answer::Waits,
+        "there is room, but it is not its turn"
+    );
+    assert!(!queue.held().contains_key(&workload(10)), "none has got room alone");
+    queue.leave(&small);
+    assert_eq!(names(&queue.admit()), ["large"]);
+    queue.leave(&large);
+    assert_eq!(names(&queue.admit()), ["later"]);
+}
+
+#[test]
+fn what_never_fits_is_told_at_once() {
+    let mut queue = machine(4);
+    assert_eq!(ask(&mut queue, request(&owner("1", "big"), 1, 0, 3)), Answer::Never);
+    assert_eq!(
+        ask(&mut queue, request(&owner("1", "fits"), 2, 10, 2)),
+        Answer::Granted,
+        "control"
+    );
+    let mut half = Queue::new(Capacity {
+        memory_mib: Some(32_768),
+        account_percent: 50,
+        ..Capacity::default()
+    });
+    assert_eq!(ask(&mut half, request(&owner("1", "big"), 1, 0, 3)), Answer::Never);
+    assert_eq!(
+        ask(&mut half, request(&owner("1", "fits"), 2, 10, 2)),
+        Answer::Granted,
+        "control"
+    );
+    assert_eq!(
+        ask(&mut half, request(&owner("1", "more"), 3, 20, 1)),
+        Answer::Waits,
+        "the account has its part"
+    );
+    assert_eq!(
+        ask(&mut half, request(&owner("2", "other"), 4, 30, 2)),
+        Answer::Granted,
+        "another has its own"
+    );
+}
+
+#[test]
+fn an_account_with_a_long_queue_does_not_starve_another() {
+    let mut queue = machine(8);
+    for number in 0..20u64 {
+        let job = owner("1", &format!("a{number:02}"));
+        ask(&mut queue, request(&job, 1, number, 1));
+    }
+    assert_eq!(ask(&mut queue, request(&owner("2", "b0"), 2, 100, 1)), Answer::Waits);
+    assert_eq!(ask(&mut queue, request(&owner("2", "b1"), 3, 101, 1)), Answer::Waits);
+    assert_eq!(ask(&mut queue, request(&owner("2", "b2"), 3, 102, 1)), Answer::Waits);
+    let order: Vec<Owner> = queue.order().into_iter().map(|request| request.owner).collect();
+    assert_eq!(
+        names(&order)[..4],
+        ["b0", "b1", "b2", "a04"],
+        "the other account first, until it holds as much"
+    );
+    let mut granted = Vec::new();
+    for number in 0..6 {
+        queue.release(&workload(number));
+        granted.extend(queue.admit());
+    }
+    assert_eq!(
+        names(&granted),
+        ["b0", "b1", "a04", "a05", "a06", "a07"],
+        "both hold half of the machine"
+    );
+    queue.release(&workload(100));
+    assert_eq!(names(&queue.admit()), ["b2"]);
+}
+
+#[test]
+fn a_replacement_keeps_the_room_and_what_runs_is_counted_whatever_there_is() {
+    let mut queue = machine(2);
+    let (serves, waits) = (owner("1", "endpoint"), owner("1", "job"));
+    for number in [0, 1] {
+        let running = Wanted::each([workload(number)], "ml.m5.large", ONE).remove(0);
+        queue.keep(&serves, running);
+    }
+    assert_eq!(queue.total().vcpus, 4, "more than there is");
+    assert_eq!(ask(&mut queue, request(&waits, 5, 9, 1)), Answer::Waits);
+    queue.succeed(&workload(0), &workload(7));
+    queue.release(&workload(0));
+    assert_eq!(queue.admit(), []);
+    assert_eq!(ask(&mut queue, request(&serves, 1, 7, 1)), Answer::Granted);
+    queue.release(&workload(7));
+    assert_eq!(queue.admit(), [], "still full");
+    queue.release(&workload(1));
+    assert_eq!(names(&queue.admit()), ["job"]);
+}
+
+#[test]
+fn without_a_limit_everybody_has_room_and_is_counted() {
+    let mut queue = Queue::default();
+    for number in 0..100 {
+        let job = owner("1", &format!("job-{number}"));
+        assert_eq!(ask(&mut queue, request(&job, 1, number, 1)), Answer::Granted);
+    }
+    assert_eq!((queue.total().vcpus, queue.held().len()), (200, 100));
+}
