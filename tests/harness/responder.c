@@ -1,6 +1,6 @@
 /* The smallest container of the SageMaker contract: answers GET /ping and POST /invocations over keep-alive HTTP/1.1
- * with a fixed body, from one epoll loop. A body that begins with "wait" is never answered. Built static; the peer of the
- * invocation benchmark and the crash suite. */
+ * with a fixed body, from one epoll loop. A body that begins with "wait" is never answered, one that begins with "echo" is
+ * sent back. Built static; the peer of the invocation benchmark and the crash suite. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -12,6 +12,7 @@
 #include <strings.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 enum { MOST = 4096, ROOM = 65536 };
@@ -34,6 +35,14 @@ static long whole(struct peer *p) {
     return (long)p->used >= head + body ? head + body : 0;
 }
 
+/* Sends the body of a request of `length` bytes back; 0 when it cannot. */
+static int echo(int fd, const char *body, size_t length) {
+    char head[128];
+    int size = snprintf(head, sizeof head, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\n\r\n", length);
+    struct iovec parts[] = { { head, (size_t)size }, { (char *)body, length } };
+    return writev(fd, parts, 2) == (ssize_t)(size + (ssize_t)length);
+}
+
 static void serve_peer(int fd) {
     struct peer *p = peers[fd];
     ssize_t got = read(fd, p->bytes + p->used, ROOM - 1 - p->used);
@@ -41,7 +50,11 @@ static void serve_peer(int fd) {
     p->used += (size_t)got;
     for (long length; (length = whole(p)) != 0;) {
         int silent = length > 0 && memmem(p->bytes, (size_t)length, "\r\n\r\nwait", 8) != NULL;
-        if (length < 0 || (!silent && write(fd, answer, sizeof answer - 1) != (ssize_t)sizeof answer - 1)) { forget(fd); return; }
+        char *body = length > 0 ? memmem(p->bytes, (size_t)length, "\r\n\r\n", 4) : NULL;
+        int sent = silent;
+        if (body && !silent && !strncmp(body + 4, "echo", 4)) sent = echo(fd, body + 4, (size_t)(p->bytes + length - body - 4));
+        else if (body && !silent) sent = write(fd, answer, sizeof answer - 1) == (ssize_t)sizeof answer - 1;
+        if (!sent) { forget(fd); return; }
         memmove(p->bytes, p->bytes + length, p->used - (size_t)length);
         p->used -= (size_t)length;
     }

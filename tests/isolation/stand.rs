@@ -211,6 +211,7 @@ impl Stand {
                 overlay_bytes: 16 << 20,
             },
             held: false,
+            beside: None,
         }
     }
 

@@ -5,8 +5,8 @@ use crate::job::Site;
 use crate::network;
 use crate::settings::ReconcileSettings;
 use crate::transfer::Image;
-use isolarium_model::Arn;
 use isolarium_model::sagemaker::{Attachment, Placement};
+use isolarium_model::{Arn, WorkloadId};
 use isolarium_netplan::intent::{Reach, WorkloadNetwork};
 use isolarium_runtime::executor::{LaunchSpec, Limits, Mount, ProcessSpec};
 use std::collections::BTreeMap;
@@ -115,7 +115,24 @@ pub(crate) struct Serving<'a> {
     pub platform: Vec<(String, String)>,
     pub instance_type: &'a str,
     pub model: ModelMount,
+    /// Its part in an instance of several containers.
+    pub part: Option<Part<'a>>,
 }
+
+/// One of several containers in the network namespace of an instance (CC-10, CC-56).
+pub(crate) struct Part<'a> {
+    pub hostname: &'a str,
+    /// The first container; `None` for that one itself.
+    pub beside: Option<&'a WorkloadId>,
+    /// How many share the instance.
+    pub of: usize,
+    pub port: u16,
+    /// Ports that nobody else of the instance uses, inclusive.
+    pub safe_ports: (u16, u16),
+}
+
+/// Without this label an image of a model with several containers is refused: it would listen where it wants (CC-56).
+pub(crate) const BINDS_TO_PORT: &str = "com.amazonaws.sagemaker.capabilities.accept-bind-to-port";
 
 /// The container that serves a model (CC-47, CC-48, CC-64).
 pub(crate) fn serving(
@@ -146,19 +163,35 @@ pub(crate) fn serving(
         },
     ];
     mounts.extend(ca_mount(&deps.settings, placement));
+    let mut platform = serving.platform;
+    let mut shared = base(deps, owner_arn, placement, image, serving.instance_type)?;
+    if let Some(part) = &serving.part {
+        let (from, to) = part.safe_ports;
+        platform.push(("SAGEMAKER_BIND_TO_PORT".into(), part.port.to_string()));
+        platform.push(("SAGEMAKER_SAFE_PORT_RANGE".into(), format!("{from}-{to}")));
+        if let Some(beside) = part.beside {
+            shared.network.workload = beside.clone();
+            shared.beside = Some(beside.clone());
+        }
+        shared.limits = share(&shared.limits, part.of);
+    }
     Ok(LaunchSpec {
-        hostname: "model".into(),
-        process: process(
-            argv,
-            image,
-            serving.environment,
-            serving.platform,
-            placement,
-            &deps.settings,
-        ),
+        hostname: serving.part.map_or("model", |part| part.hostname).into(),
+        process: process(argv, image, serving.environment, platform, placement, &deps.settings),
         mounts,
-        ..base(deps, owner_arn, placement, image, serving.instance_type)?
+        ..shared
     })
+}
+
+/// The containers of an instance have its size together, and equal parts of it.
+fn share(whole: &Limits, of: usize) -> Limits {
+    let of = u64::try_from(of).unwrap_or(1).max(1);
+    Limits {
+        cpu_millis: whole.cpu_millis / of,
+        memory_bytes: whole.memory_bytes / of,
+        shm_bytes: whole.shm_bytes / of,
+        ..whole.clone()
+    }
 }
 
 /// Whether a container is shown the operator's certificates; then they must be staged (see `stage::ca_bundle`).
@@ -217,6 +250,7 @@ fn base(
         search: network.search,
         mounts: Vec::new(),
         held: false,
+        beside: None,
         limits: Limits {
             cpu_millis: shape.vcpus * 1000,
             memory_bytes: memory,

@@ -226,6 +226,12 @@ impl Deps {
         }
     }
 
+    /// An id that no workload has had.
+    pub(crate) fn fresh_workload(&self) -> Result<WorkloadId, StepError> {
+        let id = format!("w-{}", self.ids.hex(17));
+        id.parse().map_err(|_| StepError::Identifier)
+    }
+
     /// A new workload with its network. A container with a way out gets an address, whose lease is added to the batch
     /// as "absent until now": if somebody else took it meanwhile, the commit fails and is tried with another.
     pub(crate) fn place(
@@ -235,9 +241,7 @@ impl Deps {
         owner_arn: &Arn,
         batch: Batch,
     ) -> Result<(Placement, Batch), StepError> {
-        let workload: WorkloadId = format!("w-{}", self.ids.hex(17))
-            .parse()
-            .map_err(|_| StepError::Identifier)?;
+        let workload = self.fresh_workload()?;
         if network.vpc().is_some() {
             // Its addresses are taken when it starts: too few of them are told by its failure (D-17).
             let attachment = Attachment::Unattached {
@@ -420,16 +424,22 @@ impl Deps {
         Ok(())
     }
 
-    /// Removes a workload from the host, then gives its addresses back: never the other way round, or a new container
-    /// could get an address that still answers.
-    pub(crate) fn remove(&self, placement: &Placement, actor: &Actor) -> Result<(), StepError> {
-        match self.executor.remove(&placement.workload) {
+    /// Removes a workload from the host that has no addresses of its own, or before these are given back.
+    pub(crate) fn remove_container(&self, workload: &WorkloadId) -> Result<(), StepError> {
+        match self.executor.remove(workload) {
             Ok(()) | Err(ExecutorError::Unknown) => {}
             Err(error) => return Err(StepError::Executor(error)),
         }
-        self.seen.forget(&placement.workload);
+        self.seen.forget(workload);
+        crate::logs::forget(self, workload);
+        Ok(())
+    }
+
+    /// Removes a workload from the host, then gives its addresses back: never the other way round, or a new container
+    /// could get an address that still answers.
+    pub(crate) fn remove(&self, placement: &Placement, actor: &Actor) -> Result<(), StepError> {
+        self.remove_container(&placement.workload)?;
         self.scheduler.release(&placement.workload);
-        crate::logs::forget(self, &placement.workload);
         if let Some(at) = placement.vpc() {
             self.transfer.leave(Via {
                 vpc: at.vpc,

@@ -792,7 +792,7 @@ impl Owner {
         // A container that is not on the host is to be brought there, with its model data.
         let moves = in_vpc.any(|variant| {
             let absent = |workload| deps.seen.get(workload).is_none();
-            let missing = variant.instances.iter().any(|one| absent(&one.placement.workload));
+            let missing = variant.instances.iter().flat_map(|one| one.workloads()).any(absent);
             missing || u32::try_from(variant.instances.len()) != Ok(variant.desired_count)
         });
         Self {

@@ -8,10 +8,8 @@ use crate::logs::{self, Drained, LogCursor, Sink};
 use crate::scheduler::queue::Answer;
 use crate::transfer::Actor;
 use isolarium_model::sagemaker::endpoint::{Instance, Retiring, VariantFleet};
-use isolarium_model::sagemaker::model::ResolvedImage;
-use isolarium_model::sagemaker::{
-    BlockedDestination, Endpoint, EndpointEvent, EndpointStatus, FailureReason, Fleet, Placement,
-};
+use isolarium_model::sagemaker::model::{ModelSpec, ResolvedImage};
+use isolarium_model::sagemaker::{BlockedDestination, Endpoint, EndpointEvent, EndpointStatus, FailureReason, Fleet};
 use isolarium_model::{Arn, Key, Timestamp, WorkloadId};
 use isolarium_runtime::executor::WorkloadState;
 use isolarium_store::{Batch, Expect};
@@ -56,13 +54,33 @@ pub(crate) struct Container {
     /// SIGTERM was sent at this time.
     terminated: Option<Timestamp>,
     ended_seen: Option<Timestamp>,
+    /// The instance's further containers, in the model's order.
+    others: Vec<Beside>,
+    /// The one of several that did not answer the last pings.
+    silent: Option<String>,
+}
+
+/// A container in the network namespace of an instance's first one.
+#[derive(Default)]
+struct Beside {
+    logs: LogCursor,
+    /// This process launched it.
+    launched: bool,
+    image: Option<ResolvedImage>,
 }
 
 impl Container {
-    fn new(instance: &Instance) -> Self {
+    /// `model` is what it serves, `None` when it serves no more.
+    fn new(model: Option<&ModelSpec>, instance: &Instance) -> Self {
+        let target = match model {
+            Some(model) => Target::of(model, instance),
+            None => Target::new(instance.placement.workload.clone(), instance.id.clone()),
+        };
         Self {
             logs: LogCursor::default(),
-            target: Target::new(instance.placement.workload.clone(), instance.id.clone()),
+            target,
+            others: instance.others.iter().map(|_| Beside::default()).collect(),
+            silent: None,
             // A container that was healthy before a restart of the engine keeps serving while it is looked at.
             healthy: instance.healthy,
             failures: 0,
@@ -74,6 +92,22 @@ impl Container {
             terminated: None,
             ended_seen: None,
         }
+    }
+
+    /// How far the output of the instance's container was read.
+    fn cursor(&mut self, number: usize) -> Option<&mut LogCursor> {
+        match number.checked_sub(1) {
+            None => Some(&mut self.logs),
+            Some(other) => self.others.get_mut(other).map(|beside| &mut beside.logs),
+        }
+    }
+}
+
+/// The stream of a container: one of several has its name behind the instance's (CC-90).
+fn stream(variant: &str, instance: &str, name: Option<&str>) -> String {
+    match name {
+        None => format!("{variant}/{instance}"),
+        Some(name) => format!("{variant}/{instance}/{name}"),
     }
 }
 
@@ -91,11 +125,11 @@ pub(crate) fn step(deps: &Deps, key: &Key, memory: &mut EndpointMemory) -> Resul
     }
     endpoint = work.fit(endpoint)?;
     let room = work.room(&endpoint);
-    for instance in instances(&endpoint) {
+    for (model, instance) in instances(&endpoint) {
         memory
             .containers
             .entry(instance.placement.workload.clone())
-            .or_insert_with(|| Container::new(instance));
+            .or_insert_with(|| Container::new(model, instance));
     }
     let (verdicts, mut next) = work.tend(&endpoint, memory, room)?;
     endpoint = work.decide(endpoint, memory, &verdicts)?;
@@ -111,11 +145,11 @@ pub(crate) fn step(deps: &Deps, key: &Key, memory: &mut EndpointMemory) -> Resul
 /// before a restart of the engine to the proxy, if they still run.
 pub(crate) fn adopt(deps: &Deps, key: &Key, endpoint: &Endpoint) -> EndpointMemory {
     let mut memory = EndpointMemory::default();
-    for instance in instances(endpoint) {
-        let workload = &instance.placement.workload;
-        let mut container = Container::new(instance);
-        container.healthy &= matches!(deps.seen.get(workload), Some(WorkloadState::Running { .. }));
-        memory.containers.insert(workload.clone(), container);
+    for (model, instance) in instances(endpoint) {
+        let mut container = Container::new(model, instance);
+        let runs = |workload| matches!(deps.seen.get(workload), Some(WorkloadState::Running { .. }));
+        container.healthy &= instance.workloads().all(runs);
+        memory.containers.insert(instance.placement.workload.clone(), container);
     }
     Work { deps, key }.publish(endpoint, &memory);
     memory
@@ -132,10 +166,12 @@ fn roll_back_done(
     Ok(true)
 }
 
-fn instances(endpoint: &Endpoint) -> impl Iterator<Item = &Instance> {
+/// Every instance with what it serves, if it does.
+fn instances(endpoint: &Endpoint) -> impl Iterator<Item = (Option<&ModelSpec>, &Instance)> {
     let fleets = endpoint.active.iter().chain(&endpoint.pending);
-    let serving = fleets.flat_map(|fleet| fleet.instances().map(|(_, instance)| instance));
-    serving.chain(endpoint.retiring.iter().map(|retiring| &retiring.instance))
+    let serving = fleets.flat_map(Fleet::instances);
+    let serving = serving.map(|(variant, instance)| (Some(&variant.model), instance));
+    serving.chain(endpoint.retiring.iter().map(|retiring| (None, &retiring.instance)))
 }
 
 struct Work<'a> {
@@ -217,6 +253,8 @@ impl Work<'_> {
     ) -> Result<(Instance, Batch), StepError> {
         let (placement, batch) = self.deps.place(&variant.model.network, self.key, arn, batch)?;
         let id = format!("i-{}", self.deps.ids.hex(17));
+        let others = (1..variant.model.count()).map(|_| self.deps.fresh_workload());
+        let others = others.collect::<Result<_, _>>()?;
         Ok((
             Instance {
                 id,
@@ -225,6 +263,7 @@ impl Work<'_> {
                 not_before,
                 healthy: false,
                 restarts,
+                others,
             },
             batch,
         ))
@@ -414,11 +453,11 @@ impl Work<'_> {
         let broken = fleet
             .instances()
             .find_map(|(_, instance)| match verdicts.get(&instance.placement.workload) {
-                Some(Verdict::Broken(why)) => Some((why.clone(), instance.placement.clone())),
+                Some(Verdict::Broken(why)) => Some((why.clone(), instance.clone())),
                 Some(Verdict::Dead | Verdict::Starting | Verdict::Healthy) | None => None,
             });
-        if let Some((why, placement)) = broken {
-            self.fail(endpoint, &why, &placement, now)?;
+        if let Some((why, instance)) = broken {
+            self.fail(endpoint, &why, &instance, now)?;
             return Ok(batch);
         }
         let up = |variant: &VariantFleet| {
@@ -439,8 +478,11 @@ impl Work<'_> {
     }
 
     /// The fleet on trial cannot come up: nothing of it stays; a fleet that serves goes on serving (SM-22).
-    fn fail(&self, endpoint: &mut Endpoint, why: &str, placement: &Placement, now: Timestamp) -> Result<(), StepError> {
-        let attempts = self.deps.attempts(placement);
+    fn fail(&self, endpoint: &mut Endpoint, why: &str, instance: &Instance, now: Timestamp) -> Result<(), StepError> {
+        let attempts: Vec<BlockedDestination> = instance
+            .placements()
+            .flat_map(|placement| self.deps.attempts(&placement))
+            .collect();
         let note = attempts.first().map(BlockedDestination::note);
         endpoint.apply(EndpointEvent::FleetFailed, now)?;
         endpoint.failure_reason = Some(FailureReason::endpoint(why, note.as_ref()));
@@ -486,7 +528,7 @@ impl Work<'_> {
             let container = memory
                 .containers
                 .entry(workload.clone())
-                .or_insert_with(|| Container::new(&leaving.instance));
+                .or_insert_with(|| Container::new(None, &leaving.instance));
             if let Some(again) = self.retire_one(endpoint, leaving, container)? {
                 next = next.min(again);
             } else {
@@ -503,72 +545,92 @@ impl Work<'_> {
         container: &mut Container,
     ) -> Result<Option<Timestamp>, StepError> {
         let deps = self.deps;
-        let placement = &leaving.instance.placement;
         let actor = Deps::actor(self.key, &leaving.role_arn, &endpoint.arn);
-        let stream = format!("{}/{}", leaving.variant, leaving.instance.id);
         let group = endpoint.log_group();
-        let sink = Sink {
-            job: None,
-            actor: &actor,
-            group: &group,
-            stream: &stream,
-        };
         let now = deps.now();
-        match deps.state_of(&placement.workload)? {
-            Some(WorkloadState::Running { .. }) => {
-                logs::pump(deps, &sink, &placement.workload, &mut container.logs, None)?;
-                let overdue = now >= leaving.since.after(deps.settings.drain_limit);
-                if container.target.in_flight() > 0 && !overdue && container.terminated.is_none() {
-                    return Ok(Some(now.after(DRAIN_POLL)));
-                }
-                let Some(asked) = container.terminated else {
-                    deps.executor
-                        .terminate(&placement.workload, false)
-                        .map_err(StepError::Executor)?;
-                    container.terminated = Some(now);
-                    return Ok(Some(now.after(deps.settings.hosting_grace)));
-                };
-                let limit = asked.after(deps.settings.hosting_grace);
-                if now < limit {
-                    return Ok(Some(limit));
-                }
-                deps.executor
-                    .terminate(&placement.workload, true)
-                    .map_err(StepError::Executor)?;
-                Ok(Some(now.after(Duration::from_secs(1))))
+        let mut alive = Vec::new();
+        let mut complete = true;
+        for (number, workload) in leaving.instance.workloads().enumerate() {
+            if let Some(WorkloadState::Running { .. }) = deps.state_of(workload)? {
+                alive.push(workload);
             }
-            Some(WorkloadState::Exited(_) | WorkloadState::NotStarted { .. }) | None => {
-                let seen = *container.ended_seen.get_or_insert(now);
-                if logs::pump(deps, &sink, &placement.workload, &mut container.logs, None)? != Drained::Complete
-                    && now.since(seen) < LAST_LINES
-                {
-                    return Ok(Some(now.after(Duration::from_millis(10))));
-                }
-                self.forget(endpoint, leaving, &sink, container)?;
-                Ok(None)
+            let stream = leaving_stream(leaving, number);
+            let sink = Sink {
+                job: None,
+                actor: &actor,
+                group: &group,
+                stream: &stream,
+            };
+            if let Some(cursor) = container.cursor(number) {
+                complete &= logs::pump(deps, &sink, workload, cursor, None)? == Drained::Complete;
             }
         }
+        if alive.is_empty() {
+            let seen = *container.ended_seen.get_or_insert(now);
+            if !complete && now.since(seen) < LAST_LINES {
+                return Ok(Some(now.after(Duration::from_millis(10))));
+            }
+            self.forget(endpoint, leaving, &actor, container)?;
+            return Ok(None);
+        }
+        let overdue = now >= leaving.since.after(deps.settings.drain_limit);
+        if container.target.in_flight() > 0 && !overdue && container.terminated.is_none() {
+            return Ok(Some(now.after(DRAIN_POLL)));
+        }
+        let end = |kill| {
+            let ended = alive
+                .iter()
+                .try_for_each(|workload| deps.executor.terminate(workload, kill));
+            ended.map_err(StepError::Executor)
+        };
+        let Some(asked) = container.terminated else {
+            end(false)?;
+            container.terminated = Some(now);
+            return Ok(Some(now.after(deps.settings.hosting_grace)));
+        };
+        let limit = asked.after(deps.settings.hosting_grace);
+        if now < limit {
+            return Ok(Some(limit));
+        }
+        end(true)?;
+        Ok(Some(now.after(Duration::from_secs(1))))
     }
 
-    /// Keeps the isolation report, removes the workload, and only then drops it from the record: a crash in between
-    /// repeats the removal.
+    /// Keeps the isolation report, removes the workloads, and only then drops them from the record: a crash in between
+    /// repeats the removal. The first container goes last: its addresses are those of all of them.
     fn forget(
         &self,
         endpoint: &Endpoint,
         leaving: &Retiring,
-        sink: &Sink<'_>,
+        actor: &Actor,
         container: &mut Container,
     ) -> Result<(), StepError> {
-        let placement = &leaving.instance.placement;
-        let attempts = logs::report(self.deps, sink, placement, &mut container.logs)?;
-        let batch = Batch::default();
-        let batch = self
-            .deps
-            .keep_attempts(&self.key.scope, placement, &endpoint.arn, &attempts, batch)?;
+        let group = endpoint.log_group();
+        let mut batch = Batch::default();
+        for (number, placement) in leaving.instance.placements().enumerate() {
+            let stream = leaving_stream(leaving, number);
+            let sink = Sink {
+                job: None,
+                actor,
+                group: &group,
+                stream: &stream,
+            };
+            let Some(cursor) = container.cursor(number) else {
+                continue;
+            };
+            let attempts = logs::report(self.deps, &sink, &placement, cursor)?;
+            batch = self
+                .deps
+                .keep_attempts(&self.key.scope, &placement, &endpoint.arn, &attempts, batch)?;
+        }
         if !batch.changes.is_empty() {
             self.deps.store.commit(batch)?;
         }
-        self.deps.remove(placement, sink.actor)?;
+        for other in &leaving.instance.others {
+            self.deps.remove_container(other)?;
+        }
+        let placement = &leaving.instance.placement;
+        self.deps.remove(placement, actor)?;
         self.change(|endpoint, _| {
             endpoint
                 .retiring
@@ -615,9 +677,15 @@ fn retiring(variant: &VariantFleet, instance: Instance, now: Timestamp) -> Retir
     Retiring {
         variant: variant.variant.name.clone(),
         instance,
+        names: variant.model.names(),
         role_arn,
         since: now,
     }
+}
+
+fn leaving_stream(leaving: &Retiring, number: usize) -> String {
+    let name = leaving.names.get(number).map(String::as_str);
+    stream(&leaving.variant, &leaving.instance.id, name)
 }
 
 fn retire_fleet(endpoint: &mut Endpoint, fleet: Fleet, now: Timestamp) {
@@ -654,8 +722,15 @@ fn note_health(endpoint: &mut Endpoint, memory: &EndpointMemory, verdicts: &BTre
                 if verdicts.get(workload) == Some(&Verdict::Healthy) && !instance.healthy {
                     instance.healthy = true;
                     instance.restarts = 0;
-                    if let Some(image) = memory.containers.get(workload).and_then(|one| one.image.clone()) {
+                    let Some(container) = memory.containers.get(workload) else {
+                        continue;
+                    };
+                    if let Some(image) = container.image.clone() {
                         variant.image = Some(image);
+                    }
+                    let others: Option<Vec<_>> = container.others.iter().map(|one| one.image.clone()).collect();
+                    if let Some(images) = others {
+                        variant.other_images = images;
                     }
                 }
             }

@@ -1,6 +1,8 @@
 //! The live routing table: which containers serve an endpoint now. Written by the endpoint loop, read by the inference
 //! proxy on every request.
 
+use isolarium_model::sagemaker::endpoint::Instance;
+use isolarium_model::sagemaker::model::{ExecutionMode, ModelSpec};
 use isolarium_model::{Key, WorkloadId};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,6 +15,25 @@ pub struct Target {
     /// Second half of the log stream's name (CC-90).
     pub instance_id: String,
     in_flight: AtomicUsize,
+    several: Option<Box<Several>>,
+}
+
+/// The containers of an instance that has several (CC-57).
+#[derive(Debug)]
+pub struct Several {
+    pub mode: ExecutionMode,
+    /// In the model's order, at least two.
+    pub stages: Vec<Stage>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub struct Stage {
+    /// Its host name; also the last part of its log stream's name.
+    pub name: String,
+    pub workload: WorkloadId,
+    /// Where it listens.
+    pub port: u16,
 }
 
 impl Target {
@@ -22,6 +43,29 @@ impl Target {
             workload,
             instance_id,
             in_flight: AtomicUsize::new(0),
+            several: None,
+        })
+    }
+
+    /// An instance of a model, without requests.
+    pub fn of(model: &ModelSpec, instance: &Instance) -> Arc<Self> {
+        let stages = model.containers().zip(instance.workloads());
+        let several = model.several.as_ref().map(|several| {
+            let stages = stages.map(|(one, workload)| Stage {
+                name: one.name.unwrap_or_default().to_owned(),
+                workload: workload.clone(),
+                port: one.port,
+            });
+            Box::new(Several {
+                mode: several.mode,
+                stages: stages.collect(),
+            })
+        });
+        Arc::new(Self {
+            workload: instance.placement.workload.clone(),
+            instance_id: instance.id.clone(),
+            in_flight: AtomicUsize::new(0),
+            several,
         })
     }
 
@@ -76,6 +120,11 @@ impl Guard {
     /// The container to dial, port 8080.
     pub fn workload(&self) -> &WorkloadId {
         &self.target.workload
+    }
+
+    /// The containers, where the instance has more than the one that [`Self::workload`] names.
+    pub fn several(&self) -> Option<&Several> {
+        self.target.several.as_deref()
     }
 
     /// Value of `x-Amzn-Invoked-Production-Variant` (SM-50).

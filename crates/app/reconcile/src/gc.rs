@@ -104,7 +104,7 @@ fn wanted(store: &dyn StateStore) -> Result<BTreeSet<WorkloadId>, StepError> {
         }
     }
     for endpoint in store.all::<Endpoint>()? {
-        wanted.extend(endpoint.record.placements().map(|placement| placement.workload.clone()));
+        wanted.extend(endpoint.record.placements().map(|placement| placement.workload));
     }
     Ok(wanted)
 }

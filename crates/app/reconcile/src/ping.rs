@@ -6,13 +6,12 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// The port every serving container listens on (CC-47).
-pub const SERVING_PORT: u16 = 8080;
+pub use isolarium_model::sagemaker::model::SERVING_PORT;
 
 /// Whether the container answered 200 in time. The body is ignored; so is everything behind the status line.
-pub fn healthy(dial: &dyn Dial, workload: &WorkloadId, timeout: Duration) -> bool {
+pub fn healthy(dial: &dyn Dial, workload: &WorkloadId, port: u16, timeout: Duration) -> bool {
     let deadline = Instant::now() + timeout;
-    let Ok(socket) = dial.dial(workload, SERVING_PORT, timeout) else {
+    let Ok(socket) = dial.dial(workload, port, timeout) else {
         return false;
     };
     status(TcpStream::from(socket), deadline).is_some_and(|status| status == 200)
@@ -86,7 +85,8 @@ mod tests {
                 thread::sleep(Duration::from_millis(400));
             }
         });
-        let result = healthy(&to, &"w-0123456789abcdef0".parse().unwrap(), Duration::from_millis(300));
+        let workload = "w-0123456789abcdef0".parse().unwrap();
+        let result = healthy(&to, &workload, SERVING_PORT, Duration::from_millis(300));
         server.join().unwrap();
         result
     }

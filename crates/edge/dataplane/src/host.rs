@@ -267,6 +267,30 @@ impl Host {
         }
     }
 
+    /// The namespace of a workload for a further container in it, proven again to reach no more than `network` says
+    /// (CC-10, NET-73). `netns` is the namespace of a running workload, `network` that workload's.
+    ///
+    /// # Errors
+    /// See [`SealError`]; a namespace that is not as planned stays as it is, and is not handed out.
+    pub fn join(&self, netns: OwnedFd, network: &WorkloadNetwork) -> Result<SealedNetns, SealError> {
+        let plan = match network.reach {
+            Reach::Nothing => compile_nothing(),
+            Reach::ServiceNetwork { .. } => {
+                let ready = self.ready();
+                let ready = ready
+                    .as_ref()
+                    .ok_or_else(|| SealError::Platform(Box::new(HostError::NotReady)))?;
+                compile_workload(&ready.network, network)?
+            }
+            Reach::Vpc { vpc, interface }
+            | Reach::Peers {
+                network: vpc,
+                interface,
+            } => self.interface_plan(vpc, interface, &network.workload)?,
+        };
+        seal::joined(netns, &plan)
+    }
+
     /// Removes everything [`Self::ensure`] made, cuts the workloads that are attached to it, and restores what was changed
     /// on the host (NET-72). Works after a restart too.
     ///

@@ -111,6 +111,26 @@ pub(crate) fn seal_by<H: NetHost>(
     .map_err(SealError::Namespace)?
 }
 
+/// Hands out a namespace that was sealed before, for a further container in it, once the kernel shows that it still is
+/// what its plan says (CC-10, NET-73).
+pub(crate) fn joined(netns: OwnedFd, plan: &WorkloadPlan) -> Result<SealedNetns, SealError> {
+    let own = netns.try_clone().map_err(SealError::Namespace)?;
+    let handle = Arc::new(Handle::open(own).map_err(SealError::Namespace)?);
+    let is_inside = |place: &Place| matches!(place, Place::Workload | Place::Interface(_));
+    let inside: BTreeMap<_, _> = plan
+        .places
+        .iter()
+        .filter(|(place, _)| is_inside(place))
+        .map(|(place, plan)| (*place, plan.clone()))
+        .collect();
+    let mut host = KernelHost {
+        places: inside.keys().map(|place| (*place, Arc::clone(&handle))).collect(),
+        ..KernelHost::default()
+    };
+    verify(&mut host, &inside)?;
+    Ok(SealedNetns { fd: netns })
+}
+
 /// A fresh namespace is known, so it is not looked at before; what was made of it is.
 fn install(host: &mut impl NetHost, plan: &WorkloadPlan, fresh: Place) -> Result<(), ApplyError> {
     let lo = LinkSeen {

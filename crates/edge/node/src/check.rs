@@ -2,6 +2,7 @@
 //! path or a limit that the privileged half acts on.
 
 use isolarium_model::AccountId;
+use isolarium_netplan::intent::Reach;
 use isolarium_runtime::executor::{LaunchSpec, Mount};
 use rustix::fs::FileType;
 use std::collections::HashSet;
@@ -29,6 +30,8 @@ pub enum BadRequest {
     TooLong(&'static str),
     #[error("the network is another workload's")]
     Network,
+    #[error("a workload cannot be started beside itself, nor beside one of a network of peers")]
+    Beside,
     #[error("the descriptor is not a regular file")]
     Descriptor,
     #[error("the credentials file may hold a key of the profile default, one for each other account, and nothing else")]
@@ -151,8 +154,16 @@ pub fn credentials(text: &str) -> Result<(), BadRequest> {
 /// # Errors
 /// The first rule it breaks.
 pub fn launch(spec: &LaunchSpec) -> Result<(), BadRequest> {
-    if spec.network.workload != spec.workload {
+    if spec.network.workload != *spec.beside.as_ref().unwrap_or(&spec.workload) {
         return Err(BadRequest::Network);
+    }
+    let peers = matches!(spec.network.reach, Reach::Peers { .. });
+    if spec
+        .beside
+        .as_ref()
+        .is_some_and(|beside| peers || *beside == spec.workload)
+    {
+        return Err(BadRequest::Beside);
     }
     component("host name", &spec.hostname)?;
     text("owner ARN", &spec.owner_arn, 2048)?;

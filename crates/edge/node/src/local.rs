@@ -131,6 +131,33 @@ impl LocalHost {
     fn reporter(&self) -> Option<&Reporter> {
         self.source.reporter()
     }
+
+    /// The network namespace of a running container of this owner, for another one of its instance (CC-10).
+    fn inside(&self, beside: &WorkloadId, owner_arn: &str) -> Result<OwnedFd, ExecutorError> {
+        let seen = match self.runtime.observe_one(beside) {
+            Err(ExecutorError::Unknown) => return Err(not_running(beside)),
+            seen => seen?,
+        };
+        if seen.owner_arn != owner_arn {
+            return Err(ExecutorError::Refused(format!("{beside} has another owner")));
+        }
+        let init = || match self.runtime.init_pid(beside) {
+            Err(ExecutorError::Unknown) => Err(not_running(beside)),
+            pid => pid,
+        };
+        let pid = init()?;
+        let netns = isolarium_dataplane::kernel::netns::of_process(pid).map_err(|_| not_running(beside))?;
+        // The number could have been used again before the namespace was opened.
+        if init()? == pid {
+            Ok(netns)
+        } else {
+            Err(not_running(beside))
+        }
+    }
+}
+
+fn not_running(beside: &WorkloadId) -> ExecutorError {
+    ExecutorError::Busy(format!("{beside} does not run"))
 }
 
 impl ReportSource {
@@ -192,7 +219,13 @@ impl Executor for LocalHost {
             Ok(_) | Err(ExecutorError::Unknown) => {}
             Err(error) => return Err(error),
         }
-        let sealed = self.network.seal(&spec.network);
+        let sealed = match &spec.beside {
+            None => self.network.seal(&spec.network),
+            Some(beside) => {
+                let inside = self.inside(beside, &spec.owner_arn)?;
+                self.network.join(inside, &spec.network)
+            }
+        };
         let sealed = sealed.map_err(|error| match (&error, &spec.network.reach) {
             // The job's network is not known to this process yet.
             (SealError::Platform(inner), Reach::Peers { .. }) => match vpc_failed(inner) {

@@ -222,6 +222,7 @@ fn spec() -> LaunchSpec {
         search: None,
         mounts: Vec::new(),
         held: false,
+        beside: None,
         limits: Limits {
             cpu_millis: 100,
             memory_bytes: 64 << 20,

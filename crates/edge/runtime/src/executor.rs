@@ -32,6 +32,10 @@ pub struct LaunchSpec {
     /// together (CC-20).
     #[serde(default)]
     pub held: bool,
+    /// A running container of the same owner, in whose network namespace this one starts. `network` is then that one's,
+    /// and the namespace is proven again to be so (CC-10). Absent: a namespace of its own.
+    #[serde(default)]
+    pub beside: Option<WorkloadId>,
 }
 
 /// The program to run, already merged from image and request (CC-13, CC-47).

@@ -2,7 +2,7 @@
 
 use super::{Container, REPORT_INTERVAL, Room, actor_of};
 use crate::collect::FailureText;
-use crate::container::{self, Serving};
+use crate::container::{self, BINDS_TO_PORT, Part, Serving};
 use crate::deps::{AttachError, Deps, NOT_STARTED, StepError, log_not_started};
 use crate::logs::{self, Drained, Sink};
 use crate::network::place::Wanted;
@@ -87,29 +87,81 @@ impl Tending<'_> {
     }
 
     fn launch(&mut self, now: Timestamp) -> Result<(Verdict, Timestamp), StepError> {
-        let attached = match self.attach() {
-            Ok(Some(attached)) => attached,
-            // The record has gone on without this instance.
-            Ok(None) => return Ok((Verdict::Starting, now)),
-            Err(AttachError::Step(error)) => return Err(error),
-            Err(AttachError::Refused(text)) => return Ok((Verdict::Broken(text), now)),
-            Err(AttachError::Host(error)) => {
-                log_not_started(&self.endpoint.arn, &crate::driver::chain(&error));
-                return Ok((Verdict::Broken(NOT_STARTED.into()), now));
-            }
+        let attached = match self.placed()? {
+            Ok(attached) => attached,
+            Err(verdict) => return Ok((verdict, now)),
         };
-        match self.start(&attached) {
+        match self.start(&attached, 0) {
             Ok(image) => {
                 self.container.launched = true;
                 self.container.started = Some(self.deps.now());
                 if image.is_some() {
                     self.container.image = image;
                 }
-                Ok((Verdict::Starting, now.after(self.deps.settings.startup_ping_interval)))
+                let several = !self.instance.others.is_empty();
+                let pause = self.deps.settings.startup_ping_interval;
+                Ok((Verdict::Starting, if several { now } else { now.after(pause) }))
             }
             Err(Start::Away(error)) => Err(StepError::Executor(error)),
             Err(Start::Broken(why)) => Ok((Verdict::Broken(why), now)),
         }
+    }
+
+    /// The instance where it is to be, or what is to be said of it instead.
+    fn placed(&self) -> Result<Result<Instance, Verdict>, StepError> {
+        match self.attach() {
+            Ok(Some(attached)) => Ok(Ok(attached)),
+            // The record has gone on without this instance.
+            Ok(None) => Ok(Err(Verdict::Starting)),
+            Err(AttachError::Step(error)) => Err(error),
+            Err(AttachError::Refused(text)) => Ok(Err(Verdict::Broken(text))),
+            Err(AttachError::Host(error)) => {
+                log_not_started(&self.endpoint.arn, &crate::driver::chain(&error));
+                Ok(Err(Verdict::Broken(NOT_STARTED.into())))
+            }
+        }
+    }
+
+    /// Looks after the containers beside a running first one. `None`: they all run.
+    fn others(&mut self, now: Timestamp) -> Result<Option<(Verdict, Timestamp)>, StepError> {
+        for (number, workload) in self.instance.others.iter().enumerate() {
+            let launched = self.container.others.get(number).is_some_and(|one| one.launched);
+            match self.deps.state_of(workload)? {
+                Some(WorkloadState::Running { .. }) => {}
+                None if self.instance.healthy || launched => {
+                    self.container.healthy = false;
+                    return Ok(Some((Verdict::Dead, now)));
+                }
+                Some(WorkloadState::Exited(_)) => {
+                    self.container.healthy = false;
+                    return Ok(Some((self.too_late(now).unwrap_or(Verdict::Dead), now)));
+                }
+                Some(WorkloadState::NotStarted { reason }) => {
+                    log_not_started(&self.endpoint.arn, &reason);
+                    return Ok(Some((Verdict::Broken(NOT_STARTED.into()), now)));
+                }
+                None => {
+                    let attached = match self.placed()? {
+                        Ok(attached) => attached,
+                        Err(verdict) => return Ok(Some((verdict, now))),
+                    };
+                    return match self.start(&attached, number.saturating_add(1)) {
+                        Ok(image) => {
+                            // The deadline counts from the last one's start: loading its model takes no time away.
+                            self.container.started = Some(self.deps.now());
+                            if let Some(beside) = self.container.others.get_mut(number) {
+                                beside.launched = true;
+                                beside.image = image.or(beside.image.take());
+                            }
+                            Ok(Some((Verdict::Starting, now)))
+                        }
+                        Err(Start::Away(error)) => Err(StepError::Executor(error)),
+                        Err(Start::Broken(why)) => Ok(Some((Verdict::Broken(why), now))),
+                    };
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// The instance with its place in the VPC, if it is to have one (NET-66). `None`: the endpoint wants it no more.
@@ -158,12 +210,21 @@ impl Tending<'_> {
         }))
     }
 
-    /// `None` when a launch that an earlier process began turns out to have worked: its model data is in use.
-    fn start(&self, instance: &Instance) -> Result<Option<ResolvedImage>, Start> {
+    /// Starts a container of the instance, 0 being the first. `None` when a launch that an earlier process began turns
+    /// out to have worked: its model data is in use.
+    fn start(&self, instance: &Instance, number: usize) -> Result<Option<ResolvedImage>, Start> {
         let deps = self.deps;
-        let actor = actor_of(self.key, self.endpoint, self.variant).of(&instance.placement);
-        let workload = &instance.placement.workload;
-        let reference = &self.variant.model.container.image;
+        let (variant, model) = (self.variant, &self.variant.model);
+        let (Some(one), Some(placement)) = (model.containers().nth(number), instance.placements().nth(number)) else {
+            log_not_started(
+                &self.endpoint.arn,
+                &"the instance has another number of containers than its model",
+            );
+            return Err(Start::Broken(NOT_STARTED.into()));
+        };
+        let actor = actor_of(self.key, self.endpoint, variant).of(&placement);
+        let workload = &placement.workload;
+        let reference = &one.container.image;
         deps.executor.prepare(workload).map_err(|error| self.host(error))?;
         if deps.is_launched(workload).map_err(|error| self.host(error))? {
             return Ok(None);
@@ -173,17 +234,29 @@ impl Tending<'_> {
             .transfer
             .resolve_image(&actor, reference)
             .map_err(|error| pull(error.into()))?;
+        if one.name.is_some() && image.labels.get(BINDS_TO_PORT).map(String::as_str) != Some("true") {
+            return Err(Start::Broken(format!(
+                "The image {reference} cannot be used in a model of several containers: it lacks the label \
+                 {BINDS_TO_PORT}=true."
+            )));
+        }
         stage::layers(deps, &image).map_err(pull)?;
-        let variant = self.variant;
         let limit = variant.variant.download_timeout.map(Duration::from_secs);
-        let model = stage::model(deps, &actor, &instance.placement, variant.model.data.as_ref(), limit)
+        let loaded = stage::model(deps, &actor, &placement, one.data, limit)
             .map_err(|error| self.staged(error, "The model data could not be loaded: "))?;
         let serving = Serving {
-            placement: &instance.placement,
-            environment: &variant.model.container.environment,
+            placement: &placement,
+            environment: &one.container.environment,
             platform: vec![("AWS_REGION".into(), self.key.scope.region.to_string())],
             instance_type: &variant.variant.instance_type,
-            model,
+            model: loaded,
+            part: one.name.map(|hostname| Part {
+                hostname,
+                beside: (number > 0).then_some(&instance.placement.workload),
+                of: model.count(),
+                port: one.port,
+                safe_ports: one.safe_ports(),
+            }),
         };
         let spec = container::serving(deps, &self.endpoint.arn, serving, &image)
             .map_err(|error| Start::Broken(error.to_string()))?;
@@ -194,7 +267,7 @@ impl Tending<'_> {
         deps.work
             .note_image(workload, &resolved)
             .map_err(|error| self.staged(error.into(), "The model data could not be loaded: "))?;
-        deps.launch(&self.key.scope, &instance.placement, &spec)
+        deps.launch(&self.key.scope, &placement, &spec)
             .map_err(|error| self.host(error))?;
         Ok(Some(resolved))
     }
@@ -203,6 +276,14 @@ impl Tending<'_> {
         if self.container.image.is_none() && !self.instance.healthy {
             // An earlier process launched it and died before it could say with which.
             self.container.image = self.deps.work.noted_image(&self.instance.placement.workload);
+        }
+        if let Some(found) = self.others(now)? {
+            return Ok(found);
+        }
+        for (beside, workload) in self.container.others.iter_mut().zip(&self.instance.others) {
+            if beside.image.is_none() && !self.instance.healthy {
+                beside.image = self.deps.work.noted_image(workload);
+            }
         }
         let settings = &self.deps.settings;
         let mut again = self.read_output(now)?;
@@ -213,11 +294,11 @@ impl Tending<'_> {
         };
         let due = self.container.last_ping.map(|last| last.after(interval));
         if due.is_none_or(|due| now >= due) {
-            let answered = ping::healthy(
-                &*self.deps.dial,
-                &self.instance.placement.workload,
-                settings.ping_timeout,
-            );
+            let mut all = self.variant.model.containers().zip(self.instance.workloads());
+            let silent =
+                all.find(|(one, workload)| !ping::healthy(&*self.deps.dial, workload, one.port, settings.ping_timeout));
+            let answered = silent.is_none();
+            self.container.silent = silent.and_then(|(one, _)| one.name.map(str::to_owned));
             self.container.last_ping = Some(self.deps.now());
             if answered {
                 self.container.failures = 0;
@@ -247,31 +328,38 @@ impl Tending<'_> {
 
     fn read_output(&mut self, now: Timestamp) -> Result<Timestamp, StepError> {
         let actor = actor_of(self.key, self.endpoint, self.variant);
-        let stream = format!("{}/{}", self.variant.variant.name, self.instance.id);
         let group = self.endpoint.log_group();
-        let sink = Sink {
-            job: None,
-            actor: &actor,
-            group: &group,
-            stream: &stream,
-        };
         let mut again = Timestamp(i64::MAX);
-        let placement = &self.instance.placement;
-        if placement.isolated() {
-            let due = self
-                .container
-                .last_report
-                .map_or(now, |last| last.after(REPORT_INTERVAL));
-            if now >= due {
-                logs::report(self.deps, &sink, placement, &mut self.container.logs)?;
-                self.container.last_report = Some(now);
+        let due = self
+            .container
+            .last_report
+            .map_or(now, |last| last.after(REPORT_INTERVAL));
+        let reports = self.instance.placement.isolated() && now >= due;
+        let fresh = self.container.logs.is_fresh(self.deps);
+        let containers = self.variant.model.containers().zip(self.instance.placements());
+        for (number, (one, placement)) in containers.enumerate() {
+            let stream = super::stream(&self.variant.variant.name, &self.instance.id, one.name);
+            let sink = Sink {
+                job: None,
+                actor: &actor,
+                group: &group,
+                stream: &stream,
+            };
+            let Some(cursor) = self.container.cursor(number) else {
+                continue;
+            };
+            if reports {
+                logs::report(self.deps, &sink, &placement, cursor)?;
+            }
+            if !fresh && logs::pump(self.deps, &sink, &placement.workload, cursor, None)? == Drained::More {
+                again = now;
             }
         }
-        if self.container.logs.is_fresh(self.deps) {
-            return Ok(now.after(self.deps.settings.log_interval));
+        if reports {
+            self.container.last_report = Some(now);
         }
-        if logs::pump(self.deps, &sink, &placement.workload, &mut self.container.logs, None)? == Drained::More {
-            again = now;
+        if fresh {
+            return Ok(now.after(self.deps.settings.log_interval));
         }
         Ok(again)
     }
@@ -289,8 +377,9 @@ impl Tending<'_> {
         let late = !self.instance.healthy && now >= self.deadline();
         late.then(|| {
             Verdict::Broken(format!(
-                "The primary container for production variant {} did not pass the ping health check. Please check \
+                "The {} container for production variant {} did not pass the ping health check. Please check \
                  CloudWatch logs for this endpoint.",
+                self.container.silent.as_deref().unwrap_or("primary"),
                 self.variant.variant.name
             ))
         })

@@ -2,7 +2,7 @@ use super::*;
 use crate::fake::{Fake, IMAGE, World, key, scope};
 use crate::fleets::PickError;
 use isolarium_model::sagemaker::endpoint_config::ProductionVariant;
-use isolarium_model::sagemaker::model::{ModelData, ModelSpec};
+use isolarium_model::sagemaker::model::{ExecutionMode, FurtherContainer, ModelData, ModelSpec, SeveralContainers};
 use isolarium_model::sagemaker::{ContainerSpec, JobNetwork, Tags};
 use isolarium_runtime::executor::Mount;
 use std::sync::Arc;
@@ -27,6 +27,7 @@ fn model() -> ModelSpec {
         }),
         role_arn: "arn:aws:iam::123456789012:role/serve".parse().unwrap(),
         network: JobNetwork::new(Some(true), None),
+        several: None,
     }
 }
 
@@ -46,6 +47,7 @@ fn variant(name: &str, count: u32) -> VariantFleet {
         desired_weight: 1.0,
         desired_count: count,
         image: None,
+        other_images: vec![],
         instances: vec![],
     }
 }
@@ -512,4 +514,125 @@ fn a_replaced_container_keeps_its_room_and_a_deleted_endpoint_gives_it_back() {
     lab.edit(|endpoint| endpoint.apply(EndpointEvent::DeleteRequested, Timestamp(0)).unwrap());
     lab.pass(40);
     assert_eq!(lab.deps.scheduler.ask(request), Answer::Granted);
+}
+
+fn pipeline(name: &str, count: u32) -> VariantFleet {
+    let mut all = variant(name, count);
+    all.model.several = Some(Box::new(SeveralContainers {
+        mode: ExecutionMode::Serial,
+        first: "clean".into(),
+        others: vec![FurtherContainer {
+            hostname: "infer".into(),
+            container: all.model.container.clone(),
+            data: None,
+        }],
+    }));
+    all
+}
+
+/// The containers of an instance start one after the other in the first one's namespace, end together, and leave
+/// nothing; a lone container is the control.
+///
+/// Proves: CC-10, CC-49, CC-56
+#[test]
+fn the_containers_of_an_instance_live_and_end_together() {
+    let mut lab = Lab::new(vec![pipeline("v", 1)]);
+    lab.pass(2);
+    assert_eq!(lab.endpoint().status, EndpointStatus::InService);
+    let instance = |lab: &Lab| lab.endpoint().active.unwrap().variants[0].instances[0].clone();
+    let first = instance(&lab);
+    let guard = lab.pick().unwrap();
+    let ways: Vec<_> = guard
+        .several()
+        .unwrap()
+        .stages
+        .iter()
+        .map(|stage| (stage.name.clone(), stage.workload.clone(), stage.port))
+        .collect();
+    let workloads: Vec<_> = first.workloads().cloned().collect();
+    assert_eq!(
+        ways,
+        [
+            ("clean".to_string(), workloads[0].clone(), 8080),
+            ("infer".to_string(), workloads[1].clone(), 8180)
+        ]
+    );
+    drop(guard);
+    {
+        let inner = lab.world.lock();
+        let specs: Vec<_> = workloads
+            .iter()
+            .map(|workload| &inner.containers[workload].spec)
+            .collect();
+        assert_eq!(specs[0].beside, None);
+        assert_eq!(specs[1].beside, Some(workloads[0].clone()));
+        assert_eq!(specs[1].network, specs[0].network);
+        assert_eq!(
+            (specs[0].hostname.as_str(), specs[1].hostname.as_str()),
+            ("clean", "infer")
+        );
+        let bound = |number: usize| {
+            let mut env = specs[number].process.env.iter();
+            env.find(|(name, _)| name == "SAGEMAKER_SAFE_PORT_RANGE")
+                .unwrap()
+                .1
+                .clone()
+        };
+        assert_eq!((bound(0), bound(1)), ("8081-8179".into(), "8181-8279".into()));
+        assert_eq!(specs[0].limits.memory_bytes, specs[1].limits.memory_bytes);
+    }
+    // A restart of the engine finds both.
+    lab.deps = lab.world.deps();
+    lab.world.look(&lab.deps);
+    lab.memory = adopt(&lab.deps, &key(NAME), &lab.endpoint());
+    assert!(lab.pick().is_ok(), "served on by the first request");
+    let launches = lab.world.lock().launches;
+    lab.pass(2);
+    assert_eq!(lab.world.lock().launches, launches, "control: nothing is started twice");
+    // The second one dies: the instance is replaced.
+    lab.world.exit(&workloads[1], 1);
+    lab.pass(30);
+    let second = instance(&lab);
+    assert!(second.workloads().all(|workload| !workloads.contains(workload)));
+    assert_eq!(lab.running().len(), 2);
+    assert!(
+        workloads
+            .iter()
+            .all(|workload| lab.world.lock().removed.contains(workload))
+    );
+    // An update to a lone container lets both go.
+    lab.update_to("two", vec![variant("v", 1)]);
+    lab.pass(60);
+    assert_eq!(lab.endpoint().config_name, "two");
+    assert!(lab.pick().unwrap().several().is_none());
+    assert_eq!(lab.running().len(), 1);
+    assert!(lab.endpoint().retiring.is_empty());
+    let streams: Vec<_> = lab
+        .world
+        .lock()
+        .streams
+        .keys()
+        .map(|(_, stream)| stream.clone())
+        .collect();
+    for name in ["clean", "infer"] {
+        assert!(streams.contains(&format!("v/{}/{name}", first.id)), "{streams:?}");
+    }
+}
+
+/// Proves: SM-63, CC-49
+#[test]
+fn a_further_container_that_never_answers_fails_the_endpoint_under_its_name() {
+    let mut lab = Lab::new(vec![pipeline("v", 1)]);
+    lab.step();
+    lab.world.lock().new_answer_ping = false;
+    lab.pass(242);
+    let failed = lab.endpoint();
+    assert_eq!(failed.status, EndpointStatus::Failed);
+    let reason = failed.failure_reason.unwrap().to_string();
+    assert!(
+        reason.starts_with("The infer container for production variant v did not pass the ping"),
+        "{reason}"
+    );
+    lab.pass(2);
+    assert!(lab.world.lock().containers.is_empty());
 }

@@ -145,6 +145,7 @@ impl Work<'_> {
             platform: platform(&job.spec, &self.key.scope.region),
             instance_type: &job.spec.instance_type,
             model: loaded,
+            part: None,
         };
         let spec = container::serving(deps, &job.arn, serving, &image)
             .map_err(|error| Trouble::Final(FailureKind::Client, error.to_string()))?;

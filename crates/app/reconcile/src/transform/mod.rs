@@ -263,7 +263,12 @@ impl Work<'_> {
                 return Ok(again.min(due));
             }
             let workload = &instance.placement.workload;
-            let answered = crate::ping::healthy(&*self.deps.dial, workload, settings.ping_timeout);
+            let answered = crate::ping::healthy(
+                &*self.deps.dial,
+                workload,
+                crate::ping::SERVING_PORT,
+                settings.ping_timeout,
+            );
             memory.last_ping = Some(self.deps.now());
             if answered {
                 memory.run = Some(self.begin(job, instance)?);

@@ -27,6 +27,7 @@ fn job(change: impl FnOnce(&mut TransformSpec)) -> TransformJob {
             data: None,
             role_arn: ROLE.parse().unwrap(),
             network: JobNetwork::new(Some(true), None),
+            several: None,
         },
         environment: [("B".into(), "job".into())].into(),
         instance_type: "ml.m5.large".into(),

@@ -2,7 +2,8 @@
 
 use super::answer::{self, Framing, Head, Malformed, Piece};
 use bytes::{Buf, Bytes, BytesMut};
-use http::HeaderMap;
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use std::future::poll_fn;
@@ -27,12 +28,27 @@ pub(super) struct Outgoing {
 impl Outgoing {
     /// An invocation with those of the caller's headers that the contract passes on (CC-50, SM-52).
     pub fn new(headers: &HeaderMap, body: Bytes) -> Self {
+        Self::with(|name| headers.get(name), body)
+    }
+
+    /// The same for one container of several in a row, whose content type is that of the answer before. What the caller
+    /// accepts is for the last of them alone.
+    pub fn stage(headers: &HeaderMap, content_type: Option<&HeaderValue>, last: bool, body: Bytes) -> Self {
+        let field = |name: &HeaderName| match name {
+            name if *name == CONTENT_TYPE => content_type,
+            name if *name == ACCEPT && !last => None,
+            name => headers.get(name),
+        };
+        Self::with(field, body)
+    }
+
+    fn with<'a>(field: impl Fn(&HeaderName) -> Option<&'a HeaderValue>, body: Bytes) -> Self {
         let mut head = Vec::with_capacity(512);
         head.extend_from_slice(b"POST /invocations HTTP/1.1\r\nhost: localhost:8080\r\ncontent-length: ");
         head.extend_from_slice(body.len().to_string().as_bytes());
         for name in super::FORWARDED {
             // A header's value has no line end in it: its type refuses them.
-            if let Some(value) = headers.get(&name) {
+            if let Some(value) = field(&name) {
                 for part in [b"\r\n", name.as_str().as_bytes(), b": ", value.as_bytes()] {
                     head.extend_from_slice(part);
                 }

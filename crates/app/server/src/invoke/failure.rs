@@ -10,8 +10,10 @@ pub(super) const MESSAGE_LIMIT: usize = 64 * 1024;
 pub(super) struct Failure<'a> {
     pub scope: &'a Scope,
     pub endpoint_name: &'a str,
-    /// `<variant>/<instance id>`.
+    /// `<variant>/<instance id>`, and the container's name behind it where there are several.
     pub log_stream: String,
+    /// `primary`, or the name of one of several.
+    pub container: &'a str,
 }
 
 impl Failure<'_> {
@@ -26,44 +28,44 @@ impl Failure<'_> {
         self.model_error(
             status,
             &text,
-            &format!("Received {kind} ({status}) from primary with message \"{text}\"."),
+            &format!(
+                "Received {kind} ({status}) from {} with message \"{text}\".",
+                self.container
+            ),
         )
     }
 
     /// The container took too long (SM-53).
     pub fn timed_out(&self) -> ApiError {
-        let text = "Your invocation timed out while waiting for a response from container primary. Review the latency \
-                    metrics for each container in Amazon CloudWatch, resolve the issue, and try again.";
-        self.model_error(
-            0,
-            text,
-            &format!("Received server error (0) from primary with message \"{text}\"."),
-        )
+        let text = format!(
+            "Your invocation timed out while waiting for a response from container {}. Review the latency metrics for \
+             each container in Amazon CloudWatch, resolve the issue, and try again.",
+            self.container
+        );
+        self.unanswered(&text)
     }
 
     /// The container closed the connection in the middle of its answer.
     pub fn broken(&self) -> ApiError {
-        let text = "The container closed the connection before its answer was complete.";
-        self.model_error(
-            0,
-            text,
-            &format!("Received server error (0) from primary with message \"{text}\"."),
-        )
+        self.unanswered("The container closed the connection before its answer was complete.")
     }
 
     /// The answer is over the limit (SM-54).
     pub fn too_large(&self, limit: usize) -> ApiError {
-        let text = format!("The answer of the container is larger than {limit} bytes.");
-        self.model_error(
-            0,
-            &text,
-            &format!("Received server error (0) from primary with message \"{text}\"."),
-        )
+        self.unanswered(&format!("The answer of the container is larger than {limit} bytes."))
     }
 
     /// Nobody listens in the container.
     pub fn unreachable(&self) -> ApiError {
         super::unavailable()
+    }
+
+    fn unanswered(&self, text: &str) -> ApiError {
+        let begin = format!(
+            "Received server error (0) from {} with message \"{text}\".",
+            self.container
+        );
+        self.model_error(0, text, &begin)
     }
 
     fn model_error(&self, status: u16, original: &str, begin: &str) -> ApiError {

@@ -13,15 +13,17 @@ mod stream;
 mod tests;
 
 use crate::http::body::{self, Body};
-use crate::metrics::tally::Tally;
+use crate::metrics::tally::{Lap, Tally};
 use answer::Head;
 use bytes::{Bytes, BytesMut};
 use connection::{Broken, Connection, Outgoing};
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use isolarium_model::sagemaker::Endpoint;
+use isolarium_model::sagemaker::model::{ExecutionMode, SERVING_PORT};
 use isolarium_model::{Key, Scope, WorkloadId};
 use isolarium_policy::Granted;
+use isolarium_reconcile::fleets::{Several, Stage};
 use isolarium_reconcile::{Fleets, Guard, PickError};
 use isolarium_runtime::Dial;
 use isolarium_store::StateStore;
@@ -29,10 +31,8 @@ use isolarium_wire::ApiError;
 use pool::Pool;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
-
-/// The port every serving container listens on (CC-47).
-const SERVING_PORT: u16 = 8080;
 
 const CUSTOM_ATTRIBUTES: HeaderName = HeaderName::from_static("x-amzn-sagemaker-custom-attributes");
 const INFERENCE_ID: HeaderName = HeaderName::from_static("x-amzn-sagemaker-inference-id");
@@ -117,27 +117,28 @@ impl Proxy {
             Ok(guard) => guard,
             Err(error) => return Err(self.not_picked(&key, &invocation.endpoint_name, error)),
         };
+        let stages = stages(guard.several(), invocation.headers.get(&TARGET_CONTAINER))?;
+        let last = stages.and_then(<[Stage]>::last);
+        let (workload, port) = last.map_or((guard.workload(), SERVING_PORT), |last| (&last.workload, last.port));
         let mut lap = self.tally.begin(&key, &invocation.endpoint_name, guard.variant());
         let failure = failure::Failure {
             scope,
             endpoint_name: &invocation.endpoint_name,
-            log_stream: guard.log_stream(),
+            log_stream: log_stream(&guard, last),
+            container: last.map_or("primary", |last| last.name.as_str()),
         };
         let (streamed, started) = (invocation.streamed, Instant::now());
-        let request = Outgoing::new(&invocation.headers, invocation.body);
         let limit = started + self.settings.timeout;
-        let answered = match timeout_at(limit, self.answered(guard.workload(), &request, streamed)).await {
-            Err(_late) => return Err(failure.timed_out()),
-            Ok(Err(pool::SendError::Connect(error))) => {
-                tracing::warn!(workload = %guard.workload(), error = &error as &dyn std::error::Error, "a container cannot be reached");
-                return Err(failure.unreachable());
+        let request = match stages {
+            Some([before @ .., _]) if !before.is_empty() => {
+                let passed = self.passed_on(before, &invocation, scope, &guard, limit, &mut lap);
+                // On its own: most models have one container, and their future is the smaller for it.
+                Box::pin(passed).await?
             }
-            Ok(Err(pool::SendError::Broken(error))) => {
-                tracing::info!(workload = %guard.workload(), %error, "a container broke off an invocation");
-                return Err(failure.broken());
-            }
-            Ok(Ok(answered)) => answered,
+            _ => Outgoing::new(&invocation.headers, invocation.body),
         };
+        let answered = timeout_at(limit, self.answered(workload, port, &request, streamed)).await;
+        let answered = outcome(answered, workload, &failure)?;
         lap.answered(answered.status());
         match answered {
             Answered::Whole(head, bytes) if head.status.is_success() => Ok(to_caller(&head, &guard, bytes)),
@@ -155,7 +156,8 @@ impl Proxy {
                     answer.headers_mut().insert(STREAM_CONTENT_TYPE, kind);
                 }
                 let deadline = started + self.settings.stream_timeout;
-                *answer.body_mut() = stream::events(connection, guard, self.pool.clone(), deadline);
+                let workload = workload.clone();
+                *answer.body_mut() = stream::events(connection, workload, guard, self.pool.clone(), deadline);
                 Ok(answer)
             }
         }
@@ -165,10 +167,11 @@ impl Proxy {
     async fn answered(
         &self,
         workload: &WorkloadId,
+        port: u16,
         request: &Outgoing,
         streamed: bool,
     ) -> Result<Answered, pool::SendError> {
-        let (head, mut connection) = self.pool.send(workload, request).await?;
+        let (head, mut connection) = self.pool.send(workload, port, request).await?;
         if head.status.is_success() && streamed {
             return Ok(Answered::Begun(head, connection));
         }
@@ -184,6 +187,48 @@ impl Proxy {
             }
             (bytes, false) => Ok(Answered::TooLarge(head, bytes)),
         }
+    }
+
+    /// Sends an invocation through all containers of a pipeline but the last: what that one is to be asked (CC-57). The
+    /// first answer that is no success ends it.
+    async fn passed_on(
+        &self,
+        before: &[Stage],
+        invocation: &Invocation,
+        scope: &Scope,
+        guard: &Guard,
+        limit: Instant,
+        lap: &mut Lap<'_>,
+    ) -> Result<Outgoing, ApiError> {
+        let headers = &invocation.headers;
+        let mut content_type = headers.get(CONTENT_TYPE).cloned();
+        let mut body = invocation.body.clone();
+        for stage in before {
+            let failure = failure::Failure {
+                scope,
+                endpoint_name: &invocation.endpoint_name,
+                log_stream: log_stream(guard, Some(stage)),
+                container: &stage.name,
+            };
+            let request = Outgoing::stage(headers, content_type.as_ref(), false, body);
+            let asked = self.answered(&stage.workload, stage.port, &request, false);
+            let answered = outcome(timeout_at(limit, asked).await, &stage.workload, &failure)?;
+            let status = answered.status();
+            (content_type, body) = match answered {
+                Answered::Whole(head, bytes) if head.status.is_success() => (head.content_type, bytes),
+                Answered::TooLarge(head, _) if head.status.is_success() => {
+                    lap.answered(status);
+                    return Err(failure.too_large(self.settings.body_limit));
+                }
+                Answered::Whole(_, bytes) | Answered::TooLarge(_, bytes) => {
+                    lap.answered(status);
+                    return Err(failure.answered(status, &bytes));
+                }
+                // Only what is asked for as a stream begins.
+                Answered::Begun(..) => return Err(failure.broken()),
+            };
+        }
+        Ok(Outgoing::stage(headers, content_type.as_ref(), true, body))
     }
 
     /// The cold path: why there was nothing to pick (SM-56, SM-57, SM-61).
@@ -207,6 +252,65 @@ impl Proxy {
     }
 }
 
+/// What came of asking a container, as far as it is for the caller.
+fn outcome(
+    asked: Result<Result<Answered, pool::SendError>, Elapsed>,
+    workload: &WorkloadId,
+    failure: &failure::Failure<'_>,
+) -> Result<Answered, ApiError> {
+    match asked {
+        Err(_late) => Err(failure.timed_out()),
+        Ok(Err(pool::SendError::Connect(error))) => {
+            tracing::warn!(%workload, error = &error as &dyn std::error::Error, "a container cannot be reached");
+            Err(failure.unreachable())
+        }
+        Ok(Err(pool::SendError::Broken(error))) => {
+            tracing::info!(%workload, %error, "a container broke off an invocation");
+            Err(failure.broken())
+        }
+        Ok(Ok(answered)) => Ok(answered),
+    }
+}
+
+/// The containers of an instance that an invocation runs through; `None` where it has one alone (SM-51, CC-57).
+fn stages<'a>(several: Option<&'a Several>, named: Option<&HeaderValue>) -> Result<Option<&'a [Stage]>, ApiError> {
+    let refused = |text: String| Err(ApiError::client("ValidationError", text));
+    let direct = || {
+        let text = "TargetContainerHostname can only be given for endpoints with direct invocation.";
+        refused(text.into())
+    };
+    let Some(several) = several else {
+        return if named.is_some() { direct() } else { Ok(None) };
+    };
+    match (several.mode, named) {
+        (ExecutionMode::Serial, None) => Ok(Some(&several.stages)),
+        (ExecutionMode::Serial, Some(_)) => direct(),
+        (ExecutionMode::Direct, None) => {
+            refused("TargetContainerHostname must be given for an endpoint with direct invocation.".into())
+        }
+        (ExecutionMode::Direct, Some(name)) => {
+            let found = several
+                .stages
+                .iter()
+                .find(|stage| stage.name.as_bytes() == name.as_bytes());
+            match found {
+                Some(stage) => Ok(Some(std::slice::from_ref(stage))),
+                None => refused(format!(
+                    "The endpoint has no container {}.",
+                    String::from_utf8_lossy(name.as_bytes())
+                )),
+            }
+        }
+    }
+}
+
+fn log_stream(guard: &Guard, stage: Option<&Stage>) -> String {
+    match stage {
+        None => guard.log_stream(),
+        Some(stage) => format!("{}/{}", guard.log_stream(), stage.name),
+    }
+}
+
 fn unavailable() -> ApiError {
     ApiError::client("ServiceUnavailable", "The service is unavailable. Try your call again.").with_status(503)
 }
@@ -216,9 +320,6 @@ fn check_targets(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     let refused = |text: &str| Err(ApiError::client("ValidationError", text));
     if headers.contains_key(TARGET_MODEL) {
         return refused("TargetModel can only be given for endpoints that host several models in one container.");
-    }
-    if headers.contains_key(TARGET_CONTAINER) {
-        return refused("TargetContainerHostname can only be given for endpoints with direct invocation.");
     }
     if headers.contains_key(TARGET_COMPONENT) {
         return refused("The endpoint has no inference components.");

@@ -68,8 +68,13 @@ impl Pool {
     }
 
     /// Sends a request on a kept connection, or a new one, and reads the head of the answer. A request of which a dying
-    /// connection took nothing is sent again.
-    pub async fn send(&self, workload: &WorkloadId, request: &Outgoing) -> Result<(Head, Connection), SendError> {
+    /// connection took nothing is sent again. A container always has the same port.
+    pub async fn send(
+        &self,
+        workload: &WorkloadId,
+        port: u16,
+        request: &Outgoing,
+    ) -> Result<(Head, Connection), SendError> {
         while let Some(mut connection) = self.take(workload) {
             match connection.exchange(request).await {
                 Ok(head) => return Ok((head, connection)),
@@ -77,7 +82,7 @@ impl Pool {
                 Err(error) => return Err(SendError::Broken(error)),
             }
         }
-        let mut connection = self.connect(workload).await.map_err(SendError::Connect)?;
+        let mut connection = self.connect(workload, port).await.map_err(SendError::Connect)?;
         match connection.exchange(request).await {
             Ok(head) => Ok((head, connection)),
             Err(error) => Err(SendError::Broken(error)),
@@ -136,9 +141,9 @@ impl Pool {
         None
     }
 
-    async fn connect(&self, workload: &WorkloadId) -> Result<Connection, ConnectError> {
+    async fn connect(&self, workload: &WorkloadId, port: u16) -> Result<Connection, ConnectError> {
         let (dial, timeout, workload) = (self.dial.clone(), self.connect_timeout, workload.clone());
-        let dialled = tokio::task::spawn_blocking(move || dial.dial(&workload, super::SERVING_PORT, timeout)).await;
+        let dialled = tokio::task::spawn_blocking(move || dial.dial(&workload, port, timeout)).await;
         let socket = dialled
             .map_err(|lost| ConnectError::Adopt(std::io::Error::other(lost)))?
             .map_err(ConnectError::Dial)?;

@@ -55,9 +55,14 @@ struct Rest {
 }
 
 /// The event stream of an answer, at most until `deadline`. When the caller goes away it is dropped, and with it the
-/// connection to the container.
-pub(super) fn events(connection: Connection, guard: Guard, pool: Arc<Pool>, deadline: Instant) -> Body {
-    let workload = guard.workload().clone();
+/// connection to the container, which is that of `workload`.
+pub(super) fn events(
+    connection: Connection,
+    workload: WorkloadId,
+    guard: Guard,
+    pool: Arc<Pool>,
+    deadline: Instant,
+) -> Body {
     let held = Held(Arc::new(Mutex::new(Some((connection, guard)))));
     let closed = held.clone();
     let closer = tokio::spawn(async move {

@@ -148,10 +148,7 @@ fn find(store: &dyn StateStore, home: &Scope, target: &str) -> Result<Subject, R
     if wanted("endpoint")
         && let Some(endpoint) = store.get::<Endpoint>(&Endpoint::key(&scope, &name))?
     {
-        found.push((
-            endpoint.record.arn.clone(),
-            endpoint.record.placements().cloned().collect(),
-        ));
+        found.push((endpoint.record.arn.clone(), endpoint.record.placements().collect()));
     }
     if let [(first, _), (second, _), ..] = found.as_slice() {
         return Err(ReportError::Ambiguous(target.into(), first.clone(), second.clone()));
@@ -220,7 +217,9 @@ mod tests {
                 healthy: true,
                 restarts: 0,
                 not_before: Timestamp(0),
+                others: vec![],
             },
+            names: vec![],
             role_arn: "arn:aws:iam::123456789012:role/r".parse().unwrap(),
             since: Timestamp(0),
         };

@@ -51,6 +51,7 @@ fn fleet(ctx: &Ctx<'_>, config_name: &str, now: Timestamp) -> Result<Fleet, ApiE
             desired_count: variant.instance_count,
             model: model.spec,
             image: None,
+            other_images: Vec::new(),
             instances: Vec::new(),
             variant,
         });

@@ -4,6 +4,7 @@ use super::endpoint::{ask, missing};
 use super::{find, shapes};
 use crate::{Ctx, Operation};
 use isolarium_model::ec2;
+use isolarium_model::sagemaker::model::ResolvedImage;
 use isolarium_model::sagemaker::{Endpoint, EndpointStatus, Fleet, VariantFleet};
 use isolarium_policy::{Granted, Question};
 use isolarium_wire::ApiError;
@@ -61,7 +62,12 @@ fn healthy(variant: &VariantFleet) -> Option<i64> {
 
 /// The specified reference and the digest it meant (SM-27): `REPOSITORY@DIGEST`.
 fn images(variant: &VariantFleet, fleet: &Fleet) -> Option<Vec<shapes::DeployedImage>> {
-    let image = variant.image.as_ref()?;
+    let first = variant.image.as_ref()?;
+    let all = std::iter::once(first).chain(&variant.other_images);
+    Some(all.map(|image| deployed(image, fleet)).collect())
+}
+
+fn deployed(image: &ResolvedImage, fleet: &Fleet) -> shapes::DeployedImage {
     let (registry, path) = image.specified.split_once('/').unwrap_or(("", &image.specified));
     let repository = path.split(['@', ':']).next().unwrap_or(path);
     let prefix = if registry.is_empty() {
@@ -69,11 +75,11 @@ fn images(variant: &VariantFleet, fleet: &Fleet) -> Option<Vec<shapes::DeployedI
     } else {
         format!("{registry}/{repository}")
     };
-    Some(vec![shapes::DeployedImage {
+    shapes::DeployedImage {
         specified_image: Some(image.specified.clone()),
         resolved_image: Some(format!("{prefix}@{}", image.digest)),
         resolution_time: Some(fleet.started.0),
-    }])
+    }
 }
 
 fn summary(variant: &VariantFleet, fleet: &Fleet) -> shapes::ProductionVariantSummary {

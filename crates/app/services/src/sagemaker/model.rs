@@ -1,16 +1,17 @@
 //! CreateModel, Describe, List, Delete. Models never change (SM-19, AU-8).
 
-use super::check::{attachment, isolation, model_data, pass_role, refuse, refused, role, s3_uri, shown, unsupported};
+use super::check::{attachment, isolation, model_data, pass_role, refuse, refused, role, s3_uri, shown};
 use super::listing::{Listing, descending, page};
 use super::{conditions, create, creating, delete, find, keep, kept, shapes, tag};
 use crate::platform::Actor;
 use crate::{Ctx, Operation};
 use isolarium_model::Arn;
-use isolarium_model::sagemaker::model::ModelSpec;
+use isolarium_model::sagemaker::model::{ExecutionMode, FurtherContainer, ModelSpec, SeveralContainers};
 use isolarium_model::sagemaker::{ContainerSpec, Echo, JobNetwork, Model, ModelData};
 use isolarium_policy::{Granted, Question};
 use isolarium_store::state::SortBy;
 use isolarium_wire::ApiError;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// SM-60.
 pub(super) fn missing(arn: &Arn) -> ApiError {
@@ -40,12 +41,21 @@ impl Operation for shapes::CreateModelInput {
         let arn = Model::arn(scope, &request.model_name);
         let key = Model::key(scope, &request.model_name);
         let tags = tag::of_request(request.tags.clone())?;
-        let container = container(&request)?;
+        let (listed, mode) = containers(&request)?;
         let role_arn = request.execution_role_arn.as_deref();
         let role_arn = role_arn.ok_or_else(|| ApiError::validation("ExecutionRoleArn is required."))?;
         let role_arn = role(ctx, role_arn)?;
-        let image = image(container)?;
-        let data = data(container)?;
+        let mut containers = Vec::new();
+        for (number, given) in listed.iter().enumerate() {
+            containers.push(FurtherContainer {
+                hostname: hostname(given, number),
+                container: ContainerSpec {
+                    image: image(given)?,
+                    environment: environment(given),
+                },
+                data: data(given)?,
+            });
+        }
         let isolated = request.enable_network_isolation;
         if find::<Model>(ctx, &key)?.is_some() {
             return Err(taken(&arn));
@@ -56,24 +66,34 @@ impl Operation for shapes::CreateModelInput {
             owner_arn: arn.clone(),
         };
         ctx.platform.assume(&actor).map_err(refused)?;
-        isolation(ctx, &arn, &image, isolated.unwrap_or(false))?;
-        let network = JobNetwork::new(isolated, attachment(ctx, &actor, request.vpc_config.as_ref())?);
-        ctx.platform.check_image(&actor, &image).map_err(refused)?;
-        if let Some(data) = &data {
-            let is_prefix = matches!(data, ModelData::Prefix { .. });
-            model_data(ctx, &actor, data.uri(), &data.uri().to_string(), is_prefix, &network)?;
+        for one in &containers {
+            isolation(ctx, &arn, &one.container.image, isolated.unwrap_or(false))?;
         }
-        let environment = container
-            .environment
-            .iter()
-            .flatten()
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect();
+        let network = JobNetwork::new(isolated, attachment(ctx, &actor, request.vpc_config.as_ref())?);
+        for one in &containers {
+            ctx.platform
+                .check_image(&actor, &one.container.image)
+                .map_err(refused)?;
+            if let Some(data) = &one.data {
+                let is_prefix = matches!(data, ModelData::Prefix { .. });
+                model_data(ctx, &actor, data.uri(), &data.uri().to_string(), is_prefix, &network)?;
+            }
+        }
+        let mut containers = containers.into_iter();
+        let first = containers.next().ok_or_else(neither)?;
+        let others: Vec<_> = containers.collect();
         let spec = ModelSpec {
-            container: ContainerSpec { image, environment },
-            data,
+            container: first.container,
+            data: first.data,
             role_arn,
             network,
+            several: (!others.is_empty()).then(|| {
+                Box::new(SeveralContainers {
+                    mode,
+                    first: first.hostname,
+                    others,
+                })
+            }),
         };
         let model = Model {
             name: request.model_name.clone(),
@@ -90,21 +110,58 @@ impl Operation for shapes::CreateModelInput {
     }
 }
 
-/// The one container (SM-15). Pipelines come later.
-fn container(request: &shapes::CreateModelInput) -> Result<&shapes::ContainerDefinition, ApiError> {
+fn neither() -> ApiError {
+    ApiError::validation("Specify either PrimaryContainer or Containers.")
+}
+
+/// The containers in order, and how they are asked (SM-15, SM-16, CC-57).
+fn containers(
+    request: &shapes::CreateModelInput,
+) -> Result<(Vec<&shapes::ContainerDefinition>, ExecutionMode), ApiError> {
     let listed = request.containers.as_deref().unwrap_or_default();
+    let given = request.inference_execution_config.as_ref().map(|config| config.mode);
+    let mode = match given {
+        Some(shapes::InferenceExecutionMode::Direct) => ExecutionMode::Direct,
+        Some(shapes::InferenceExecutionMode::Serial) | None => ExecutionMode::Serial,
+    };
     match (&request.primary_container, listed) {
         (Some(_), [_, ..]) => Err(ApiError::validation(
             "Specify either PrimaryContainer or Containers, not both.",
         )),
-        (None, []) => Err(ApiError::validation("Specify either PrimaryContainer or Containers.")),
-        (Some(only), []) => Ok(only),
-        (None, [only]) => {
-            refuse(&[(request.inference_execution_config.is_some(), "InferenceExecutionConfig")])?;
-            Ok(only)
+        (None, []) => Err(neither()),
+        (Some(_), []) | (None, [_]) if given.is_some() => Err(ApiError::validation(
+            "InferenceExecutionConfig is only valid for a model of two or more Containers.",
+        )),
+        (Some(only), []) | (None, [only]) => Ok((vec![only], mode)),
+        (None, several) => {
+            let named = several.iter().filter(|one| one.container_hostname.is_some()).count();
+            if named < several.len() && (named > 0 || mode == ExecutionMode::Direct) {
+                return Err(ApiError::validation(
+                    "Each of the Containers needs a ContainerHostname if one has it, or if the Mode is Direct.",
+                ));
+            }
+            let names: BTreeSet<String> = several
+                .iter()
+                .enumerate()
+                .map(|(number, one)| hostname(one, number))
+                .collect();
+            if names.len() < several.len() {
+                return Err(ApiError::validation("Each ContainerHostname must be unique."));
+            }
+            Ok((several.iter().collect(), mode))
         }
-        (None, _) => Err(unsupported("A model of several containers")),
     }
+}
+
+/// SM-16.
+fn hostname(container: &shapes::ContainerDefinition, number: usize) -> String {
+    let given = container.container_hostname.clone();
+    given.unwrap_or_else(|| format!("container-{}", number.saturating_add(1)))
+}
+
+fn environment(container: &shapes::ContainerDefinition) -> BTreeMap<String, String> {
+    let entries = container.environment.iter().flatten();
+    entries.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 fn image(container: &shapes::ContainerDefinition) -> Result<String, ApiError> {
@@ -195,6 +252,11 @@ fn echo(request: &shapes::CreateModelInput) -> Result<Echo, ApiError> {
     )?;
     let listed: Option<Vec<_>> = request.containers.as_ref().map(|all| all.iter().map(shown).collect());
     keep(&mut echo, "Containers", listed.as_ref())?;
+    keep(
+        &mut echo,
+        "InferenceExecutionConfig",
+        request.inference_execution_config.as_ref(),
+    )?;
     Ok(echo)
 }
 
@@ -224,7 +286,7 @@ pub(super) fn described(model: Model) -> Result<shapes::DescribeModelOutput, Api
     Ok(shapes::DescribeModelOutput {
         primary_container: kept(&model.echo, "PrimaryContainer")?,
         containers: kept(&model.echo, "Containers")?,
-        inference_execution_config: None,
+        inference_execution_config: kept(&model.echo, "InferenceExecutionConfig")?,
         execution_role_arn: Some(model.spec.role_arn.to_string()),
         vpc_config: shown(&model.spec.network),
         creation_time: model.created.0,

@@ -70,6 +70,10 @@ impl Operation for shapes::CreateTransformJobRequest {
         }
         let found = find::<Model>(ctx, &Model::key(scope, &request.model_name))?;
         let found = found.ok_or_else(|| model::missing(&Model::arn(scope, &request.model_name)))?;
+        super::check::refuse(&[(
+            found.record.spec.several.is_some(),
+            "A transform job with a model of several containers",
+        )])?;
         let spec = asked.with(found.record);
         let actor = Actor {
             scope: scope.clone(),

@@ -18,6 +18,7 @@ fn spec() -> TransformSpec {
             data: None,
             role_arn: "arn:aws:iam::123456789012:role/r".parse().unwrap(),
             network: JobNetwork::new(Some(true), None),
+            several: None,
         },
         environment: BTreeMap::new(),
         instance_type: "ml.m5.large".into(),

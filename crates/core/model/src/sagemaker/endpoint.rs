@@ -6,7 +6,7 @@ use super::model::{ModelSpec, ResolvedImage};
 use super::network::Placement;
 use super::{IllegalTransition, Tags};
 use crate::record::Facets;
-use crate::{Arn, Key, Record, Scope, Timestamp};
+use crate::{Arn, Key, Record, Scope, Timestamp, WorkloadId};
 use serde::{Deserialize, Serialize};
 
 /// `EndpointStatus`.
@@ -101,6 +101,26 @@ pub struct Instance {
     /// Replacements since the last healthy spell: sets the back-off.
     #[serde(default)]
     pub restarts: u32,
+    /// The containers behind the first one, in the model's order. They are in the network namespace of `placement` and go
+    /// before it (CC-10).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<WorkloadId>,
+}
+
+impl Instance {
+    /// Its containers in the model's order.
+    pub fn workloads(&self) -> impl Iterator<Item = &WorkloadId> {
+        std::iter::once(&self.placement.workload).chain(&self.others)
+    }
+
+    /// The same with where they are: all in one place.
+    pub fn placements(&self) -> impl Iterator<Item = Placement> {
+        let attachment = &self.placement.attachment;
+        self.workloads().map(|workload| Placement {
+            workload: workload.clone(),
+            attachment: attachment.clone(),
+        })
+    }
 }
 
 /// The instances of one variant with what they run.
@@ -114,6 +134,9 @@ pub struct VariantFleet {
     pub desired_count: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<ResolvedImage>,
+    /// Images of the further containers, in the model's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_images: Vec<ResolvedImage>,
     pub instances: Vec<Instance>,
 }
 
@@ -140,6 +163,9 @@ impl Fleet {
 pub struct Retiring {
     pub variant: String,
     pub instance: Instance,
+    /// Names of its containers (CC-90); none where it has one alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
     /// The role whose permission its last log lines need (CC-91).
     pub role_arn: Arn,
     /// Traffic was withdrawn at this time.
@@ -214,11 +240,12 @@ impl Endpoint {
     }
 
     /// Every placement the record knows: what gc must leave alone.
-    pub fn placements(&self) -> impl Iterator<Item = &Placement> {
+    pub fn placements(&self) -> impl Iterator<Item = Placement> {
         let fleets = self.active.iter().chain(&self.pending);
         fleets
-            .flat_map(|fleet| fleet.instances().map(|(_, instance)| &instance.placement))
-            .chain(self.retiring.iter().map(|retiring| &retiring.instance.placement))
+            .flat_map(|fleet| fleet.instances().map(|(_, instance)| instance))
+            .chain(self.retiring.iter().map(|retiring| &retiring.instance))
+            .flat_map(Instance::placements)
     }
 }
 

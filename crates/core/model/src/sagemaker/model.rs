@@ -56,6 +56,99 @@ pub struct ModelSpec {
     pub data: Option<ModelData>,
     pub role_arn: Arn,
     pub network: JobNetwork,
+    /// The containers beside the first one, where the model has several (SM-15). Boxed: few models have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub several: Option<Box<SeveralContainers>>,
+}
+
+/// How the containers of a model are asked (CC-57).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExecutionMode {
+    /// One after the other: the answer of each is the request of the next.
+    Serial,
+    /// The one that the caller names, alone.
+    Direct,
+}
+
+/// What a model of several containers adds to its first one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeveralContainers {
+    pub mode: ExecutionMode,
+    /// Host name of the first container (SM-16).
+    pub first: String,
+    /// The others in order, 1 to 14.
+    pub others: Vec<FurtherContainer>,
+}
+
+/// A container of a model behind its first one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FurtherContainer {
+    /// Its host name, unique in the model (SM-16).
+    pub hostname: String,
+    pub container: ContainerSpec,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<ModelData>,
+}
+
+/// Port of the first container of an instance, and of a lone one (CC-47).
+pub const SERVING_PORT: u16 = 8080;
+
+/// Ports that each further container of an instance gets for itself (CC-56).
+const PORTS_EACH: u16 = 100;
+
+/// One container of a model, as those that start it see it.
+#[derive(Clone, Copy, Debug)]
+pub struct OneContainer<'a> {
+    /// Its name in a model of several; `None` for a lone one.
+    pub name: Option<&'a str>,
+    pub container: &'a ContainerSpec,
+    pub data: Option<&'a ModelData>,
+    /// Where it listens.
+    pub port: u16,
+}
+
+impl OneContainer<'_> {
+    /// The ports that it may use besides, inclusive (CC-56).
+    pub fn safe_ports(&self) -> (u16, u16) {
+        (
+            self.port.saturating_add(1),
+            self.port.saturating_add(PORTS_EACH.saturating_sub(1)),
+        )
+    }
+}
+
+impl ModelSpec {
+    /// How many containers an instance of the model has, 1 to 15.
+    pub fn count(&self) -> usize {
+        self.several
+            .as_ref()
+            .map_or(1, |several| several.others.len().saturating_add(1))
+    }
+
+    /// The containers in order; the first one is always there.
+    pub fn containers(&self) -> impl Iterator<Item = OneContainer<'_>> {
+        let first = OneContainer {
+            name: self.several.as_ref().map(|several| several.first.as_str()),
+            container: &self.container,
+            data: self.data.as_ref(),
+            port: SERVING_PORT,
+        };
+        let others = self.several.iter().flat_map(|several| &several.others);
+        let ports = (1u16..).map(|number| SERVING_PORT.saturating_add(number.saturating_mul(PORTS_EACH)));
+        let others = others.zip(ports).map(|(other, port)| OneContainer {
+            name: Some(&other.hostname),
+            container: &other.container,
+            data: other.data.as_ref(),
+            port,
+        });
+        std::iter::once(first).chain(others)
+    }
+
+    /// Names of the containers, in order; none where there is one container alone.
+    pub fn names(&self) -> Vec<String> {
+        let names = self.containers().filter_map(|one| one.name.map(str::to_owned));
+        names.collect()
+    }
 }
 
 /// A model.

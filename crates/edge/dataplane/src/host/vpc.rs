@@ -10,11 +10,12 @@ use crate::kernel::handle::Handle;
 use crate::kernel::{KernelHost, Known, netns, route};
 use crate::net_host::{ApplyError, NetHost, verify};
 use crate::seal::{self, SealError, SealedNetns};
+use isolarium_model::WorkloadId;
 use isolarium_netplan::compile::vpc::TABLE;
 use isolarium_netplan::id::{InterfaceId, VpcId};
 use isolarium_netplan::intent::Transport;
 use isolarium_netplan::intent::vpc::{CheckedVpc, Door, Holder};
-use isolarium_netplan::plan::{HostSeen, LinkName, NamespacePlan, Place, Route, Scope};
+use isolarium_netplan::plan::{HostSeen, LinkName, NamespacePlan, Place, Route, Scope, WorkloadPlan};
 use isolarium_netplan::withdrawal::{Connection, Withdrawal};
 use isolarium_netplan::{Edge, Step, compile_interface, compile_vpc, diff};
 use std::collections::{BTreeMap, BTreeSet};
@@ -341,6 +342,26 @@ impl Host {
             }
             seal::seal_by(&plan, Some(Arc::clone(&router.handle)), |host| host)
         })
+    }
+
+    /// The plan of an interface that this workload holds.
+    pub(super) fn interface_plan(
+        &self,
+        vpc: VpcId,
+        interface: InterfaceId,
+        workload: &WorkloadId,
+    ) -> Result<WorkloadPlan, SealError> {
+        let fail = |error: HostError| SealError::Platform(Box::new(error));
+        let router = self.router(vpc, false).map_err(fail)?;
+        let router = held(&router);
+        let standing = router.standing.as_ref().ok_or(HostError::NoVpc(vpc)).map_err(fail)?;
+        let held = standing
+            .vpc
+            .interfaces
+            .get(&interface)
+            .is_some_and(|one| matches!(&one.holder, Holder::Container(holder) if holder == workload));
+        let plan = held.then(|| compile_interface(&standing.vpc, interface)).flatten();
+        plan.ok_or(SealError::Interface(interface))
     }
 
     /// Removes every router, for [`Host::teardown`].

@@ -377,3 +377,40 @@ fn a_step_of_a_vpcs_interface_that_did_not_take_is_noticed() {
     }
     assert!(noticed >= 8, "only {noticed} lies were noticed");
 }
+
+/// The untouched namespace is the control, before and after the one that was changed.
+///
+/// Proves: CC-10, NET-73
+#[test]
+fn a_namespace_is_joined_only_while_it_is_what_its_plan_says() {
+    let inode = |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).unwrap().st_ino;
+    let sealed = seal(&compile_nothing(), None).unwrap();
+    let fd = || sealed.as_fd().try_clone_to_owned().unwrap();
+    let again = joined(fd(), &compile_nothing()).unwrap();
+    assert_eq!(inode(again.as_fd()), inode(sealed.as_fd()));
+    let ip = |arguments: &str| {
+        let status = netns::within(sealed.as_fd(), || {
+            std::process::Command::new("ip")
+                .args(arguments.split(' '))
+                .status()
+                .unwrap()
+        });
+        assert!(status.unwrap().success(), "{arguments}");
+    };
+    ip("link add way-out type dummy");
+    assert!(matches!(joined(fd(), &compile_nothing()), Err(SealError::Install(_))));
+    ip("link del way-out");
+    joined(fd(), &compile_nothing()).unwrap();
+
+    // A workload with a way out is not joined by one that is to have none, and the other way round.
+    let standing = Standing::new();
+    let open = workload(Reach::ServiceNetwork {
+        address: Ipv4Addr::new(100, 64, 3, 7),
+    });
+    let outside = standing.host.seal(&open).unwrap();
+    let beside = || outside.as_fd().try_clone_to_owned().unwrap();
+    standing.host.join(beside(), &open).unwrap();
+    assert!(standing.host.join(beside(), &workload(Reach::Nothing)).is_err());
+    assert!(standing.host.join(fd(), &open).is_err());
+    standing.host.join(fd(), &workload(Reach::Nothing)).unwrap();
+}

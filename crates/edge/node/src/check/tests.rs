@@ -27,6 +27,7 @@ fn good() -> LaunchSpec {
             target: "/opt/ml/input/data/train".into(),
         }],
         held: false,
+        beside: None,
         limits: Limits {
             cpu_millis: 1000,
             memory_bytes: 1 << 30,
@@ -122,4 +123,28 @@ fn a_credentials_file_with_anything_but_accounts_keys_is_refused() {
     ] {
         assert_eq!(credentials(&bad), Err(BadRequest::Credentials), "{bad}");
     }
+}
+
+/// The two good specs are the control.
+///
+/// Proves: CC-10
+#[test]
+fn a_container_is_started_beside_another_one_only_in_that_ones_network() {
+    let first: isolarium_model::WorkloadId = "w-00000000000000001".parse().unwrap();
+    assert_eq!(launch(&good()), Ok(()));
+    let mut beside = good();
+    beside.beside = Some(first.clone());
+    assert_eq!(
+        launch(&beside),
+        Err(BadRequest::Network),
+        "its own network is not that one's"
+    );
+    beside.network.workload = first.clone();
+    assert_eq!(launch(&beside), Ok(()));
+    let mut foreign = good();
+    foreign.network.workload = first;
+    assert_eq!(launch(&foreign), Err(BadRequest::Network));
+    let mut itself = good();
+    itself.beside = Some(itself.workload.clone());
+    assert_eq!(launch(&itself), Err(BadRequest::Beside));
 }

@@ -225,6 +225,7 @@ fn build(config: &LocalConfig) -> Result<(), ExecutorError> {
         search: None,
         mounts: Vec::new(),
         held: false,
+        beside: None,
         limits: Limits {
             cpu_millis: 100,
             memory_bytes: 64 << 20,

@@ -209,6 +209,7 @@ impl Lab {
             search: None,
             mounts: Vec::new(),
             held: false,
+            beside: None,
             limits: Limits {
                 cpu_millis: 2000,
                 memory_bytes: 256 << 20,

@@ -32,6 +32,7 @@ fn spec(workload: WorkloadId, env_bytes: usize) -> LaunchSpec {
         search: None,
         mounts: Vec::new(),
         held: false,
+        beside: None,
         limits: Limits {
             cpu_millis: 1000,
             memory_bytes: 64 << 20,
