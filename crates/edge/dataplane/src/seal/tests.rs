@@ -397,7 +397,7 @@ fn a_namespace_is_joined_only_while_it_is_what_its_plan_says() {
         });
         assert!(status.unwrap().success(), "{arguments}");
     };
-    ip("link add way-out type dummy");
+    ip("link add way-out type veth peer name way-in");
     assert!(matches!(joined(fd(), &compile_nothing()), Err(SealError::Install(_))));
     ip("link del way-out");
     joined(fd(), &compile_nothing()).unwrap();
