@@ -24,6 +24,7 @@ METRICS = f"127.0.0.1:{free_port()}"
 SETTINGS = {
     "tls.inject_ca": True,
     "jobs.stop_grace": "2s",
+    "jobs.checkpoint_interval": "1s",
     "endpoints.ping_interval": "200ms",
     "endpoints.startup_timeout": "60s",
     "endpoints.restart_backoff": "200ms",

@@ -14,8 +14,12 @@ from tests.harness.engine import Engine, execution_statements  # noqa: E402
 from tests.harness.jobs import eventually, finished, gone, settled, training_request, with_program  # noqa: E402
 from tests.harness.small_image import small_rootfs  # noqa: E402
 from tests.harness.traces import Traces  # noqa: E402
+from tests.recovery.test_crash import crash  # noqa: E402
 
-SETTINGS = {"jobs.stop_grace": "1s", "endpoints.ping_interval": "200ms", "endpoints.startup_timeout": "60s", "endpoints.restart_backoff": "100ms"}
+SETTINGS = {
+    "jobs.stop_grace": "1s", "jobs.checkpoint_interval": "500ms", "endpoints.ping_interval": "200ms", "endpoints.startup_timeout": "60s",
+    "endpoints.restart_backoff": "100ms",
+}
 
 
 @pytest.fixture(scope="module")
@@ -284,4 +288,48 @@ def test_several_instances_live_through_kills_of_both_halves_and_end_together(en
     done = finished(sagemaker, name)
     assert done["TrainingJobStatus"] == "Failed"
     assert done["FailureReason"].startswith("AlgorithmError: algo-") and "exit code: 137" in done["FailureReason"], done["FailureReason"]
+    eventually(lambda: not traces.containers() and not list((engine.data / "work").iterdir()), 30)
+
+
+COUNT = """
+trap 'echo counted > /opt/ml/output/message; exit 0' TERM
+n=0
+while true; do n=$((n + 1)); echo $n > /opt/ml/processing/live/n; sleep 0.1; done
+"""
+
+
+def test_a_processing_job_is_adopted_by_the_next_server_and_its_output_goes_on(engine, role, image, traces):
+    """Proves: NET-72, CC-42, CC-45
+    """
+    sagemaker, s3, name = engine.client("sagemaker"), engine.client("s3"), "count"
+    s3.put_object(Bucket="restart", Key="code/main", Body=COUNT.encode())
+    base = "/opt/ml/processing"
+    sagemaker.create_processing_job(
+        ProcessingJobName=name, RoleArn=role, NetworkConfig={"EnableNetworkIsolation": True},
+        AppSpecification={"ImageUri": image, "ContainerEntrypoint": ["/bin/sh", f"{base}/code/main"]},
+        ProcessingResources={"ClusterConfig": {"InstanceType": "ml.t3.medium", "InstanceCount": 1, "VolumeSizeInGB": 1}},
+        ProcessingInputs=[{"InputName": "code", "S3Input": {
+            "S3Uri": "s3://restart/code/main", "LocalPath": f"{base}/code", "S3DataType": "S3Prefix", "S3InputMode": "File"}}],
+        ProcessingOutputConfig={"Outputs": [{"OutputName": "live", "S3Output": {
+            "S3Uri": "s3://restart/live", "LocalPath": f"{base}/live", "S3UploadMode": "Continuous"}}]},
+    )
+
+    def counted():
+        try:
+            return int(s3.get_object(Bucket="restart", Key="live/n")["Body"].read() or 0)
+        except s3.exceptions.NoSuchKey:
+            return 0
+
+    eventually(counted, 60)
+    running = traces.containers()
+    # The supervisor starts another server, which finds the container.
+    crash(engine, "serve")
+    before = counted()
+    eventually(lambda: counted() > before, 60)
+    assert set(running.values()) == set(traces.containers().values()), "adopted, not restarted"
+    sagemaker.stop_processing_job(ProcessingJobName=name)
+    status = lambda: sagemaker.describe_processing_job(ProcessingJobName=name)  # noqa: E731
+    eventually(lambda: status()["ProcessingJobStatus"] not in ("InProgress", "Stopping"), 60)
+    done = status()
+    assert (done["ProcessingJobStatus"], done["ExitMessage"]) == ("Stopped", "counted\n"), done
     eventually(lambda: not traces.containers() and not list((engine.data / "work").iterdir()), 30)

@@ -144,3 +144,50 @@ def test_the_sdk_tunes_and_deploys_the_best(engine, sdk, estimator):
     assert tuner.best_estimator().model_data == best["ModelArtifacts"]["S3ModelArtifacts"]
     assert len(tuner.analytics().dataframe()) == 3
     assert engine.internet.arrivals() == []
+
+
+COUNT_ROWS = """
+import pathlib, socket
+base = pathlib.Path("/opt/ml/processing")
+rows = [row for file in sorted((base / "input").glob("*.csv")) for row in file.read_text().splitlines()]
+try:
+    socket.create_connection(("203.0.113.10", 80), timeout=5)
+    way = "open"
+except OSError:
+    way = "sealed"
+(base / "output" / "counted.txt").write_text(f"{len(rows)} rows, {way}")
+print("rows:", len(rows), way)
+"""
+
+
+def test_the_sdk_runs_a_script_as_an_isolated_processing_job(engine, sdk, capsys):
+    """Proves: SM-71, CC-41, NI-12
+    """
+    from sagemaker.network import NetworkConfig
+    from sagemaker.processing import ProcessingInput, ProcessingOutput, Processor, ScriptProcessor
+
+    rootfs = Path(os.environ.get("ISOLARIUM_CACHE", Path.home() / ".cache/isolarium")) / "demo-rootfs"
+    role = engine.create_role("sdk-processing", execution_statements("sdk-data"))
+    image = engine.pack_image(rootfs, "processing:1")
+    folder = engine.directory / "rows"
+    folder.mkdir()
+    (folder / "rows.csv").write_text("1\n2\n3\n")
+    script = engine.directory / "count.py"
+    script.write_text(COUNT_ROWS)
+    session, arrived = sdk.isolarium_session, len(engine.internet.arrivals())
+    common = {"role": role, "image_uri": image, "instance_count": 1, "instance_type": "ml.m5.large", "sagemaker_session": session}
+    data = lambda: [ProcessingInput(source=str(folder), destination="/opt/ml/processing/input")]  # noqa: E731
+    results = lambda: [ProcessingOutput(output_name="out", source="/opt/ml/processing/output")]  # noqa: E731
+    sealed = ScriptProcessor(command=["python3"], network_config=NetworkConfig(enable_network_isolation=True), **common)
+    sealed.run(code=str(script), inputs=data(), outputs=results())
+    assert "rows: 3 sealed" in capsys.readouterr().out
+    job = sealed.latest_job.describe()
+    assert job["ProcessingJobStatus"] == "Completed" and job["NetworkConfig"]["EnableNetworkIsolation"] is True
+    assert len(engine.internet.arrivals()) == arrived
+    told = sdk.s3.S3Downloader.read_file(f"{sealed.latest_job.outputs[0].destination}/counted.txt", sagemaker_session=session)
+    assert told == "3 rows, sealed"
+    code = session.upload_data(str(script), key_prefix="processing-code")
+    plain = Processor(entrypoint=["python3", "/opt/ml/processing/input/code/count.py"], **common)
+    inputs = [*data(), ProcessingInput(source=code, destination="/opt/ml/processing/input/code")]
+    plain.run(inputs=inputs, outputs=results())
+    assert "rows: 3 open" in capsys.readouterr().out, "control: the page is there"

@@ -5,6 +5,7 @@ use crate::container::CHECKPOINTS;
 use crate::job::Site;
 use crate::stage::{StageError, prefix_objects};
 use isolarium_model::Timestamp;
+use isolarium_model::sagemaker::S3Uri;
 use isolarium_model::sagemaker::training_job::CheckpointConfig;
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,19 +14,50 @@ use std::hash::Hasher;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 
-/// What S3 holds of the containers' files. Empty after a restart of the engine: everything is uploaded once more, which
-/// changes nothing in S3; files deleted by the containers in between stay there.
+/// What S3 holds of the containers' files of one scratch directory. Empty after a restart of the engine: everything is
+/// uploaded once more, which changes nothing in S3.
+#[derive(Debug, Default)]
+pub(crate) struct Synced {
+    /// Content hash by name, by instance.
+    stored: Vec<BTreeMap<String, u64>>,
+}
+
+/// What S3 holds of the checkpoints; files deleted by the containers while nobody looked stay there.
 ///
 /// Several instances share one place in S3. What one of them writes goes there; what was copied in for all of them is
 /// deleted there when the last one has deleted it, so that a cleaned directory of one is not the loss of all.
 #[derive(Debug, Default)]
 pub(crate) struct Checkpoints {
-    /// Content hash by name, by instance.
-    stored: Vec<BTreeMap<String, u64>>,
+    synced: Synced,
     pub(crate) last: Option<Timestamp>,
 }
 
-impl Checkpoints {
+impl Synced {
+    /// Uploads what an instance has new or changed, and says which files it has.
+    pub(crate) fn upload(
+        &mut self,
+        site: &Site<'_>,
+        scratch: &str,
+        base: &S3Uri,
+    ) -> Result<BTreeSet<String>, StageError> {
+        let stored = self.of(site.number);
+        let mut present = BTreeSet::new();
+        explode(site, &site.actor.owner_arn, scratch, &mut |entry| {
+            let mut content = Hashing::new(File::open(&entry.path)?, entry.bytes);
+            io::copy(&mut content, &mut io::sink())?;
+            let hash = content.hasher.finish();
+            if stored.get(&entry.name) != Some(&hash) {
+                site.deps
+                    .transfer
+                    .put(&site.actor, &below(base, &entry.name), &entry.path)?;
+                stored.insert(entry.name.clone(), hash);
+            }
+            present.insert(entry.name.clone());
+            Ok(())
+        })?;
+        Ok(present)
+    }
+
     fn of(&mut self, instance: usize) -> &mut BTreeMap<String, u64> {
         if self.stored.len() <= instance {
             self.stored.resize_with(instance + 1, BTreeMap::new);
@@ -41,7 +73,7 @@ impl Checkpoints {
 /// container changes it, and is deleted when the container deletes it.
 pub(crate) fn restore(site: &Site<'_>, config: &CheckpointConfig, memory: &mut Checkpoints) -> Result<(), StageError> {
     let (deps, actor, workload) = (site.deps, &site.actor, &site.placement.workload);
-    let memory = memory.of(site.number);
+    let memory = memory.synced.of(site.number);
     let mut folder = config.uri.clone();
     if !folder.key.is_empty() && !folder.key.ends_with('/') {
         folder.key.push('/');
@@ -86,32 +118,24 @@ pub(crate) fn restore(site: &Site<'_>, config: &CheckpointConfig, memory: &mut C
 /// Uploads what is new or changed and mirrors deletions.
 pub(crate) fn sync(sites: &[Site<'_>], config: &CheckpointConfig, memory: &mut Checkpoints) -> Result<(), StageError> {
     let mut gone = BTreeSet::new();
+    let synced = &mut memory.synced;
     for site in sites {
-        let (deps, stored) = (site.deps, memory.of(site.number));
-        let mut present = BTreeSet::new();
-        explode(site, &site.actor.owner_arn, CHECKPOINTS, &mut |entry| {
-            let mut content = Hashing::new(File::open(&entry.path)?, entry.bytes);
-            io::copy(&mut content, &mut io::sink())?;
-            let hash = content.hasher.finish();
-            if stored.get(&entry.name) != Some(&hash) {
-                deps.transfer
-                    .put(&site.actor, &below(&config.uri, &entry.name), &entry.path)?;
-                stored.insert(entry.name.clone(), hash);
-            }
-            present.insert(entry.name.clone());
-            Ok(())
-        })?;
-        let left = stored.keys().filter(|name| !present.contains(*name)).cloned();
+        let present = synced.upload(site, CHECKPOINTS, &config.uri)?;
+        let left = synced
+            .of(site.number)
+            .keys()
+            .filter(|name| !present.contains(*name))
+            .cloned();
         gone.extend(left.collect::<Vec<_>>().into_iter().map(|name| (site.number, name)));
     }
     for (number, name) in gone {
-        memory.of(number).remove(&name);
-        let held = memory.stored.iter().any(|stored| stored.contains_key(&name));
+        synced.of(number).remove(&name);
+        let held = synced.stored.iter().any(|stored| stored.contains_key(&name));
         if let Some(site) = sites.get(number).filter(|_| !held) {
             let deleted = site.deps.transfer.delete(&site.actor, &below(&config.uri, &name));
             if let Err(error) = deleted {
                 // Not forgotten, so that the next call tries again.
-                memory.of(number).insert(name, 0);
+                synced.of(number).insert(name, 0);
                 return Err(error.into());
             }
         }

@@ -37,17 +37,23 @@ pub(crate) fn artifact(sites: &[Site<'_>], job: &TrainingJob, scratch: &str, nam
         }
         OutputCompression::None => {
             let folder = if scratch == MODEL { "model" } else { "data" };
-            let base = job.output_uri(folder);
-            for site in sites {
-                explode(site, &job.arn, scratch, &mut |entry| {
-                    deps.transfer
-                        .put(&site.actor, &base.join(&entry.name), &entry.path)
-                        .map_err(StageError::Transfer)
-                })?;
-            }
-            Ok(())
+            files(sites, scratch, &job.output_uri(folder))
         }
     }
+}
+
+/// Uploads the files of a scratch directory below `base`, each by its name; of several instances with a file of one name
+/// the last one wins.
+pub(crate) fn files(sites: &[Site<'_>], scratch: &str, base: &S3Uri) -> Result<(), StageError> {
+    for site in sites {
+        explode(site, &site.actor.owner_arn, scratch, &mut |entry| {
+            site.deps
+                .transfer
+                .put(&site.actor, &base.join(&entry.name), &entry.path)
+                .map_err(StageError::Transfer)
+        })?;
+    }
+    Ok(())
 }
 
 /// A scratch directory as an archive; `None` when it is empty or the container never started.

@@ -333,8 +333,27 @@ pub(crate) fn training_command(
     entrypoint: Option<&[String]>,
     arguments: Option<&[String]>,
 ) -> Vec<String> {
+    command(image, &["train".to_string()], entrypoint, arguments)
+}
+
+/// CC-40: the image's own program, unless the request has another; a given entry point drops the image's arguments, given
+/// arguments keep its entry point.
+pub(crate) fn processing_command(
+    image: &Image,
+    entrypoint: Option<&[String]>,
+    arguments: Option<&[String]>,
+) -> Vec<String> {
+    command(image, &image.cmd, entrypoint, arguments)
+}
+
+fn command(
+    image: &Image,
+    default: &[String],
+    entrypoint: Option<&[String]>,
+    arguments: Option<&[String]>,
+) -> Vec<String> {
     match (entrypoint, arguments) {
-        (None, None) => image.entrypoint.iter().cloned().chain(["train".to_string()]).collect(),
+        (None, None) => image.entrypoint.iter().chain(default).cloned().collect(),
         (Some(entrypoint), None) => entrypoint.to_vec(),
         (None, Some(arguments)) => image.entrypoint.iter().chain(arguments).cloned().collect(),
         (Some(entrypoint), Some(arguments)) => entrypoint.iter().chain(arguments).cloned().collect(),

@@ -5,12 +5,12 @@ use crate::cut::{Begun, Cut};
 use crate::deps::{Deps, Next, StepError};
 use crate::endpoint::{self, EndpointMemory};
 use crate::gc;
-use crate::job::{self, JobMemory};
+use crate::job::{self, Job, JobMemory, ProcessingMemory};
 use crate::network;
 use crate::scheduler::queue::Owner as Holder;
 use crate::transform::{self, TransformMemory};
 use crate::tuning::{self, TuningMemory};
-use isolarium_model::sagemaker::{Endpoint, TrainingJob, TransformJob, TuningJob};
+use isolarium_model::sagemaker::{Endpoint, ProcessingJob, TrainingJob, TransformJob, TuningJob};
 use isolarium_model::{AccountId, Key, Record, Timestamp};
 use isolarium_store::StateStore;
 use std::cmp::Reverse;
@@ -33,6 +33,7 @@ const STACK: usize = 1 << 20;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Subject {
     Job(Key),
+    Processing(Key),
     Transform(Key),
     Endpoint(Key),
     Tuning(Key),
@@ -55,7 +56,12 @@ impl Subject {
     /// Where it comes first. A worker of `Workloads` hands on what belongs to `Transfers`.
     fn lane(&self) -> Lane {
         match self {
-            Self::Job(_) | Self::Transform(_) | Self::Endpoint(_) | Self::Tuning(_) | Self::Sweep => Lane::Workloads,
+            Self::Job(_)
+            | Self::Processing(_)
+            | Self::Transform(_)
+            | Self::Endpoint(_)
+            | Self::Tuning(_)
+            | Self::Sweep => Lane::Workloads,
             Self::Network => Lane::Networks,
         }
     }
@@ -64,6 +70,7 @@ impl Subject {
     fn holder(&self) -> Option<Holder> {
         let (kind, key) = match self {
             Self::Job(key) => (TrainingJob::KIND, key),
+            Self::Processing(key) => (ProcessingJob::KIND, key),
             Self::Transform(key) => (TransformJob::KIND, key),
             Self::Endpoint(key) => (Endpoint::KIND, key),
             Self::Tuning(_) | Self::Network | Self::Sweep => return None,
@@ -74,14 +81,16 @@ impl Subject {
 
     /// The other way round.
     fn of(holder: Holder) -> Option<Self> {
-        let all = [Self::Job, Self::Transform, Self::Endpoint];
+        let all = [Self::Job, Self::Processing, Self::Transform, Self::Endpoint];
         let mut all = all.into_iter().map(|subject| subject(holder.key.clone()));
         all.find(|subject| subject.holder().as_ref() == Some(&holder))
     }
 
     fn account(&self) -> Option<&AccountId> {
         match self {
-            Self::Job(key) | Self::Transform(key) | Self::Endpoint(key) | Self::Tuning(key) => Some(&key.scope.account),
+            Self::Job(key) | Self::Processing(key) | Self::Transform(key) | Self::Endpoint(key) | Self::Tuning(key) => {
+                Some(&key.scope.account)
+            }
             Self::Network | Self::Sweep => None,
         }
     }
@@ -90,6 +99,7 @@ impl Subject {
 /// What a loop remembers between steps.
 enum Memory {
     Job(Box<JobMemory>),
+    Processing(Box<ProcessingMemory>),
     Transform(Box<TransformMemory>),
     Endpoint(Box<EndpointMemory>),
     Tuning(Box<TuningMemory>),
@@ -101,6 +111,7 @@ impl Memory {
     fn of(subject: &Subject) -> Self {
         match subject {
             Subject::Job(_) => Self::Job(Box::default()),
+            Subject::Processing(_) => Self::Processing(Box::default()),
             Subject::Transform(_) => Self::Transform(Box::default()),
             Subject::Endpoint(_) => Self::Endpoint(Box::default()),
             Subject::Tuning(_) => Self::Tuning(Box::default()),
@@ -279,6 +290,8 @@ impl Shared {
                 if let Some(parent) = tuning::parent_of(key) {
                     self.wake_known(&Subject::Tuning(parent));
                 }
+            } else if *kind == ProcessingJob::KIND {
+                self.record_changed(Subject::Processing(key.clone()));
             } else if *kind == TransformJob::KIND {
                 self.record_changed(Subject::Transform(key.clone()));
             } else if *kind == TuningJob::KIND {
@@ -299,6 +312,12 @@ impl Shared {
             if !job.record.status().is_final() {
                 self.deps.scheduler.adopt_job(&self.deps, &job.key, &job.record);
                 self.wake(&Subject::Job(job.key));
+            }
+        }
+        for job in store.all::<ProcessingJob>()? {
+            if !job.record.status().is_final() {
+                self.deps.scheduler.adopt_job(&self.deps, &job.key, &job.record);
+                self.wake(&Subject::Processing(job.key));
             }
         }
         for job in store.all::<TransformJob>()? {
@@ -413,6 +432,9 @@ impl Shared {
         Ok(match subject {
             Subject::Job(key) => store
                 .shared::<TrainingJob>(key)?
+                .map(|job| Owner::of_job(&job.record, &self.deps)),
+            Subject::Processing(key) => store
+                .shared::<ProcessingJob>(key)?
                 .map(|job| Owner::of_job(&job.record, &self.deps)),
             Subject::Transform(key) => store
                 .shared::<TransformJob>(key)?
@@ -551,6 +573,7 @@ impl Shared {
     fn step(&self, subject: &Subject, memory: &mut Memory) -> Result<Next, StepError> {
         match (subject, memory) {
             (Subject::Job(key), Memory::Job(memory)) => job::step(&self.deps, key, &mut **memory),
+            (Subject::Processing(key), Memory::Processing(memory)) => job::step(&self.deps, key, &mut **memory),
             (Subject::Transform(key), Memory::Transform(memory)) => transform::step(&self.deps, key, memory),
             (Subject::Endpoint(key), Memory::Endpoint(memory)) => endpoint::step(&self.deps, key, memory),
             (Subject::Tuning(key), Memory::Tuning(memory)) => tuning::step(&self.deps, key, memory),
@@ -562,7 +585,14 @@ impl Shared {
                 }
                 Ok(Next::At(self.deps.now().after(self.deps.settings.gc_interval)))
             }
-            (Subject::Job(_) | Subject::Transform(_) | Subject::Endpoint(_) | Subject::Tuning(_), _) => Ok(Next::Done),
+            (
+                Subject::Job(_)
+                | Subject::Processing(_)
+                | Subject::Transform(_)
+                | Subject::Endpoint(_)
+                | Subject::Tuning(_),
+                _,
+            ) => Ok(Next::Done),
         }
     }
 
@@ -739,31 +769,31 @@ struct Owner {
 }
 
 impl Owner {
-    fn of_job(job: &TrainingJob, deps: &Deps) -> Self {
+    fn of_job<J: Job>(job: &J, deps: &Deps) -> Self {
         use isolarium_model::sagemaker::training_job::SecondaryStatus::{
             Completed, Downloading, Failed, MaxRuntimeExceeded, Pending, Starting, Stopped, Stopping, Training,
             Uploading,
         };
         let running = || {
             // All of them: the end of one may be the end of the job.
-            job.run.placements().all(|placement| {
+            job.run().placements().all(|placement| {
                 let seen = deps.seen.get(&placement.workload);
                 matches!(seen, Some(isolarium_runtime::executor::WorkloadState::Running { .. }))
             })
         };
-        let moves = match job.secondary {
+        let (phase, in_vpc) = (job.phase(), job.network().vpc().is_some());
+        let moves = match phase {
             Starting | Pending | Downloading | Uploading => true,
-            Training => job.spec.checkpoints.is_some() || !running(),
+            Training => job.tends_objects() || !running(),
             Stopping => !running(),
             Completed | Failed | Stopped | MaxRuntimeExceeded => false,
         };
-        let runtime = Duration::from_secs(job.spec.max_runtime);
         Self {
-            arn: job.arn.clone(),
-            ends: job.secondary == Stopping || job.status().is_final(),
-            until: (job.secondary == Training).then(|| job.training_start.unwrap_or(job.created).after(runtime)),
-            moves_through_vpc: moves && job.spec.network.vpc().is_some(),
-            in_vpc: job.spec.network.vpc().is_some(),
+            arn: job.arn().clone(),
+            ends: phase == Stopping || phase.status().is_final(),
+            until: (phase == Training).then(|| job.deadline()),
+            moves_through_vpc: moves && in_vpc,
+            in_vpc,
         }
     }
 

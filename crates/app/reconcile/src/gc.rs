@@ -2,11 +2,12 @@
 //! between a decision and its clean-up.
 
 use crate::deps::{Deps, StepError};
+use crate::job;
 use crate::logs;
 use crate::network::place;
 use isolarium_model::WorkloadId;
 use isolarium_model::ec2::{Holder, NetworkInterface};
-use isolarium_model::sagemaker::{AddressLease, Endpoint, TrainingJob, TransformJob};
+use isolarium_model::sagemaker::{AddressLease, Endpoint, ProcessingJob, TrainingJob, TransformJob};
 use isolarium_runtime::executor::ExecutorError;
 use isolarium_store::{Batch, Expect, StateStore, StoreError, Stored};
 use std::collections::BTreeSet;
@@ -93,10 +94,11 @@ fn workload_of(interface: &NetworkInterface) -> Option<&WorkloadId> {
 /// Workloads of jobs that have not ended and of endpoints that exist.
 fn wanted(store: &dyn StateStore) -> Result<BTreeSet<WorkloadId>, StepError> {
     let mut wanted = BTreeSet::new();
-    for job in store.all::<TrainingJob>()? {
-        if !job.record.status().is_final() {
-            wanted.extend(job.record.run.placements().map(|placement| placement.workload.clone()));
-        }
+    for (_, run) in job::runs::<TrainingJob>(store)?
+        .into_iter()
+        .chain(job::runs::<ProcessingJob>(store)?)
+    {
+        wanted.extend(run.placements().map(|placement| placement.workload.clone()));
     }
     for job in store.all::<TransformJob>()? {
         if !job.record.status.is_final() {

@@ -41,7 +41,7 @@ impl StageError {
         }
     }
 
-    fn unusable(text: impl Into<String>) -> Self {
+    pub(crate) fn unusable(text: impl Into<String>) -> Self {
         Self::Transfer(TransferError::Unusable(text.into()))
     }
 }
@@ -102,7 +102,7 @@ pub(crate) fn channel(site: &Site<'_>, channel: &Channel) -> Result<(), StageErr
 }
 
 /// CC-28: objects are dealt like cards, in the order of their keys; with more instances than objects some get none.
-fn share(mut objects: Vec<Placed>, number: usize, of: usize) -> Vec<Placed> {
+pub(crate) fn share(mut objects: Vec<Placed>, number: usize, of: usize) -> Vec<Placed> {
     objects.sort_by(|(a, _), (b, _)| (&a.bucket, &a.key).cmp(&(&b.bucket, &b.key)));
     objects.into_iter().skip(number).step_by(of.max(1)).collect()
 }
@@ -151,7 +151,7 @@ pub(crate) fn model(
 }
 
 /// One object and the path it gets, relative to its directory.
-type Placed = (S3Uri, String);
+pub(crate) type Placed = (S3Uri, String);
 
 /// The tree mirrors the key parts after the prefix's last slash; "folder" keys are skipped (CC-23).
 pub(crate) fn prefix_objects(deps: &Deps, actor: &Actor, uri: &S3Uri) -> Result<Vec<Placed>, StageError> {
@@ -199,7 +199,8 @@ pub(crate) fn manifest_objects(deps: &Deps, actor: &Actor, uri: &S3Uri) -> Resul
     Ok(placed)
 }
 
-fn link_all(
+/// Shows objects below a directory of the work directory, within `limit` from its start.
+pub(crate) fn link_all(
     deps: &Deps,
     actor: &Actor,
     objects: &[Placed],
@@ -221,7 +222,7 @@ fn link_all(
             make_directory(directory, &parent).map_err(|error| clash(object, error))?;
             made.insert(parent);
         }
-        if to.is_dir() {
+        if to.symlink_metadata().is_ok() {
             return Err(clash(object, io::ErrorKind::AlreadyExists.into()));
         }
         deps.transfer.link(actor, object, &to)?;
@@ -232,8 +233,11 @@ fn link_all(
 /// S3 allows `a` beside `a/b`; a file system does not.
 fn clash(object: &S3Uri, error: io::Error) -> StageError {
     match error.kind() {
-        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => StageError::unusable(format!(
-            "The object \"{object}\" needs a directory where another object of the channel is a file"
+        io::ErrorKind::NotADirectory => StageError::unusable(format!(
+            "The object \"{object}\" needs a directory where another object of the input is a file"
+        )),
+        io::ErrorKind::AlreadyExists => StageError::unusable(format!(
+            "The object \"{object}\" has the path of another object of the input"
         )),
         _ => StageError::Disk(error),
     }

@@ -5,7 +5,9 @@
 use isolarium_model::ecr::Repository;
 use isolarium_model::iam::{Policy, Role, User};
 use isolarium_model::logs::GroupName;
-use isolarium_model::sagemaker::{Endpoint, EndpointConfig, FeatureGroup, Model, TrainingJob, TransformJob, TuningJob};
+use isolarium_model::sagemaker::{
+    Endpoint, EndpointConfig, FeatureGroup, Model, ProcessingJob, TrainingJob, TransformJob, TuningJob,
+};
 use isolarium_model::{AccountId, Arn, Key, Principal, Record, Scope};
 use isolarium_policy::Question;
 use isolarium_store::{LogStore, StateStore};
@@ -94,6 +96,9 @@ fn tags_of(store: &dyn StateStore, logs: Option<&dyn LogStore>, arn: &Arn) -> Re
         }
         ("sagemaker", Some(("feature-group", name))) => {
             read::<FeatureGroup>(store, &FeatureGroup::key(&scope, name), |record| &record.tags)
+        }
+        ("sagemaker", Some(("processing-job", name))) => {
+            read::<ProcessingJob>(store, &ProcessingJob::key(&scope, name), |record| &record.tags)
         }
         ("sagemaker", Some(("transform-job", name))) => {
             read::<TransformJob>(store, &TransformJob::key(&scope, name), |record| &record.tags)

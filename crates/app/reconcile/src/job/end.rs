@@ -6,7 +6,7 @@ use crate::driver::with_slow;
 use crate::logs;
 use isolarium_model::Timestamp;
 use isolarium_model::sagemaker::training_job::{JobEvent, SecondaryStatus, StopCause};
-use isolarium_model::sagemaker::{BlockedDestination, FailureReason};
+use isolarium_model::sagemaker::{BlockedDestination, FailureKind, FailureReason};
 use isolarium_runtime::executor::ExitStatus;
 
 impl Work<'_> {
@@ -24,7 +24,10 @@ impl Work<'_> {
             || job.collect(&self.sites(job), &mut memory.kept, End::Succeeded),
         );
         match uploaded {
-            Ok(()) => self.conclude(job, memory, &Outcome::Succeeded),
+            Ok(()) => match job.objection(&memory.kept) {
+                Some(text) => self.fail(job, memory, FailureKind::Client, &text),
+                None => self.conclude(job, memory, &Outcome::Succeeded),
+            },
             Err(error) => self.upload_failed(job, memory, error),
         }
     }
@@ -95,7 +98,7 @@ impl Work<'_> {
             })?;
             reports.push((placement, attempts));
         }
-        let metrics = memory.metrics.as_ref();
+        let (metrics, kept) = (memory.metrics.as_ref(), &memory.kept);
         let ended = self.deps.update::<J>(self.key, |job, mut batch| {
             if job.phase().status().is_final() {
                 return Ok(None);
@@ -104,6 +107,7 @@ impl Work<'_> {
             if let Some(metrics) = metrics {
                 job.keep_metrics(metrics);
             }
+            job.keep_words(kept);
             match outcome {
                 Outcome::Failed(reason) => job.fail(reason.clone(), now)?,
                 Outcome::Succeeded if job.phase() == SecondaryStatus::Stopping => stopped(job, now)?,

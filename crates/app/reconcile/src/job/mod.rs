@@ -7,7 +7,7 @@
 //! all of them and lets their programs go together; [`run`] watches them and reads their output; [`stop`] ends them the
 //! patient way; [`end`] collects, writes the end and removes what was on the host. What they need of a noun is [`Job`]: data
 //! (names, image, time limit, log stream), its files and container ([`Job::stage`], [`Job::container`]), what it does beside
-//! running containers ([`Job::tend`]), and what leaves them ([`Job::collect`]). [`training`] is the first one.
+//! running containers ([`Job::tend`]), and what leaves them ([`Job::collect`]). [`training`] is the first one, [`processing`] the second.
 //!
 //! To add a noun: store the phase as a [`SecondaryStatus`] and the run as a [`JobRun`] in its record (a noun without
 //! secondary statuses shows `SecondaryStatus::status` alone), implement [`Job`] in a file beside `training`, add a subject and
@@ -21,6 +21,7 @@
 //! - A hook never ends a container; the phases do.
 
 mod end;
+pub(crate) mod processing;
 mod run;
 mod start;
 mod stop;
@@ -33,9 +34,10 @@ use crate::metrics::MetricScanner;
 use crate::stage::StageError;
 use crate::transfer::{Actor, Image};
 use isolarium_model::sagemaker::training_job::{JobEvent, JobRun, MetricDefinition, SecondaryStatus, TrainingJob};
-use isolarium_model::sagemaker::{FailureKind, FailureReason, IllegalTransition, JobNetwork, Placement};
-use isolarium_model::{Arn, Key, Record, Timestamp};
+use isolarium_model::sagemaker::{FailureKind, FailureReason, IllegalTransition, JobNetwork, Placement, ProcessingJob};
+use isolarium_model::{Arn, Key, Record, Scope, Timestamp};
 use isolarium_runtime::executor::{ExecutorError, LaunchSpec};
+use isolarium_store::{StateStore, StoreError};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -77,6 +79,8 @@ pub(crate) trait Job: Record {
     fn fail(&mut self, reason: FailureReason, now: Timestamp) -> Result<(), IllegalTransition>;
     /// The last values of [`Self::metrics`], in the commit of the end.
     fn keep_metrics(&mut self, _scanner: &MetricScanner) {}
+    /// What [`Self::collect`] found that the record is to tell, in the commit of the end.
+    fn keep_words(&mut self, _kept: &Self::Kept) {}
 
     /// Puts an instance's inputs into its work directory. What an interrupted attempt left is replaced.
     fn stage(&self, site: &Site<'_>, kept: &mut Self::Kept) -> Result<(), StageError>;
@@ -86,8 +90,16 @@ pub(crate) trait Job: Record {
     fn tend(&self, _sites: &[Site<'_>], _kept: &mut Self::Kept) -> Option<Timestamp> {
         None
     }
+    /// Whether [`Self::tend`] moves objects.
+    fn tends_objects(&self) -> bool {
+        false
+    }
     /// Uploads what the containers left. All of them have ended.
     fn collect(&self, sites: &[Site<'_>], kept: &mut Self::Kept, end: End) -> Result<(), StageError>;
+    /// Why the job fails although all containers succeeded, as [`Self::collect`] found.
+    fn objection(&self, _kept: &Self::Kept) -> Option<String> {
+        None
+    }
     /// A container's own words about its failure; empty when it left none.
     fn failure_text(&self, site: &Site<'_>) -> String;
 }
@@ -137,6 +149,8 @@ struct InstanceMemory {
 
 /// The memory of a training job.
 pub(crate) type JobMemory = Memory<TrainingJob>;
+/// The memory of a processing job.
+pub(crate) type ProcessingMemory = Memory<ProcessingJob>;
 
 impl<J: Job> Default for Memory<J> {
     fn default() -> Self {
@@ -158,6 +172,13 @@ impl<J: Job> Memory<J> {
         #[expect(clippy::indexing_slicing, reason = "the list was made long enough")]
         &mut self.instances[number]
     }
+}
+
+/// Runs of the jobs of a noun that have not ended.
+pub(crate) fn runs<J: Job>(store: &dyn StateStore) -> Result<Vec<(Scope, JobRun)>, StoreError> {
+    let jobs = store.all::<J>()?.into_iter();
+    let alive = jobs.filter(|job| !job.record.phase().status().is_final());
+    Ok(alive.map(|job| (job.key.scope, job.record.run().clone())).collect())
 }
 
 /// Takes one job as far as it goes now.

@@ -151,6 +151,10 @@ impl Job for TrainingJob {
         Some(planned)
     }
 
+    fn tends_objects(&self) -> bool {
+        self.spec.checkpoints.is_some()
+    }
+
     /// The model, unless a container failed, and the other output. Empty directories give no object (SM-31, CC-32, CC-33).
     fn collect(&self, sites: &[Site<'_>], kept: &mut Checkpoints, end: End) -> Result<(), StageError> {
         if let Some(config) = &self.spec.checkpoints {

@@ -5,10 +5,11 @@
 //! each other by pairs of addresses. All of it follows from the jobs' records.
 
 use super::{NetworkError, ServiceRanges, intent, records};
+use crate::job;
 use isolarium_model::ec2::id::{AclId, GroupId, InterfaceId, RouteTableId, SubnetId, VpcId};
 use isolarium_model::sagemaker::network::PEER_BLOCK;
 use isolarium_model::sagemaker::training_job::JobRun;
-use isolarium_model::sagemaker::{Attachment, Placement, TrainingJob};
+use isolarium_model::sagemaker::{Attachment, Placement, ProcessingJob, TrainingJob};
 use isolarium_model::{Scope, WorkloadId};
 use isolarium_netplan::intent::vpc::{
     AclEntry, CheckedVpc, Dns, GroupRule, Holder, Interface, Match, NetworkAcl, Peer, RouteTable, SecurityGroup,
@@ -73,9 +74,9 @@ pub(crate) fn of<'a>(scope: &Scope, placements: impl Iterator<Item = &'a Placeme
 
 /// Runs of jobs that have not ended, of every noun.
 fn runs(store: &dyn StateStore) -> Result<Vec<(Scope, JobRun)>, StoreError> {
-    let jobs = store.all::<TrainingJob>()?.into_iter();
-    let alive = jobs.filter(|job| !job.record.status().is_final());
-    Ok(alive.map(|job| (job.key.scope, job.record.run)).collect())
+    let mut all = job::runs::<TrainingJob>(store)?;
+    all.extend(job::runs::<ProcessingJob>(store)?);
+    Ok(all)
 }
 
 /// The networks of all jobs that have not ended.

@@ -10,7 +10,7 @@ use crate::http::body::{self, Body};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use isolarium_model::ec2::{self, NetworkInterface};
-use isolarium_model::sagemaker::{AddressLease, Endpoint, Placement, TrainingJob, TransformJob};
+use isolarium_model::sagemaker::{AddressLease, Endpoint, Placement, ProcessingJob, TrainingJob, TransformJob};
 use isolarium_model::time::Clock;
 use isolarium_model::{Arn, Key, Record, Scope, Secret, Timestamp, WorkloadId};
 use isolarium_store::{StateStore, StoreError};
@@ -159,6 +159,10 @@ impl Credentials {
                 let job = self.owner::<TrainingJob>(&held.owner)?;
                 job.and_then(|job| job.role_of(&held, token))
             }
+            Some(("processing-job", _)) => {
+                let job = self.owner::<ProcessingJob>(&held.owner)?;
+                job.and_then(|job| job.role_of(&held, token))
+            }
             Some(("transform-job", _)) => {
                 let job = self.owner::<TransformJob>(&held.owner)?;
                 job.and_then(|job| job.role_of(&held, token))
@@ -229,6 +233,14 @@ trait HoldsCredentials {
 }
 
 impl HoldsCredentials for TrainingJob {
+    fn role_of(&self, held: &Held, token: &str) -> Option<Arn> {
+        let mut all = self.run.placements();
+        all.any(|placement| is_holder(placement, held, token))
+            .then(|| self.spec.role_arn.clone())
+    }
+}
+
+impl HoldsCredentials for ProcessingJob {
     fn role_of(&self, held: &Held, token: &str) -> Option<Arn> {
         let mut all = self.run.placements();
         all.any(|placement| is_holder(placement, held, token))

@@ -3,7 +3,7 @@
 use super::message::{Report, WorkloadReport};
 use isolarium_model::sagemaker::flows::OwnerFlows;
 use isolarium_model::sagemaker::network::IsolationRecord;
-use isolarium_model::sagemaker::{BlockedDestination, Endpoint, Placement, TrainingJob, TransformJob};
+use isolarium_model::sagemaker::{BlockedDestination, Endpoint, Placement, ProcessingJob, TrainingJob, TransformJob};
 use isolarium_model::{Arn, Key, Scope, Timestamp};
 use isolarium_runtime::EgressReport;
 use isolarium_runtime::executor::{BlockedAttempt, ExecutorError};
@@ -12,7 +12,7 @@ use isolarium_store::{Query, StateStore, StoreError};
 /// Why there is no report. The text is for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
-    #[error("there is no training job, transform job or endpoint {0}")]
+    #[error("there is no training, processing or transform job or endpoint {0}")]
     Unknown(String),
     #[error("{0} is the name of several; say which by its ARN:\n  {1}\n  {2}")]
     Ambiguous(String, Arn, Arn),
@@ -137,6 +137,11 @@ fn find(store: &dyn StateStore, home: &Scope, target: &str) -> Result<Subject, R
     let mut found = Vec::new();
     if wanted("training-job")
         && let Some(job) = store.get::<TrainingJob>(&TrainingJob::key(&scope, &name))?
+    {
+        found.push((job.record.arn.clone(), job.record.run.placements().cloned().collect()));
+    }
+    if wanted("processing-job")
+        && let Some(job) = store.get::<ProcessingJob>(&ProcessingJob::key(&scope, &name))?
     {
         found.push((job.record.arn.clone(), job.record.run.placements().cloned().collect()));
     }

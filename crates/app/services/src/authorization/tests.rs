@@ -85,6 +85,8 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
         OLD_NAME,
     ),
     ("sagemaker:CreateModel", "no sagemaker:DirectGatedModelAccess", HUB),
+    ("sagemaker:CreateProcessingJob", "key sagemaker:outputkmskey", OLD_NAME),
+    ("sagemaker:CreateProcessingJob", "key sagemaker:volumekmskey", OLD_NAME),
     ("sagemaker:CreateTrainingJob", "key sagemaker:outputkmskey", OLD_NAME),
     ("sagemaker:CreateTrainingJob", "key sagemaker:volumekmskey", OLD_NAME),
     (
@@ -180,6 +182,12 @@ fn furnished() -> Fixture {
             "ResourceConfig":{{"InstanceType":"ml.m5.large","InstanceCount":1,"VolumeSizeInGB":5}},
             "StoppingCondition":{{"MaxRuntimeInSeconds":600}}}},{tags}}}"#
     );
+    let processing = format!(
+        r#"{{"ProcessingJobName":"thing","AppSpecification":{{"ImageUri":{image:?}}},
+            "RoleArn":"arn:aws:iam::123456789012:role/thing",
+            "ProcessingResources":{{"ClusterConfig":{{"InstanceType":"ml.m5.large","InstanceCount":1,"VolumeSizeInGB":5}}}},
+            {tags}}}"#
+    );
     for (service, operation, input) in [
         (
             "iam",
@@ -213,6 +221,7 @@ fn furnished() -> Fixture {
             format!(r#"{{"EndpointName":"thing","EndpointConfigName":"thing",{tags}}}"#),
         ),
         ("sagemaker", "CreateTrainingJob", job),
+        ("sagemaker", "CreateProcessingJob", processing),
         ("sagemaker", "CreateFeatureGroup", group),
         ("sagemaker", "CreateHyperParameterTuningJob", tuning),
     ] {
@@ -251,6 +260,7 @@ fn without_tag(question: &Question) -> bool {
         ":endpoint-config/",
         ":endpoint/",
         ":training-job/",
+        ":processing-job/",
         ":feature-group/",
         ":hyper-parameter-tuning-job/",
         ":role/",

@@ -93,6 +93,34 @@ pub(super) fn training_job(question: Question, scope: &Scope, request: &shapes::
     })
 }
 
+/// What CreateProcessingJob asks for.
+pub(super) fn processing_job(
+    question: Question,
+    scope: &Scope,
+    request: &shapes::CreateProcessingJobRequest,
+) -> Question {
+    let network = request.network_config.as_ref();
+    let asked = |flag: Option<bool>| flag.unwrap_or(false).to_string();
+    let isolated = asked(network.and_then(|network| network.enable_network_isolation));
+    let encrypted = asked(network.and_then(|network| network.enable_inter_container_traffic_encryption));
+    let cluster = &request.processing_resources.cluster_config;
+    let mut question = vpc(question, network.and_then(|network| network.vpc_config.as_ref()))
+        .with("sagemaker:NetworkIsolation", isolated)
+        .with("sagemaker:InterContainerTrafficEncryption", encrypted);
+    let preferred = cluster.instance_preferences.iter().flatten();
+    let types = cluster.instance_type.iter();
+    let types = types.chain(preferred.map(|preference| &preference.instance_type));
+    question = each(question, "sagemaker:InstanceTypes", types);
+    let output = request.processing_output_config.as_ref();
+    let output = output.and_then(|config| config.kms_key_id.as_ref());
+    question = kms(question, scope, "sagemaker:OutputKmsKey", output);
+    let volume = cluster.volume_kms_key_id.as_ref();
+    question = kms(question, scope, "sagemaker:VolumeKmsKey", volume);
+    let limit = request.stopping_condition.as_ref();
+    let limit = limit.map(|condition| condition.max_runtime_in_seconds);
+    each(question, "sagemaker:MaxRuntimeInSeconds", limit)
+}
+
 /// What CreateTransformJob asks for. Isolation and VPC are its model's, and the model has its own question.
 pub(super) fn transform_job(
     question: Question,

@@ -12,6 +12,8 @@ mod invocation;
 mod listing;
 mod model;
 mod place;
+mod processing_job;
+mod processing_spec;
 mod search;
 mod tag;
 mod training_job;
@@ -43,6 +45,7 @@ pub fn handlers() -> Vec<Handler> {
         handler::<shapes::CreateFeatureGroupRequest>(),
         handler::<shapes::CreateHyperParameterTuningJobRequest>(),
         handler::<shapes::CreateModelInput>(),
+        handler::<shapes::CreateProcessingJobRequest>(),
         handler::<shapes::CreateTrainingJobRequest>(),
         handler::<shapes::CreateTransformJobRequest>(),
         handler::<shapes::DeleteEndpointConfigInput>(),
@@ -50,6 +53,7 @@ pub fn handlers() -> Vec<Handler> {
         handler::<shapes::DeleteFeatureGroupRequest>(),
         handler::<shapes::DeleteHyperParameterTuningJobRequest>(),
         handler::<shapes::DeleteModelInput>(),
+        handler::<shapes::DeleteProcessingJobRequest>(),
         handler::<shapes::DeleteTagsInput>(),
         handler::<shapes::DeleteTrainingJobRequest>(),
         handler::<shapes::DescribeEndpointConfigInput>(),
@@ -58,6 +62,7 @@ pub fn handlers() -> Vec<Handler> {
         handler::<shapes::DescribeFeatureMetadataRequest>(),
         handler::<shapes::DescribeHyperParameterTuningJobRequest>(),
         handler::<shapes::DescribeModelInput>(),
+        handler::<shapes::DescribeProcessingJobRequest>(),
         handler::<shapes::DescribeTrainingJobRequest>(),
         handler::<shapes::DescribeTransformJobRequest>(),
         handler::<shapes::ListEndpointConfigsInput>(),
@@ -65,12 +70,14 @@ pub fn handlers() -> Vec<Handler> {
         handler::<shapes::ListFeatureGroupsRequest>(),
         handler::<shapes::ListHyperParameterTuningJobsRequest>(),
         handler::<shapes::ListModelsInput>(),
+        handler::<shapes::ListProcessingJobsRequest>(),
         handler::<shapes::ListTagsInput>(),
         handler::<shapes::ListTrainingJobsForHyperParameterTuningJobRequest>(),
         handler::<shapes::ListTrainingJobsRequest>(),
         handler::<shapes::ListTransformJobsRequest>(),
         handler::<shapes::StopHyperParameterTuningJobRequest>(),
         handler::<shapes::SearchRequest>(),
+        handler::<shapes::StopProcessingJobRequest>(),
         handler::<shapes::StopTrainingJobRequest>(),
         handler::<shapes::StopTransformJobRequest>(),
         handler::<shapes::UpdateEndpointInput>(),

@@ -1,10 +1,11 @@
-//! Workloads and their networks for a new training job: ids, and addresses where the containers have a way out.
+//! Workloads and their networks for a new training or processing job: ids, and addresses where the containers have a way out.
 
 use super::stored;
 use crate::Ctx;
 use isolarium_model::ec2::id::VpcId;
-use isolarium_model::sagemaker::{AddressLease, Attachment, JobNetwork, Placement, Reach, TrainingJob};
-use isolarium_model::{Key, WorkloadId};
+use isolarium_model::sagemaker::training_job::JobRun;
+use isolarium_model::sagemaker::{AddressLease, Attachment, JobNetwork, Placement, ProcessingJob, Reach, TrainingJob};
+use isolarium_model::{Arn, Key, Record, Timestamp, WorkloadId};
 use isolarium_store::{Batch, Expect, StoreError};
 use isolarium_wire::ApiError;
 use std::collections::BTreeSet;
@@ -12,6 +13,35 @@ use std::net::Ipv4Addr;
 
 /// Addresses tried before the network counts as full.
 const TRIES: usize = 256;
+
+/// A job whose instances get their places when it is created.
+pub(super) trait PlacedJob: Record {
+    fn arn(&self) -> &Arn;
+    fn created(&self) -> Timestamp;
+    fn network(&self) -> &JobNetwork;
+    fn run(&mut self) -> &mut JobRun;
+}
+
+macro_rules! placed_job {
+    ($($job:ty),*) => {$(
+        impl PlacedJob for $job {
+            fn arn(&self) -> &Arn {
+                &self.arn
+            }
+            fn created(&self) -> Timestamp {
+                self.created
+            }
+            fn network(&self) -> &JobNetwork {
+                &self.spec.network
+            }
+            fn run(&mut self) -> &mut JobRun {
+                &mut self.run
+            }
+        }
+    )*};
+}
+
+placed_job!(TrainingJob, ProcessingJob);
 
 /// New workloads for the instances of a job, without addresses of the platform network or of a VPC yet: those in a VPC get
 /// theirs when they start (D-17), those in the platform network with the record of the job ([`create_job`]).
@@ -45,23 +75,23 @@ fn workload(ctx: &Ctx<'_>) -> Result<WorkloadId, ApiError> {
 
 /// Commits a new job with the address it holds, if it needs one: both or neither. The store's check that the address
 /// has no holder makes two holders impossible.
-pub(super) fn create_job(
+pub(super) fn create_job<J: PlacedJob>(
     ctx: &Ctx<'_>,
     key: &Key,
-    job: &mut TrainingJob,
+    job: &mut J,
     taken: impl Fn() -> ApiError,
 ) -> Result<(), ApiError> {
     for _ in 0..TRIES {
         let mut batch = Batch::default();
-        if job.spec.network.container == Reach::ServiceNetwork {
+        if job.network().container == Reach::ServiceNetwork {
             let mut taken = BTreeSet::new();
-            for number in 0..job.run.instances() {
+            for number in 0..job.run().instances() {
                 batch = lease(ctx, key, job, number, &mut taken, batch)?;
             }
         }
         match ctx.store.commit(batch.put(key, Expect::Absent, job).map_err(stored)?) {
             Ok(_) => return Ok(()),
-            Err(StoreError::Conflict { kind, .. }) if kind == <AddressLease as isolarium_model::Record>::KIND => {}
+            Err(StoreError::Conflict { kind, .. }) if kind == AddressLease::KIND => {}
             Err(StoreError::Conflict { .. }) => return Err(taken()),
             Err(error) => return Err(stored(error)),
         }
@@ -69,10 +99,10 @@ pub(super) fn create_job(
     Err(full(ctx))
 }
 
-fn lease(
+fn lease<J: PlacedJob>(
     ctx: &Ctx<'_>,
     key: &Key,
-    job: &mut TrainingJob,
+    job: &mut J,
     number: usize,
     taken: &mut BTreeSet<Ipv4Addr>,
     batch: Batch,
@@ -88,8 +118,8 @@ fn lease(
         }
     }
     let address = fresh.ok_or_else(|| full(ctx))?;
-    let (arn, created) = (job.arn.to_string(), job.created);
-    let placement = job.run.placement_mut(number);
+    let (arn, created) = (job.arn().to_string(), job.created());
+    let placement = job.run().placement_mut(number);
     let placement =
         placement.ok_or_else(|| ApiError::internal(std::io::Error::other("an instance without a place")))?;
     let lease = AddressLease {

@@ -3,7 +3,7 @@
 use super::{shapes, stored, update};
 use crate::{Ctx, Operation};
 use isolarium_model::sagemaker::{
-    Endpoint, EndpointConfig, FeatureGroup, MAX_TAGS, Model, Tags, TrainingJob, TransformJob, TuningJob,
+    Endpoint, EndpointConfig, FeatureGroup, MAX_TAGS, Model, ProcessingJob, Tags, TrainingJob, TransformJob, TuningJob,
 };
 use isolarium_model::{Arn, Key, Record};
 use isolarium_policy::{Granted, Question};
@@ -52,6 +52,7 @@ enum Tagged {
     Endpoint(Key),
     TrainingJob(Key),
     FeatureGroup(Key),
+    ProcessingJob(Key),
     TransformJob(Key),
     TuningJob(Key),
 }
@@ -74,6 +75,7 @@ impl Tagged {
             "endpoint" => Ok(Self::Endpoint(Endpoint::key(scope, name))),
             "training-job" => Ok(Self::TrainingJob(TrainingJob::key(scope, name))),
             "feature-group" => Ok(Self::FeatureGroup(FeatureGroup::key(scope, name))),
+            "processing-job" => Ok(Self::ProcessingJob(ProcessingJob::key(scope, name))),
             "transform-job" => Ok(Self::TransformJob(TransformJob::key(scope, name))),
             "hyper-parameter-tuning-job" => Ok(Self::TuningJob(TuningJob::key(scope, name))),
             _ => Err(missing(text)),
@@ -90,6 +92,7 @@ impl Tagged {
             Self::Endpoint(key) => of::<Endpoint>(ctx, key, |endpoint| endpoint.tags),
             Self::TrainingJob(key) => of::<TrainingJob>(ctx, key, |job| job.tags),
             Self::FeatureGroup(key) => of::<FeatureGroup>(ctx, key, |group| group.tags),
+            Self::ProcessingJob(key) => of::<ProcessingJob>(ctx, key, |job| job.tags),
             Self::TransformJob(key) => of::<TransformJob>(ctx, key, |job| job.tags),
             Self::TuningJob(key) => of::<TuningJob>(ctx, key, |job| job.tags),
         }
@@ -117,6 +120,9 @@ impl Tagged {
             }
             Self::FeatureGroup(key) => {
                 update::<FeatureGroup>(ctx, key, gone, |one| change(&one.tags).map(|tags| one.tags = tags))?.tags
+            }
+            Self::ProcessingJob(key) => {
+                update::<ProcessingJob>(ctx, key, gone, |one| change(&one.tags).map(|tags| one.tags = tags))?.tags
             }
             Self::TransformJob(key) => {
                 update::<TransformJob>(ctx, key, gone, |one| change(&one.tags).map(|tags| one.tags = tags))?.tags

@@ -1,5 +1,5 @@
-//! Records and lifecycles of SageMaker: training and transform jobs, models, endpoint configurations, endpoints, feature
-//! groups.
+//! Records and lifecycles of SageMaker: training, processing and transform jobs, models, endpoint configurations, endpoints,
+//! feature groups.
 //!
 //! A record holds typed fields for everything the engine acts on, and `echo`: the members of the request that the
 //! engine only gives back in Describe (for example `DebugHookConfig`). Nothing that must be enforced is kept in `echo`.
@@ -12,6 +12,7 @@ pub mod flows;
 pub mod instance_type;
 pub mod model;
 pub mod network;
+pub mod processing_job;
 pub mod s3_uri;
 pub mod training_job;
 pub mod transform_job;
@@ -27,6 +28,7 @@ pub use model::{ContainerSpec, Model, ModelData};
 pub use network::{
     AddressLease, Attachment, BlockedDestination, JobNetwork, Placement, Reach, VpcAttachment, VpcPlace,
 };
+pub use processing_job::ProcessingJob;
 pub use s3_uri::S3Uri;
 pub use training_job::{JobEvent, SecondaryStatus, TrainingJob, TrainingJobStatus};
 pub use transform_job::{TransformEvent, TransformJob, TransformJobStatus};

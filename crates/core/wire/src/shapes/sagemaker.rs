@@ -115,6 +115,21 @@ crate::shapes::structure! { AlgorithmSpecification
     optional training_image_config "TrainingImageConfig",
 }
 
+/// `AppSpecification`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct AppSpecification {
+    pub image_uri: String,
+    pub container_entrypoint: Option<Vec<String>>,
+    pub container_arguments: Option<Vec<String>>,
+}
+
+crate::shapes::structure! { AppSpecification
+    required image_uri "ImageUri",
+    optional container_entrypoint "ContainerEntrypoint",
+    optional container_arguments "ContainerArguments",
+}
+
 crate::shapes::string_enum! {
     /// `AssemblyType`.
     AssemblyType
@@ -183,6 +198,65 @@ crate::shapes::string_enum! {
     AsyncNotificationTopicTypes
     SuccessNotificationTopic = "SUCCESS_NOTIFICATION_TOPIC",
     ErrorNotificationTopic = "ERROR_NOTIFICATION_TOPIC",
+}
+
+/// `AthenaDatasetDefinition`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct AthenaDatasetDefinition {
+    pub catalog: String,
+    pub database: String,
+    pub query_string: String,
+    pub work_group: Option<String>,
+    pub output_s3_uri: String,
+    pub kms_key_id: Option<String>,
+    pub output_format: AthenaResultFormat,
+    pub output_compression: Option<AthenaResultCompressionType>,
+}
+
+impl AthenaDatasetDefinition {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(output_format: AthenaResultFormat) -> Self {
+        Self {
+            catalog: Default::default(),
+            database: Default::default(),
+            query_string: Default::default(),
+            work_group: Default::default(),
+            output_s3_uri: Default::default(),
+            kms_key_id: Default::default(),
+            output_format,
+            output_compression: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { AthenaDatasetDefinition
+    required catalog "Catalog",
+    required database "Database",
+    required query_string "QueryString",
+    optional work_group "WorkGroup",
+    required output_s3_uri "OutputS3Uri",
+    optional kms_key_id "KmsKeyId",
+    required output_format "OutputFormat",
+    optional output_compression "OutputCompression",
+}
+
+crate::shapes::string_enum! {
+    /// `AthenaResultCompressionType`.
+    AthenaResultCompressionType
+    Gzip = "GZIP",
+    Snappy = "SNAPPY",
+    Zlib = "ZLIB",
+}
+
+crate::shapes::string_enum! {
+    /// `AthenaResultFormat`.
+    AthenaResultFormat
+    Parquet = "PARQUET",
+    Orc = "ORC",
+    Avro = "AVRO",
+    Json = "JSON",
+    Textfile = "TEXTFILE",
 }
 
 /// `AutoParameter`.
@@ -935,6 +1009,48 @@ crate::shapes::structure! { CreateModelOutput
     required model_arn "ModelArn",
 }
 
+/// `CreateProcessingJobRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct CreateProcessingJobRequest {
+    pub processing_inputs: Option<Vec<ProcessingInput>>,
+    pub processing_output_config: Option<ProcessingOutputConfig>,
+    pub processing_job_name: String,
+    pub processing_resources: ProcessingResources,
+    pub stopping_condition: Option<ProcessingStoppingCondition>,
+    pub app_specification: AppSpecification,
+    pub environment: Option<IndexMap<String, String>>,
+    pub network_config: Option<NetworkConfig>,
+    pub role_arn: String,
+    pub tags: Option<Vec<Tag>>,
+    pub experiment_config: Option<ExperimentConfig>,
+}
+
+crate::shapes::structure! { CreateProcessingJobRequest
+    optional processing_inputs "ProcessingInputs",
+    optional processing_output_config "ProcessingOutputConfig",
+    required processing_job_name "ProcessingJobName",
+    required processing_resources "ProcessingResources",
+    optional stopping_condition "StoppingCondition",
+    required app_specification "AppSpecification",
+    optional environment "Environment",
+    optional network_config "NetworkConfig",
+    required role_arn "RoleArn",
+    optional tags "Tags",
+    optional experiment_config "ExperimentConfig",
+}
+
+/// `CreateProcessingJobResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct CreateProcessingJobResponse {
+    pub processing_job_arn: String,
+}
+
+crate::shapes::structure! { CreateProcessingJobResponse
+    required processing_job_arn "ProcessingJobArn",
+}
+
 /// `CreateTrainingJobRequest`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -1178,6 +1294,13 @@ crate::shapes::structure! { DataCatalogConfig
     required database "Database",
 }
 
+crate::shapes::string_enum! {
+    /// `DataDistributionType`.
+    DataDistributionType
+    FullyReplicated = "FullyReplicated",
+    ShardedByS3Key = "ShardedByS3Key",
+}
+
 /// `DataProcessing`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -1206,6 +1329,25 @@ crate::shapes::structure! { DataSource
     optional s3_data_source "S3DataSource",
     optional file_system_data_source "FileSystemDataSource",
     optional dataset_source "DatasetSource",
+}
+
+/// `DatasetDefinition`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DatasetDefinition {
+    pub athena_dataset_definition: Option<AthenaDatasetDefinition>,
+    pub redshift_dataset_definition: Option<RedshiftDatasetDefinition>,
+    pub local_path: Option<String>,
+    pub data_distribution_type: Option<DataDistributionType>,
+    pub input_mode: Option<InputMode>,
+}
+
+crate::shapes::structure! { DatasetDefinition
+    optional athena_dataset_definition "AthenaDatasetDefinition",
+    optional redshift_dataset_definition "RedshiftDatasetDefinition",
+    optional local_path "LocalPath",
+    optional data_distribution_type "DataDistributionType",
+    optional input_mode "InputMode",
 }
 
 /// `DatasetSource`.
@@ -1372,6 +1514,25 @@ crate::shapes::structure! { DeleteModelInput
 pub struct DeleteModelOutput {}
 
 crate::shapes::structure! { DeleteModelOutput
+}
+
+/// `DeleteProcessingJobOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeleteProcessingJobOutput {}
+
+crate::shapes::structure! { DeleteProcessingJobOutput
+}
+
+/// `DeleteProcessingJobRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeleteProcessingJobRequest {
+    pub processing_job_name: String,
+}
+
+crate::shapes::structure! { DeleteProcessingJobRequest
+    required processing_job_name "ProcessingJobName",
 }
 
 /// `DeleteTagsInput`.
@@ -1838,6 +1999,101 @@ crate::shapes::structure! { DescribeModelOutput
     required model_arn "ModelArn",
     optional enable_network_isolation "EnableNetworkIsolation",
     optional deployment_recommendation "DeploymentRecommendation",
+}
+
+/// `DescribeProcessingJobRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DescribeProcessingJobRequest {
+    pub processing_job_name: String,
+}
+
+crate::shapes::structure! { DescribeProcessingJobRequest
+    required processing_job_name "ProcessingJobName",
+}
+
+/// `DescribeProcessingJobResponse`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DescribeProcessingJobResponse {
+    pub processing_inputs: Option<Vec<ProcessingInput>>,
+    pub processing_output_config: Option<ProcessingOutputConfig>,
+    pub processing_job_name: String,
+    pub processing_resources: ProcessingResources,
+    pub stopping_condition: Option<ProcessingStoppingCondition>,
+    pub app_specification: AppSpecification,
+    pub environment: Option<IndexMap<String, String>>,
+    pub network_config: Option<NetworkConfig>,
+    pub role_arn: Option<String>,
+    pub experiment_config: Option<ExperimentConfig>,
+    pub processing_job_arn: String,
+    pub processing_job_status: ProcessingJobStatus,
+    pub exit_message: Option<String>,
+    pub failure_reason: Option<String>,
+    /// Milliseconds since the epoch.
+    pub processing_end_time: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub processing_start_time: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub last_modified_time: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub creation_time: i64,
+    pub monitoring_schedule_arn: Option<String>,
+    pub auto_ml_job_arn: Option<String>,
+    pub training_job_arn: Option<String>,
+}
+
+impl DescribeProcessingJobResponse {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(processing_job_status: ProcessingJobStatus) -> Self {
+        Self {
+            processing_inputs: Default::default(),
+            processing_output_config: Default::default(),
+            processing_job_name: Default::default(),
+            processing_resources: Default::default(),
+            stopping_condition: Default::default(),
+            app_specification: Default::default(),
+            environment: Default::default(),
+            network_config: Default::default(),
+            role_arn: Default::default(),
+            experiment_config: Default::default(),
+            processing_job_arn: Default::default(),
+            processing_job_status,
+            exit_message: Default::default(),
+            failure_reason: Default::default(),
+            processing_end_time: Default::default(),
+            processing_start_time: Default::default(),
+            last_modified_time: Default::default(),
+            creation_time: Default::default(),
+            monitoring_schedule_arn: Default::default(),
+            auto_ml_job_arn: Default::default(),
+            training_job_arn: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { DescribeProcessingJobResponse
+    optional processing_inputs "ProcessingInputs",
+    optional processing_output_config "ProcessingOutputConfig",
+    required processing_job_name "ProcessingJobName",
+    required processing_resources "ProcessingResources",
+    optional stopping_condition "StoppingCondition",
+    required app_specification "AppSpecification",
+    optional environment "Environment",
+    optional network_config "NetworkConfig",
+    optional role_arn "RoleArn",
+    optional experiment_config "ExperimentConfig",
+    required processing_job_arn "ProcessingJobArn",
+    required processing_job_status "ProcessingJobStatus",
+    optional exit_message "ExitMessage",
+    optional failure_reason "FailureReason",
+    optional processing_end_time "ProcessingEndTime",
+    optional processing_start_time "ProcessingStartTime",
+    optional last_modified_time "LastModifiedTime",
+    required creation_time "CreationTime",
+    optional monitoring_schedule_arn "MonitoringScheduleArn",
+    optional auto_ml_job_arn "AutoMLJobArn",
+    optional training_job_arn "TrainingJobArn",
 }
 
 /// `DescribeTrainingJobRequest`.
@@ -2954,6 +3210,13 @@ crate::shapes::structure! { InfraCheckConfig
     optional enable_infra_check "EnableInfraCheck",
 }
 
+crate::shapes::string_enum! {
+    /// `InputMode`.
+    InputMode
+    Pipe = "Pipe",
+    File = "File",
+}
+
 /// `InstanceGroup`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -3287,6 +3550,52 @@ pub struct ListModelsOutput {
 
 crate::shapes::structure! { ListModelsOutput
     required models "Models",
+    optional next_token "NextToken",
+}
+
+/// `ListProcessingJobsRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListProcessingJobsRequest {
+    /// Milliseconds since the epoch.
+    pub creation_time_after: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub creation_time_before: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub last_modified_time_after: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub last_modified_time_before: Option<i64>,
+    pub name_contains: Option<String>,
+    pub status_equals: Option<ProcessingJobStatus>,
+    pub sort_by: Option<SortBy>,
+    pub sort_order: Option<SortOrder>,
+    pub next_token: Option<String>,
+    pub max_results: Option<i64>,
+}
+
+crate::shapes::structure! { ListProcessingJobsRequest
+    optional creation_time_after "CreationTimeAfter",
+    optional creation_time_before "CreationTimeBefore",
+    optional last_modified_time_after "LastModifiedTimeAfter",
+    optional last_modified_time_before "LastModifiedTimeBefore",
+    optional name_contains "NameContains",
+    optional status_equals "StatusEquals",
+    optional sort_by "SortBy",
+    optional sort_order "SortOrder",
+    optional next_token "NextToken",
+    optional max_results "MaxResults",
+}
+
+/// `ListProcessingJobsResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListProcessingJobsResponse {
+    pub processing_job_summaries: Vec<ProcessingJobSummary>,
+    pub next_token: Option<String>,
+}
+
+crate::shapes::structure! { ListProcessingJobsResponse
+    required processing_job_summaries "ProcessingJobSummaries",
     optional next_token "NextToken",
 }
 
@@ -3667,6 +3976,21 @@ crate::shapes::structure! { NestedFilters
     required filters "Filters",
 }
 
+/// `NetworkConfig`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct NetworkConfig {
+    pub enable_inter_container_traffic_encryption: Option<bool>,
+    pub enable_network_isolation: Option<bool>,
+    pub vpc_config: Option<VpcConfig>,
+}
+
+crate::shapes::structure! { NetworkConfig
+    optional enable_inter_container_traffic_encryption "EnableInterContainerTrafficEncryption",
+    optional enable_network_isolation "EnableNetworkIsolation",
+    optional vpc_config "VpcConfig",
+}
+
 crate::shapes::string_enum! {
     /// `ObjectiveStatus`.
     ObjectiveStatus
@@ -3938,6 +4262,272 @@ pub struct PrefixAwareRoutingConfig {
 crate::shapes::structure! { PrefixAwareRoutingConfig
     optional prefix_length "PrefixLength",
     optional concurrency_threshold "ConcurrencyThreshold",
+}
+
+/// `ProcessingClusterConfig`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ProcessingClusterConfig {
+    pub instance_count: Option<i64>,
+    pub instance_type: Option<String>,
+    pub volume_size_in_gb: i64,
+    pub volume_kms_key_id: Option<String>,
+    pub instance_preferences: Option<Vec<ProcessingInstancePreference>>,
+    pub selected_instance_type: Option<String>,
+    pub selected_instance_count: Option<i64>,
+}
+
+crate::shapes::structure! { ProcessingClusterConfig
+    optional instance_count "InstanceCount",
+    optional instance_type "InstanceType",
+    required volume_size_in_gb "VolumeSizeInGB",
+    optional volume_kms_key_id "VolumeKmsKeyId",
+    optional instance_preferences "InstancePreferences",
+    optional selected_instance_type "SelectedInstanceType",
+    optional selected_instance_count "SelectedInstanceCount",
+}
+
+/// `ProcessingFeatureStoreOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ProcessingFeatureStoreOutput {
+    pub feature_group_name: String,
+}
+
+crate::shapes::structure! { ProcessingFeatureStoreOutput
+    required feature_group_name "FeatureGroupName",
+}
+
+/// `ProcessingInput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ProcessingInput {
+    pub input_name: String,
+    pub app_managed: Option<bool>,
+    pub s3_input: Option<ProcessingS3Input>,
+    pub dataset_definition: Option<DatasetDefinition>,
+}
+
+crate::shapes::structure! { ProcessingInput
+    required input_name "InputName",
+    optional app_managed "AppManaged",
+    optional s3_input "S3Input",
+    optional dataset_definition "DatasetDefinition",
+}
+
+/// `ProcessingInstancePreference`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ProcessingInstancePreference {
+    pub instance_type: String,
+    pub instance_count: Option<i64>,
+}
+
+crate::shapes::structure! { ProcessingInstancePreference
+    required instance_type "InstanceType",
+    optional instance_count "InstanceCount",
+}
+
+crate::shapes::string_enum! {
+    /// `ProcessingJobStatus`.
+    ProcessingJobStatus
+    InProgress = "InProgress",
+    Completed = "Completed",
+    Failed = "Failed",
+    Stopping = "Stopping",
+    Stopped = "Stopped",
+}
+
+/// `ProcessingJobSummary`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ProcessingJobSummary {
+    pub processing_job_name: String,
+    pub processing_job_arn: String,
+    /// Milliseconds since the epoch.
+    pub creation_time: i64,
+    /// Milliseconds since the epoch.
+    pub processing_end_time: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub last_modified_time: Option<i64>,
+    pub processing_job_status: ProcessingJobStatus,
+    pub failure_reason: Option<String>,
+    pub exit_message: Option<String>,
+}
+
+impl ProcessingJobSummary {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(processing_job_status: ProcessingJobStatus) -> Self {
+        Self {
+            processing_job_name: Default::default(),
+            processing_job_arn: Default::default(),
+            creation_time: Default::default(),
+            processing_end_time: Default::default(),
+            last_modified_time: Default::default(),
+            processing_job_status,
+            failure_reason: Default::default(),
+            exit_message: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { ProcessingJobSummary
+    required processing_job_name "ProcessingJobName",
+    required processing_job_arn "ProcessingJobArn",
+    required creation_time "CreationTime",
+    optional processing_end_time "ProcessingEndTime",
+    optional last_modified_time "LastModifiedTime",
+    required processing_job_status "ProcessingJobStatus",
+    optional failure_reason "FailureReason",
+    optional exit_message "ExitMessage",
+}
+
+/// `ProcessingOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ProcessingOutput {
+    pub output_name: String,
+    pub s3_output: Option<ProcessingS3Output>,
+    pub feature_store_output: Option<ProcessingFeatureStoreOutput>,
+    pub app_managed: Option<bool>,
+}
+
+crate::shapes::structure! { ProcessingOutput
+    required output_name "OutputName",
+    optional s3_output "S3Output",
+    optional feature_store_output "FeatureStoreOutput",
+    optional app_managed "AppManaged",
+}
+
+/// `ProcessingOutputConfig`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ProcessingOutputConfig {
+    pub outputs: Vec<ProcessingOutput>,
+    pub kms_key_id: Option<String>,
+}
+
+crate::shapes::structure! { ProcessingOutputConfig
+    required outputs "Outputs",
+    optional kms_key_id "KmsKeyId",
+}
+
+/// `ProcessingResources`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ProcessingResources {
+    pub cluster_config: ProcessingClusterConfig,
+}
+
+crate::shapes::structure! { ProcessingResources
+    required cluster_config "ClusterConfig",
+}
+
+crate::shapes::string_enum! {
+    /// `ProcessingS3CompressionType`.
+    ProcessingS3CompressionType
+    None = "None",
+    Gzip = "Gzip",
+}
+
+crate::shapes::string_enum! {
+    /// `ProcessingS3DataDistributionType`.
+    ProcessingS3DataDistributionType
+    FullyReplicated = "FullyReplicated",
+    ShardedByS3Key = "ShardedByS3Key",
+}
+
+crate::shapes::string_enum! {
+    /// `ProcessingS3DataType`.
+    ProcessingS3DataType
+    ManifestFile = "ManifestFile",
+    S3Prefix = "S3Prefix",
+}
+
+/// `ProcessingS3Input`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ProcessingS3Input {
+    pub s3_uri: String,
+    pub local_path: Option<String>,
+    pub s3_data_type: ProcessingS3DataType,
+    pub s3_input_mode: Option<ProcessingS3InputMode>,
+    pub s3_data_distribution_type: Option<ProcessingS3DataDistributionType>,
+    pub s3_compression_type: Option<ProcessingS3CompressionType>,
+}
+
+impl ProcessingS3Input {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(s3_data_type: ProcessingS3DataType) -> Self {
+        Self {
+            s3_uri: Default::default(),
+            local_path: Default::default(),
+            s3_data_type,
+            s3_input_mode: Default::default(),
+            s3_data_distribution_type: Default::default(),
+            s3_compression_type: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { ProcessingS3Input
+    required s3_uri "S3Uri",
+    optional local_path "LocalPath",
+    required s3_data_type "S3DataType",
+    optional s3_input_mode "S3InputMode",
+    optional s3_data_distribution_type "S3DataDistributionType",
+    optional s3_compression_type "S3CompressionType",
+}
+
+crate::shapes::string_enum! {
+    /// `ProcessingS3InputMode`.
+    ProcessingS3InputMode
+    Pipe = "Pipe",
+    File = "File",
+}
+
+/// `ProcessingS3Output`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ProcessingS3Output {
+    pub s3_uri: String,
+    pub local_path: Option<String>,
+    pub s3_upload_mode: ProcessingS3UploadMode,
+}
+
+impl ProcessingS3Output {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(s3_upload_mode: ProcessingS3UploadMode) -> Self {
+        Self {
+            s3_uri: Default::default(),
+            local_path: Default::default(),
+            s3_upload_mode,
+        }
+    }
+}
+
+crate::shapes::structure! { ProcessingS3Output
+    required s3_uri "S3Uri",
+    optional local_path "LocalPath",
+    required s3_upload_mode "S3UploadMode",
+}
+
+crate::shapes::string_enum! {
+    /// `ProcessingS3UploadMode`.
+    ProcessingS3UploadMode
+    Continuous = "Continuous",
+    EndOfJob = "EndOfJob",
+}
+
+/// `ProcessingStoppingCondition`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ProcessingStoppingCondition {
+    pub max_runtime_in_seconds: i64,
+}
+
+crate::shapes::structure! { ProcessingStoppingCondition
+    required max_runtime_in_seconds "MaxRuntimeInSeconds",
 }
 
 /// `ProductionVariant`.
@@ -4309,6 +4899,67 @@ crate::shapes::string_enum! {
     RecordWrapper
     None = "None",
     RecordIO = "RecordIO",
+}
+
+/// `RedshiftDatasetDefinition`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct RedshiftDatasetDefinition {
+    pub cluster_id: String,
+    pub database: String,
+    pub db_user: String,
+    pub query_string: String,
+    pub cluster_role_arn: String,
+    pub output_s3_uri: String,
+    pub kms_key_id: Option<String>,
+    pub output_format: RedshiftResultFormat,
+    pub output_compression: Option<RedshiftResultCompressionType>,
+}
+
+impl RedshiftDatasetDefinition {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(output_format: RedshiftResultFormat) -> Self {
+        Self {
+            cluster_id: Default::default(),
+            database: Default::default(),
+            db_user: Default::default(),
+            query_string: Default::default(),
+            cluster_role_arn: Default::default(),
+            output_s3_uri: Default::default(),
+            kms_key_id: Default::default(),
+            output_format,
+            output_compression: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { RedshiftDatasetDefinition
+    required cluster_id "ClusterId",
+    required database "Database",
+    required db_user "DbUser",
+    required query_string "QueryString",
+    required cluster_role_arn "ClusterRoleArn",
+    required output_s3_uri "OutputS3Uri",
+    optional kms_key_id "KmsKeyId",
+    required output_format "OutputFormat",
+    optional output_compression "OutputCompression",
+}
+
+crate::shapes::string_enum! {
+    /// `RedshiftResultCompressionType`.
+    RedshiftResultCompressionType
+    None = "None",
+    Gzip = "GZIP",
+    Bzip2 = "BZIP2",
+    Zstd = "ZSTD",
+    Snappy = "SNAPPY",
+}
+
+crate::shapes::string_enum! {
+    /// `RedshiftResultFormat`.
+    RedshiftResultFormat
+    Parquet = "PARQUET",
+    Csv = "CSV",
 }
 
 /// `RemoteDebugConfig`.
@@ -4817,6 +5468,25 @@ pub struct StopHyperParameterTuningJobRequest {
 
 crate::shapes::structure! { StopHyperParameterTuningJobRequest
     required hyper_parameter_tuning_job_name "HyperParameterTuningJobName",
+}
+
+/// `StopProcessingJobOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct StopProcessingJobOutput {}
+
+crate::shapes::structure! { StopProcessingJobOutput
+}
+
+/// `StopProcessingJobRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct StopProcessingJobRequest {
+    pub processing_job_name: String,
+}
+
+crate::shapes::structure! { StopProcessingJobRequest
+    required processing_job_name "ProcessingJobName",
 }
 
 /// `StopTrainingJobOutput`.

@@ -226,12 +226,12 @@ pub const KEYS: &[KeyDoc] = &[
     key(
         "jobs.stop_grace",
         "duration",
-        "Time between SIGTERM and SIGKILL when a training job is stopped.",
+        "Time between SIGTERM and SIGKILL when a training or processing job is stopped.",
     ),
     key(
         "jobs.checkpoint_interval",
         "duration",
-        "Time between uploads of changed checkpoints.",
+        "Time between uploads of changed checkpoints and of continuous outputs of processing jobs.",
     ),
     key(
         "endpoints.ping_interval",

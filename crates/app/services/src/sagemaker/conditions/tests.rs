@@ -230,3 +230,41 @@ fn a_tuning_job_shows_policies_what_all_of_its_definitions_ask_for() {
     let none = asked::<shapes::CreateHyperParameterTuningJobRequest>(neither);
     assert_eq!(keys(&none)["networkisolation"], json!(["false"]));
 }
+
+/// Proves: IAM-16, IAM-40
+#[test]
+fn a_processing_job_shows_policies_its_isolation_its_vpc_and_its_resources() {
+    let input = |more: Value| {
+        let mut input = json!({
+            "ProcessingJobName": "p", "RoleArn": "arn:aws:iam::123456789012:role/exec",
+            "AppSpecification": {"ImageUri": "i"}, "ProcessingResources": {"ClusterConfig": {"VolumeSizeInGB": 1}},
+        });
+        let members = more.as_object().expect("members").clone();
+        input.as_object_mut().expect("an object").extend(members);
+        input
+    };
+    let plain = asked::<shapes::CreateProcessingJobRequest>(input(json!({})));
+    assert_eq!(
+        keys(&plain),
+        json!({"networkisolation": ["false"], "intercontainertrafficencryption": ["false"]})
+    );
+    let key = "arn:aws:kms:us-east-1:123456789012:key/k";
+    let full = asked::<shapes::CreateProcessingJobRequest>(input(json!({
+        "NetworkConfig": {
+            "EnableNetworkIsolation": true, "EnableInterContainerTrafficEncryption": true,
+            "VpcConfig": {"Subnets": ["subnet-1", "subnet-2"], "SecurityGroupIds": ["sg-1"]},
+        },
+        "ProcessingResources": {"ClusterConfig": {"VolumeSizeInGB": 1, "InstanceType": "ml.m5.large", "VolumeKmsKeyId": key}},
+        "ProcessingOutputConfig": {"Outputs": [], "KmsKeyId": key},
+        "StoppingCondition": {"MaxRuntimeInSeconds": 600},
+    })));
+    assert_eq!(
+        keys(&full),
+        json!({
+            "networkisolation": ["true"], "intercontainertrafficencryption": ["true"],
+            "vpcsubnets": ["subnet-1", "subnet-2"], "vpcsecuritygroupids": ["sg-1"], "instancetypes": ["ml.m5.large"],
+            "volumekmskey": [key], "volumekmskeyarn": [key], "outputkmskey": [key], "outputkmskeyarn": [key],
+            "maxruntimeinseconds": ["600"],
+        })
+    );
+}
