@@ -231,6 +231,16 @@ fn traffic(client: &OwnedFd, server: &OwnedFd, to: Ipv4Addr, rounds: usize) -> [
     })
 }
 
+/// How often each path is measured in turn.
+const TURNS: u32 = 5;
+/// Worse than any measurement.
+const NOTHING: [f64; 3] = [f64::MAX, f64::MAX, 0.0];
+
+/// The shorter times and the higher rate.
+fn best(one: [f64; 3], other: [f64; 3]) -> [f64; 3] {
+    [one[0].min(other[0]), one[1].min(other[1]), one[2].max(other[2])]
+}
+
 fn raw_pair() -> (OwnedFd, OwnedFd) {
     let first = netns::within_fresh(|fd| fd).unwrap();
     let (second, _) = bare(&handle(first.try_clone().unwrap()), 0);
@@ -370,8 +380,8 @@ fn main() {
     host.remove_vpc(VpcId::of(1)).unwrap();
     drop(kept);
 
-    // Filtering: each size between two measurements of a raw pair.
-    let rounds = if quick { 2000 } else { 8000 };
+    // Filtering.
+    let rounds = if quick { 500 } else { 2000 };
     for rules in [1, 100, 10_000] {
         host.apply_vpc(vpc(2, 2, rules).check().unwrap()).unwrap();
         for n in 0..2 {
@@ -379,25 +389,33 @@ fn main() {
         }
         let at = |n| netns::open(&host.interface_path(VpcId::of(2), eni(n))).unwrap();
         let (raw_client, raw_server) = raw_pair();
-        let raw = traffic(&raw_client, &raw_server, Ipv4Addr::new(10, 0, 0, 2), rounds);
-        let ours = traffic(&at(0), &at(1), address(1), rounds);
-        let peer = peer
-            .as_ref()
-            .map(|(client, server, address)| traffic(client, server, *address, rounds));
-        let again = traffic(&raw_client, &raw_server, Ipv4Addr::new(10, 0, 0, 2), rounds);
+        // In turn, and the best of each: what disturbs a machine for a moment makes times longer, never shorter.
+        let (mut raw, mut ours, mut peers) = (NOTHING, NOTHING, peer.as_ref().map(|_| NOTHING));
+        for _ in 0..TURNS {
+            let to = Ipv4Addr::new(10, 0, 0, 2);
+            raw = best(raw, traffic(&raw_client, &raw_server, to, rounds));
+            ours = best(ours, traffic(&at(0), &at(1), address(1), rounds));
+            if let (Some((client, server, address)), Some(so_far)) = (&peer, peers) {
+                peers = Some(best(so_far, traffic(client, server, *address, rounds)));
+            }
+        }
         for (n, name) in ["trip", "connect", "rate"].into_iter().enumerate() {
             note(&format!("{name}_{rules}"), ours[n]);
-            note(&format!("raw_{name}_{rules}"), f64::midpoint(raw[n], again[n]));
-            if let Some(peer) = peer {
-                note(&format!("peer_{name}_{rules}"), peer[n]);
+            note(&format!("raw_{name}_{rules}"), raw[n]);
+            if let Some(peers) = peers {
+                note(&format!("peer_{name}_{rules}"), peers[n]);
             }
         }
         if rules == 100 {
-            let told = accounted(host, VpcId::of(2), || traffic(&at(0), &at(1), address(1), rounds));
-            let after = traffic(&at(0), &at(1), address(1), rounds);
+            let (mut told, mut plain) = (NOTHING, NOTHING);
+            for _ in 0..TURNS {
+                let with = accounted(host, VpcId::of(2), || traffic(&at(0), &at(1), address(1), rounds));
+                told = best(told, with);
+                plain = best(plain, traffic(&at(0), &at(1), address(1), rounds));
+            }
             for (n, name) in ["trip", "connect", "rate"].into_iter().enumerate() {
                 note(&format!("flows_{name}"), told[n]);
-                note(&format!("no_flows_{name}"), f64::midpoint(ours[n], after[n]));
+                note(&format!("no_flows_{name}"), plain[n]);
             }
         }
         host.remove_vpc(VpcId::of(2)).unwrap();

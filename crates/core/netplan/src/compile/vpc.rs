@@ -55,6 +55,8 @@ pub fn compile_vpc(vpc: &CheckedVpc, edge: Option<&Edge>) -> HostPlan {
         // Forged sources are the ruleset's business: interfaces without source/destination check may send any (NET-13).
         ("net/ipv4/conf/default/rp_filter", "0"),
         ("net/ipv4/conf/default/send_redirects", "0"),
+        // Nearly every packet is passed on: looking for a socket first is lost time.
+        ("net/ipv4/ip_early_demux", "0"),
         ("net/ipv4/ip_forward", "1"),
         // Before any link exists (NET-4).
         ("net/ipv6/conf/all/disable_ipv6", "1"),

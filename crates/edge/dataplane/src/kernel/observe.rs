@@ -45,7 +45,11 @@ pub(super) fn namespace(
         for filter in filters {
             addresses(&mut socket, filter, &names, &mut seen).map_err(failed("addresses"))?;
             routes(&mut socket, filter, &names, &mut seen).map_err(failed("routes"))?;
-            neighbours(&mut socket, filter, &names, &mut seen).map_err(failed("neighbours"))?;
+            match filter {
+                None => neighbours(&mut socket, &names, &mut seen),
+                Some(index) => wanted_neighbours(&mut socket, index, &names, want, &mut seen),
+            }
+            .map_err(failed("neighbours"))?;
         }
         if whole {
             rules(&mut socket, &mut seen).map_err(failed("routing rules"))?;
@@ -301,34 +305,49 @@ fn one_route(message: &Message, names: &Names, seen: &mut NamespaceSeen) {
     }
 }
 
-fn neighbours(socket: &mut Socket, filter: Option<i32>, names: &Names, seen: &mut NamespaceSeen) -> io::Result<()> {
-    const NDA_IFINDEX: u16 = 8;
-    let mut request = Request::new(libc::RTM_GETNEIGH, 0, &[AF_INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    if let Some(index) = filter {
-        request = request.with(NDA_IFINDEX, &index.to_ne_bytes());
-    }
+fn neighbours(socket: &mut Socket, names: &Names, seen: &mut NamespaceSeen) -> io::Result<()> {
+    let request = Request::new(libc::RTM_GETNEIGH, 0, &[AF_INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     for message in socket.dump(&request)? {
-        let [_, _, _, _, i0, i1, i2, i3, s0, s1, _, _] = message.fixed::<12>();
-        if u16::from_ne_bytes([s0, s1]) & NUD_PERMANENT == 0 {
-            continue;
-        }
-        let attributes = message.attributes(12);
-        let address = attributes
-            .find(libc::NDA_DST)
-            .and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
-        let mac = attributes
-            .find(libc::NDA_LLADDR)
-            .and_then(|bytes| <[u8; 6]>::try_from(bytes).ok());
-        let link = names.get(&i32::from_ne_bytes([i0, i1, i2, i3]));
-        if let (Some(address), Some(mac), Some(link)) = (address, mac, link) {
-            seen.neighbours.insert(Neighbour {
-                link: link.clone(),
-                address: address.into(),
-                mac: Mac(mac),
-            });
+        seen.neighbours.extend(neighbour_of(&message, names));
+    }
+    Ok(())
+}
+
+/// Those of one link that its plan names, asked for one by one: the kernel has no list of a single link's neighbours, so a
+/// dump passes all of a router's. One too many is seen when the whole router is; without a route it leads nothing anywhere.
+fn wanted_neighbours(
+    socket: &mut Socket,
+    index: i32,
+    names: &Names,
+    want: &NamespacePlan,
+    seen: &mut NamespaceSeen,
+) -> io::Result<()> {
+    let name = names.get(&index);
+    for wanted in want.neighbours.iter().filter(|one| Some(&one.link) == name) {
+        let [i0, i1, i2, i3] = index.to_ne_bytes();
+        let request = Request::new(libc::RTM_GETNEIGH, 0, &[AF_INET, 0, 0, 0, i0, i1, i2, i3, 0, 0, 0, 0]);
+        match socket.get(request.with(libc::NDA_DST, &wanted.address.octets())) {
+            Err(error) if errno(&error) == Some(libc::ENOENT) => {}
+            other => seen.neighbours.extend(neighbour_of(&other?, names)),
         }
     }
     Ok(())
+}
+
+/// A permanent neighbour of one of these links.
+fn neighbour_of(message: &Message, names: &Names) -> Option<Neighbour> {
+    let [_, _, _, _, i0, i1, i2, i3, s0, s1, _, _] = message.fixed::<12>();
+    if u16::from_ne_bytes([s0, s1]) & NUD_PERMANENT == 0 {
+        return None;
+    }
+    let attributes = message.attributes(12);
+    let address = <[u8; 4]>::try_from(attributes.find(libc::NDA_DST)?).ok()?;
+    let mac = <[u8; 6]>::try_from(attributes.find(libc::NDA_LLADDR)?).ok()?;
+    Some(Neighbour {
+        link: names.get(&i32::from_ne_bytes([i0, i1, i2, i3]))?.clone(),
+        address: address.into(),
+        mac: Mac(mac),
+    })
 }
 
 fn rules(socket: &mut Socket, seen: &mut NamespaceSeen) -> io::Result<()> {

@@ -362,11 +362,12 @@ fn base_chains(vpc: &Vpc, nat_idle: Option<u32>, draft: &mut Draft) {
     let down = || expr::goes_to(uplink.as_str());
     let resolver = || expr::within(&[Key::Destination], "resolvers");
     let prerouting = vec![
-        rule("no IPv6", [expr::family("ipv6"), expr::counter(), expr::drop()]),
+        // First, because nearly every packet ends here.
         rule(
             "own source",
             [expr::within(&[Key::InLink, Key::Source], "owned"), expr::accept()],
         ),
+        rule("no IPv6", [expr::family("ipv6"), expr::counter(), expr::drop()]),
         rule(
             "may send any source",
             [expr::within(&[Key::InLink], "unchecked"), expr::accept()],
@@ -400,35 +401,44 @@ fn base_chains(vpc: &Vpc, nat_idle: Option<u32>, draft: &mut Draft) {
         "to the private address",
         [up(), expr::destination_nat_by("private_of")],
     )];
-    draft.base(
-        "prerouting",
-        "nat",
-        -100,
-        Policy::Accept,
-        "public_to_private",
-        translate,
-    );
+    // A hook of address translation costs every packet time, and every new connection more.
+    let translates = vpc.internet_gateway.is_some() || !vpc.nat_gateways.is_empty();
+    if translates {
+        draft.base(
+            "prerouting",
+            "nat",
+            -100,
+            Policy::Accept,
+            "public_to_private",
+            translate,
+        );
+    }
 
     // INVARIANT (acl-sees-replies): network ACLs are stateless, so they come before established flows are accepted.
-    let forward = vec![
+    let acls = || acls::ask(vpc).then(|| rule("network ACLs", [expr::jump("acl")]));
+    let mut forward = vec![
         rule("invalid", [expr::in_state(&["invalid"]), expr::goto("invalid")]),
         rule("way out", [down(), expr::jump("exit")]),
-        rule("network ACLs", [expr::jump("acl")]),
+    ];
+    forward.extend(acls());
+    forward.extend([
         established(),
         rule("from outside", [up(), expr::goto("ingress")]),
         rule("sender", [expr::dispatch(&[Key::InLink], "eni_src")]),
         rule("nobody's", [expr::goto("refuse_egress")]),
-    ];
+    ]);
     draft.base("forward", "filter", 0, Policy::Drop, "forward", forward);
     let nothing = vec![rule("nothing is served", [expr::counter(), expr::drop()])];
-    let input = vec![
+    let mut input = vec![
         invalid(),
         rule("own", [expr::comes_from("lo"), expr::accept()]),
         rule(
             "not an interface",
             [expr::not_from(ANY_INTERFACE), expr::counter(), expr::drop()],
         ),
-        rule("network ACLs", [expr::jump("acl")]),
+    ];
+    input.extend(acls());
+    input.extend([
         established(),
         // NET-18: groups do not filter these.
         rule("resolver UDP", [resolver(), expr::to_port("udp", 53), expr::accept()]),
@@ -452,19 +462,19 @@ fn base_chains(vpc: &Vpc, nat_idle: Option<u32>, draft: &mut Draft) {
         rule("served here", [expr::set_mark(SERVED_HERE)]),
         rule("sender", [expr::dispatch(&[Key::InLink], "eni_src")]),
         rule("nobody's", [expr::goto("refuse_egress")]),
-    ];
+    ]);
     let input = if vpc.peers_only { nothing } else { input };
     draft.base("input", "filter", 0, Policy::Drop, "input", input);
-    let output = vec![
-        rule("own", [expr::goes_to("lo"), expr::accept()]),
-        rule("network ACLs", [expr::jump("acl")]),
+    let mut output = vec![rule("own", [expr::goes_to("lo"), expr::accept()])];
+    output.extend(acls());
+    output.extend([
         established(),
         // Its connection is not known any more. Nobody but the rules themselves sends such a thing from here.
         rule(
             "a NAT gateway's reset",
             [expr::in_state(&["invalid"]), expr::is_reset(), expr::accept()],
         ),
-    ];
+    ]);
     draft.base("output", "filter", 0, Policy::Drop, "output", output);
 
     let mut postrouting = vec![rule(
@@ -493,5 +503,7 @@ fn base_chains(vpc: &Vpc, nat_idle: Option<u32>, draft: &mut Draft) {
             [down(), set(), expr::source_nat(nat.elastic_ip, None)],
         ));
     }
-    draft.base("postrouting", "nat", 100, Policy::Accept, "postrouting", postrouting);
+    if translates {
+        draft.base("postrouting", "nat", 100, Policy::Accept, "postrouting", postrouting);
+    }
 }

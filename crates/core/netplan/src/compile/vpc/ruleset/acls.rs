@@ -57,13 +57,7 @@ pub(super) fn compile(vpc: &Vpc, draft: &mut Draft) {
         );
     }
 
-    // Where no entry can refuse anything, as with default ACLs, no packet is asked.
-    let open = |entries: &BTreeMap<u16, AclEntry>| {
-        let first = entries.values().next();
-        first.is_some_and(|entry| entry.allow && entry.traffic == Match::All && entry.peer.prefix_len() == 0)
-    };
-    let used = || vpc.subnets.values().filter_map(|subnet| vpc.acls.get(&subnet.acl));
-    if used().all(|acl| open(&acl.ingress) && open(&acl.egress)) {
+    if !ask(vpc) {
         draft.chain("acl", Vec::new());
         for id in vpc.nat_gateways.keys() {
             draft.chain(format!("{id}-acl"), Vec::new());
@@ -138,6 +132,16 @@ pub(super) fn compile(vpc: &Vpc, draft: &mut Draft) {
     ));
     rules.push(rule("enters a subnet", [expr::dispatch(&[Key::Destination], "acl_in")]));
     draft.chain("acl", rules);
+}
+
+/// Whether any entry can refuse a packet. Where none can, as with default ACLs, no packet is asked.
+pub(super) fn ask(vpc: &Vpc) -> bool {
+    let open = |entries: &BTreeMap<u16, AclEntry>| {
+        let first = entries.values().next();
+        first.is_some_and(|entry| entry.allow && entry.traffic == Match::All && entry.peer.prefix_len() == 0)
+    };
+    let mut used = vpc.subnets.values().filter_map(|subnet| vpc.acls.get(&subnet.acl));
+    !used.all(|acl| open(&acl.ingress) && open(&acl.egress))
 }
 
 fn entries(entries: &BTreeMap<u16, AclEntry>, peer: Key, refuse: &str) -> Vec<Rule> {
