@@ -47,9 +47,10 @@ for index in range(count):
 """
 
 
-def engine_latencies(engine, image, role, bucket, count, uri=None, prefix="launch"):
-    """Request sent to first instruction, ns, of `count` jobs one after the other. The requests are signed beforehand and
-    sent on a kept connection, so that the time is the engine's and not the client library's."""
+def engine_latencies(engine, image, role, bucket, count, uri=None, prefix="launch", mode="File", before=None, timeout=120):
+    """Request sent to first instruction, ns, of `count` jobs one after the other; with `before`, to the first instruction
+    after that shell command. The requests are signed beforehand and sent on a kept connection, so that the time is the
+    engine's and not the client library's."""
     sagemaker, logs = engine.client("sagemaker"), engine.client("logs")
     connection = http.client.HTTPConnection(urlsplit(engine.url).netloc)
     target = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": "SageMaker.CreateTrainingJob"}
@@ -57,7 +58,8 @@ def engine_latencies(engine, image, role, bucket, count, uri=None, prefix="launc
     for index in range(count):
         name = f"{prefix}-{index}"
         request = training_request(name, image, role, bucket, uri or f"s3://{bucket}/in/")
-        request["AlgorithmSpecification"] |= {"ContainerEntrypoint": ["/usr/bin/stamp"]}
+        command = ["/bin/sh", "-c", f"{before}; exec /usr/bin/stamp"] if before else ["/usr/bin/stamp"]
+        request["AlgorithmSpecification"] |= {"ContainerEntrypoint": command, "TrainingInputMode": mode}
         body = json.dumps(request)
         headers = wrk.signed(engine.url + "/", body, "sagemaker", target, *engine.credentials())
         sent[name] = time.monotonic_ns()
@@ -65,7 +67,7 @@ def engine_latencies(engine, image, role, bucket, count, uri=None, prefix="launc
         answer = connection.getresponse()
         text = answer.read()
         assert answer.status == 200, text
-        job = finished(sagemaker, name)
+        job = finished(sagemaker, name, timeout)
         assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
         names.append(name)
     connection.close()

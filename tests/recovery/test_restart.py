@@ -1,8 +1,10 @@
 """Stopping and starting: what stays, what is adopted, what ends when the operator says so."""
+import io
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 from pathlib import Path
 
@@ -333,3 +335,43 @@ def test_a_processing_job_is_adopted_by_the_next_server_and_its_output_goes_on(e
     done = status()
     assert (done["ProcessingJobStatus"], done["ExitMessage"]) == ("Stopped", "counted\n"), done
     eventually(lambda: not traces.containers() and not list((engine.data / "work").iterdir()), 30)
+
+
+def test_pipes_are_served_again_after_a_kill_or_the_job_says_what_was_cut(engine, role, image, traces):
+    """Between two epochs nothing is lost. Within one, the container cannot know that there would have been more.
+    Proves: CC-25
+    """
+    sagemaker, s3, work = engine.client("sagemaker"), engine.client("s3"), engine.data / "work"
+    s3.put_object(Bucket="restart", Key="piped/large", Body=bytes(8 << 20))
+
+    def pipes():
+        return sorted(path.name for path in work.rglob("train_*"))
+
+    def killed_while(name, before, after, wanted):
+        """A job that goes on when the engine is back; the pipes that are there when it is killed."""
+        wait = "until /bin/busybox test -e go; do sleep 0.1; done"
+        request = training_request(name, image, role, "restart", "s3://restart/piped/", HyperParameters={})
+        request["InputDataConfig"][0]["InputMode"] = "Pipe"
+        request = with_program(engine, "restart", request, f"cd /opt/ml/input/data; {before}; {wait}; {after}", "/bin/sh")
+        sagemaker.create_training_job(**request)
+        eventually(lambda: pipes() == wanted, timeout=60)
+        for pid in engine.pids().values():
+            os.kill(pid, signal.SIGKILL)
+        engine.process.wait(20)
+        # Seen by the container, which waits for it.
+        (data,) = work.glob("*/input/data")
+        (data / "go").touch()
+        (data / "go").chmod(0o644)
+        engine.start()
+        done = finished(engine.client("sagemaker"), name)
+        eventually(lambda: not list(work.iterdir()) and not traces.containers(), 60)
+        return done
+
+    done = killed_while("between-epochs", "cat train_0 > /dev/null", "cat train_1 > /opt/ml/model/1", ["train_1"])
+    assert done["TrainingJobStatus"] == "Completed", done.get("FailureReason")
+    body = s3.get_object(Bucket="restart", Key="jobs/between-epochs/output/model.tar.gz")["Body"].read()
+    with tarfile.open(fileobj=io.BytesIO(body)) as archive:
+        assert archive.getmember("1").size == 8 << 20
+    done = killed_while("within-an-epoch", "exec 3< train_0; read -n 3 line <&3", "cat <&3 > /dev/null", ["train_0", "train_1"])
+    assert done["TrainingJobStatus"] == "Failed"
+    assert done["FailureReason"].startswith("InternalServerError: Data download failed:The engine was restarted while epoch 0"), done["FailureReason"]

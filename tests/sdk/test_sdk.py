@@ -1,6 +1,8 @@
 """The SageMaker Python SDK, unmodified, from fit to delete. In an environment of its own: `./x test-sdk`."""
+import io
 import os
 import sys
+import tarfile
 from datetime import timedelta
 from pathlib import Path
 
@@ -101,6 +103,26 @@ def test_the_sdk_shows_why_a_job_failed(sdk, estimator):
         estimator(trees="5", least_accuracy="1.5").fit({"train": "s3://sdk-data/digits/"})
     assert failed.value.actual_status == "Failed"
     assert "AlgorithmError: accuracy 0." in str(failed.value) and "exit code: 1" in str(failed.value)
+
+
+def test_the_sdk_streams_channels_by_pipe_and_reads_them_as_fast_files(engine, sdk, estimator):
+    """Proves: CC-22, CC-24, CC-25
+    """
+    channel = sdk.inputs.TrainingInput("s3://sdk-data/digits/", input_mode="FastFile")
+    fitted = estimator(trees="5")
+    fitted.fit({"train": channel})
+    assert fitted.latest_training_job.describe()["InputDataConfig"][0]["InputMode"] == "FastFile"
+    piped = estimator()
+    piped.input_mode = "Pipe"
+    program = "open('/opt/ml/model/seen', 'wb').write(open('/opt/ml/input/data/train_0', 'rb').read())"
+    piped.container_entry_point = ["/usr/bin/python3", "-c", program]
+    piped.fit({"train": "s3://sdk-data/digits/"})
+    job = piped.latest_training_job.describe()
+    assert job["AlgorithmSpecification"]["TrainingInputMode"] == "Pipe"
+    key = job["ModelArtifacts"]["S3ModelArtifacts"].removeprefix("s3://sdk-data/")
+    body = engine.client("s3").get_object(Bucket="sdk-data", Key=key)["Body"].read()
+    with tarfile.open(fileobj=io.BytesIO(body)) as archive:
+        assert archive.extractfile("seen").read() == (engine.directory / "digits.csv").read_bytes()
 
 
 def test_the_sdk_transforms_and_joins_predictions_to_their_rows(engine, sdk, estimator, capsys):

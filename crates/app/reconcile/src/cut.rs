@@ -5,6 +5,7 @@ use isolarium_model::Arn;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 /// Whether a transfer is to go on.
@@ -58,18 +59,40 @@ impl Cut {
     }
 }
 
-/// The cuts of everything that is stepped now, by the ARN of the job or endpoint.
+/// The cuts of everything that is stepped now, by the ARN of the job or endpoint; and of threads that move data beside the
+/// steps, for as long as their own work lasts.
 #[derive(Debug, Default)]
-pub struct Cuts(Mutex<HashMap<String, Arc<Cut>>>);
+pub struct Cuts {
+    stepped: Mutex<HashMap<String, Arc<Cut>>>,
+    beside: Mutex<HashMap<ThreadId, Arc<Cut>>>,
+}
 
 impl Cuts {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Cut>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.stepped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The cut of an owner; one that never ends anything where nobody has begun one.
+    fn beside(&self) -> MutexGuard<'_, HashMap<ThreadId, Arc<Cut>>> {
+        self.beside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The cut of this thread, if it has one of its own, or that of an owner; one that never ends anything where nobody has
+    /// begun one.
     pub fn of(&self, owner: &Arn) -> Arc<Cut> {
+        if let Some(own) = self.beside().get(&thread::current().id()) {
+            return Arc::clone(own);
+        }
         self.lock().get(owner.as_str()).cloned().unwrap_or_default()
+    }
+
+    /// From now on [`Self::of`] gives this thread this one, whoever the owner is, until what is returned is dropped.
+    pub(crate) fn here(self: &Arc<Self>, cut: Arc<Cut>) -> Here {
+        let thread = thread::current().id();
+        self.beside().insert(thread, cut);
+        Here {
+            cuts: Arc::clone(self),
+            thread,
+        }
     }
 
     /// From now on [`Self::of`] gives this one, until what is returned is dropped.
@@ -79,6 +102,18 @@ impl Cuts {
             cuts: Arc::clone(self),
             owner: owner.as_str().into(),
         }
+    }
+}
+
+/// See [`Cuts::here`].
+pub(crate) struct Here {
+    cuts: Arc<Cuts>,
+    thread: ThreadId,
+}
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        self.cuts.beside().remove(&self.thread);
     }
 }
 

@@ -415,7 +415,7 @@ fn tree(root: &Path, at: &Path, into: &mut BTreeMap<String, String>) {
         let path = entry.path();
         if path.is_dir() {
             tree(root, &path, into);
-        } else {
+        } else if path.is_file() {
             let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_string();
             into.insert(name, fs::read_to_string(&path).unwrap());
         }

@@ -25,6 +25,7 @@ mod gc;
 mod job;
 mod logs;
 mod ping;
+mod pipes;
 mod stage;
 mod transform;
 mod tuning;

@@ -4,9 +4,11 @@
 use crate::container::{self, MODEL, ModelMount};
 use crate::deps::Deps;
 use crate::job::Site;
+use crate::pipes;
 use crate::transfer::{Actor, Image, TransferError};
 use crate::workdir::{make_directory, relative_path};
-use isolarium_model::sagemaker::training_job::{Channel, Distribution, S3DataType};
+use isolarium_batch::shuffle;
+use isolarium_model::sagemaker::training_job::{Channel, Distribution, InputMode, S3DataType};
 use isolarium_model::sagemaker::{ModelData, Placement, S3Uri};
 use isolarium_model::{Timestamp, WorkloadId};
 use isolarium_runtime::executor::ExecutorError;
@@ -79,31 +81,57 @@ pub(crate) fn ca_bundle(deps: &Deps, placement: &Placement) -> Result<(), StageE
     }
 }
 
-/// Shows a channel's objects below `input/data/<channel>` (CC-23, CC-27): all of them, or this instance's share (CC-28).
+/// Shows a channel's objects below `input/data/<channel>` (CC-23, CC-27): all of them, or this instance's share (CC-28). No
+/// byte is copied or read, so this is FastFile's view as well (CC-24); or pipes are put there (CC-25).
 pub(crate) fn channel(site: &Site<'_>, channel: &Channel) -> Result<(), StageError> {
+    if let InputMode::Pipe(input) = &channel.mode {
+        return pipes::stage(site, channel, input);
+    }
     let (deps, actor) = (site.deps, &site.actor);
     let directory = deps
         .work
         .make_empty(&site.placement.workload, &format!("input/data/{}", channel.name))?;
+    let mut objects = channel_objects(deps, actor, channel)?;
+    if channel.distribution == Distribution::ShardedByS3Key {
+        objects = share(objects, channel.shuffle_seed, site.number, site.of);
+    }
+    link_all(deps, actor, &objects, &directory, None)
+}
+
+/// The objects that a channel's prefix or manifest names; there is at least one.
+pub(crate) fn channel_objects(deps: &Deps, actor: &Actor, channel: &Channel) -> Result<Vec<Placed>, StageError> {
     let mut objects = match channel.data_type {
         S3DataType::S3Prefix => prefix_objects(deps, actor, &channel.uri)?,
         S3DataType::ManifestFile => manifest_objects(deps, actor, &channel.uri)?,
     };
+    if channel.mode == InputMode::FastFile {
+        // CC-24: the address is a folder or an object, never the beginning of a name.
+        let folder = &channel.uri.key;
+        let names = |key: &str| match key.strip_prefix(folder.as_str()) {
+            Some(rest) => folder.is_empty() || folder.ends_with('/') || rest.is_empty() || rest.starts_with('/'),
+            None => false,
+        };
+        objects.retain(|(object, _)| names(&object.key));
+    }
     if objects.is_empty() {
         return Err(StageError::unusable(format!(
             "No S3 objects found under \"{}\"",
             channel.uri
         )));
     }
-    if channel.distribution == Distribution::ShardedByS3Key {
-        objects = share(objects, site.number, site.of);
-    }
-    link_all(deps, actor, &objects, &directory, None)
+    Ok(objects)
 }
 
-/// CC-28: objects are dealt like cards, in the order of their keys; with more instances than objects some get none.
-pub(crate) fn share(mut objects: Vec<Placed>, number: usize, of: usize) -> Vec<Placed> {
+/// CC-28: objects are dealt like cards, in the order of their keys or of the shuffle; with more instances than objects some
+/// get none.
+pub(crate) fn share(mut objects: Vec<Placed>, seed: Option<i64>, number: usize, of: usize) -> Vec<Placed> {
     objects.sort_by(|(a, _), (b, _)| (&a.bucket, &a.key).cmp(&(&b.bucket, &b.key)));
+    if let Some(seed) = seed {
+        let mut shuffled: Vec<Option<Placed>> = objects.into_iter().map(Some).collect();
+        let order = shuffle::order(shuffled.len(), seed, 0);
+        let dealt = order.into_iter().filter_map(|at| shuffled.get_mut(at)?.take());
+        return dealt.skip(number).step_by(of.max(1)).collect();
+    }
     objects.into_iter().skip(number).step_by(of.max(1)).collect()
 }
 

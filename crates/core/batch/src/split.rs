@@ -3,7 +3,7 @@
 use isolarium_model::sagemaker::transform_job::SplitType;
 
 /// MXNet's mark at the beginning of each frame, little endian.
-const MAGIC: [u8; 4] = 0xced7_230a_u32.to_le_bytes();
+pub(crate) const MAGIC: [u8; 4] = 0xced7_230a_u32.to_le_bytes();
 
 /// Bytes before the data of a RecordIO frame: the mark, the length with its flag.
 const RECORD_IO_HEAD: usize = 8;

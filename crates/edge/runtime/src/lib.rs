@@ -3,12 +3,14 @@
 //! - [`executor`]: the traits and values that cross the seam.
 //! - [`local`]: containers on this machine, as the privileged process sees them.
 //! - [`vpcs`]: VPCs on the host. [`fake`]: the same in memory, for tests.
+//! - [`fifo`]: named pipes that containers read.
 //! - `shim`: one container's parent process. `archive`: the unprivileged process that unpacks and packs.
 //! - `log`: output on disk. `sys`: the system calls that need `unsafe`.
 
 mod archive;
 pub mod executor;
 pub mod fake;
+pub mod fifo;
 pub mod local;
 mod log;
 mod shim;

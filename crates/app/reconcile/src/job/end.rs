@@ -58,14 +58,7 @@ impl Work<'_> {
                 format!("{host}: {text}")
             };
         }
-        if let Err(error) = job.collect(&sites, &mut memory.kept, End::Failed) {
-            match staged(job.arn(), error, "Artifact upload failed:") {
-                Trouble::Retry(error) => return Err(StepError::Executor(error)),
-                Trouble::Final(_, cause) => {
-                    tracing::warn!(job = %job.arn(), cause, "output of a failed job could not be uploaded");
-                }
-            }
-        }
+        self.rescue(job, memory)?;
         let first = self.first_attempt(job);
         let reason = FailureReason::container(
             &text,
@@ -73,6 +66,20 @@ impl Work<'_> {
             first.as_ref().map(BlockedDestination::note).as_ref(),
         );
         self.conclude(job, memory, &Outcome::Failed(reason))
+    }
+
+    /// Uploads what a failed job leaves (CC-33).
+    pub(super) fn rescue<J: Job>(&self, job: &J, memory: &mut Memory<J>) -> Result<(), StepError> {
+        let Err(error) = job.collect(&self.sites(job), &mut memory.kept, End::Failed) else {
+            return Ok(());
+        };
+        match staged(job.arn(), error, "Artifact upload failed:") {
+            Trouble::Retry(error) => Err(StepError::Executor(error)),
+            Trouble::Final(_, cause) => {
+                tracing::warn!(job = %job.arn(), cause, "output of a failed job could not be uploaded");
+                Ok(())
+            }
+        }
     }
 
     /// The first attempt to leave, of whichever instance.
@@ -90,6 +97,7 @@ impl Work<'_> {
         outcome: &Outcome,
     ) -> Result<Next, StepError> {
         memory.touched = true;
+        job.leave(&mut memory.kept);
         let mut reports = Vec::new();
         for (number, placement) in job.run().placements().enumerate() {
             let cursor = &mut memory.instance(number).logs;

@@ -86,6 +86,13 @@ pub(crate) trait Job: Record {
     fn stage(&self, site: &Site<'_>, kept: &mut Self::Kept) -> Result<(), StageError>;
     /// The container of an instance: program, files, mounts, limits. Hosts and start are the phases' to fill in.
     fn container(&self, site: &Site<'_>, image: &Image) -> Result<LaunchSpec, crate::UnknownInstanceType>;
+    /// Brings the containers what they read on the way, such as named pipes; called at each look at them, also when all of
+    /// them have ended since the last one. What it answers ends the job: they cannot go on, or read what was not whole.
+    fn feed(&self, _sites: &[Site<'_>], _running: bool, _kept: &mut Self::Kept) -> Option<(FailureKind, String)> {
+        None
+    }
+    /// The job is about to end: nothing more is brought.
+    fn leave(&self, _kept: &mut Self::Kept) {}
     /// What is done beside the running containers, such as synchronising checkpoints; says when it is due again.
     fn tend(&self, _sites: &[Site<'_>], _kept: &mut Self::Kept) -> Option<Timestamp> {
         None
@@ -135,6 +142,8 @@ pub(crate) struct Memory<J: Job> {
     instances: Vec<InstanceMemory>,
     metrics: Option<MetricScanner>,
     kept: J::Kept,
+    /// When [`Job::feed`] said that the job cannot go on.
+    starved: Option<Timestamp>,
     /// This process did something on the host for the job.
     touched: bool,
 }
@@ -158,6 +167,7 @@ impl<J: Job> Default for Memory<J> {
             instances: Vec::new(),
             metrics: None,
             kept: J::Kept::default(),
+            starved: None,
             touched: false,
         }
     }

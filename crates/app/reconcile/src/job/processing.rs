@@ -209,7 +209,7 @@ fn bring(site: &Site<'_>, input: &ProcessingInput) -> Result<(), StageError> {
         return Err(unusable(format!("No S3 objects found under \"{}\"", input.uri)));
     }
     if input.distribution == Distribution::ShardedByS3Key {
-        objects = stage::share(objects, site.number, site.of);
+        objects = stage::share(objects, None, site.number, site.of);
     }
     stage::link_all(deps, actor, &objects, &directory, None)
 }

@@ -66,6 +66,9 @@ impl Work<'_> {
         let running = states
             .iter()
             .any(|state| matches!(state, Some(WorkloadState::Running { .. })));
+        if let Some((kind, text)) = job.feed(&self.sites(job), running, &mut memory.kept) {
+            return self.starved(job, memory, (kind, &text), running.then_some(&states));
+        }
         match first_failure(&states) {
             None if running => self.running(job, memory),
             None => self.finish(job, memory),
@@ -79,6 +82,25 @@ impl Work<'_> {
                 Failure::Lost => self.lost(job, memory),
             },
         }
+    }
+
+    /// Their input cannot be brought to them: those that run get SIGTERM and their grace, and how they end says nothing.
+    fn starved<J: Job>(
+        &self,
+        job: &J,
+        memory: &mut Memory<J>,
+        (kind, text): (FailureKind, &str),
+        running: Option<&Vec<Option<WorkloadState>>>,
+    ) -> Result<Next, StepError> {
+        if let Some(states) = running {
+            let since = *memory.starved.get_or_insert(self.deps.now());
+            return self.terminate(job, memory, states, since, self.deps.settings.training_grace);
+        }
+        if let Some(next) = self.drain(job, memory)? {
+            return Ok(next);
+        }
+        self.rescue(job, memory)?;
+        self.fail(job, memory, kind, text)
     }
 
     pub(super) fn lost<J: Job>(&self, job: &J, memory: &mut Memory<J>) -> Result<Next, StepError> {

@@ -4,8 +4,8 @@ use crate::stage;
 use isolarium_model::WorkloadId;
 use isolarium_model::sagemaker::network::IsolationRecord;
 use isolarium_model::sagemaker::training_job::{
-    Channel, CheckpointConfig, Distribution, JobRun, JobSpec, MetricDefinition, OutputCompression, OutputConfig,
-    S3DataType, StopCause, TrainingJobStatus,
+    Channel, CheckpointConfig, Distribution, InputMode, JobRun, JobSpec, MetricDefinition, OutputCompression,
+    OutputConfig, S3DataType, StopCause, TrainingJobStatus,
 };
 use isolarium_model::sagemaker::{AddressLease, Attachment, ContainerSpec, Echo, JobNetwork, Placement, Reach, Tags};
 use isolarium_netplan::intent;
@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod piped;
 mod several;
 
 const NAME: &str = "Churn";
@@ -133,6 +134,8 @@ fn job(created: Timestamp, placement: Placement) -> TrainingJob {
                 data_type: S3DataType::S3Prefix,
                 distribution: Distribution::FullyReplicated,
                 content_type: Some("text/csv".into()),
+                mode: InputMode::File,
+                shuffle_seed: None,
             }],
             output: OutputConfig {
                 uri: "s3://out/jobs".parse().unwrap(),
@@ -718,6 +721,8 @@ fn prefixes_single_objects_and_manifests_give_the_promised_tree() {
             data_type,
             distribution: Distribution::ShardedByS3Key,
             content_type: None,
+            mode: InputMode::File,
+            shuffle_seed: None,
         };
         job.spec.channels = vec![
             channel("middle", "s3://data/train/b", S3DataType::S3Prefix),

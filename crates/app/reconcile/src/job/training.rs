@@ -1,24 +1,34 @@
 //! Training jobs: their files, their container, their checkpoints and artifacts.
 
-use super::{End, Job, Site};
+use super::{End, Job, Site, Trouble, staged};
 use crate::checkpoints::{self, Checkpoints};
 use crate::collect;
 use crate::container::{self, CHECKPOINTS, MODEL, OUTPUT, OUTPUT_DATA, UnknownInstanceType};
 use crate::metrics::MetricScanner;
+use crate::pipes::{Pipes, Starved};
 use crate::stage::{self, StageError};
 use crate::transfer::Image;
 use crate::workdir;
 use isolarium_model::sagemaker::training_job::{
-    Channel, JobEvent, JobRun, MetricDefinition, SecondaryStatus, TrainingJob, host_name,
+    Channel, InputMode, JobEvent, JobRun, MetricDefinition, SecondaryStatus, TrainingJob, host_name,
 };
-use isolarium_model::sagemaker::{FailureReason, IllegalTransition, JobNetwork};
+use isolarium_model::sagemaker::{FailureKind, FailureReason, IllegalTransition, JobNetwork};
 use isolarium_model::{Arn, Timestamp};
 use isolarium_runtime::executor::{LaunchSpec, Mount};
 use serde_json::{Value, json};
 use std::time::Duration;
 
+/// What is remembered of a training job between steps.
+#[derive(Default)]
+pub(crate) struct Kept {
+    checkpoints: Checkpoints,
+    pipes: Pipes,
+    /// Why the containers cannot go on.
+    starved: Option<(FailureKind, String)>,
+}
+
 impl Job for TrainingJob {
-    type Kept = Checkpoints;
+    type Kept = Kept;
     const LOG_GROUP: &'static str = "/aws/sagemaker/TrainingJobs";
 
     fn arn(&self) -> &Arn {
@@ -90,7 +100,7 @@ impl Job for TrainingJob {
         self.final_metrics.clone_from(scanner.last());
     }
 
-    fn stage(&self, site: &Site<'_>, kept: &mut Checkpoints) -> Result<(), StageError> {
+    fn stage(&self, site: &Site<'_>, kept: &mut Kept) -> Result<(), StageError> {
         let workload = &site.placement.workload;
         let config = site.deps.work.make(workload, "input/config")?;
         for (name, bytes) in config_files(self, site) {
@@ -103,7 +113,7 @@ impl Job for TrainingJob {
             stage::channel(site, channel)?;
         }
         match &self.spec.checkpoints {
-            Some(config) => checkpoints::restore(site, config, kept),
+            Some(config) => checkpoints::restore(site, config, &mut kept.checkpoints),
             None => Ok(()),
         }
     }
@@ -133,9 +143,29 @@ impl Job for TrainingJob {
         container::job(site, &self.arn, &self.spec.instance_type, image, program)
     }
 
-    fn tend(&self, sites: &[Site<'_>], kept: &mut Checkpoints) -> Option<Timestamp> {
+    fn feed(&self, sites: &[Site<'_>], running: bool, kept: &mut Kept) -> Option<(FailureKind, String)> {
+        const WHAT: &str = "Data download failed:";
+        if kept.starved.is_none() {
+            let fault = kept.pipes.serve(sites, &self.spec.channels, running)?;
+            kept.starved = Some(match fault {
+                Starved::Cut(text) => (FailureKind::Internal, format!("{WHAT}{text}")),
+                Starved::Stage(error) => match staged(&self.arn, error, WHAT) {
+                    Trouble::Final(kind, text) => (kind, text),
+                    Trouble::Retry(error) => (FailureKind::Internal, format!("{WHAT}{error}")),
+                },
+            });
+        }
+        kept.starved.clone()
+    }
+
+    fn leave(&self, kept: &mut Kept) {
+        kept.pipes = Pipes::default();
+    }
+
+    fn tend(&self, sites: &[Site<'_>], kept: &mut Kept) -> Option<Timestamp> {
         let config = self.spec.checkpoints.as_ref()?;
         let deps = sites.first()?.deps;
+        let kept = &mut kept.checkpoints;
         let due = |kept: &Checkpoints| {
             let last = kept.last.unwrap_or(self.created);
             last.after(deps.settings.checkpoint_interval)
@@ -156,9 +186,9 @@ impl Job for TrainingJob {
     }
 
     /// The model, unless a container failed, and the other output. Empty directories give no object (SM-31, CC-32, CC-33).
-    fn collect(&self, sites: &[Site<'_>], kept: &mut Checkpoints, end: End) -> Result<(), StageError> {
+    fn collect(&self, sites: &[Site<'_>], kept: &mut Kept, end: End) -> Result<(), StageError> {
         if let Some(config) = &self.spec.checkpoints {
-            checkpoints::sync(sites, config, kept)?;
+            checkpoints::sync(sites, config, &mut kept.checkpoints)?;
         }
         if end != End::Failed {
             collect::artifact(sites, self, MODEL, "model")?;
@@ -205,10 +235,11 @@ fn config_files(job: &TrainingJob, site: &Site<'_>) -> Vec<(&'static str, Vec<u8
 }
 
 fn channel_config(channel: &Channel) -> Value {
+    let framed = matches!(&channel.mode, InputMode::Pipe(input) if input.record_io);
     let mut config = json!({
-        "TrainingInputMode": "File",
+        "TrainingInputMode": channel.mode.as_str(),
         "S3DistributionType": channel.distribution.as_str(),
-        "RecordWrapperType": "None",
+        "RecordWrapperType": if framed { "RecordIO" } else { "None" },
     });
     if let (Some(kind), Some(members)) = (&channel.content_type, config.as_object_mut()) {
         members.insert("ContentType".into(), json!(kind));

@@ -1,6 +1,7 @@
 //! Handlers of the `sagemaker` service: one file per noun. What the engine does not do yet is refused, never stored
 //! without a word.
 
+mod channels;
 mod check;
 mod conditions;
 mod endpoint;

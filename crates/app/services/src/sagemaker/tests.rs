@@ -181,23 +181,140 @@ fn update_endpoint(fixture: &Fixture, name: &str, config: &str) -> Result<Update
 /// Proves: CC-22
 #[test]
 fn a_channels_mode_goes_before_the_jobs() {
+    use TrainingInputMode::{FastFile, File, Pipe};
     let fixture = Fixture::new();
-    let with = |name: &str, of_job, of_channel| {
+    for (name, of_job, of_channel, wanted) in [
+        ("own", Pipe, Some(File), "File"),
+        ("other", File, Some(FastFile), "FastFile"),
+        ("jobs", Pipe, None, "Pipe"),
+        ("omitted", File, None, "File"),
+    ] {
         let mut request = job(name);
         request.algorithm_specification.as_mut().unwrap().training_input_mode = of_job;
         request.input_data_config.as_mut().unwrap()[0].input_mode = of_channel;
+        let given = request.input_data_config.clone();
+        call::<_, CreateTrainingJobResponse>(&fixture, "CreateTrainingJob", request).unwrap();
+        let key = Key::folded(&scope(ACCOUNT), name);
+        let stored = state(&fixture).get::<records::TrainingJob>(&key).unwrap().unwrap();
+        assert_eq!(stored.record.spec.channels[0].mode.as_str(), wanted, "{name}");
+        let shown: DescribeTrainingJobResponse = call(
+            &fixture,
+            "DescribeTrainingJob",
+            DescribeTrainingJobRequest {
+                training_job_name: name.into(),
+            },
+        )
+        .unwrap();
+        assert_eq!(shown.input_data_config, given, "{name}");
+    }
+}
+
+/// Proves: CC-24, CC-26, CC-27
+#[test]
+fn input_modes_refuse_what_they_do_not_have() {
+    let fixture = Fixture::new();
+    let try_with = |name: &str, mode, change: &dyn Fn(&mut Channel)| {
+        let mut request = job(name);
+        request.algorithm_specification.as_mut().unwrap().training_input_mode = mode;
+        change(&mut request.input_data_config.as_mut().unwrap()[0]);
         call::<_, CreateTrainingJobResponse>(&fixture, "CreateTrainingJob", request)
     };
-    with("own", TrainingInputMode::Pipe, Some(TrainingInputMode::File)).unwrap();
-    with("omitted", TrainingInputMode::File, None).unwrap();
-    let refused = refusal(with("jobs", TrainingInputMode::Pipe, None));
-    assert!(refused.1.contains("Pipe"), "{refused:?}");
-    let refused = refusal(with(
-        "channels",
-        TrainingInputMode::File,
-        Some(TrainingInputMode::FastFile),
+    let gzip = |one: &mut Channel| one.compression_type = Some(CompressionType::Gzip);
+    let framed = |one: &mut Channel| one.record_wrapper_type = Some(RecordWrapper::RecordIO);
+    let source = |one: &mut Channel, kind, names: &[&str]| {
+        let source = one.data_source.s3_data_source.as_mut().unwrap();
+        source.s3_data_type = kind;
+        source.attribute_names = Some(names.iter().map(ToString::to_string).collect());
+    };
+    let augmented = |one: &mut Channel| source(one, S3DataType::AugmentedManifestFile, &["image-ref", "label"]);
+    let everything = |one: &mut Channel| {
+        gzip(one);
+        framed(one);
+        augmented(one);
+        one.shuffle_config = Some(ShuffleConfig { seed: 7 });
+    };
+    type Change<'a> = &'a dyn Fn(&mut Channel);
+    let changes: [(&str, Change<'_>); 3] = [
+        ("CompressionType Gzip", &gzip),
+        ("RecordWrapperType RecordIO", &framed),
+        ("AugmentedManifestFile", &augmented),
+    ];
+    for (what, change) in changes {
+        for mode in [TrainingInputMode::File, TrainingInputMode::FastFile] {
+            let refused = refusal(try_with("refused", mode, change));
+            let wanted = format!("{what} of channel \"train\" is only valid with input mode Pipe.");
+            assert_eq!(refused, ("ValidationException".into(), wanted));
+        }
+        try_with(&what.replace(' ', "-"), TrainingInputMode::Pipe, change).unwrap();
+    }
+    try_with("all", TrainingInputMode::Pipe, &everything).unwrap();
+    let stored = state(&fixture)
+        .get::<records::TrainingJob>(&Key::folded(&scope(ACCOUNT), "all"))
+        .unwrap()
+        .unwrap();
+    let channel = &stored.record.spec.channels[0];
+    assert_eq!(channel.shuffle_seed, Some(7));
+    let wanted = records::training_job::PipeInput {
+        gzip: true,
+        record_io: true,
+        attributes: Some(vec!["image-ref".into(), "label".into()]),
+    };
+    assert_eq!(channel.mode, records::training_job::InputMode::Pipe(wanted));
+
+    let nameless = |one: &mut Channel| source(one, S3DataType::AugmentedManifestFile, &[]);
+    let refused = refusal(try_with("refused", TrainingInputMode::Pipe, &nameless));
+    assert!(refused.1.contains("AttributeNames are required"), "{refused:?}");
+    let named = |one: &mut Channel| source(one, S3DataType::S3Prefix, &["label"]);
+    let refused = refusal(try_with("refused", TrainingInputMode::Pipe, &named));
+    assert!(
+        refused.1.contains("only valid with AugmentedManifestFile"),
+        "{refused:?}"
+    );
+    let listed = |one: &mut Channel| source(one, S3DataType::ManifestFile, &[]);
+    let refused = refusal(try_with("refused", TrainingInputMode::FastFile, &listed));
+    assert!(refused.1.contains("only valid with S3DataType S3Prefix"), "{refused:?}");
+    try_with("listed", TrainingInputMode::Pipe, &listed).unwrap();
+
+    let mut request = job("clash");
+    request.algorithm_specification.as_mut().unwrap().training_input_mode = TrainingInputMode::Pipe;
+    let channels = request.input_data_config.as_mut().unwrap();
+    channels.push(channel_of("train_12", "s3://data/train/", TrainingInputMode::File));
+    let refused = refusal(call::<_, CreateTrainingJobResponse>(
+        &fixture,
+        "CreateTrainingJob",
+        request.clone(),
     ));
-    assert!(refused.1.contains("FastFile"), "{refused:?}");
+    assert!(
+        refused.1.contains("the name of a pipe of the channel \"train\""),
+        "{refused:?}"
+    );
+    let channels = request.input_data_config.as_mut().unwrap();
+    channels.pop();
+    channels.push(channel_of("train_x", "s3://data/train/", TrainingInputMode::File));
+    call::<_, CreateTrainingJobResponse>(&fixture, "CreateTrainingJob", request).unwrap();
+
+    let mut request = job("in-a-vpc");
+    request.algorithm_specification.as_mut().unwrap().training_input_mode = TrainingInputMode::FastFile;
+    request.vpc_config = Some(VpcConfig {
+        security_group_ids: vec!["sg-0123456789abcdef0".into()],
+        subnets: vec!["subnet-0123456789abcdef0".into()],
+    });
+    let refused = refusal(call::<_, CreateTrainingJobResponse>(
+        &fixture,
+        "CreateTrainingJob",
+        request,
+    ));
+    assert!(
+        refused.1.starts_with("Input mode FastFile with VpcConfig"),
+        "{refused:?}"
+    );
+}
+
+fn channel_of(name: &str, uri: &str, mode: TrainingInputMode) -> Channel {
+    Channel {
+        input_mode: Some(mode),
+        ..channel(name, uri)
+    }
 }
 
 #[test]

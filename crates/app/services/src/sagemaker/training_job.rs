@@ -5,9 +5,9 @@ use super::check::{
 };
 use super::listing::{Listing, page};
 use super::{conditions, creating, find, kept, must_keep, place, shapes, stored, tag, training_spec, update};
-use crate::platform::Actor;
+use crate::platform::{Actor, PlatformError};
 use crate::{Ctx, Operation};
-use isolarium_model::sagemaker::training_job::{JobEvent, JobRun, JobSpec, StopCause, TrainingJob as Job};
+use isolarium_model::sagemaker::training_job::{InputMode, JobEvent, JobRun, JobSpec, StopCause, TrainingJob as Job};
 use isolarium_model::sagemaker::tuning_job::{Trial, TuningJob};
 use isolarium_model::sagemaker::{JobNetwork, SecondaryStatus};
 use isolarium_model::{Arn, Timestamp};
@@ -134,7 +134,15 @@ pub(super) fn settle(
         .check_image(&actor, &spec.container.image)
         .map_err(refused)?;
     for channel in &spec.channels {
-        has_objects(ctx, &actor, &channel.uri, &channel.uri.to_string(), &spec.network)?;
+        let mut uri = channel.uri.clone();
+        if channel.mode == InputMode::FastFile && !uri.key.is_empty() && !uri.key.ends_with('/') {
+            // CC-24: an object, or else a folder.
+            match ctx.platform.check_object(&actor, &uri) {
+                Ok(()) | Err(PlatformError::Denied(_)) => {}
+                Err(_) => uri.key.push('/'),
+            }
+        }
+        has_objects(ctx, &actor, &uri, &channel.uri.to_string(), &spec.network)?;
     }
     Ok(())
 }

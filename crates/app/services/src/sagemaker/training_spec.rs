@@ -1,15 +1,16 @@
 //! From a CreateTrainingJob request to what the engine acts on. What it does not carry out yet is refused here.
 
+use super::channels::channels;
 use super::check::{refuse, s3_uri, unsupported};
 use super::{keep, shapes};
 use isolarium_model::Arn;
 use isolarium_model::sagemaker::network::MAX_PEERS;
 use isolarium_model::sagemaker::training_job::{
-    Channel, CheckpointConfig, Distribution, JobSpec, MetricDefinition, OutputCompression, OutputConfig, S3DataType,
+    CheckpointConfig, JobSpec, MetricDefinition, OutputCompression, OutputConfig,
 };
 use isolarium_model::sagemaker::{ContainerSpec, Echo, InstanceTable, JobNetwork};
 use isolarium_wire::ApiError;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 type Request = shapes::CreateTrainingJobRequest;
 
@@ -187,14 +188,6 @@ fn algorithm(request: &Request) -> Result<&shapes::AlgorithmSpecification, ApiEr
     Ok(algorithm)
 }
 
-fn file_mode(mode: shapes::TrainingInputMode) -> Result<(), ApiError> {
-    match mode {
-        shapes::TrainingInputMode::File => Ok(()),
-        shapes::TrainingInputMode::Pipe => Err(unsupported("TrainingInputMode Pipe")),
-        shapes::TrainingInputMode::FastFile => Err(unsupported("TrainingInputMode FastFile")),
-    }
-}
-
 /// How many instances a job asks for.
 ///
 /// # Errors
@@ -278,83 +271,6 @@ fn metrics(algorithm: &shapes::AlgorithmSpecification) -> Vec<MetricDefinition> 
             regex: one.regex.clone(),
         })
         .collect()
-}
-
-fn channels(request: &Request, mode: shapes::TrainingInputMode) -> Result<Vec<Channel>, ApiError> {
-    let mut names = BTreeSet::new();
-    let mut channels = Vec::new();
-    for given in request.input_data_config.iter().flatten() {
-        if !names.insert(given.channel_name.clone()) {
-            return Err(ApiError::validation(format!(
-                "The channel name \"{}\" is used twice.",
-                given.channel_name
-            )));
-        }
-        // A channel's own mode goes before the job's (CC-22).
-        file_mode(given.input_mode.unwrap_or(mode))?;
-        channels.push(channel(given)?);
-    }
-    Ok(channels)
-}
-
-fn channel(given: &shapes::Channel) -> Result<Channel, ApiError> {
-    let name = given.channel_name.clone();
-    if name == "." || name == ".." {
-        return Err(ApiError::validation(format!(
-            "\"{name}\" cannot be the name of a channel."
-        )));
-    }
-    let gzip = given.compression_type == Some(shapes::CompressionType::Gzip);
-    let record_io = given.record_wrapper_type == Some(shapes::RecordWrapper::RecordIO);
-    if gzip || record_io {
-        let what = if gzip {
-            "CompressionType Gzip"
-        } else {
-            "RecordWrapperType RecordIO"
-        };
-        return Err(ApiError::validation(format!(
-            "{what} of channel \"{name}\" is only valid with input mode Pipe."
-        )));
-    }
-    let source = given.data_source.s3_data_source.as_ref();
-    let source = source.ok_or_else(|| unsupported("A channel without S3DataSource"))?;
-    refuse(&[
-        (
-            given.data_source.file_system_data_source.is_some(),
-            "FileSystemDataSource",
-        ),
-        (given.data_source.dataset_source.is_some(), "DatasetSource"),
-        (source.instance_group_names.is_some(), "InstanceGroupNames"),
-        (source.model_access_config.is_some(), "ModelAccessConfig"),
-        (source.hub_access_config.is_some(), "HubAccessConfig"),
-    ])?;
-    let data_type = match source.s3_data_type {
-        shapes::S3DataType::S3Prefix => S3DataType::S3Prefix,
-        shapes::S3DataType::ManifestFile => S3DataType::ManifestFile,
-        shapes::S3DataType::AugmentedManifestFile => {
-            return Err(ApiError::validation(format!(
-                "AugmentedManifestFile of channel \"{name}\" is only valid with input mode Pipe."
-            )));
-        }
-        other => return Err(unsupported(&format!("S3DataType {other}"))),
-    };
-    if source.attribute_names.as_ref().is_some_and(|names| !names.is_empty()) {
-        return Err(ApiError::validation(
-            "AttributeNames are only valid with AugmentedManifestFile.",
-        ));
-    }
-    let distribution = match source.s3_data_distribution_type {
-        Some(shapes::S3DataDistribution::ShardedByS3Key) => Distribution::ShardedByS3Key,
-        Some(shapes::S3DataDistribution::FullyReplicated) | None => Distribution::FullyReplicated,
-    };
-    let uri = s3_uri("S3Uri", &source.s3_uri)?;
-    Ok(Channel {
-        name,
-        uri,
-        data_type,
-        distribution,
-        content_type: given.content_type.clone(),
-    })
 }
 
 fn checkpoints(request: &Request) -> Result<Option<CheckpointConfig>, ApiError> {

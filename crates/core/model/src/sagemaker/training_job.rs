@@ -208,7 +208,52 @@ impl Distribution {
     }
 }
 
-/// One input channel in File mode.
+/// How a channel's data reach the container (CC-22).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InputMode {
+    /// Files, whole before the container starts (CC-23).
+    #[default]
+    File,
+    /// Files whose bytes are read when they are asked for (CC-24).
+    FastFile,
+    /// A named pipe for each epoch (CC-25).
+    Pipe(PipeInput),
+}
+
+impl InputMode {
+    /// AWS's spelling.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::File => "File",
+            Self::FastFile => "FastFile",
+            Self::Pipe(_) => "Pipe",
+        }
+    }
+}
+
+/// What a channel's pipes carry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PipeInput {
+    /// Objects are decompressed on the way (CC-26).
+    #[serde(default)]
+    pub gzip: bool,
+    /// Every object, and every attribute, is a RecordIO record (CC-26).
+    #[serde(default)]
+    pub record_io: bool,
+    /// The channel's address is an augmented manifest, of which these attributes are sent in this order (CC-27).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attributes: Option<Vec<String>>,
+}
+
+impl PipeInput {
+    /// The name of an epoch's pipe beside the channels' directories (CC-16, CC-25).
+    pub fn name(channel: &str, epoch: u64) -> String {
+        format!("{channel}_{epoch}")
+    }
+}
+
+/// One input channel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Channel {
     /// `[A-Za-z0-9.\-_]{1,64}`: safe as a directory name, but for `.` and `..`, which creation refuses.
@@ -218,6 +263,11 @@ pub struct Channel {
     pub distribution: Distribution,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
+    #[serde(default)]
+    pub mode: InputMode,
+    /// `ShuffleConfig`: what the order of objects, or of an augmented manifest's lines, is drawn from (CC-25).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shuffle_seed: Option<i64>,
 }
 
 /// `CompressionType` of the output (CC-32).

@@ -6,7 +6,7 @@ use isolarium_model::sagemaker::network::PEER_BLOCK;
 use std::net::Ipv4Addr;
 
 /// A job of three instances: isolated among themselves, or in the platform network.
-fn three(isolated: bool, edit: impl FnOnce(&mut TrainingJob)) -> Lab {
+pub(super) fn three(isolated: bool, edit: impl FnOnce(&mut TrainingJob)) -> Lab {
     let lab = Lab::new(isolated, edit);
     for (key, text) in [("b.csv", "b"), ("c.csv", "c"), ("d.csv", "d")] {
         lab.world.put_object(&format!("s3://data/train/{key}"), text.as_bytes());
@@ -39,7 +39,7 @@ fn change(lab: &Lab, mut edit: impl FnMut(&mut TrainingJob)) {
     changed.unwrap();
 }
 
-fn workloads(lab: &Lab) -> Vec<WorkloadId> {
+pub(super) fn workloads(lab: &Lab) -> Vec<WorkloadId> {
     let run = lab.job().run;
     run.placements().map(|placement| placement.workload.clone()).collect()
 }
