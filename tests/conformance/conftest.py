@@ -28,6 +28,7 @@ SETTINGS = {
     "endpoints.ping_interval": "200ms",
     "endpoints.startup_timeout": "60s",
     "endpoints.restart_backoff": "200ms",
+    "endpoints.capture_interval": "1s",
     # Suites share the engine; the default quotas have a test of their own.
     "ec2.vpcs": 200,
     "ec2.elastic_ips": 100,

@@ -1,6 +1,7 @@
 //! One endpoint: bring the wanted fleet up, switch to it, keep it healthy, let the old one go (SM-22, SM-23, CC-49,
 //! CC-54). A new fleet serves before an old one is touched, so an update loses no request (AU-27).
 
+use crate::capture::Capture;
 use crate::deps::{Deps, Next, StepError};
 use crate::driver::side_by_side;
 use crate::fleets::{EndpointRoutes, Target, VariantRoute};
@@ -34,6 +35,8 @@ const LAST_LINES: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub(crate) struct EndpointMemory {
     containers: BTreeMap<WorkloadId, Container>,
+    /// What is kept of invocations; those of fleets that are gone stay until they are delivered.
+    captures: Vec<(String, Arc<Capture>)>,
 }
 
 /// One container of the endpoint.
@@ -134,6 +137,7 @@ pub(crate) fn step(deps: &Deps, key: &Key, memory: &mut EndpointMemory) -> Resul
     let (verdicts, mut next) = work.tend(&endpoint, memory, room)?;
     endpoint = work.decide(endpoint, memory, &verdicts)?;
     work.publish(&endpoint, memory);
+    next = next.min(work.deliver(&endpoint, memory));
     next = next.min(work.retire(&endpoint, memory)?);
     if endpoint.status == EndpointStatus::RollingBack && endpoint.retiring.is_empty() {
         work.change(|endpoint, now| Ok(roll_back_done(endpoint, now)?))?;
@@ -151,7 +155,7 @@ pub(crate) fn adopt(deps: &Deps, key: &Key, endpoint: &Endpoint) -> EndpointMemo
         container.healthy &= instance.workloads().all(runs);
         memory.containers.insert(instance.placement.workload.clone(), container);
     }
-    Work { deps, key }.publish(endpoint, &memory);
+    Work { deps, key }.publish(endpoint, &mut memory);
     memory
 }
 
@@ -499,25 +503,95 @@ impl Work<'_> {
     }
 
     /// Shows the proxy which containers serve now.
-    fn publish(&self, endpoint: &Endpoint, memory: &EndpointMemory) {
+    fn publish(&self, endpoint: &Endpoint, memory: &mut EndpointMemory) {
         let Some(active) = endpoint.active.as_ref().filter(|_| endpoint.status.serves()) else {
             self.deps.fleets.withdraw(self.key);
             return;
         };
+        let names = active.variants.iter().map(|variant| variant.variant.name.as_str());
+        let captures: Vec<_> = names
+            .map(|name| self.capture(endpoint, active, name, &mut memory.captures))
+            .collect();
         let target = |instance: &Instance| {
             let container = memory.containers.get(&instance.placement.workload)?;
             container.healthy.then(|| Arc::clone(&container.target))
         };
-        let variants = active.variants.iter().map(|variant| VariantRoute {
-            name: variant.variant.name.clone(),
-            weight: variant.current_weight,
-            targets: variant.instances.iter().filter_map(target).collect(),
-        });
+        let variants = active
+            .variants
+            .iter()
+            .zip(captures)
+            .map(|(variant, capture)| VariantRoute {
+                capture,
+                name: variant.variant.name.clone(),
+                weight: variant.current_weight,
+                targets: variant.instances.iter().filter_map(target).collect(),
+            });
         let routes = EndpointRoutes {
             name: endpoint.name.clone(),
             variants: variants.collect(),
         };
         self.deps.fleets.publish(self.key, routes);
+    }
+
+    /// Where a variant's invocations are kept: as before while what is asked for is the same.
+    fn capture(
+        &self,
+        endpoint: &Endpoint,
+        active: &Fleet,
+        variant: &str,
+        known: &mut Vec<(String, Arc<Capture>)>,
+    ) -> Option<Arc<Capture>> {
+        let wanted = active.capture.as_ref().filter(|capture| capture.enabled)?;
+        let same = known
+            .iter()
+            .find(|(name, capture)| name == variant && capture.settings() == wanted);
+        if let Some((_, capture)) = same {
+            return Some(Arc::clone(capture));
+        }
+        let clock = Arc::clone(&self.deps.clock);
+        let capture = Capture::new(wanted.clone(), &endpoint.name, variant, clock);
+        known.push((variant.to_owned(), Arc::clone(&capture)));
+        Some(capture)
+    }
+
+    /// Delivers what was captured and has waited long enough; at once what nobody adds to any more (CC-61, CC-63).
+    fn deliver(&self, endpoint: &Endpoint, memory: &mut EndpointMemory) -> Timestamp {
+        let (now, mut next) = (self.deps.now(), Timestamp(i64::MAX));
+        let ending = endpoint.status == EndpointStatus::Deleting;
+        memory.captures.retain(|(variant, capture)| {
+            // The other holder is the routing table, or a request that runs.
+            let alone = Arc::strong_count(capture) == 1;
+            let Some(due) = capture.due(self.deps.settings.capture_interval) else {
+                return !alone;
+            };
+            if now < due && !alone && !ending {
+                next = next.min(due);
+                return true;
+            }
+            let Some((actor, workload)) = self.deliverer(endpoint, variant) else {
+                return !alone;
+            };
+            capture.deliver(self.deps, &actor, &workload);
+            if let Some(due) = capture.due(self.deps.settings.capture_interval) {
+                next = next.min(due);
+                return true;
+            }
+            !alone
+        });
+        next
+    }
+
+    /// Whose permission brings captured data out, and the workload in whose directory it is put together.
+    fn deliverer(&self, endpoint: &Endpoint, variant: &str) -> Option<(Actor, WorkloadId)> {
+        let fleets = endpoint.active.iter().chain(&endpoint.pending);
+        let serving = fleets.flat_map(Fleet::instances);
+        let serving = serving.map(|(of, instance)| (&of.variant.name, &of.model.role_arn, instance));
+        let leaving = endpoint.retiring.iter();
+        let leaving = leaving.map(|one| (&one.variant, &one.role_arn, &one.instance));
+        let mut all = serving.chain(leaving).filter(|(name, ..)| name.as_str() == variant);
+        let (_, role_arn, instance) = all.next()?;
+        let actor = Deps::actor(self.key, role_arn, &endpoint.arn).of(&instance.placement);
+        Some((actor, instance.placement.workload.clone()))
     }
 
     /// Running requests finish, SIGTERM, grace, SIGKILL, gone (CC-54). Traffic was withdrawn before.
@@ -653,6 +727,7 @@ impl Work<'_> {
             let Some(changed) = changed else { return Ok(Next::Done) };
             endpoint = changed;
         }
+        self.deliver(&endpoint, memory);
         let next = self.retire(&endpoint, memory)?;
         let Some(stored) = self.deps.store.get::<Endpoint>(self.key)? else {
             return Ok(Next::Done);

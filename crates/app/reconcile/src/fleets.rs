@@ -1,6 +1,7 @@
 //! The live routing table: which containers serve an endpoint now. Written by the endpoint loop, read by the inference
 //! proxy on every request.
 
+use crate::capture::Capture;
 use isolarium_model::sagemaker::endpoint::Instance;
 use isolarium_model::sagemaker::model::{ExecutionMode, ModelSpec};
 use isolarium_model::{Key, WorkloadId};
@@ -82,6 +83,8 @@ pub struct VariantRoute {
     /// Relative share of the traffic (CC-59).
     pub weight: f64,
     pub targets: Vec<Arc<Target>>,
+    /// Where requests and answers are kept, if they are (CC-60).
+    pub capture: Option<Arc<Capture>>,
 }
 
 /// One endpoint's routes.
@@ -114,6 +117,7 @@ pub enum PickError {
 pub struct Guard {
     target: Arc<Target>,
     variant: String,
+    capture: Option<Arc<Capture>>,
 }
 
 impl Guard {
@@ -125,6 +129,11 @@ impl Guard {
     /// The containers, where the instance has more than the one that [`Self::workload`] names.
     pub fn several(&self) -> Option<&Several> {
         self.target.several.as_deref()
+    }
+
+    /// Where the request and its answer are kept, if any are.
+    pub fn capture(&self) -> Option<&Capture> {
+        self.capture.as_deref()
     }
 
     /// Value of `x-Amzn-Invoked-Production-Variant` (SM-50).
@@ -196,6 +205,7 @@ impl Fleets {
         Ok(Guard {
             target: Arc::clone(target),
             variant: variant.name.clone(),
+            capture: variant.capture.clone(),
         })
     }
 
@@ -270,6 +280,7 @@ mod tests {
             name: name.into(),
             weight,
             targets,
+            capture: None,
         }
     }
 

@@ -29,6 +29,8 @@ pub struct ReconcileSettings {
     pub restart_backoff: Duration,
     /// Longest wait before a dead container is replaced. Default 60 s.
     pub restart_backoff_max: Duration,
+    /// How long captured data waits for more before it is delivered. Default 60 s (CC-61).
+    pub capture_interval: Duration,
     /// Time between synchronisations of checkpoints. Default 60 s (CC-35).
     pub checkpoint_interval: Duration,
     /// Least time between two reads of one container's output. Default 100 ms.
@@ -81,6 +83,7 @@ impl Default for ReconcileSettings {
             startup_deadline: Duration::from_secs(240),
             restart_backoff: Duration::from_secs(1),
             restart_backoff_max: Duration::from_secs(60),
+            capture_interval: Duration::from_secs(60),
             checkpoint_interval: Duration::from_secs(60),
             log_interval: Duration::from_millis(100),
             slow_phase: Duration::from_millis(50),

@@ -676,6 +676,7 @@ fn reconcile_settings(config: &Config, authority: &Authority) -> ReconcileSettin
         startup_deadline: config.endpoints.startup_timeout.duration(),
         restart_backoff: config.endpoints.restart_backoff.duration(),
         restart_backoff_max: config.endpoints.restart_backoff_max.duration(),
+        capture_interval: config.endpoints.capture_interval.duration(),
         checkpoint_interval: config.jobs.checkpoint_interval.duration(),
         log_interval: config.reconcile.log_interval.duration(),
         retry: config.reconcile.retry.duration(),

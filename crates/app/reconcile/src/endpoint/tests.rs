@@ -56,6 +56,7 @@ fn fleet(config: &str, variants: Vec<VariantFleet>, now: Timestamp) -> Fleet {
     Fleet {
         config_name: config.into(),
         variants,
+        capture: None,
         started: now,
     }
 }
@@ -635,4 +636,73 @@ fn a_further_container_that_never_answers_fails_the_endpoint_under_its_name() {
     );
     lab.pass(2);
     assert!(lab.world.lock().containers.is_empty());
+}
+
+/// Proves: CC-61, CC-63
+#[test]
+fn captured_data_is_delivered_as_the_role_and_not_lost_by_update_or_end() {
+    use crate::capture::Side;
+    use isolarium_model::sagemaker::data_capture::DataCapture;
+    let mut lab = Lab::new(vec![variant("v", 1)]);
+    let settings = DataCapture {
+        enabled: true,
+        percentage: 100,
+        destination: "s3://kept/here".parse().unwrap(),
+        input: true,
+        output: true,
+        csv: vec![],
+        json: vec![],
+    };
+    lab.edit(|endpoint| endpoint.pending.as_mut().unwrap().capture = Some(settings.clone()));
+    lab.pass(2);
+    let invoke = |lab: &Lab| {
+        let guard = lab.pick().unwrap();
+        let side = Side {
+            content_type: None,
+            data: b"x",
+        };
+        guard.capture().unwrap().add("e", None, side, side);
+    };
+    let kept = |lab: &Lab| {
+        let inner = lab.world.lock();
+        let all = inner
+            .objects
+            .iter()
+            .filter(|(key, _)| key.starts_with("s3://kept/here/Ep/v/"));
+        all.map(|(_, bytes)| bytes.iter().filter(|byte| **byte == b'\n').count())
+            .sum::<usize>()
+    };
+    invoke(&lab);
+    invoke(&lab);
+    lab.pass(50);
+    assert_eq!(kept(&lab), 0, "control: not before the interval");
+    lab.pass(15);
+    assert_eq!(kept(&lab), 2);
+    let put = lab.world.lock().accesses.iter().any(|(role, call, what)| {
+        role.ends_with("role/serve") && call == "put" && what.starts_with("s3://kept/here/Ep/v/")
+    });
+    assert!(put, "as the execution role");
+    // What the role may not put is lost, and nothing else.
+    invoke(&lab);
+    lab.world.fail("put", "denied:no");
+    lab.pass(70);
+    lab.world.mend("put");
+    invoke(&lab);
+    lab.pass(70);
+    assert_eq!(kept(&lab), 3);
+    // An update without capture delivers what waits.
+    invoke(&lab);
+    lab.update_to("two", vec![variant("v", 1)]);
+    lab.pass(5);
+    assert_eq!(kept(&lab), 4);
+    assert!(lab.pick().unwrap().capture().is_none());
+    // And so does the end.
+    lab.update_to("three", vec![variant("v", 1)]);
+    lab.edit(|endpoint| endpoint.pending.as_mut().unwrap().capture = Some(settings.clone()));
+    lab.pass(5);
+    invoke(&lab);
+    let now = lab.world.now();
+    lab.edit(|endpoint| endpoint.apply(EndpointEvent::DeleteRequested, now).unwrap());
+    lab.pass(60);
+    assert_eq!(kept(&lab), 5);
 }

@@ -201,6 +201,7 @@ pub struct Endpoints {
     pub restart_backoff_max: Span,
     pub drain: Span,
     pub stop_grace: Span,
+    pub capture_interval: Span,
 }
 
 /// Credentials of execution roles.
@@ -445,6 +446,7 @@ impl Default for Endpoints {
             restart_backoff_max: Span::seconds(60),
             drain: Span::seconds(60),
             stop_grace: Span::seconds(30),
+            capture_interval: Span::seconds(60),
         }
     }
 }

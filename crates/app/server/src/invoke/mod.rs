@@ -23,6 +23,7 @@ use isolarium_model::sagemaker::Endpoint;
 use isolarium_model::sagemaker::model::{ExecutionMode, SERVING_PORT};
 use isolarium_model::{Key, Scope, WorkloadId};
 use isolarium_policy::Granted;
+use isolarium_reconcile::capture::{Capture, Side};
 use isolarium_reconcile::fleets::{Several, Stage};
 use isolarium_reconcile::{Fleets, Guard, PickError};
 use isolarium_runtime::Dial;
@@ -117,6 +118,12 @@ impl Proxy {
             Ok(guard) => guard,
             Err(error) => return Err(self.not_picked(&key, &invocation.endpoint_name, error)),
         };
+        let sampled = guard.capture().filter(|capture| {
+            let chance = u64::from_ne_bytes(crate::clock::passing());
+            capture.samples(chance) && !invocation.streamed
+        });
+        // Only what is kept is held on to.
+        let asked = sampled.map(|_| invocation.body.clone());
         let stages = stages(guard.several(), invocation.headers.get(&TARGET_CONTAINER))?;
         let last = stages.and_then(<[Stage]>::last);
         let (workload, port) = last.map_or((guard.workload(), SERVING_PORT), |last| (&last.workload, last.port));
@@ -141,7 +148,12 @@ impl Proxy {
         let answered = outcome(answered, workload, &failure)?;
         lap.answered(answered.status());
         match answered {
-            Answered::Whole(head, bytes) if head.status.is_success() => Ok(to_caller(&head, &guard, bytes)),
+            Answered::Whole(head, bytes) if head.status.is_success() => {
+                if let (Some(capture), Some(asked)) = (sampled, asked) {
+                    keep(capture, &invocation.headers, &asked, &head, &bytes);
+                }
+                Ok(to_caller(&head, &guard, bytes))
+            }
             Answered::TooLarge(head, _) if head.status.is_success() => Err(failure.too_large(self.settings.body_limit)),
             // A failure's text is cut, not refused.
             Answered::Whole(head, bytes) | Answered::TooLarge(head, bytes) => {
@@ -302,6 +314,25 @@ fn stages<'a>(several: Option<&'a Several>, named: Option<&HeaderValue>) -> Resu
             }
         }
     }
+}
+
+/// Keeps an invocation that succeeded (CC-60).
+fn keep(capture: &Capture, headers: &HeaderMap, asked: &[u8], head: &Head, answer: &[u8]) {
+    let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
+    let (asked_type, answer_type) = (
+        headers.get(CONTENT_TYPE).and_then(text),
+        head.content_type.as_ref().and_then(text),
+    );
+    let input = Side {
+        content_type: asked_type.as_deref(),
+        data: asked,
+    };
+    let output = Side {
+        content_type: answer_type.as_deref(),
+        data: answer,
+    };
+    let inference_id = headers.get(INFERENCE_ID).and_then(text);
+    capture.add(&crate::clock::request_id(), inference_id.as_deref(), input, output);
 }
 
 fn log_stream(guard: &Guard, stage: Option<&Stage>) -> String {

@@ -120,6 +120,7 @@ fn at(address: SocketAddr, seen: Seen) -> Bench {
             format!("w-{n:017x}").parse().unwrap(),
             format!("i-{n:017x}"),
         )],
+        capture: None,
     };
     let variants = vec![route("blue", 1), route("green", 2)];
     fleets.publish(

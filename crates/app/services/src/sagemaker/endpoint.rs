@@ -59,6 +59,7 @@ fn fleet(ctx: &Ctx<'_>, config_name: &str, now: Timestamp) -> Result<Fleet, ApiE
     Ok(Fleet {
         config_name: config.name,
         variants,
+        capture: config.capture,
         started: now,
     })
 }
@@ -200,6 +201,9 @@ fn retain(fresh: &mut Fleet, endpoint: &Endpoint, request: &shapes::UpdateEndpoi
             .any(|one| one.variant_property_type == kind)
     };
     let Some(active) = &endpoint.active else { return };
+    if !excluded(shapes::VariantPropertyType::DataCaptureConfig) {
+        fresh.capture.clone_from(&active.capture);
+    }
     for variant in &mut fresh.variants {
         let Some(old) = active
             .variants

@@ -1,11 +1,12 @@
 //! CreateEndpointConfig, Describe, List, Delete (SM-20, SM-21).
 
-use super::check::{refuse, unsupported};
+use super::check::{refuse, s3_uri, unsupported};
 use super::listing::{Listing, descending, page};
 use super::training_spec::instance_type;
 use super::{conditions, create, creating, delete, find, keep, kept, model, must_keep, shapes, tag};
 use crate::{Ctx, Operation};
 use isolarium_model::Arn;
+use isolarium_model::sagemaker::data_capture::DataCapture;
 use isolarium_model::sagemaker::{Echo, EndpointConfig, InstanceTable, Model, ProductionVariant};
 use isolarium_policy::{Granted, Question};
 use isolarium_store::state::SortBy;
@@ -53,12 +54,7 @@ impl Operation for shapes::CreateEndpointConfigInput {
         let arn = EndpointConfig::arn(scope, &request.endpoint_config_name);
         let key = EndpointConfig::key(scope, &request.endpoint_config_name);
         let tags = tag::of_request(request.tags.clone())?;
-        let capture = request
-            .data_capture_config
-            .as_ref()
-            .is_some_and(|capture| capture.enable_capture != Some(false));
         refuse(&[
-            (capture, "DataCaptureConfig"),
             (request.async_inference_config.is_some(), "AsyncInferenceConfig"),
             (request.explainer_config.is_some(), "ExplainerConfig"),
             (
@@ -89,6 +85,7 @@ impl Operation for shapes::CreateEndpointConfigInput {
             .iter()
             .map(|given| variant(given, &ctx.platform.settings().instances))
             .collect::<Result<Vec<_>, _>>()?;
+        let capture = request.data_capture_config.as_ref().map(capture).transpose()?;
         let names: BTreeSet<&str> = variants.iter().map(|variant| variant.name.as_str()).collect();
         if names.len() != variants.len() {
             return Err(ApiError::validation("The names of production variants must be unique."));
@@ -108,6 +105,7 @@ impl Operation for shapes::CreateEndpointConfigInput {
             arn: arn.clone(),
             created: ctx.clock.now(),
             variants,
+            capture,
             tags,
             echo,
         };
@@ -157,6 +155,29 @@ fn variant(given: &shapes::ProductionVariant, table: &InstanceTable) -> Result<P
         weight: given.initial_variant_weight.unwrap_or(1.0),
         startup_timeout: seconds(given.container_startup_health_check_timeout_in_seconds),
         download_timeout: seconds(given.model_data_download_timeout_in_seconds),
+    })
+}
+
+/// `DataCaptureConfig` as it is carried out (CC-60).
+fn capture(given: &shapes::DataCaptureConfig) -> Result<DataCapture, ApiError> {
+    refuse(&[(given.kms_key_id.is_some(), "KmsKeyId of a DataCaptureConfig")])?;
+    let wants = |one: shapes::CaptureMode| {
+        let mut modes = given.capture_options.iter().map(|option| option.capture_mode);
+        modes.any(|mode| mode == one || mode == shapes::CaptureMode::InputAndOutput)
+    };
+    let kinds = given.capture_content_type_header.as_ref();
+    let lower = |kinds: Option<&Vec<String>>| {
+        let kinds = kinds.into_iter().flatten();
+        kinds.map(|kind| kind.to_ascii_lowercase()).collect::<Vec<_>>()
+    };
+    Ok(DataCapture {
+        enabled: given.enable_capture.unwrap_or(true),
+        percentage: u8::try_from(given.initial_sampling_percentage.clamp(0, 100)).unwrap_or(100),
+        destination: s3_uri("DestinationS3Uri", &given.destination_s3_uri)?,
+        input: wants(shapes::CaptureMode::Input),
+        output: wants(shapes::CaptureMode::Output),
+        csv: lower(kinds.and_then(|kinds| kinds.csv_content_types.as_ref())),
+        json: lower(kinds.and_then(|kinds| kinds.json_content_types.as_ref())),
     })
 }
 

@@ -4,6 +4,7 @@ use super::endpoint::{ask, missing};
 use super::{find, shapes};
 use crate::{Ctx, Operation};
 use isolarium_model::ec2;
+use isolarium_model::sagemaker::data_capture::DataCapture;
 use isolarium_model::sagemaker::model::ResolvedImage;
 use isolarium_model::sagemaker::{Endpoint, EndpointStatus, Fleet, VariantFleet};
 use isolarium_policy::{Granted, Question};
@@ -35,12 +36,14 @@ pub(super) fn described(ctx: &Ctx<'_>, endpoint: Endpoint) -> Result<shapes::Des
         .active
         .as_ref()
         .map(|fleet| fleet.variants.iter().map(|one| summary(one, fleet)).collect::<Vec<_>>());
+    let capture = endpoint.active.as_ref().and_then(|fleet| fleet.capture.as_ref());
+    let capture = capture.map(capture_summary);
     let deployment = endpoint.last_deployment_config.map(serde_json::from_value).transpose();
     Ok(shapes::DescribeEndpointOutput {
         endpoint_arn: endpoint.arn.to_string(),
         endpoint_config_name: Some(endpoint.config_name),
         production_variants: variants,
-        data_capture_config: None,
+        data_capture_config: capture,
         endpoint_status: endpoint.status.as_str().parse()?,
         failure_reason: endpoint.failure_reason.map(|reason| reason.to_string()),
         creation_time: endpoint.created.0,
@@ -54,6 +57,20 @@ pub(super) fn described(ctx: &Ctx<'_>, endpoint: Endpoint) -> Result<shapes::Des
         cross_region_traffic_config: None,
         endpoint_name: endpoint.name,
     })
+}
+
+fn capture_summary(capture: &DataCapture) -> shapes::DataCaptureConfigSummary {
+    let status = if capture.enabled {
+        shapes::CaptureStatus::Started
+    } else {
+        shapes::CaptureStatus::Stopped
+    };
+    shapes::DataCaptureConfigSummary {
+        enable_capture: capture.enabled,
+        current_sampling_percentage: i64::from(capture.percentage),
+        destination_s3_uri: capture.destination.to_string(),
+        ..shapes::DataCaptureConfigSummary::new(status)
+    }
 }
 
 fn healthy(variant: &VariantFleet) -> Option<i64> {

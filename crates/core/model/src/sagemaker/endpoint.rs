@@ -1,5 +1,6 @@
 //! Endpoints: the record with its fleets, and the lifecycle as one table (SM-22).
 
+use super::data_capture::DataCapture;
 use super::endpoint_config::ProductionVariant;
 use super::failure::FailureReason;
 use super::model::{ModelSpec, ResolvedImage};
@@ -145,6 +146,9 @@ pub struct VariantFleet {
 pub struct Fleet {
     pub config_name: String,
     pub variants: Vec<VariantFleet>,
+    /// What is kept of requests and answers (CC-60).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<DataCapture>,
     /// When this fleet was asked for.
     pub started: Timestamp,
 }

@@ -1,5 +1,6 @@
 //! Endpoint configurations: immutable, deletable at any time (SM-20, SM-21).
 
+use super::data_capture::DataCapture;
 use super::{Echo, Tags};
 use crate::record::Facets;
 use crate::{Arn, Key, Record, Scope, Timestamp};
@@ -38,6 +39,9 @@ pub struct EndpointConfig {
     pub arn: Arn,
     pub created: Timestamp,
     pub variants: Vec<ProductionVariant>,
+    /// `DataCaptureConfig` (CC-60).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<DataCapture>,
     pub tags: Tags,
     /// `ProductionVariants` and the other members as given.
     pub echo: Echo,

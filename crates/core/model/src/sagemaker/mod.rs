@@ -4,6 +4,7 @@
 //! A record holds typed fields for everything the engine acts on, and `echo`: the members of the request that the
 //! engine only gives back in Describe (for example `DebugHookConfig`). Nothing that must be enforced is kept in `echo`.
 
+pub mod data_capture;
 pub mod endpoint;
 pub mod endpoint_config;
 pub mod failure;

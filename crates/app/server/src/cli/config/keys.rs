@@ -274,6 +274,11 @@ pub const KEYS: &[KeyDoc] = &[
         "Time between SIGTERM and SIGKILL when a container of an endpoint is stopped.",
     ),
     key(
+        "endpoints.capture_interval",
+        "duration",
+        "How long captured data of an endpoint waits for more before it is delivered.",
+    ),
+    key(
         "credentials.lifetime",
         "duration",
         "How long the credentials of an execution role are valid.",

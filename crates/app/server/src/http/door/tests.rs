@@ -973,6 +973,7 @@ async fn an_invocation_whose_caller_goes_away_is_in_the_audit_trail() {
         name: "one".into(),
         weight: 1.0,
         targets: vec![Target::new("w-00000000000000001".parse().unwrap(), "i-1".into())],
+        capture: None,
     }];
     let routes = EndpointRoutes {
         name: "nope".into(),
