@@ -684,18 +684,6 @@ fn what_is_not_enforced_is_refused_and_not_stored() {
             Box::new(|r| r.resource_config.as_mut().unwrap().instance_count = Some(251)),
         ),
         (
-            "Pipe",
-            Box::new(|r| {
-                r.algorithm_specification.as_mut().unwrap().training_input_mode = TrainingInputMode::Pipe;
-            }),
-        ),
-        (
-            "FastFile",
-            Box::new(|r| {
-                r.input_data_config.as_mut().unwrap()[0].input_mode = Some(TrainingInputMode::FastFile);
-            }),
-        ),
-        (
             "EnableManagedSpotTraining",
             Box::new(|r| r.enable_managed_spot_training = Some(true)),
         ),
