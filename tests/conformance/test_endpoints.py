@@ -214,7 +214,7 @@ def aws(engine, *arguments):
 
 def shell(engine, script):
     """A line of bash that calls the same CLI."""
-    done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], env=environment(engine), text=True, capture_output=True, timeout=120)
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], env=environment(engine), text=True, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -234,7 +234,7 @@ def test_listing_150_models_pages_completely(engine, sagemaker, image, role, nam
     """
     prefix = name[-6:]
     for index in range(150):
-        sagemaker.create_model(ModelName=f"{prefix}-{index:03d}", ExecutionRoleArn=role, PrimaryContainer={"Image": image}, EnableNetworkIsolation=index % 2 == 0)
+        sagemaker.create_model(ModelName=f"{prefix}-{'few-' * (index < 30)}{index:03d}", ExecutionRoleArn=role, PrimaryContainer={"Image": image}, EnableNetworkIsolation=index % 2 == 0)
     pages = list(sagemaker.get_paginator("list_models").paginate(NameContains=prefix.upper()))
     names = [model["ModelName"] for page in pages for model in page["Models"]]
     assert len(names) == 150 and len(set(names)) == 150 and len(pages) > 1
@@ -242,13 +242,17 @@ def test_listing_150_models_pages_completely(engine, sagemaker, image, role, nam
     assert sorted(listed) == sorted(names)
     status = {model: sagemaker.describe_model(ModelName=model)["EnableNetworkIsolation"] for model in names}
     assert sum(status.values()) == 75 and set(status.values()) == {True, False}
-    # The loop as an auditor writes it in a shell, over the first models that the CLI lists.
+    # An auditor's loop, over three pages of models: a line of the CLI's text output is a page.
     loop = (
-        f"for model in $(aws sagemaker list-models --name-contains {prefix} --query 'Models[].ModelName' --output text | tr '\\t' '\\n' | head -n 3); do "
-        "echo $model $(aws sagemaker describe-model --model-name $model --query EnableNetworkIsolation --output text); done"
+        f"aws sagemaker list-models --region us-east-1 --name-contains {prefix}-few- --page-size 10 --query 'Models[].ModelName' --output text "
+        "| tr '\\t' '\\n' | while read model; do "
+        "status=$(aws sagemaker describe-model --model-name \"$model\" --region us-east-1 --query 'EnableNetworkIsolation' --output text); "
+        "echo \"$model: NetworkIsolation=$status\"; done"
     )
     lines = shell(engine, loop).splitlines()
-    assert lines == [f"{model} {status[model]}" for model in listed[:3]] and {line.split()[1] for line in lines} == {"True", "False"}, lines
+    few = [model for model in listed if "-few-" in model]
+    assert len(few) == 30 and lines == [f"{model}: NetworkIsolation={status[model]}" for model in few], lines
+    assert {line.split("=")[1] for line in lines} == {"True", "False"}
 
 
 def test_the_cli_runs_the_whole_life_of_an_endpoint(engine, sagemaker, name, image, role, trained):

@@ -3,12 +3,14 @@ import io
 import json
 import subprocess
 import tarfile
+import threading
 import time
 
 import pytest
 from botocore.exceptions import ClientError, WaiterError
 
-from tests.harness.jobs import eventually, finished, training_request, with_program
+from tests.harness.jobs import eventually, finished, settled, training_request, with_program
+from tests.harness.wire import empty_members
 
 
 def member(engine, bucket, uri, name):
@@ -35,11 +37,34 @@ def test_an_isolated_job_trains_and_leaves_its_model_in_s3(engine, bucket, train
     assert trained["BillableTimeInSeconds"] <= trained["TrainingTimeInSeconds"]
 
 
-def test_absent_members_stay_absent_and_isolation_is_never_null(sagemaker, trained):
+def test_absent_members_stay_absent_and_isolation_is_never_null(engine, trained, name, small, role):
     """Proves: NI-4, SM-4
     """
+    sagemaker, bodies = engine.client("sagemaker"), {}
+
+    # As they are sent: botocore leaves nulls out while it parses.
+    def keep(response_dict, operation_model, **_):
+        bodies[operation_model.name] = json.loads(response_dict["body"]) if response_dict["body"] else {}
+        if operation_model.output_shape:
+            assert list(empty_members(bodies[operation_model.name], operation_model.output_shape)) == [], operation_model.name
+
+    sagemaker.meta.events.register("before-parse.sagemaker", keep)
+    variant = {"VariantName": "v", "ModelName": name, "InstanceType": "ml.t2.medium", "InitialInstanceCount": 1}
+    sagemaker.create_model(ModelName=name, ExecutionRoleArn=role, PrimaryContainer={"Image": small})
+    sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+    sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
+    assert settled(sagemaker, name)["EndpointStatus"] == "InService"
+    sagemaker.describe_training_job(TrainingJobName=trained["TrainingJobName"])
+    sagemaker.describe_model(ModelName=name)
+    sagemaker.describe_endpoint_config(EndpointConfigName=name)
+    sagemaker.describe_endpoint(EndpointName=name)
+    for list_all in (sagemaker.list_training_jobs, sagemaker.list_models, sagemaker.list_endpoint_configs, sagemaker.list_endpoints):
+        list_all(MaxResults=2)
+    sagemaker.delete_endpoint(EndpointName=name)
+    assert bodies["DescribeTrainingJob"]["EnableNetworkIsolation"] is True and bodies["DescribeModel"]["EnableNetworkIsolation"] is False
     for absent in ("VpcConfig", "CheckpointConfig", "FailureReason", "TuningJobArn", "AutoMLJobArn", "DebugHookConfig"):
-        assert absent not in trained, absent
+        assert absent not in bodies["DescribeTrainingJob"], absent
+    assert len(bodies) == 12
 
 
 @pytest.mark.parametrize("flag, expected", [(True, True), (False, False), (None, False)])
@@ -69,6 +94,7 @@ def test_logs_of_an_isolated_job_are_collected(engine, sagemaker, trained):
 
 
 def test_aws_logs_tail_shows_a_job(engine, trained):
+    """Proves: CC-90"""
     done = subprocess.run(
         ["/usr/bin/aws", "--endpoint-url", engine.url, "logs", "tail", "/aws/sagemaker/TrainingJobs", "--since", "1h", "--log-stream-name-prefix", "conformance-base/"],
         env=engine.environment(), text=True, capture_output=True, timeout=60,
@@ -78,23 +104,26 @@ def test_aws_logs_tail_shows_a_job(engine, trained):
 
 
 def test_aws_logs_tail_follows_a_running_job(engine, sagemaker, name, image, role, bucket, digits):
+    """Proves: CC-90"""
     sagemaker.create_training_job(**training_request(name, image, role, bucket, digits))
     tail = subprocess.Popen(
         ["/usr/bin/aws", "--endpoint-url", engine.url, "logs", "tail", "/aws/sagemaker/TrainingJobs", "--follow", "--log-stream-name-prefix", f"{name}/"],
         env=engine.environment() | {"PYTHONUNBUFFERED": "1"}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )
-    seen = []
+    # A tail that says nothing is ended, which ends the reading too.
+    patience = threading.Timer(90, tail.kill)
+    patience.start()
     try:
-        deadline = time.monotonic() + 40
-        while time.monotonic() < deadline:
-            line = tail.stdout.readline()
+        seen = []
+        for line in tail.stdout:
             seen.append(line)
             if "accuracy=" in line:
                 break
     finally:
+        patience.cancel()
         tail.kill()
         tail.wait()
-    assert "accuracy=" in seen[-1], seen
+    assert seen and "accuracy=" in seen[-1], seen
     finished(sagemaker, name)
 
 
@@ -289,6 +318,14 @@ def test_a_default_job_has_its_roles_credentials_and_the_public_side(engine, sag
     assert seen["web"] == "hello"
 
 
+def log_lines(engine, prefix, ending):
+    """Messages of the one stream of training jobs with this beginning and end."""
+    logs, group = engine.client("logs"), "/aws/sagemaker/TrainingJobs"
+    streams = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=prefix)["logStreams"]
+    (stream,) = [one["logStreamName"] for one in streams if one["logStreamName"].endswith(ending)]
+    return [event["message"] for event in logs.get_log_events(logGroupName=group, logStreamName=stream, startFromHead=True)["events"]]
+
+
 def test_a_failed_isolated_job_names_the_first_blocked_destination(engine, sagemaker, name, role, bucket, digits, image):
     """Proves: NI-6, NI-7, NI-22
     """
@@ -316,6 +353,9 @@ raise SystemExit(3)
     kinds = {(entry["protocol"], entry["address"], entry["port"]) for entry in attempts}
     assert ("tcp", "203.0.113.10", 443) in kinds and ("tcp", "169.254.170.2", 80) in kinds
     assert any(entry["name"] == "s3.us-east-1.amazonaws.com" for entry in attempts)
+    # The same in the account's logs, a line of JSON for each kind.
+    told = [json.loads(line) for line in log_lines(engine, f"{name}/algo-1", "/network-isolation")]
+    assert {(entry["blocked"], entry["address"], entry["port"]) for entry in told} == kinds, told
     assert len(engine.internet.arrivals()) == before, "nothing arrived"
     # Control: the same program without isolation does reach the target.
     control = training_request(f"{name}-open", image, role, bucket, digits, isolated=False)

@@ -4,12 +4,13 @@ import contextlib
 import datetime
 import hashlib
 import http.client
+import json
 import re
 
 import pytest
 
 from tests.harness.models import SERVED, SERVICES, Speaker, Writer
-from tests.harness.wire import ask, exchange, printed, refused, signed
+from tests.harness.wire import ask, empty_members, exchange, printed, refused, signed
 
 JSON = "application/x-amz-json-1.1"
 FORM = "application/x-www-form-urlencoded; charset=utf-8"
@@ -63,6 +64,13 @@ def test_every_operation_that_is_not_served_is_named_in_its_refusal(speaker, ser
     assert len(unreached) * 20 <= len(names), unreached
 
 
+def is_null(told, path):
+    """Whether the member at a path of `empty_members` is null."""
+    for step in re.findall(r"\.([^.\[]+)|\[(\d+)\]", path):
+        told = told[step[0]] if step[0] else told[int(step[1])]
+    return told is None
+
+
 @pytest.mark.parametrize("service, signing, protocol", PROTOCOLS)
 def test_whatever_the_serializer_writes_is_answered_in_its_protocol(speaker, service, signing, protocol):
     """Proves: IAM-48, SM-3"""
@@ -75,6 +83,11 @@ def test_whatever_the_serializer_writes_is_answered_in_its_protocol(speaker, ser
             answer, parsed = speaks.say(operation, parameters)
             assert answer.status < 500, (name, parameters, answer)
             statuses.add(answer.status)
+            if answer.status < 300 and answer.body.startswith(b"{"):
+                told = json.loads(answer.body)
+                faults = list(empty_members(told, operation.output_shape)) if operation.output_shape else []
+                # Lists and maps that are empty say so in other services, as AWS's do.
+                assert [fault for fault in faults if service == "sagemaker" or is_null(told, fault)] == [], (name, answer.body)
             if answer.status >= 300:
                 assert_error(answer, parsed, (name, parameters))
     assert 400 in statuses

@@ -147,6 +147,25 @@ def signed(engine, service, method, target, headers=(), body=b"", payload=None, 
     return exchange(engine.url, method, target, signer.headers(host, method, target, body, headers, payload), body)
 
 
+def empty_members(value, shape, path=""):
+    """Paths of members that are null, and of empty structures, maps and lists that the model does not require: what is
+    absent is left out."""
+    if shape.type_name == "structure" and isinstance(value, dict):
+        by_name = {member.serialization.get("name", name): (name, member) for name, member in shape.members.items()}
+        for key, inner in value.items():
+            name, member = by_name.get(key, (key, None))
+            if inner is None or (inner in ({}, []) and name not in shape.required_members):
+                yield f"{path}.{key}"
+            elif member is not None:
+                yield from empty_members(inner, member, f"{path}.{key}")
+    elif shape.type_name == "list" and isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from empty_members(inner, shape.member, f"{path}[{number}]")
+    elif shape.type_name == "map" and isinstance(value, dict):
+        for key, inner in value.items():
+            yield from empty_members(inner, shape.value, f"{path}.{key}")
+
+
 def printed(output):
     """What the operator's commands print: NAME=VALUE lines."""
     pairs = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)

@@ -1,0 +1,34 @@
+"""The commands an operator starts without a server: is the host fit, how is a command used, what completes it."""
+import json
+import re
+import subprocess
+
+import pytest
+
+
+def doctor(engine, *arguments):
+    done = engine.run("doctor", "--json", *arguments, check=False)
+    return done.returncode, {check["name"]: check for check in json.loads(done.stdout)}
+
+
+def test_the_doctor_finds_this_host_fit_and_a_broken_runtime_not(engine):
+    code, checks = doctor(engine)
+    assert code == 0 and len(checks) == 12, checks
+    assert all(check["outcome"] in ("ok", "reduced") for check in checks.values()), checks
+    for needed in ("root", "OCI runtime", "a container", "packet filter", "sealed network"):
+        assert checks[needed]["outcome"] == "ok", checks[needed]
+    assert checks["port"]["outcome"] == "reduced" or "free" in checks["port"]["text"]
+    code, checks = doctor(engine, "--set", "runtime.oci=/bin/false")
+    assert code == 1
+    assert checks["OCI runtime"]["outcome"] == "missing" and "Install the package crun or runc" in checks["OCI runtime"]["text"]
+    assert checks["sealed network"]["outcome"] == "ok", "the others are still looked at"
+    lines = engine.run("doctor", "--set", "runtime.oci=/bin/false", check=False)
+    assert lines.returncode == 1 and re.search(r"^MISSING OCI runtime", lines.stdout, re.M), lines.stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_name_the_commands(engine, shell):
+    script = subprocess.run([engine.binary, "completion", shell], text=True, capture_output=True, check=True).stdout
+    assert all(word in script for word in ("serve", "doctor", "audit-log", "--data-dir" if shell != "fish" else "data-dir"))
+    if shell == "bash":
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
