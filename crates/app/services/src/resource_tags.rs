@@ -57,8 +57,10 @@ pub fn added(
 
 /// `aws:ResourceAccount` is the account that the ARN names; where it names none, as `*` does, the caller's own.
 fn with_owner(caller: &Principal, question: Question) -> Question {
-    let named = question.resource.split(':').nth(4).filter(|named| !named.is_empty());
+    let parts = isolarium_model::arn::split(&question.resource);
+    let named = parts.map(|[_, _, _, _, account, _]| account);
     let owner = named
+        .filter(|named| !named.is_empty())
         .or_else(|| caller.account().map(AccountId::as_str))
         .map(str::to_owned);
     match owner {
@@ -69,9 +71,11 @@ fn with_owner(caller: &Principal, question: Question) -> Question {
 
 /// Whether the action creates a resource of this very kind: `CreateEndpointConfig` an `endpoint-config`.
 fn makes(action: &str, arn: &Arn) -> bool {
+    let Some((_, noun)) = action.split_once(":Create") else {
+        return false;
+    };
     let kind = arn.resource().split(['/', ':']).next().unwrap_or_default();
-    let made = action.split_once(":Create").map(|(_, noun)| noun.to_ascii_lowercase());
-    made.is_some_and(|noun| noun == kind.replace('-', ""))
+    noun.to_ascii_lowercase() == kind.replace('-', "")
 }
 
 fn tags_of(store: &dyn StateStore, logs: Option<&dyn LogStore>, arn: &Arn) -> Result<Tags, ApiError> {

@@ -15,17 +15,26 @@ pub struct Arn(Box<str>);
 #[error("not an ARN: expected arn:partition:service:region:account:resource")]
 pub struct BadArn;
 
+/// The six parts of an ARN's text, of which the last may hold colons; `None` when there are fewer. Every request asks for
+/// them many times: the bytes are looked at one by one, for which they are short enough.
+pub fn split(text: &str) -> Option<[&str; 6]> {
+    let mut parts = [""; 6];
+    let mut rest = text;
+    let (last, first) = parts.split_last_mut()?;
+    for part in first {
+        let at = rest.bytes().position(|byte| byte == b':')?;
+        (*part, rest) = (rest.get(..at)?, rest.get(at.checked_add(1)?..)?);
+    }
+    *last = rest;
+    Some(parts)
+}
+
 impl FromStr for Arn {
     type Err = BadArn;
     fn from_str(text: &str) -> Result<Self, BadArn> {
-        let mut parts = text.splitn(6, ':');
-        let head = parts.next() == Some("arn");
-        let partition = parts.next().is_some_and(|p| !p.is_empty());
-        let service = parts.next().is_some_and(|p| !p.is_empty());
-        let rest = parts.next().is_some() && parts.next().is_some() && parts.next().is_some_and(|p| !p.is_empty());
-        (head && partition && service && rest)
-            .then(|| Self(text.into()))
-            .ok_or(BadArn)
+        let [head, partition, service, _, _, resource] = split(text).ok_or(BadArn)?;
+        let filled = [partition, service, resource].iter().all(|part| !part.is_empty());
+        (head == "arn" && filled).then(|| Self(text.into())).ok_or(BadArn)
     }
 }
 
@@ -81,28 +90,32 @@ impl Arn {
         &self.0
     }
 
-    fn part(&self, index: usize) -> &str {
-        self.0.splitn(6, ':').nth(index).unwrap_or("")
+    fn parts(&self) -> [&str; 6] {
+        split(&self.0).unwrap_or_default()
     }
 
     /// The service part, such as `sagemaker`.
     pub fn service(&self) -> &str {
-        self.part(2)
+        let [_, _, service, ..] = self.parts();
+        service
     }
 
     /// The region part, if it is given.
     pub fn region(&self) -> Option<Region> {
-        self.part(3).parse().ok()
+        let [_, _, _, region, ..] = self.parts();
+        region.parse().ok()
     }
 
     /// The account part, if it is given.
     pub fn account(&self) -> Option<AccountId> {
-        self.part(4).parse().ok()
+        let [_, _, _, _, account, _] = self.parts();
+        account.parse().ok()
     }
 
     /// Everything after the fifth colon, such as `model/churn`.
     pub fn resource(&self) -> &str {
-        self.part(5)
+        let [_, _, _, _, _, resource] = self.parts();
+        resource
     }
 }
 
@@ -139,8 +152,31 @@ mod tests {
 
     #[test]
     fn a_text_with_fewer_parts_is_no_arn() {
-        for bad in ["", "arn:aws:s3", "arn:aws:s3:::", "urn:aws:s3:::b"] {
+        for bad in [
+            "",
+            "arn:aws:s3",
+            "arn:aws:s3::b",
+            "arn::s3:::b",
+            "arn:aws::::b",
+            "arn:aws:s3:::",
+            "urn:aws:s3:::b",
+        ] {
             assert_eq!(bad.parse::<Arn>(), Err(BadArn), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_last_part_may_hold_colons() {
+        let arn: Arn = "arn:aws:logs:us-east-1:123456789012:log-group:/é:log-stream:y"
+            .parse()
+            .unwrap();
+        assert_eq!((arn.service(), arn.resource()), ("logs", "log-group:/é:log-stream:y"));
+        assert_eq!(arn.region().unwrap().as_str(), "us-east-1");
+        assert_eq!(arn.account().unwrap().as_str(), "123456789012");
+        let bucket: Arn = "arn:aws:s3:::b".parse().unwrap();
+        assert_eq!(
+            (bucket.region(), bucket.account(), bucket.resource()),
+            (None, None, "b")
+        );
     }
 }

@@ -45,19 +45,20 @@ pub fn uuid(ids: &dyn IdSource) -> String {
     [8, 4, 4, 4, 12].map(|digits| ids.hex(digits)).join("-")
 }
 
+/// Where the digits of each byte of a UUID stand in its text.
+const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+
 /// The text of a random UUID (version 4) that is made of these bytes.
 pub fn uuid_of(mut bytes: [u8; 16]) -> String {
     let [_, _, _, _, _, _, version, _, variant, ..] = &mut bytes;
     *version = (*version & 0x0f) | 0x40;
     *variant = (*variant & 0x3f) | 0x80;
-    let mut text = String::with_capacity(36);
-    for (at, byte) in bytes.into_iter().enumerate() {
-        if matches!(at, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        for half in [byte >> 4, byte & 0x0f] {
-            text.push(char::from(half + if half < 10 { b'0' } else { b'a' - 10 }));
+    let mut text = [b'-'; 36];
+    let digit = |half: u8| half + if half < 10 { b'0' } else { b'a' - 10 };
+    for (place, byte) in PLACES.into_iter().zip(bytes) {
+        if let Some([high, low]) = text.get_mut(place..).and_then(|rest| rest.first_chunk_mut()) {
+            (*high, *low) = (digit(byte >> 4), digit(byte & 0x0f));
         }
     }
-    text
+    std::str::from_utf8(&text).unwrap_or_default().to_owned()
 }

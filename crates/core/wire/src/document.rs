@@ -21,6 +21,17 @@ pub enum Document {
     Map(IndexMap<String, Document>),
 }
 
+/// Members that are looked through one by one: so few are compared before a name is hashed.
+const FEW: usize = 8;
+
+/// The member called `name`.
+pub fn member<'a>(members: &'a IndexMap<String, Document>, name: &str) -> Option<&'a Document> {
+    if members.len() > FEW {
+        return members.get(name);
+    }
+    members.iter().find(|(own, _)| *own == name).map(|(_, value)| value)
+}
+
 /// The form that stored records have: JSON under the model's member names, timestamps as integers, blobs as base64.
 /// Reading it back gives integers and strings for these two; the generated structs accept both.
 impl Serialize for Document {

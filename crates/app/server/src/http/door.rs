@@ -631,7 +631,7 @@ fn source(dialect: &Dialect) -> Cow<'static, str> {
 
 fn member<'a>(input: &'a Document, name: &str) -> Option<&'a Document> {
     if let Document::Map(members) = input {
-        members.get(name)
+        isolarium_wire::document::member(members, name)
     } else {
         None
     }

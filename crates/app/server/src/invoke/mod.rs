@@ -349,6 +349,13 @@ fn unavailable() -> ApiError {
 /// The variant asked for; refuses targets that the endpoints of this engine do not have (SM-51).
 fn check_targets(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     let refused = |text: &str| Err(ApiError::client("ValidationError", text));
+    // All that is looked for begins so, and most requests have none of it.
+    if !headers
+        .keys()
+        .any(|name| name.as_str().starts_with("x-amzn-sagemaker-"))
+    {
+        return Ok(None);
+    }
     if headers.contains_key(TARGET_MODEL) {
         return refused("TargetModel can only be given for endpoints that host several models in one container.");
     }

@@ -170,16 +170,16 @@ impl Drop for Lap<'_> {
             return;
         };
         let mut counted = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        if !counted.contains_key(self.endpoint) {
-            let endpoint = OfEndpoint {
-                name: self.name.to_owned(),
-                variants: Vec::new(),
-            };
-            counted.insert(self.endpoint.clone(), endpoint);
-        }
+        let whole = self.begun.elapsed();
         if let Some(endpoint) = counted.get_mut(self.endpoint) {
-            let counts = endpoint.variant(&self.variant);
-            counts.one(self.model, self.begun.elapsed(), self.status);
+            endpoint.variant(&self.variant).one(self.model, whole, self.status);
+            return;
         }
+        let mut endpoint = OfEndpoint {
+            name: self.name.to_owned(),
+            variants: Vec::new(),
+        };
+        endpoint.variant(&self.variant).one(self.model, whole, self.status);
+        counted.insert(self.endpoint.clone(), endpoint);
     }
 }

@@ -129,6 +129,53 @@ impl Inquiry {
 }
 
 impl Verdict {
+    /// As JSON. What was allowed, which is told most often, takes one pass over its texts.
+    pub(super) fn text(&self) -> Option<String> {
+        if self.decision != Decision::Allow || !self.context.is_empty() || self.acted_for.is_some() {
+            return serde_json::to_string(self).ok();
+        }
+        let mut out = String::with_capacity(512);
+        out.push_str("{\"decision\":\"allow\"");
+        for (at, answer) in self.asked.iter().enumerate() {
+            // By name and without a rest: a member that is added has to be written too.
+            let Explanation {
+                principal,
+                action,
+                resource,
+                outcome,
+                allowed_by,
+                denied_by,
+                missing,
+            } = answer;
+            let allowed = *outcome == Outcome::Allowed && denied_by.is_empty() && missing.is_none();
+            if !allowed {
+                return serde_json::to_string(self).ok();
+            }
+            out.push_str(if at == 0 { ",\"asked\":[{" } else { ",{" });
+            for (name, text) in [
+                ("\"principal\":", principal),
+                (",\"action\":", action),
+                (",\"resource\":", resource),
+            ] {
+                out.push_str(name);
+                super::parameters::quoted(text, &mut out);
+            }
+            out.push_str(",\"outcome\":\"allowed\",\"allowed_by\":[");
+            for (at, cited) in allowed_by.iter().enumerate() {
+                if at > 0 {
+                    out.push(',');
+                }
+                out.push_str(&serde_json::to_string(cited).ok()?);
+            }
+            out.push_str("],\"denied_by\":[],\"missing\":null}");
+        }
+        if !self.asked.is_empty() {
+            out.push(']');
+        }
+        out.push('}');
+        Some(out)
+    }
+
     /// The denial, if there is one.
     pub fn denial(&self) -> Option<&Explanation> {
         self.asked

@@ -12,6 +12,7 @@ pub use subject::resource_kind;
 
 use crate::{Caller, Source};
 use isolarium_model::{Principal, Timestamp};
+use isolarium_policy::Explanation;
 use isolarium_store::audit::{
     AuditEvent, EventResource, Keep, SessionAttributes, SessionContext, SessionIssuer, TlsDetails, UserIdentity,
 };
@@ -19,7 +20,6 @@ use isolarium_wire::catalog::{Operation, Service};
 use isolarium_wire::{ApiError, Document};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 
 /// The service that acts for execution roles.
 const SAGEMAKER: &str = "sagemaker.amazonaws.com";
@@ -157,7 +157,7 @@ pub fn of_request<'a>(
     event.recipient_account_id = caller.scope.account.as_str().into();
     event.aws_region = caller.scope.region.as_str().into();
     describe(&mut event, source, name, ended);
-    event.engine = serde_json::value::to_raw_value(&verdict).ok();
+    event.engine = verdict.text();
     event
 }
 
@@ -181,7 +181,7 @@ pub fn of_stranger<'a>(
     event.recipient_account_id = stranger.home.account.as_str().into();
     event.aws_region = stranger.home.region.as_str().into();
     describe(&mut event, source, name, ended);
-    event.engine = serde_json::value::to_raw_value(&Verdict::default()).ok();
+    event.engine = Verdict::default().text();
     event
 }
 
@@ -226,7 +226,7 @@ pub fn of_assumption<'a>(
     event.request_parameters = texts(&[("roleArn", Some(actor.role_arn.as_str()))]);
     let made = access_key_id.map(|id| serde_json::json!({ "credentials": { "accessKeyId": id } }));
     event.response_elements = made.and_then(|made| serde_json::value::to_raw_value(&made).ok());
-    event.engine = serde_json::value::to_raw_value(&verdict).ok();
+    event.engine = verdict.text();
     event
 }
 
@@ -257,19 +257,21 @@ fn tls(caller: &Caller, secure: bool) -> Option<TlsDetails> {
 }
 
 fn resources(verdict: &Verdict) -> Vec<EventResource> {
-    let mut seen = BTreeSet::new();
-    verdict
-        .asked
-        .iter()
-        .map(|answer| answer.resource.as_str())
-        .filter(|arn| arn.starts_with("arn:") && seen.insert(*arn))
-        .take(MOST_RESOURCES)
-        .map(resource)
-        .collect()
+    let mut found: Vec<EventResource> = Vec::new();
+    for Explanation { resource: arn, .. } in &verdict.asked {
+        if found.len() >= MOST_RESOURCES {
+            break;
+        }
+        if arn.starts_with("arn:") && !found.iter().any(|known| known.arn == *arn) {
+            found.push(resource(arn));
+        }
+    }
+    found
 }
 
 pub(crate) fn resource(arn: &str) -> EventResource {
-    let account = arn.split(':').nth(4).filter(|account| !account.is_empty());
+    let account = isolarium_model::arn::split(arn).map(|[_, _, _, _, account, _]| account);
+    let account = account.filter(|account| !account.is_empty());
     EventResource {
         arn: arn.into(),
         account_id: account.map(Into::into),

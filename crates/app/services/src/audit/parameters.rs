@@ -136,13 +136,22 @@ fn string(text: &str, out: &mut String) {
     } else {
         text
     };
-    if kept.bytes().any(|byte| byte < b' ' || matches!(byte, b'"' | b'\\')) {
-        out.push_str(&serde_json::Value::from(kept).to_string());
+    quoted(kept, out);
+}
+
+/// A text as JSON writes it.
+pub(super) fn quoted(text: &str, out: &mut String) {
+    // To its end, whatever it holds: so many bytes are looked at together.
+    let plain = text.bytes().fold(true, |plain, byte| {
+        plain & (byte >= b' ') & (byte != b'"') & (byte != b'\\')
+    });
+    if !plain {
+        out.push_str(&serde_json::Value::from(text).to_string());
         return;
     }
     // Most texts have nothing to escape.
     out.push('"');
-    out.push_str(kept);
+    out.push_str(text);
     out.push('"');
 }
 

@@ -24,8 +24,7 @@ const KINDS: &[(&str, &str, &str)] = &[
 
 /// CloudTrail's type of the resource with this ARN; `None` for kinds without a name.
 pub fn resource_kind(arn: &str) -> Option<String> {
-    let mut parts = arn.splitn(6, ':').skip(2);
-    let (service, resource) = (parts.next()?, parts.nth(2)?);
+    let [_, _, service, _, _, resource] = isolarium_model::arn::split(arn)?;
     if service == "s3" {
         let kind = if resource.contains('/') {
             "AWS::S3::Object"
@@ -34,7 +33,8 @@ pub fn resource_kind(arn: &str) -> Option<String> {
         };
         return Some(kind.into());
     }
-    let first = resource.split(['/', ':']).next()?;
+    let end = resource.bytes().position(|byte| matches!(byte, b'/' | b':'));
+    let first = resource.get(..end.unwrap_or(resource.len()))?;
     KINDS
         .iter()
         .find(|(of, prefix, _)| *of == service && *prefix == first)

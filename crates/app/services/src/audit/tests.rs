@@ -45,7 +45,7 @@ fn a_denial_is_told_with_its_policy_type_its_missing_allow_and_the_keys_it_saw_b
         },
         NOW,
     );
-    let verdict: Verdict = serde_json::from_str(event.engine.as_ref().unwrap().get()).unwrap();
+    let verdict: Verdict = serde_json::from_str(event.engine.as_deref().unwrap()).unwrap();
     assert_eq!(verdict.decision, Decision::Deny);
     let denial = verdict.denial().unwrap();
     assert_eq!(denial.missing, Some(isolarium_policy::PolicyType::Identity));
@@ -71,8 +71,58 @@ fn a_denial_is_told_with_its_policy_type_its_missing_allow_and_the_keys_it_saw_b
         "control"
     );
     let event = of_request(&allowed, "sagemaker.amazonaws.com", "CreateModel", Ended::WELL, NOW);
-    let verdict: Verdict = serde_json::from_str(event.engine.as_ref().unwrap().get()).unwrap();
+    let verdict: Verdict = serde_json::from_str(event.engine.as_deref().unwrap()).unwrap();
     assert_eq!((verdict.decision, verdict.denial()), (Decision::Allow, None));
+}
+
+#[test]
+fn the_text_of_a_verdict_is_its_derived_form() {
+    let cited = isolarium_policy::Cited {
+        policy_type: isolarium_policy::PolicyType::Identity,
+        policy: "p \"q\"".into(),
+        index: Some(1),
+        sid: None,
+        span: None,
+    };
+    let answer = |resource: &str, allowed_by: Vec<isolarium_policy::Cited>| Explanation {
+        principal: "arn:aws:iam::123456789012:user/u".into(),
+        action: "s3:GetObject".into(),
+        resource: resource.into(),
+        outcome: isolarium_policy::Outcome::Allowed,
+        allowed_by,
+        denied_by: Vec::new(),
+        missing: None,
+    };
+    let denial = Explanation {
+        outcome: isolarium_policy::Outcome::ImplicitDeny,
+        missing: Some(isolarium_policy::PolicyType::Identity),
+        ..answer("arn:aws:s3:::b", Vec::new())
+    };
+    let verdict = |decision: Decision, asked: Vec<Explanation>| Verdict {
+        decision,
+        asked,
+        ..Verdict::default()
+    };
+    for verdict in [
+        Verdict::default(),
+        verdict(Decision::Allow, Vec::new()),
+        verdict(Decision::Allow, vec![answer("*", Vec::new())]),
+        verdict(
+            Decision::Allow,
+            vec![
+                answer("arn:aws:s3:::b/\"\\\u{1}é", vec![cited.clone(), cited.clone()]),
+                answer("*", vec![cited.clone()]),
+            ],
+        ),
+        verdict(Decision::Allow, vec![denial.clone()]),
+        verdict(Decision::Deny, vec![answer("*", vec![cited]), denial]),
+        Verdict {
+            acted_for: Some("arn".into()),
+            ..verdict(Decision::Allow, vec![answer("*", Vec::new())])
+        },
+    ] {
+        assert_eq!(verdict.text().unwrap(), serde_json::to_string(&verdict).unwrap());
+    }
 }
 
 #[test]

@@ -13,8 +13,10 @@ pub fn invocation_question(scope: &Scope, operation: &str, endpoint_name: &str, 
     let arn = Endpoint::arn(scope, endpoint_name);
     let question = Question::on(&format!("sagemaker:{operation}"), &arn);
     let Document::Map(members) = input else { return question };
-    AIMS.iter().fold(question, |question, name| match members.get(*name) {
-        Some(Document::String(given)) => question.with(&format!("sagemaker:{name}"), given.as_str()),
-        _ => question,
+    AIMS.iter().fold(question, |question, name| {
+        match isolarium_wire::document::member(members, name) {
+            Some(Document::String(given)) => question.with(&format!("sagemaker:{name}"), given.as_str()),
+            _ => question,
+        }
     })
 }

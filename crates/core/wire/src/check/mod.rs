@@ -155,7 +155,7 @@ impl Walk<'_> {
                         continue;
                     }
                     self.path.push(Step::Member(member.name));
-                    match members.get(member.name) {
+                    match crate::document::member(members, member.name) {
                         Some(value) => self.value(member.shape, value, depth + 1),
                         None if member.required => self.fail(Shown::Null, "Member must not be null".into(), true),
                         None => {}

@@ -56,13 +56,13 @@ fn may_fit(template: &str, path: &str) -> bool {
     if !begins_alike(template, path) {
         return false;
     }
-    let template = template.split('?').next().unwrap_or_default();
-    let mut given = path.trim_start_matches('/').split('/');
-    for wanted in template.trim_start_matches('/').split('/') {
+    let template = template.as_bytes().split(|byte| *byte == b'?').next();
+    let mut given = segments(path.as_bytes());
+    for wanted in segments(template.unwrap_or_default()) {
         let fits = match given.next() {
             None => false,
-            Some(_) if wanted.starts_with('{') && wanted.ends_with("+}") => return true,
-            Some(segment) if wanted.starts_with('{') => !segment.is_empty(),
+            Some(_) if wanted.starts_with(b"{") && wanted.ends_with(b"+}") => return true,
+            Some(segment) if wanted.starts_with(b"{") => !segment.is_empty(),
             Some(segment) => segment == wanted,
         };
         if !fits {
@@ -70,6 +70,12 @@ fn may_fit(template: &str, path: &str) -> bool {
         }
     }
     given.next().is_none()
+}
+
+/// What stands between slashes, without those in front.
+fn segments(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let front = path.iter().take_while(|byte| **byte == b'/').count();
+    path.get(front..).unwrap_or_default().split(|byte| *byte == b'/')
 }
 
 /// Whether what stands in front of a template's first label begins the path too, or the other way round.
@@ -81,7 +87,7 @@ fn begins_alike(template: &str, path: &str) -> bool {
 
 /// Literal labels before placeholders: `/a/list` is not `/a/{Name}`.
 fn placeholders(operation: &Operation) -> usize {
-    operation.uri.matches('{').count()
+    operation.uri.bytes().filter(|byte| *byte == b'{').count()
 }
 
 /// The operation of a method and path. `None`: no operation has the path; `Some(None)`: some have, with other methods.

@@ -39,7 +39,7 @@ pub(super) fn request(
     text.push(b'\n');
     text.extend_from_slice(query(head.query, query_rule).as_bytes());
     text.push(b'\n');
-    for name in signed_headers.split(';') {
+    for name in super::pieces(signed_headers, b';') {
         text.extend_from_slice(name.as_bytes());
         text.push(b':');
         header_value(head, name, &mut text);
@@ -99,7 +99,7 @@ fn is_canonical(path: &str) -> bool {
     };
     let segments = rest.strip_suffix('/').unwrap_or(rest);
     rest.bytes().all(|byte| is_unreserved(byte) || byte == b'/')
-        && (rest.is_empty() || !segments.split('/').any(|segment| matches!(segment, "" | "." | "..")))
+        && (rest.is_empty() || !super::pieces(segments, b'/').any(|segment| matches!(segment, "" | "." | "..")))
 }
 
 fn is_unreserved(byte: u8) -> bool {
@@ -125,6 +125,9 @@ fn normalised(path: &str) -> String {
 
 /// The sorted query without the signature itself.
 pub(super) fn query(sent: &str, rule: QueryRule) -> String {
+    if sent.is_empty() {
+        return String::new();
+    }
     let mut pairs: Vec<(String, String)> = sent
         .split('&')
         .filter(|pair| !pair.is_empty())

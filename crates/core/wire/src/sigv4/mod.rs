@@ -247,10 +247,14 @@ fn parse_header(head: &Head<'_>, text: &str) -> Result<Parsed, AuthFault> {
         .filter(|rest| rest.starts_with([' ', '\t']))
         .ok_or_else(|| AuthFault::malformed("the Authorization header does not begin with AWS4-HMAC-SHA256"))?;
     let (mut credential, mut signed, mut signature) = (None, None, None);
-    for part in rest.split(',') {
-        let (name, value) = part.trim().split_once('=').ok_or_else(|| {
-            AuthFault::malformed("the Authorization header has a part that is not of the form name=value")
-        })?;
+    for part in pieces(rest, b',') {
+        let part = part.trim();
+        let at = part.bytes().position(|byte| byte == b'=');
+        let (name, value) = at
+            .and_then(|at| Some((part.get(..at)?, part.get(at.checked_add(1)?..)?)))
+            .ok_or_else(|| {
+                AuthFault::malformed("the Authorization header has a part that is not of the form name=value")
+            })?;
         let slot = match name {
             "Credential" => &mut credential,
             "SignedHeaders" => &mut signed,
@@ -331,6 +335,20 @@ fn parse_query(head: &Head<'_>, query: &[(String, String)]) -> Result<Parsed, Au
     })
 }
 
+/// The pieces of a text between marks of one byte, as `str::split` finds them: the texts of a head are too short for its
+/// search to be worth its beginning.
+fn pieces(text: &str, mark: u8) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest.take()?;
+        let Some(at) = text.bytes().position(|byte| byte == mark) else {
+            return Some(text);
+        };
+        rest = text.get(at.saturating_add(1)..);
+        text.get(..at)
+    })
+}
+
 /// The value of a header that may appear once.
 fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, AuthFault> {
     let mut values = headers.get_all(name).iter();
@@ -393,7 +411,7 @@ fn stamp_of(seconds: i64) -> Result<String, AuthFault> {
 }
 
 fn credential_parts(text: &str, stamp: &str) -> Result<(String, CredentialScope), AuthFault> {
-    let mut parts = text.split('/');
+    let mut parts = pieces(text, b'/');
     let [key, date, region, service, end] = std::array::from_fn(|_| parts.next().unwrap_or_default());
     if end != "aws4_request" || parts.next().is_some() {
         return Err(AuthFault::malformed(
@@ -419,17 +437,18 @@ fn credential_parts(text: &str, stamp: &str) -> Result<(String, CredentialScope)
 /// The list must be lower-case, sorted, without repetition, and must hold `host` (IAM-43).
 fn signed_headers(text: &str) -> Result<String, AuthFault> {
     let tidy = !text.bytes().any(|b| b.is_ascii_uppercase());
-    let mut before = "";
-    for name in text.split(';') {
+    let (mut before, mut host) = ("", false);
+    for name in pieces(text, b';') {
         // An empty name comes behind no other.
         if !tidy || name <= before {
             return Err(AuthFault::malformed(
                 "the signed headers are not a sorted list of lower-case names",
             ));
         }
+        host |= name == "host";
         before = name;
     }
-    if !text.split(';').any(|name| name == "host") {
+    if !host {
         return Err(AuthFault::UnsignedHeader("host".into()));
     }
     Ok(text.into())
@@ -549,7 +568,7 @@ impl Parsed {
 
     /// Every signed header is there, and every `x-amz-` header that is there is signed.
     fn check_headers(&self, head: &Head<'_>) -> Result<(), AuthFault> {
-        for name in self.signed_headers.split(';') {
+        for name in pieces(&self.signed_headers, b';') {
             let host = name == "host" && head.authority.is_some();
             if !host && !head.headers.contains_key(name) {
                 return Err(AuthFault::BadSignature);
@@ -557,7 +576,7 @@ impl Parsed {
         }
         for name in head.headers.keys() {
             let name = name.as_str();
-            if name.starts_with("x-amz-") && !self.signed_headers.split(';').any(|signed| signed == name) {
+            if name.starts_with("x-amz-") && !pieces(&self.signed_headers, b';').any(|signed| signed == name) {
                 return Err(AuthFault::UnsignedHeader(name.into()));
             }
         }
@@ -641,7 +660,7 @@ fn digest_text(bytes: &[u8]) -> String {
     let mut digits = [0; 64];
     // Twice as many digits as bytes: they fit, and they are ASCII.
     let _fits = hex::encode_to_slice(Sha256::digest(bytes), &mut digits);
-    String::from_utf8_lossy(&digits).into_owned()
+    std::str::from_utf8(&digits).unwrap_or_default().to_owned()
 }
 
 /// The key that requests within a scope are signed with: derived from the secret, and of no use outside of the scope.

@@ -64,7 +64,7 @@ pub struct AuditEvent<'a> {
     /// What the engine decided and why: a JSON object whose `decision` is a [`Decision`] (IAM-27). It stands beside the
     /// record in the trail.
     #[serde(skip)]
-    pub engine: Option<Box<RawValue>>,
+    pub engine: Option<String>,
     /// When it happened.
     #[serde(skip)]
     pub at: Timestamp,
@@ -116,7 +116,7 @@ impl AuditEvent<'_> {
             .saturating_add(raw(&self.request_parameters))
             .saturating_add(raw(&self.response_elements))
             .saturating_add(self.user_agent.len())
-            .saturating_add(raw(&self.engine))
+            .saturating_add(self.engine.as_ref().map_or(0, String::len))
     }
 }
 

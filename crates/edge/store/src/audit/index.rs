@@ -204,7 +204,8 @@ impl Index {
                     break;
                 }
                 // A line that is not the engine's is `verify`'s business.
-                if let Ok(line) = serde_json::from_slice::<Line<'_>>(&text)
+                if may_be_wanted(&text)
+                    && let Ok(line) = serde_json::from_slice::<Line<'_>>(&text)
                     && let Ok(seen) = serde_json::from_str::<Seen>(line.event.get())
                     && (seen.management_event || denied(line.engine))
                 {
@@ -360,6 +361,14 @@ struct Place {
     file: u64,
     place: u64,
     length: u64,
+}
+
+/// Whether a line may be of a management event or of a denial. The engine writes both without blanks, and a quotation mark
+/// within a text is never alone: the lines of allowed invocations, which are most, are told apart without reading them.
+fn may_be_wanted(line: &[u8]) -> bool {
+    let has = |line: &str| line.contains("\"managementEvent\":true") || line.contains("\"decision\":\"deny\"");
+    // What is no text is no JSON either.
+    std::str::from_utf8(line).is_ok_and(has)
 }
 
 fn denied(engine: Option<&RawValue>) -> bool {

@@ -15,6 +15,7 @@ mod chain;
 mod event;
 mod index;
 mod receipt;
+mod text;
 mod writer;
 
 pub use chain::{Head, Verified, verify};

@@ -3,6 +3,7 @@
 use super::chain::{self, Head, append_to, failed, file_path, sync};
 use super::event::AuditEvent;
 use super::receipt::{AuditDown, Receipt, Slot};
+use super::text;
 use super::{AuditError, AuditSettings};
 use isolarium_model::Timestamp;
 use isolarium_model::time::Clock;
@@ -88,10 +89,10 @@ impl Record {
         let mut text = ROOM.take();
         // Most lines are shorter: the buffer need not grow.
         text.reserve(LINE);
-        serde_json::to_writer(&mut text, event).map_err(AuditError::Encode)?;
+        text::write(event, &mut text).map_err(AuditError::Encode)?;
         let length = text.len();
         if let Some(engine) = &event.engine {
-            text.extend_from_slice(engine.get().as_bytes());
+            text.extend_from_slice(engine.as_bytes());
         }
         Ok(Self {
             at: event.at,
