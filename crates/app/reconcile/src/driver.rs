@@ -771,8 +771,8 @@ struct Owner {
 impl Owner {
     fn of_job<J: Job>(job: &J, deps: &Deps) -> Self {
         use isolarium_model::sagemaker::training_job::SecondaryStatus::{
-            Completed, Downloading, Failed, MaxRuntimeExceeded, Pending, Starting, Stopped, Stopping, Training,
-            Uploading,
+            Completed, Downloading, Failed, MaxRuntimeExceeded, MaxWaitTimeExceeded, Pending, Starting, Stopped,
+            Stopping, Training, Uploading,
         };
         let running = || {
             // All of them: the end of one may be the end of the job.
@@ -786,7 +786,7 @@ impl Owner {
             Starting | Pending | Downloading | Uploading => true,
             Training => job.tends_objects() || !running(),
             Stopping => !running(),
-            Completed | Failed | Stopped | MaxRuntimeExceeded => false,
+            Completed | Failed | Stopped | MaxRuntimeExceeded | MaxWaitTimeExceeded => false,
         };
         Self {
             arn: job.arn().clone(),

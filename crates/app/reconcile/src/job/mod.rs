@@ -33,7 +33,9 @@ use crate::logs::{LogCursor, Sink};
 use crate::metrics::MetricScanner;
 use crate::stage::StageError;
 use crate::transfer::{Actor, Image};
-use isolarium_model::sagemaker::training_job::{JobEvent, JobRun, MetricDefinition, SecondaryStatus, TrainingJob};
+use isolarium_model::sagemaker::training_job::{
+    JobEvent, JobRun, MetricDefinition, SecondaryStatus, StopCause, TrainingJob,
+};
 use isolarium_model::sagemaker::{FailureKind, FailureReason, IllegalTransition, JobNetwork, Placement, ProcessingJob};
 use isolarium_model::{Arn, Key, Record, Scope, Timestamp};
 use isolarium_runtime::executor::{ExecutorError, LaunchSpec};
@@ -64,8 +66,12 @@ pub(crate) trait Job: Record {
     fn log_stream(&self, instance: usize) -> String;
     /// When the containers must have ended.
     fn deadline(&self) -> Timestamp;
-    /// How long the job may wait for room.
-    fn patience(&self) -> Option<Duration> {
+    /// What [`Self::deadline`] is the end of.
+    fn limit(&self) -> StopCause {
+        StopCause::MaxRuntime
+    }
+    /// How long the job may wait for room, and what is over then.
+    fn patience(&self) -> Option<(Duration, StopCause)> {
         None
     }
     /// What is searched for in the output.
@@ -206,7 +212,8 @@ pub(crate) fn step<J: Job>(deps: &Deps, key: &Key, memory: &mut Memory<J>) -> Re
         SecondaryStatus::Completed
         | SecondaryStatus::Failed
         | SecondaryStatus::Stopped
-        | SecondaryStatus::MaxRuntimeExceeded => work.clean(&job, memory),
+        | SecondaryStatus::MaxRuntimeExceeded
+        | SecondaryStatus::MaxWaitTimeExceeded => work.clean(&job, memory),
     }
 }
 

@@ -6,7 +6,7 @@ use crate::logs::{self, Drained};
 use crate::metrics::MetricScanner;
 use crate::stage::StageError;
 use isolarium_model::Timestamp;
-use isolarium_model::sagemaker::training_job::{JobEvent, SecondaryStatus, StopCause};
+use isolarium_model::sagemaker::training_job::{JobEvent, SecondaryStatus};
 use isolarium_model::sagemaker::{FailureKind, Placement};
 use isolarium_runtime::executor::{ExitStatus, WorkloadState};
 use std::time::Duration;
@@ -135,7 +135,7 @@ impl Work<'_> {
                 if job.phase() != SecondaryStatus::Training {
                     return Ok(None);
                 }
-                job.run_mut().stop = Some((StopCause::MaxRuntime, now));
+                job.run_mut().stop = Some((job.limit(), now));
                 job.apply(JobEvent::StopRequested, now)?;
                 Ok(Some(batch))
             })?;

@@ -10,7 +10,7 @@ use crate::stage::{self, StageError};
 use crate::transfer::Image;
 use isolarium_model::Timestamp;
 use isolarium_model::sagemaker::model::ResolvedImage;
-use isolarium_model::sagemaker::training_job::{JobEvent, SecondaryStatus, StopCause};
+use isolarium_model::sagemaker::training_job::{JobEvent, SecondaryStatus};
 use isolarium_model::sagemaker::{Attachment, BlockedDestination, FailureKind, FailureReason};
 use isolarium_runtime::executor::ExecutorError;
 
@@ -92,14 +92,14 @@ impl Work<'_> {
             Answer::Granted => Ok(None),
             Answer::Never => self.fail(job, memory, FailureKind::Capacity, NO_CAPACITY).map(Some),
             Answer::Waits => {
-                let limit = job.patience().map(|patience| created.after(patience));
+                let limit = job.patience().map(|(patience, over)| (created.after(patience), over));
                 let now = self.deps.now();
-                if limit.is_some_and(|limit| now >= limit) {
+                if let Some((_, over)) = limit.filter(|(at, _)| now >= *at) {
                     self.deps.update::<J>(self.key, |job, batch| {
                         if !matches!(job.phase(), SecondaryStatus::Starting | SecondaryStatus::Pending) {
                             return Ok(None);
                         }
-                        job.run_mut().stop = Some((StopCause::MaxPending, now));
+                        job.run_mut().stop = Some((over, now));
                         job.apply(JobEvent::StopRequested, now)?;
                         Ok(Some(batch))
                     })?;
@@ -108,7 +108,7 @@ impl Work<'_> {
                 if job.phase() == SecondaryStatus::Starting {
                     self.show::<J>(JobEvent::NoCapacity, &[SecondaryStatus::Starting]);
                 }
-                Ok(Some(Next::At(limit.unwrap_or(Timestamp(i64::MAX)))))
+                Ok(Some(Next::At(limit.map_or(Timestamp(i64::MAX), |(at, _)| at))))
             }
         }
     }
@@ -217,6 +217,13 @@ impl Work<'_> {
         inputs.map_err(|error| staged(job.arn(), error, "Data download failed:"))?;
         let spec = job.container(site, image);
         let mut spec = spec.map_err(|error| Trouble::Final(FailureKind::Client, error.to_string()))?;
+        if spec.process.argv.is_empty() {
+            let text = format!(
+                "The image {} has neither an entry point nor a command, and the job names none.",
+                job.image()
+            );
+            return Err(Trouble::Final(FailureKind::Client, text));
+        }
         spec.hostname = job.host(site.number);
         spec.hosts = hosts(job);
         spec.held = site.of > 1;

@@ -150,6 +150,7 @@ fn job(created: Timestamp, placement: Placement) -> TrainingJob {
             role_arn: "arn:aws:iam::123456789012:role/job".parse().unwrap(),
             max_runtime: 3600,
             max_pending: None,
+            max_wait: None,
             network: JobNetwork {
                 container: Reach::Nothing,
                 transfer: Reach::ServiceNetwork,
@@ -379,6 +380,31 @@ fn the_time_limit_ends_the_job_with_its_artifacts() {
         (TrainingJobStatus::Stopped, SecondaryStatus::MaxRuntimeExceeded)
     );
     assert!(lab.world.object("s3://out/jobs/Churn/output/model.tar.gz").is_some());
+}
+
+/// Proves: SM-32
+#[test]
+fn managed_spot_training_ends_when_its_wait_time_is_over_whichever_limit_comes_first() {
+    for (max_wait, end) in [
+        (70, SecondaryStatus::MaxRuntimeExceeded),
+        (60, SecondaryStatus::MaxRuntimeExceeded),
+        (50, SecondaryStatus::MaxWaitTimeExceeded),
+    ] {
+        let mut lab = Lab::new(true, |job| {
+            job.spec.max_runtime = 60;
+            job.spec.max_wait = Some(max_wait);
+        });
+        lab.run();
+        let limit = max_wait.min(60);
+        let running = lab.after(limit - 1);
+        assert_eq!(
+            running.secondary,
+            SecondaryStatus::Training,
+            "control: not before the limit"
+        );
+        let ended = lab.after(1);
+        assert_eq!((ended.status(), ended.secondary), (TrainingJobStatus::Stopped, end));
+    }
 }
 
 #[test]

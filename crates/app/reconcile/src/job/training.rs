@@ -10,7 +10,7 @@ use crate::stage::{self, StageError};
 use crate::transfer::Image;
 use crate::workdir;
 use isolarium_model::sagemaker::training_job::{
-    Channel, InputMode, JobEvent, JobRun, MetricDefinition, SecondaryStatus, TrainingJob, host_name,
+    Channel, InputMode, JobEvent, JobRun, MetricDefinition, SecondaryStatus, StopCause, TrainingJob, host_name,
 };
 use isolarium_model::sagemaker::{FailureKind, FailureReason, IllegalTransition, JobNetwork};
 use isolarium_model::{Arn, Timestamp};
@@ -72,12 +72,22 @@ impl Job for TrainingJob {
     }
 
     fn deadline(&self) -> Timestamp {
-        let start = self.training_start.unwrap_or(self.created);
-        start.after(Duration::from_secs(self.spec.max_runtime))
+        let ends = run_end(self);
+        wait_end(self).map_or(ends, |waits| waits.min(ends))
     }
 
-    fn patience(&self) -> Option<Duration> {
-        self.spec.max_pending.map(Duration::from_secs)
+    fn limit(&self) -> StopCause {
+        match wait_end(self) {
+            Some(waits) if waits < run_end(self) => StopCause::MaxWait,
+            Some(_) | None => StopCause::MaxRuntime,
+        }
+    }
+
+    fn patience(&self) -> Option<(Duration, StopCause)> {
+        let pending = self.spec.max_pending.map(|most| (most, StopCause::MaxPending));
+        let waits = self.spec.max_wait.map(|most| (most, StopCause::MaxWait));
+        let first = pending.into_iter().chain(waits).min_by_key(|(most, _)| *most)?;
+        Some((Duration::from_secs(first.0), first.1))
     }
 
     fn metrics(&self) -> &[MetricDefinition] {
@@ -199,6 +209,18 @@ impl Job for TrainingJob {
     fn failure_text(&self, site: &Site<'_>) -> String {
         collect::failure_text(site.deps, &self.arn, &site.placement.workload, OUTPUT)
     }
+}
+
+/// When MaxRuntimeInSeconds is over.
+fn run_end(job: &TrainingJob) -> Timestamp {
+    let start = job.training_start.unwrap_or(job.created);
+    start.after(Duration::from_secs(job.spec.max_runtime))
+}
+
+/// When MaxWaitTimeInSeconds of managed spot training is over.
+fn wait_end(job: &TrainingJob) -> Option<Timestamp> {
+    let most = job.spec.max_wait.map(Duration::from_secs)?;
+    Some(job.created.after(most))
 }
 
 /// The files of `/opt/ml/input/config` (CC-16..19).

@@ -65,6 +65,7 @@ fn definition() -> Definition {
             role_arn: "arn:aws:iam::123456789012:role/exec".parse().unwrap(),
             max_runtime: 3600,
             max_pending: None,
+            max_wait: None,
             network: JobNetwork::new(Some(true), None),
         },
         echo: json!({"CheckpointConfig": {"S3Uri": "s3://out/checkpoints"}})

@@ -65,6 +65,7 @@ fn job(attachment: Attachment) -> TrainingJob {
             role_arn: "arn:aws:iam::123456789012:role/exec".parse().unwrap(),
             max_runtime: 60,
             max_pending: None,
+            max_wait: None,
             network: JobNetwork::new(Some(false), None),
         },
         run: JobRun {

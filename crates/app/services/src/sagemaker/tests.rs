@@ -684,8 +684,21 @@ fn what_is_not_enforced_is_refused_and_not_stored() {
             Box::new(|r| r.resource_config.as_mut().unwrap().instance_count = Some(251)),
         ),
         (
-            "EnableManagedSpotTraining",
+            "MaxWaitTimeInSeconds",
             Box::new(|r| r.enable_managed_spot_training = Some(true)),
+        ),
+        (
+            "EnableManagedSpotTraining",
+            Box::new(|r| r.stopping_condition.get_or_insert_default().max_wait_time_in_seconds = Some(86_400)),
+        ),
+        (
+            "MaxWaitTimeInSeconds",
+            Box::new(|r| {
+                r.enable_managed_spot_training = Some(true);
+                let condition = r.stopping_condition.get_or_insert_default();
+                condition.max_runtime_in_seconds = Some(600);
+                condition.max_wait_time_in_seconds = Some(599);
+            }),
         ),
         (
             "KmsKeyId",
@@ -742,6 +755,24 @@ fn what_is_not_enforced_is_refused_and_not_stored() {
     }
     assert!(describe_job(&fixture, "j").is_err(), "nothing was stored");
     assert!(create_job(&fixture, job("j")).is_ok(), "control");
+}
+
+/// Proves: SM-32
+#[test]
+fn managed_spot_training_is_kept_with_its_wait_time() {
+    let fixture = Fixture::new();
+    let mut request = job("spot");
+    request.enable_managed_spot_training = Some(true);
+    let condition = request.stopping_condition.get_or_insert_default();
+    condition.max_runtime_in_seconds = Some(600);
+    condition.max_wait_time_in_seconds = Some(600);
+    create_job(&fixture, request).unwrap();
+    let shown = describe_job(&fixture, "spot").unwrap();
+    assert_eq!(shown.enable_managed_spot_training, Some(true));
+    assert_eq!(shown.stopping_condition.max_wait_time_in_seconds, Some(600));
+    create_job(&fixture, job("plain")).unwrap();
+    let shown = describe_job(&fixture, "plain").unwrap();
+    assert_eq!(shown.enable_managed_spot_training, Some(false));
 }
 
 /// Two VPCs with a subnet and a group each, ids by number.

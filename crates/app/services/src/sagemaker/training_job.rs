@@ -201,6 +201,7 @@ fn ask(ctx: &Ctx<'_>, action: &str, name: &str) -> Question {
 
 /// What DescribeTrainingJob shows.
 pub(super) fn view(job: Job) -> Result<shapes::DescribeTrainingJobResponse, ApiError> {
+    let spot = job.spec.max_wait.is_some();
     let artifacts = job.model_artifacts().to_string();
     let seconds = job.training_seconds().and_then(|seconds| i64::try_from(seconds).ok());
     let metrics: Vec<shapes::MetricData> = job
@@ -265,7 +266,7 @@ pub(super) fn view(job: Job) -> Result<shapes::DescribeTrainingJobResponse, ApiE
         enable_inter_container_traffic_encryption: Some(
             kept(&job.echo, "EnableInterContainerTrafficEncryption")?.unwrap_or(false),
         ),
-        enable_managed_spot_training: Some(false),
+        enable_managed_spot_training: Some(spot),
         checkpoint_config: kept(&job.echo, "CheckpointConfig")?,
         training_time_in_seconds: seconds,
         billable_time_in_seconds: seconds,

@@ -70,8 +70,33 @@ pub(super) fn spec(request: &Request, role_arn: Arn, table: &InstanceTable) -> R
             .and_then(|seconds| u64::try_from(seconds).ok())
             .unwrap_or(DEFAULT_MAX_RUNTIME),
         max_pending: max_pending.and_then(|seconds| u64::try_from(seconds).ok()),
+        max_wait: max_wait(request)?,
         network: JobNetwork::new(request.enable_network_isolation, None),
     })
+}
+
+/// `MaxWaitTimeInSeconds` of managed spot training, which must have one (SM-32).
+fn max_wait(request: &Request) -> Result<Option<u64>, ApiError> {
+    let stopping = request.stopping_condition.as_ref();
+    let given = stopping.and_then(|condition| condition.max_wait_time_in_seconds);
+    let run = stopping.and_then(|condition| condition.max_runtime_in_seconds);
+    let least = run.and_then(|seconds| u64::try_from(seconds).ok());
+    let least = least.unwrap_or(DEFAULT_MAX_RUNTIME);
+    if request.enable_managed_spot_training != Some(true) {
+        return match given {
+            None => Ok(None),
+            Some(_) => Err(ApiError::validation(
+                "MaxWaitTimeInSeconds is only valid when EnableManagedSpotTraining is true.",
+            )),
+        };
+    }
+    let given = given.and_then(|seconds| u64::try_from(seconds).ok());
+    match given.filter(|most| *most >= least) {
+        Some(most) => Ok(Some(most)),
+        None => Err(ApiError::validation(
+            "Invalid MaxWaitTimeInSeconds. It must be present and be greater than or equal to MaxRuntimeInSeconds.",
+        )),
+    }
 }
 
 /// Members that Describe gives back as they came.
@@ -103,17 +128,8 @@ pub(super) fn echo(request: &Request) -> Result<Echo, ApiError> {
 fn refuse_unsupported(request: &Request) -> Result<(), ApiError> {
     let some = |present: bool, what: &'static str| (present, what);
     let output = &request.output_data_config;
-    let stopping = request.stopping_condition.as_ref();
     let filled = |list: Option<usize>| list.is_some_and(|length| length > 0);
     refuse(&[
-        some(
-            request.enable_managed_spot_training == Some(true),
-            "EnableManagedSpotTraining",
-        ),
-        some(
-            stopping.is_some_and(|s| s.max_wait_time_in_seconds.is_some()),
-            "MaxWaitTimeInSeconds",
-        ),
         some(
             filled(request.debug_rule_configurations.as_ref().map(Vec::len)),
             "DebugRuleConfigurations",

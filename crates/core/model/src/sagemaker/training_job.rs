@@ -55,6 +55,7 @@ pub enum SecondaryStatus {
     Failed,
     Stopped,
     MaxRuntimeExceeded,
+    MaxWaitTimeExceeded,
 }
 
 /// Why a job was told to stop before its container ended.
@@ -65,6 +66,8 @@ pub enum StopCause {
     Asked,
     /// MaxRuntimeInSeconds passed (SM-32).
     MaxRuntime,
+    /// MaxWaitTimeInSeconds passed since the creation (SM-32).
+    MaxWait,
     /// MaxPendingTimeInSeconds passed before there was room.
     MaxPending,
 }
@@ -104,6 +107,7 @@ impl SecondaryStatus {
             Self::Failed => "Failed",
             Self::Stopped => "Stopped",
             Self::MaxRuntimeExceeded => "MaxRuntimeExceeded",
+            Self::MaxWaitTimeExceeded => "MaxWaitTimeExceeded",
         }
     }
 
@@ -116,7 +120,7 @@ impl SecondaryStatus {
             Self::Stopping => TrainingJobStatus::Stopping,
             Self::Completed => TrainingJobStatus::Completed,
             Self::Failed => TrainingJobStatus::Failed,
-            Self::Stopped | Self::MaxRuntimeExceeded => TrainingJobStatus::Stopped,
+            Self::Stopped | Self::MaxRuntimeExceeded | Self::MaxWaitTimeExceeded => TrainingJobStatus::Stopped,
         }
     }
 
@@ -139,6 +143,7 @@ impl SecondaryStatus {
             ) => Ok(S::Stopping),
             (S::Stopping, E::StopFinished(StopCause::Asked | StopCause::MaxPending)) => Ok(S::Stopped),
             (S::Stopping, E::StopFinished(StopCause::MaxRuntime)) => Ok(S::MaxRuntimeExceeded),
+            (S::Stopping, E::StopFinished(StopCause::MaxWait)) => Ok(S::MaxWaitTimeExceeded),
             (S::Starting | S::Pending | S::Downloading | S::Training | S::Uploading | S::Stopping, E::Failed) => {
                 Ok(S::Failed)
             }
@@ -147,10 +152,12 @@ impl SecondaryStatus {
             | (S::Starting | S::Pending | S::Downloading | S::Uploading | S::Stopping, E::ContainerSucceeded)
             | (S::Starting | S::Pending | S::Downloading | S::Training | S::Stopping, E::Uploaded)
             | (S::Starting | S::Pending | S::Downloading | S::Training | S::Uploading, E::StopFinished(_))
-            | (S::Completed | S::Failed | S::Stopped | S::MaxRuntimeExceeded, _) => Err(IllegalTransition {
-                from: self.as_str().into(),
-                event: format!("{event:?}"),
-            }),
+            | (S::Completed | S::Failed | S::Stopped | S::MaxRuntimeExceeded | S::MaxWaitTimeExceeded, _) => {
+                Err(IllegalTransition {
+                    from: self.as_str().into(),
+                    event: format!("{event:?}"),
+                })
+            }
         }
     }
 
@@ -167,6 +174,7 @@ impl SecondaryStatus {
             Self::Failed => "Training job failed",
             Self::Stopped => "Training job stopped",
             Self::MaxRuntimeExceeded => "Training job runtime exceeded MaxRuntimeInSeconds provided",
+            Self::MaxWaitTimeExceeded => "Training job wait time exceeded MaxWaitTimeInSeconds provided",
         }
     }
 }
@@ -333,6 +341,10 @@ pub struct JobSpec {
     /// Seconds that the job may wait for room; none: as long as it takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_pending: Option<u64>,
+    /// Of managed spot training: seconds from the creation, waiting and running together; at least `max_runtime` (SM-32).
+    /// Nobody takes an instance back here, so the job runs as any other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_wait: Option<u64>,
     pub network: JobNetwork,
 }
 

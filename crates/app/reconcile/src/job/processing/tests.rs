@@ -400,6 +400,18 @@ fn inputs_that_cannot_be_laid_out_fail_the_job() {
     }
 }
 
+/// Proves: CC-40
+#[test]
+fn an_image_without_a_program_fails_the_job_and_says_so() {
+    let mut lab = Lab::new(1, |job| job.spec.entrypoint = Some(Vec::new()));
+    let failed = lab.run();
+    let reason = failed.failure_reason.unwrap().to_string();
+    assert!(
+        reason.starts_with("ClientError: The image ") && reason.contains("neither an entry point"),
+        "{reason}"
+    );
+}
+
 /// Proves: NET-72, SM-40
 #[test]
 fn a_new_process_adopts_the_containers_and_ends_the_job_once() {

@@ -37,6 +37,7 @@ fn job() -> TrainingJob {
             role_arn: "arn:aws:iam::123456789012:role/r".parse().unwrap(),
             max_runtime: 60,
             max_pending: None,
+            max_wait: None,
             network: JobNetwork::new(Some(true), None),
         },
         run: JobRun {
@@ -56,7 +57,7 @@ fn job() -> TrainingJob {
     }
 }
 
-const ALL: [SecondaryStatus; 10] = [
+const ALL: [SecondaryStatus; 11] = [
     SecondaryStatus::Starting,
     SecondaryStatus::Pending,
     SecondaryStatus::Downloading,
@@ -67,9 +68,10 @@ const ALL: [SecondaryStatus; 10] = [
     SecondaryStatus::Failed,
     SecondaryStatus::Stopped,
     SecondaryStatus::MaxRuntimeExceeded,
+    SecondaryStatus::MaxWaitTimeExceeded,
 ];
 
-const EVENTS: [JobEvent; 10] = [
+const EVENTS: [JobEvent; 11] = [
     JobEvent::NoCapacity,
     JobEvent::InstanceReady,
     JobEvent::ContainerRuns,
@@ -79,6 +81,7 @@ const EVENTS: [JobEvent; 10] = [
     JobEvent::StopFinished(StopCause::Asked),
     JobEvent::StopFinished(StopCause::MaxRuntime),
     JobEvent::StopFinished(StopCause::MaxPending),
+    JobEvent::StopFinished(StopCause::MaxWait),
     JobEvent::Failed,
 ];
 

@@ -66,6 +66,7 @@ fn job(goal: Goal, ends: &[(FinalStatus, Option<f64>)]) -> TuningJob {
                 role_arn: "arn:aws:iam::123456789012:role/r".parse().unwrap(),
                 max_runtime: 60,
                 max_pending: None,
+                max_wait: None,
                 network: JobNetwork::new(Some(true), None),
             },
             echo: Echo::new(),
