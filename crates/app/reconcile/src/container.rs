@@ -41,8 +41,13 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 
 /// The instance type is not in the table; creation refuses such types.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the instance type {0} is not known")]
-pub struct UnknownInstanceType(pub String);
+pub enum UnknownInstanceType {
+    #[error("the instance type {0} is not known")]
+    Name(String),
+    /// They were there when the job was accepted.
+    #[error("{0} accelerators are not there")]
+    Devices(u64),
+}
 
 /// The program of one instance of a job.
 pub(crate) struct Program<'a> {
@@ -226,7 +231,7 @@ fn base(
         .settings
         .instances
         .shape(instance_type)
-        .ok_or_else(|| UnknownInstanceType(instance_type.into()))?;
+        .ok_or_else(|| UnknownInstanceType::Name(instance_type.into()))?;
     let memory = shape.memory_mib << 20;
     let settings = &deps.settings;
     let network = network_of(deps, placement);
@@ -251,6 +256,7 @@ fn base(
         mounts: Vec::new(),
         held: false,
         beside: None,
+        devices: devices(deps, placement, shape.accelerators)?,
         limits: Limits {
             cpu_millis: shape.vcpus * 1000,
             memory_bytes: memory,
@@ -259,6 +265,23 @@ fn base(
             overlay_bytes: settings.overlay_bytes,
         },
     })
+}
+
+/// The accelerators of one instance, noted before anything has them.
+fn devices(deps: &Deps, placement: &Placement, count: u64) -> Result<Vec<String>, UnknownInstanceType> {
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let workload = &placement.workload;
+    let own = deps.scheduler.devices(workload, count, &deps.settings.devices);
+    let own = own.ok_or(UnknownInstanceType::Devices(count))?;
+    match deps.work.note_devices(workload, &own) {
+        Ok(()) => Ok(own),
+        Err(error) => {
+            tracing::error!(%workload, %error, "accelerators could not be noted");
+            Err(UnknownInstanceType::Devices(count))
+        }
+    }
 }
 
 /// How a container reaches others, and whom it asks for names (CC-85, CC-86).

@@ -38,6 +38,8 @@ struct State {
     queue: Queue,
     /// Those that got room and have not been woken yet.
     granted: Vec<Owner>,
+    /// Which accelerators each instance has that needs some.
+    devices: BTreeMap<WorkloadId, Vec<String>>,
 }
 
 impl Scheduler {
@@ -46,7 +48,7 @@ impl Scheduler {
         Self {
             state: Mutex::new(State {
                 queue: Queue::new(capacity),
-                granted: Vec::new(),
+                ..State::default()
             }),
         }
     }
@@ -58,7 +60,7 @@ impl Scheduler {
     /// Asks for room. May be repeated: what has room keeps it.
     pub fn ask(&self, request: Request) -> Answer {
         let mut state = self.lock();
-        let State { queue, granted } = &mut *state;
+        let State { queue, granted, .. } = &mut *state;
         queue.ask(request, granted)
     }
 
@@ -66,6 +68,7 @@ impl Scheduler {
     pub fn release(&self, workload: &WorkloadId) {
         let mut state = self.lock();
         state.queue.release(workload);
+        state.devices.remove(workload);
         state.admit();
     }
 
@@ -73,7 +76,36 @@ impl Scheduler {
     pub fn leave(&self, owner: &Owner) {
         let mut state = self.lock();
         state.queue.leave(owner);
+        let State { queue, devices, .. } = &mut *state;
+        devices.retain(|workload, _| queue.held().contains_key(workload));
         state.admit();
+    }
+
+    /// The accelerators of an instance, `count` of those that nobody has; the same again when asked again. `None`: there are
+    /// not as many any more.
+    pub(crate) fn devices(&self, workload: &WorkloadId, count: u64, all: &[String]) -> Option<Vec<String>> {
+        let mut state = self.lock();
+        if let Some(own) = state.devices.get(workload) {
+            return Some(own.clone());
+        }
+        let count = usize::try_from(count).ok()?;
+        let taken = |name: &&String| state.devices.values().flatten().any(|other| other == *name);
+        let own: Vec<String> = all.iter().filter(|name| !taken(name)).take(count).cloned().collect();
+        if own.len() < count {
+            return None;
+        }
+        if !own.is_empty() {
+            state.devices.insert(workload.clone(), own.clone());
+        }
+        Some(own)
+    }
+
+    /// Notes which accelerators a container got before this process began.
+    fn adopt_devices(&self, deps: &Deps, workload: &WorkloadId, amount: Amount) {
+        if amount.accelerators > 0 {
+            let own = deps.work.noted_devices(workload);
+            self.lock().devices.insert(workload.clone(), own);
+        }
     }
 
     /// Whether an instance has room.
@@ -83,7 +115,12 @@ impl Scheduler {
 
     /// A container takes the place of another of the same owner, which no queue may come between.
     pub fn succeed(&self, old: &WorkloadId, new: &WorkloadId) {
-        self.lock().queue.succeed(old, new);
+        let mut state = self.lock();
+        state.queue.succeed(old, new);
+        // The old container may still have its devices open: the new one gets the same, as on a machine of its own.
+        if let Some(own) = state.devices.remove(old) {
+            state.devices.insert(new.clone(), own);
+        }
     }
 
     /// Owners that have got room since the last call: to be woken.
@@ -137,7 +174,7 @@ impl Scheduler {
         let Some(request) = request_of(deps, key, job) else {
             return;
         };
-        self.adopt(request, waits);
+        self.adopt(deps, request, waits);
     }
 
     /// As [`Self::adopt_job`].
@@ -149,7 +186,7 @@ impl Scheduler {
             let instance_type = &job.spec.instance_type;
             if let Ok(request) = deps.request::<TransformJob>(key, job.created, [(workloads.collect(), instance_type)])
             {
-                self.adopt(request, !begun);
+                self.adopt(deps, request, !begun);
             }
         }
     }
@@ -167,6 +204,7 @@ impl Scheduler {
                 let holds = serves || instance.healthy || deps.seen.get(workload).is_some();
                 let instance_type = &variant.variant.instance_type;
                 if let (true, Ok(amount)) = (holds, deps.amount(instance_type)) {
+                    self.adopt_devices(deps, workload, amount);
                     let mut state = self.lock();
                     for one in Wanted::each([workload.clone()], instance_type, amount) {
                         state.queue.keep(&owner, one);
@@ -176,12 +214,15 @@ impl Scheduler {
         }
     }
 
-    fn adopt(&self, request: Request, waits: bool) {
-        let mut state = self.lock();
+    fn adopt(&self, deps: &Deps, request: Request, waits: bool) {
         if waits {
-            state.queue.enrol(request);
+            self.lock().queue.enrol(request);
             return;
         }
+        for one in &request.instances {
+            self.adopt_devices(deps, &one.workload, one.amount);
+        }
+        let mut state = self.lock();
         for one in request.instances {
             state.queue.keep(&request.owner, one);
         }
@@ -206,10 +247,11 @@ impl Deps {
     /// What an instance of a type takes.
     pub(crate) fn amount(&self, instance_type: &str) -> Result<Amount, UnknownInstanceType> {
         let shape = self.settings.instances.shape(instance_type);
-        let shape = shape.ok_or_else(|| UnknownInstanceType(instance_type.into()))?;
+        let shape = shape.ok_or_else(|| UnknownInstanceType::Name(instance_type.into()))?;
         Ok(Amount {
             vcpus: shape.vcpus,
             memory_mib: shape.memory_mib,
+            accelerators: shape.accelerators,
         })
     }
 

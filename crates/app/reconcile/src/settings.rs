@@ -64,6 +64,8 @@ pub struct ReconcileSettings {
     pub ca_bundle: Option<PathBuf>,
     /// What instance types stand for (CC-7). Default the public tables.
     pub instances: InstanceTable,
+    /// Accelerators of the machine, by their CDI names. Default none.
+    pub devices: Vec<String>,
     /// How long an endpoint's new instances may wait for room before they fail. Default 5 min.
     pub endpoint_patience: Duration,
     /// Training instances an account may run at once per type, which tuning jobs wait for; `None` means no limit (SM-60).
@@ -100,6 +102,7 @@ impl Default for ReconcileSettings {
             resolver: None,
             ca_bundle: None,
             instances: InstanceTable::default(),
+            devices: Vec::new(),
             endpoint_patience: Duration::from_secs(300),
             training_instances: None,
         }

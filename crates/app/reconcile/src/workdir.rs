@@ -16,6 +16,9 @@ const FILE: u32 = 0o444;
 /// The image a workload was launched with, beside what its container sees.
 const NOTED_IMAGE: &str = "image.json";
 
+/// The accelerators it was launched with.
+const NOTED_DEVICES: &str = "devices.json";
+
 /// `DIR/work`. Only the service writes below it; a container sees parts of it read-only.
 #[derive(Clone, Debug)]
 pub struct WorkDir {
@@ -95,6 +98,26 @@ impl WorkDir {
                 None
             }
         }
+    }
+
+    /// Keeps which accelerators a workload is about to be launched with.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn note_devices(&self, workload: &WorkloadId, devices: &[String]) -> io::Result<()> {
+        let text = serde_json::to_vec(devices)?;
+        let (path, fresh) = (
+            self.of(workload).join(NOTED_DEVICES),
+            self.of(workload).join("devices.new"),
+        );
+        fs::write(&fresh, text)?;
+        fs::rename(&fresh, &path)
+    }
+
+    /// What [`Self::note_devices`] kept; none when it was not called.
+    pub fn noted_devices(&self, workload: &WorkloadId) -> Vec<String> {
+        let text = fs::read(self.of(workload).join(NOTED_DEVICES)).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
     }
 
     /// Names of the workloads that have a directory.

@@ -11,7 +11,7 @@ mod tests;
 
 pub use no_node::NoNode;
 
-use crate::cli::config::{Config, UnknownKeys};
+use crate::cli::config::{Config, ImageAliasSetting, UnknownKeys};
 use crate::clock::{SystemClock, SystemIds};
 use crate::credentials::{Assume, Credentials, Lifetimes, Session, SessionError};
 use crate::flows::{FlowLogs, FlowSettings};
@@ -54,6 +54,7 @@ use isolarium_services::iam::operator::KeyError;
 use isolarium_services::platform::Actor;
 use isolarium_services::platform::PlatformSettings;
 use isolarium_services::platform::acts::PlatformAudit;
+use isolarium_services::platform::image_aliases::{ImageAlias, ImageAliases};
 use isolarium_services::platform::managed_images::ManagedImages;
 use isolarium_services::platform::roles::ExecutionRoles;
 use isolarium_services::s3::{FileAccessLog, S3Front, S3Wiring};
@@ -129,7 +130,8 @@ impl Server {
     /// # Errors
     /// The first step that failed; nothing is left running.
     pub async fn start(config: Config, host: Option<Arc<dyn NodeHost>>) -> Result<Self, StartError> {
-        let capacity = config.capacity.of_host().map_err(StartError::Capacity)?;
+        let mut capacity = config.capacity.of_host().map_err(StartError::Capacity)?;
+        capacity.accelerators = accelerators(&config);
         let layout = Layout::open(&config.data_dir)?;
         let file = |path: PathBuf| move |source| StartError::File { path, source };
         let (clock, ids): (Arc<dyn Clock>, Arc<dyn IdSource>) = (Arc::new(SystemClock), Arc::new(SystemIds));
@@ -641,16 +643,35 @@ fn credentials(
     Credentials::new(stores.state.clone(), clock.clone(), assume, lifetimes)
 }
 
+/// How many accelerators the machine has.
+fn accelerators(config: &Config) -> u64 {
+    u64::try_from(config.devices().len()).unwrap_or(u64::MAX)
+}
+
 fn platform_settings(config: &Config) -> PlatformSettings {
     let mut managed_images = ManagedImages::default();
     managed_images
         .accounts
         .extend(config.images.managed_accounts.iter().map(ToString::to_string));
+    managed_images.repositories.extend(
+        config
+            .images
+            .unisolated
+            .iter()
+            .map(|one| (one.family.clone(), one.repository.clone())),
+    );
+    let alias = |one: &ImageAliasSetting| ImageAlias {
+        account: one.account.as_ref().map(ToString::to_string),
+        repository: one.repository.clone(),
+        tag: one.tag.clone(),
+        image: one.image.clone(),
+    };
     PlatformSettings {
+        image_aliases: ImageAliases(config.images.aliases.iter().map(alias).collect()),
         managed_images,
         platform_network: config.network.platform,
         training_instances: config.limits.training_instances,
-        instances: config.instance_table(),
+        instances: config.instance_table().with_accelerators(accelerators(config)),
         ec2: config.ec2_settings(),
     }
 }
@@ -692,6 +713,7 @@ fn reconcile_settings(config: &Config, authority: &Authority) -> ReconcileSettin
         resolver: Some(config.host_network().resolver().into()),
         instances: config.instance_table(),
         training_instances: config.limits.training_instances,
+        devices: config.devices(),
         endpoint_patience: config.capacity.endpoint_wait.duration(),
         ca_bundle: config.tls.inject_ca.then(|| authority.bundle().to_path_buf()),
         ..ReconcileSettings::default()

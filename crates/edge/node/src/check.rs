@@ -201,6 +201,11 @@ pub fn launch(spec: &LaunchSpec) -> Result<(), BadRequest> {
             }
         }
     }
+    // Which of them there are is looked up in files that are root's.
+    limit("devices", spec.devices.len() as u64, 0, 64)?;
+    for name in &spec.devices {
+        text("device", name, 512)?;
+    }
     limit("cpu_millis", spec.limits.cpu_millis, 10, 4_096_000)?;
     limit("memory_bytes", spec.limits.memory_bytes, 4 << 20, 1 << 46)?;
     limit("pids", spec.limits.pids, 1, 1 << 22)?;

@@ -223,6 +223,7 @@ fn spec() -> LaunchSpec {
         mounts: Vec::new(),
         held: false,
         beside: None,
+        devices: Vec::new(),
         limits: Limits {
             cpu_millis: 100,
             memory_bytes: 64 << 20,

@@ -36,6 +36,9 @@ pub struct LaunchSpec {
     /// and the namespace is proven again to be so (CC-10). Absent: a namespace of its own.
     #[serde(default)]
     pub beside: Option<WorkloadId>,
+    /// Devices of the host by their CDI names, such as `nvidia.com/gpu=0` (CC-5).
+    #[serde(default)]
+    pub devices: Vec<String>,
 }
 
 /// The program to run, already merged from image and request (CC-13, CC-47).

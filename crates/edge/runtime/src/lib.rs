@@ -8,6 +8,7 @@
 //! - `log`: output on disk. `sys`: the system calls that need `unsafe`.
 
 mod archive;
+pub mod cdi;
 pub mod executor;
 pub mod fake;
 pub mod fifo;

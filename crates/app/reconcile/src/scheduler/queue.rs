@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 pub struct Amount {
     pub vcpus: u64,
     pub memory_mib: u64,
+    pub accelerators: u64,
 }
 
 impl Amount {
@@ -15,6 +16,7 @@ impl Amount {
         Self {
             vcpus: self.vcpus.saturating_add(other.vcpus),
             memory_mib: self.memory_mib.saturating_add(other.memory_mib),
+            accelerators: self.accelerators.saturating_add(other.accelerators),
         }
     }
 
@@ -22,6 +24,7 @@ impl Amount {
         Self {
             vcpus: self.vcpus.saturating_sub(other.vcpus),
             memory_mib: self.memory_mib.saturating_sub(other.memory_mib),
+            accelerators: self.accelerators.saturating_sub(other.accelerators),
         }
     }
 }
@@ -33,6 +36,8 @@ pub struct Capacity {
     pub vcpus: Option<u64>,
     /// `None`: without limit.
     pub memory_mib: Option<u64>,
+    /// Devices of the machine: these are never shared.
+    pub accelerators: u64,
     /// How much of it one account may hold, 1 to 100.
     pub account_percent: u64,
 }
@@ -43,6 +48,7 @@ impl Default for Capacity {
         Self {
             vcpus: None,
             memory_mib: None,
+            accelerators: 0,
             account_percent: 100,
         }
     }
@@ -53,15 +59,22 @@ impl Capacity {
         let fits = |limit: Option<u64>, wanted: u64| {
             limit.is_none_or(|limit| u128::from(wanted) * 100 <= u128::from(limit) * u128::from(percent))
         };
-        fits(self.vcpus, amount.vcpus) && fits(self.memory_mib, amount.memory_mib)
+        fits(self.vcpus, amount.vcpus)
+            && fits(self.memory_mib, amount.memory_mib)
+            && amount.accelerators <= self.accelerators
     }
 
-    /// The larger share of the two, in millionths.
+    /// The largest share of the three, in millionths.
     fn share(&self, amount: Amount) -> u128 {
         let of = |limit: Option<u64>, held: u64| {
             limit.map_or(0, |limit| u128::from(held) * 1_000_000 / u128::from(limit.max(1)))
         };
-        of(self.vcpus, amount.vcpus).max(of(self.memory_mib, amount.memory_mib))
+        let parts = [
+            of(self.vcpus, amount.vcpus),
+            of(self.memory_mib, amount.memory_mib),
+            of(Some(self.accelerators), amount.accelerators),
+        ];
+        parts.into_iter().max().unwrap_or(0)
     }
 }
 

@@ -11,6 +11,7 @@ mod span;
 mod tests;
 
 use ipnet::Ipv4Net;
+use isolarium_model::ecr::ImageReference;
 use isolarium_model::sagemaker::{InstanceShape, InstanceTable};
 use isolarium_model::{AccountId, Region};
 use isolarium_netplan::intent::{HostNetwork, Uplink};
@@ -295,6 +296,8 @@ pub struct Runtime {
     pub overlay_bytes: u64,
     pub shm_percent: u64,
     pub archive_timeout: Span,
+    pub cdi_folders: Vec<PathBuf>,
+    pub accelerators: String,
 }
 
 /// Images the operator vouches for.
@@ -302,6 +305,32 @@ pub struct Runtime {
 #[serde(default, deny_unknown_fields)]
 pub struct Images {
     pub managed_accounts: Vec<AccountId>,
+    pub aliases: Vec<ImageAliasSetting>,
+    pub unisolated: Vec<UnisolatedImage>,
+}
+
+/// A local image that stands for managed ones.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageAliasSetting {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<AccountId>,
+    pub repository: String,
+    #[serde(default = "any_tag")]
+    pub tag: String,
+    pub image: String,
+}
+
+fn any_tag() -> String {
+    "*".into()
+}
+
+/// A further repository of managed registries whose images cannot be isolated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnisolatedImage {
+    pub family: String,
+    pub repository: String,
 }
 
 /// The loops that bring jobs and endpoints to what was asked for.
@@ -488,6 +517,8 @@ impl Default for Runtime {
             overlay_bytes: 20 << 30,
             shm_percent: 50,
             archive_timeout: Span::seconds(3600),
+            cdi_folders: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
+            accelerators: "nvidia.com/gpu".into(),
         }
     }
 }
@@ -653,6 +684,11 @@ impl Config {
         if [self.capacity.vcpus, self.capacity.memory_mib].contains(&Some(Room::Amount(0))) {
             return contradiction("capacity.vcpus and capacity.memory_mib must be above zero".into());
         }
+        for alias in &self.images.aliases {
+            if let Err(error) = alias.image.parse::<ImageReference>() {
+                return contradiction(format!("images.aliases: {} cannot be run: {error}", alias.image));
+            }
+        }
         if self.regions.is_empty() {
             return contradiction("regions must name at least one region".into());
         }
@@ -706,6 +742,11 @@ impl Config {
     )]
     pub fn default_region(&self) -> &Region {
         self.regions.first().expect("at least one region")
+    }
+
+    /// Accelerators of this machine that instance types are matched to, by their CDI names (CC-7).
+    pub fn devices(&self) -> Vec<String> {
+        isolarium_runtime::local::devices::read(&self.runtime.cdi_folders).single(&self.runtime.accelerators)
     }
 
     /// What instance types stand for (CC-7).

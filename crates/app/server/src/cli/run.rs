@@ -244,6 +244,7 @@ fn local_config(config: &Config, data_dir: &Path, (uid, gid): (u32, u32)) -> any
         oci: config.runtime.oci.clone().map_or(OciChoice::Auto, OciChoice::Path),
         self_exe: std::env::current_exe().context("cannot find the program itself")?,
         archive_timeout: config.runtime.archive_timeout.duration(),
+        cdi_folders: config.runtime.cdi_folders.clone(),
         walls: Walls::default(),
     })
 }

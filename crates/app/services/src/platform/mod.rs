@@ -2,6 +2,7 @@
 
 pub mod acts;
 pub mod flow_logs;
+pub mod image_aliases;
 pub mod managed_images;
 pub mod roles;
 
@@ -48,6 +49,8 @@ pub enum PlatformError {
 pub struct PlatformSettings {
     /// Images that need S3 at run time and cannot be isolated (NI-20, CC-12).
     pub managed_images: ManagedImages,
+    /// Local images that stand for managed ones (CC-11).
+    pub image_aliases: image_aliases::ImageAliases,
     /// Addresses of containers with a way out come from here.
     pub platform_network: ipnet::Ipv4Net,
     /// Training instances an account may run at once per type; `None` means no limit (SM-60, quota).
@@ -62,6 +65,7 @@ impl Default for PlatformSettings {
     fn default() -> Self {
         Self {
             managed_images: ManagedImages::default(),
+            image_aliases: image_aliases::ImageAliases::default(),
             platform_network: ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(100, 64, 0, 0), 16),
             training_instances: None,
             instances: InstanceTable::default(),

@@ -143,16 +143,19 @@ impl ExecutionRoles {
     pub fn resolve_image(&self, actor: &Actor, reference: &str) -> Result<ResolvedImage, PlatformError> {
         let caller = self.session(actor)?;
         let questions = ecr::resolve::pull_questions(reference).map_err(unresolved)?;
-        // Managed images are offered to every account, as AWS's own registries are.
-        let managed = reference.parse::<ImageReference>().is_ok_and(|parsed| {
-            self.settings
-                .managed_images
-                .accounts
-                .contains(parsed.scope.account.as_str())
-        });
+        let parsed = reference.parse::<ImageReference>().ok();
+        let accounts = &self.settings.managed_images.accounts;
+        // Managed images are offered to every account, as AWS's own registries are. The role is asked about the name that its
+        // owner wrote; what stands for it is the operator's choice.
+        let alias = parsed
+            .as_ref()
+            .and_then(|parsed| self.settings.image_aliases.of(parsed, accounts));
+        let of_managed = |parsed: &ImageReference| accounts.contains(parsed.scope.account.as_str());
+        let managed = alias.is_some() || parsed.as_ref().is_some_and(of_managed);
         let resolved = self.allow(&caller, &questions, managed).and_then(|()| {
             let architecture = ecr::resolve::host_architecture();
-            ecr::resolve_image(&self.registry, &*self.store, reference, architecture).map_err(unresolved)
+            let run = alias.unwrap_or(reference);
+            ecr::resolve_image(&self.registry, &*self.store, run, architecture).map_err(unresolved)
         });
         let asked = audit::texts(&[("image", Some(reference))]);
         self.audit.acted(

@@ -263,8 +263,10 @@ pub(super) fn instance_type(given: Option<&str>, table: &InstanceTable) -> Resul
     let name = given.ok_or_else(|| ApiError::validation("InstanceType is required."))?;
     match table.shape(name) {
         None => Err(unsupported(&format!("The instance type {name}"))),
-        Some(shape) if shape.accelerators > 0 => Err(unsupported(&format!(
-            "The instance type {name}, which needs accelerators,"
+        Some(shape) if shape.accelerators > table.accelerators() => Err(unsupported(&format!(
+            "The instance type {name}, which needs {} accelerators where this machine offers {},",
+            shape.accelerators,
+            table.accelerators()
         ))),
         Some(_) => Ok(name.into()),
     }

@@ -13,17 +13,33 @@ pub struct InstanceShape {
 
 /// What every instance type stands for on this installation: the operator's own words, then the public tables (CC-7).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct InstanceTable(BTreeMap<String, InstanceShape>);
+pub struct InstanceTable {
+    own: BTreeMap<String, InstanceShape>,
+    accelerators: u64,
+}
 
 impl InstanceTable {
     /// `own` replaces the public shape of the types it names.
     pub fn new(own: impl IntoIterator<Item = (String, InstanceShape)>) -> Self {
-        Self(own.into_iter().collect())
+        Self {
+            own: own.into_iter().collect(),
+            accelerators: 0,
+        }
+    }
+
+    /// The same table on a machine with this many accelerators.
+    pub fn with_accelerators(self, accelerators: u64) -> Self {
+        Self { accelerators, ..self }
+    }
+
+    /// Accelerators of the machine.
+    pub fn accelerators(&self) -> u64 {
+        self.accelerators
     }
 
     /// The shape of an instance type; `None` for one that neither knows.
     pub fn shape(&self, instance_type: &str) -> Option<InstanceShape> {
-        let own = self.0.get(instance_type).copied();
+        let own = self.own.get(instance_type).copied();
         own.or_else(|| InstanceShape::of(instance_type))
     }
 }

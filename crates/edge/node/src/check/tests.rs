@@ -28,6 +28,7 @@ fn good() -> LaunchSpec {
         }],
         held: false,
         beside: None,
+        devices: Vec::new(),
         limits: Limits {
             cpu_millis: 1000,
             memory_bytes: 1 << 30,

@@ -226,6 +226,7 @@ fn build(config: &LocalConfig) -> Result<(), ExecutorError> {
         mounts: Vec::new(),
         held: false,
         beside: None,
+        devices: Vec::new(),
         limits: Limits {
             cpu_millis: 100,
             memory_bytes: 64 << 20,

@@ -3,6 +3,7 @@
 use super::spare::Idle;
 use super::{LocalRuntime, lock, slots};
 use crate::executor::{ExecutorError, LaunchSpec};
+use crate::local::devices;
 use crate::local::place::{absent_is_fine, host};
 use crate::local::record::{LaunchOutcome, Record, read_exit};
 use crate::shim::{Job, Reply};
@@ -110,7 +111,13 @@ impl LocalRuntime {
         let slot = slots::take(&self.place.slots(), &spec.workload)
             .map_err(host("no range of ids is free for another container on this machine"))?;
         let version = self.oci.version();
+        let given = match spec.devices.is_empty() {
+            true => Ok(Vec::new()),
+            // Read anew: a driver may have been changed since.
+            false => devices::read(&self.config.cdi_folders).edits(&spec.devices),
+        };
         let job = Job {
+            devices: given.map_err(|error| ExecutorError::Host(error.to_string()))?,
             spec: spec.clone(),
             data_dir: self.config.data_dir.clone(),
             service_uid: self.config.service_uid,

@@ -3,6 +3,7 @@
 mod archives;
 pub(crate) mod bundle;
 pub(crate) mod cgroup;
+pub mod devices;
 mod doctor;
 mod launch;
 pub(crate) mod mounts;
@@ -95,6 +96,8 @@ pub struct LocalConfig {
     /// Longest one layer, model or output archive may take to be read or written: whoever makes an archive also decides
     /// how long reading it takes.
     pub archive_timeout: Duration,
+    /// Folders with CDI files, the later ones winning; they and what is in them must be root's.
+    pub cdi_folders: Vec<PathBuf>,
     pub walls: Walls,
 }
 

@@ -233,10 +233,12 @@ fn write_bundle(job: &Job, user: &User, passed: &Passed, binds: &[BindMount]) ->
         open_files: limit.maximum.map_or(OPEN_FILES, |most| most.min(OPEN_FILES)),
         annotation,
     };
-    fs::write(
-        Path::new(BUNDLE).join("config.json"),
-        serde_json::to_vec(&bundle.document())?,
-    )
+    let mut document = bundle.document();
+    for edits in &job.devices {
+        let given = edits.apply(&mut document, &crate::local::devices::look);
+        given.map_err(io::Error::other)?;
+    }
+    fs::write(Path::new(BUNDLE).join("config.json"), serde_json::to_vec(&document)?)
 }
 
 /// Runs the OCI runtime on the bundle and finds the first process, now the shim's child.

@@ -41,6 +41,9 @@ pub struct Job {
     pub slot: u32,
     /// The system call filter as the runtime compiled it for an earlier container of this engine, in base64.
     pub filter: Option<String>,
+    /// What the devices of the spec change in the container.
+    #[serde(default)]
+    pub devices: Vec<crate::cdi::Edits>,
 }
 
 /// What a shim answers, once.

@@ -162,6 +162,7 @@ impl Lab {
         );
         let dir = tempfile::Builder::new().prefix("isolarium-runtime-").tempdir().unwrap();
         let config = LocalConfig {
+            cdi_folders: Vec::new(),
             data_dir: dir.path().to_path_buf(),
             service_uid: SERVICE,
             service_gid: SERVICE,
@@ -210,6 +211,7 @@ impl Lab {
             mounts: Vec::new(),
             held: false,
             beside: None,
+            devices: Vec::new(),
             limits: Limits {
                 cpu_millis: 2000,
                 memory_bytes: 256 << 20,

@@ -3,6 +3,7 @@ use super::*;
 const ONE: Amount = Amount {
     vcpus: 2,
     memory_mib: 8192,
+    accelerators: 0,
 };
 
 fn machine(vcpus: u64) -> Queue {
@@ -186,4 +187,24 @@ fn without_a_limit_everybody_has_room_and_is_counted() {
         assert_eq!(ask(&mut queue, request(&job, 1, number, 1)), Answer::Granted);
     }
     assert_eq!((queue.total().vcpus, queue.held().len()), (200, 100));
+}
+
+#[test]
+fn accelerators_are_never_shared() {
+    let mut queue = Queue::new(Capacity {
+        accelerators: 2,
+        ..Capacity::default()
+    });
+    let gpus = |name: &str, first: u64, count: u64| {
+        let mut one = request(&owner("1", name), 1, first, 1);
+        for wanted in &mut one.instances {
+            wanted.amount.accelerators = count;
+        }
+        one
+    };
+    assert_eq!(ask(&mut queue, gpus("a", 0, 1)), Answer::Granted);
+    assert_eq!(ask(&mut queue, gpus("b", 1, 2)), Answer::Waits);
+    assert_eq!(ask(&mut queue, gpus("c", 2, 3)), Answer::Never);
+    queue.release(&workload(0));
+    assert_eq!(names(&queue.admit()), ["b"]);
 }

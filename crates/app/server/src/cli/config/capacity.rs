@@ -66,6 +66,7 @@ impl CapacitySettings {
         Ok(Capacity {
             vcpus,
             memory_mib,
+            accelerators: 0,
             account_percent: self.account_percent,
         })
     }

@@ -59,7 +59,7 @@ pub const KEYS: &[KeyDoc] = &[
     key(
         "instances",
         "list of `{ type, vcpus, memory_mib, accelerators }`",
-        "What instance types stand for on this machine, where that differs from the public tables: limits of their containers. Accelerator types are refused unless given 0 accelerators here.",
+        "What instance types stand for on this machine, where that differs from the public tables: limits of their containers. Accelerators are devices of `runtime.accelerators`.",
     ),
     key(
         "auth.unknown_keys",
@@ -352,9 +352,29 @@ pub const KEYS: &[KeyDoc] = &[
         "How long one image layer, model archive, checkpoint or output archive may take to be unpacked or packed.",
     ),
     key(
+        "runtime.cdi_folders",
+        "list of paths",
+        "Folders with files of the Container Device Interface, which say what a container needs to use a device; the later folder wins. Only root may write there.",
+    ),
+    key(
+        "runtime.accelerators",
+        "`vendor/class`",
+        "The kind of CDI devices that instance types with accelerators are matched to. A type that asks for more than there are is refused; devices in use are waited for.",
+    ),
+    key(
         "images.managed_accounts",
         "list of 12 digits",
         "Accounts whose registries count as the platform's own, besides the built-in ones: some of their images cannot be isolated.",
+    ),
+    key(
+        "images.aliases",
+        "list of `{ account, repository, tag, image }`",
+        "Images of the engine's own registry that run in place of others: `repository` and `tag` are patterns with `*` and `?` (`tag` absent: any), `image` is what runs. Without `account` only registries of managed accounts are meant. The first row that fits counts; descriptions go on showing the name that was asked for.",
+    ),
+    key(
+        "images.unisolated",
+        "list of `{ family, repository }`",
+        "Repositories of managed registries, besides the built-in ones, whose images need S3 while they run: isolation is refused for them.",
     ),
     key(
         "reconcile.workers",

@@ -98,6 +98,7 @@ impl Real {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = LocalConfig {
+            cdi_folders: Vec::new(),
             data_dir: dir.path().into(),
             service_uid: 64_900,
             service_gid: 64_900,

@@ -33,6 +33,7 @@ fn spec(workload: WorkloadId, env_bytes: usize) -> LaunchSpec {
         mounts: Vec::new(),
         held: false,
         beside: None,
+        devices: Vec::new(),
         limits: Limits {
             cpu_millis: 1000,
             memory_bytes: 64 << 20,
@@ -56,6 +57,7 @@ fn a_shim_that_does_not_answer_is_ended() {
     fs::write(&program, "#!/bin/sh\nexec sleep 600\n").unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let mut runtime = LocalRuntime::open(LocalConfig {
+        cdi_folders: Vec::new(),
         data_dir: dir.path().join("data"),
         service_uid: 64_902,
         service_gid: 64_902,
