@@ -99,6 +99,7 @@ pub(crate) fn job(
             &deps.settings,
         ),
         mounts,
+        devices: devices(deps, &placement.workload, instance_type)?,
         ..base(deps, arn, placement, image, instance_type)?
     })
 }
@@ -170,6 +171,8 @@ pub(crate) fn serving(
     mounts.extend(ca_mount(&deps.settings, placement));
     let mut platform = serving.platform;
     let mut shared = base(deps, owner_arn, placement, image, serving.instance_type)?;
+    let first = serving.part.as_ref().and_then(|part| part.beside);
+    shared.devices = devices(deps, first.unwrap_or(&placement.workload), serving.instance_type)?;
     if let Some(part) = &serving.part {
         let (from, to) = part.safe_ports;
         platform.push(("SAGEMAKER_BIND_TO_PORT".into(), part.port.to_string()));
@@ -256,7 +259,7 @@ fn base(
         mounts: Vec::new(),
         held: false,
         beside: None,
-        devices: devices(deps, placement, shape.accelerators)?,
+        devices: Vec::new(),
         limits: Limits {
             cpu_millis: shape.vcpus * 1000,
             memory_bytes: memory,
@@ -267,12 +270,13 @@ fn base(
     })
 }
 
-/// The accelerators of one instance, noted before anything has them.
-fn devices(deps: &Deps, placement: &Placement, count: u64) -> Result<Vec<String>, UnknownInstanceType> {
+/// The accelerators of the instance whose first container is `workload`, noted before anything has them. The containers of an
+/// instance share them.
+fn devices(deps: &Deps, workload: &WorkloadId, instance_type: &str) -> Result<Vec<String>, UnknownInstanceType> {
+    let count = deps.amount(instance_type)?.accelerators;
     if count == 0 {
         return Ok(Vec::new());
     }
-    let workload = &placement.workload;
     let own = deps.scheduler.devices(workload, count, &deps.settings.devices);
     let own = own.ok_or(UnknownInstanceType::Devices(count))?;
     match deps.work.note_devices(workload, &own) {

@@ -139,11 +139,11 @@ fn what_is_unclear_is_not_believed() {
     let devices = CdiDevices::new([vec![spec(TWO_GPUS)]]);
     let given = |name: &str| give(&devices, &[name.to_string()], &mut document());
     assert_eq!(
-        give("nvidia.com/gpu=7"),
+        given("nvidia.com/gpu=7"),
         Err(CdiError::Unknown("nvidia.com/gpu=7".into()))
     );
     assert_eq!(
-        give("nvidia.com/gpu=all"),
+        given("nvidia.com/gpu=all"),
         Err(CdiError::Missing("/dev/nvidia1".into()))
     );
 }
