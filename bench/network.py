@@ -149,6 +149,49 @@ def until_packet(ec2, group, sender, receiver, address, port):
     return max(0, arrived[0] - answered) / 1000
 
 
+def until_cut(ec2, group, sender, receiver, address, port):
+    """Microseconds from the answer to RevokeSecurityGroupIngress until the last packet that came in by the rule; none, when
+    the last one came before the answer."""
+    receiver.bind((address, port))
+    receiver.settimeout(30)
+    last, over = [0], threading.Event()
+
+    def send():
+        while not over.is_set():
+            try:
+                sender.sendto(b"x", (address, port))
+            except OSError:
+                pass
+            time.sleep(0.0002)
+
+    def receive():
+        # Quiet for a second while the sender goes on: cut.
+        while True:
+            try:
+                receiver.recv(8)
+            except TimeoutError:
+                return
+            last[0] = time.monotonic_ns()
+            receiver.settimeout(1)
+
+    threads = [threading.Thread(target=send), threading.Thread(target=receive)]
+    for thread in threads:
+        thread.start()
+    began = time.monotonic()
+    while not last[0]:
+        if time.monotonic() - began > 30:
+            raise RuntimeError("no packet arrived within 30 s while the rule stood")
+        time.sleep(0.001)
+    ec2.rule("RevokeSecurityGroupIngress", group, port)
+    answered = time.monotonic_ns()
+    threads[1].join(60)
+    over.set()
+    threads[0].join()
+    if threads[1].is_alive():
+        raise RuntimeError("packets arrive a minute after their rule was revoked")
+    return max(0, last[0] - answered) / 1000
+
+
 def changes(binary, quick):
     """A rule through the API to the first packet, and names, while jobs run and start."""
     with tempfile.TemporaryDirectory() as directory, Engine(binary, internet=False) as engine:
@@ -192,16 +235,24 @@ def changes(binary, quick):
                 ec2.rule("RevokeSecurityGroupIngress", group, base + index)
             return found
 
+        def cuts(rounds, base):
+            found = []
+            for index in range(rounds):
+                ec2.rule("AuthorizeSecurityGroupIngress", group, base + index)
+                found.append(until_cut(ec2, group, socket_inside(spaces[0]), socket_inside(spaces[1]), address, base + index))
+            return found
+
         rounds = 20 if quick else 100
-        quiet = times(rounds, 20_000)
+        quiet, cut = times(rounds, 20_000), cuts(rounds // 5, 22_000)
         starting = threading.Thread(target=churn)
         starting.start()
-        busy = times(rounds, 21_000)
+        busy, cut_busy = times(rounds, 21_000), cuts(rounds // 5, 23_000)
         over.set()
         starting.join()
-        for told, found in ((f"{count} jobs run", quiet), (f"{count} jobs run and one starts every 0.5 s", busy)):
+        for told, found, lost in ((f"{count} jobs run", quiet, cut), (f"{count} jobs run and one starts every 0.5 s", busy, cut_busy)):
             for share, word in ((0.5, "p50"), (0.99, "p99")):
                 yield row(f"AuthorizeSecurityGroupIngress answered to first packet, {told}, {word}", "us", percentile(found, share), 50_000, "aim of 50 ms")
+                yield row(f"RevokeSecurityGroupIngress answered to last packet, {told}, {word}", "us", percentile(lost, share), 50_000, "aim of 50 ms")
         ec2.rule("AuthorizeSecurityGroupIngress", group, 53)
         seconds = 2 if quick else 8
         ours = names.rate(spaces[0], "10.0.0.2", 53, seconds)

@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.test_vpc_jobs import P6, Network
-from tests.harness.engine import WEB, execution_statements
+from tests.conformance.test_vpc_services import ALL, presigned, statement
+from tests.harness.engine import REGION, WEB, execution_statements
 from tests.harness.jobs import eventually
 
 GROUP = "/aws/sagemaker/TransformJobs"
-# A server of the container contract, in one argument: answers each body in upper case, refuses `bad` and calls out for `out`.
+# A server of the container contract, in one argument: answers each body in upper case, refuses `bad`, calls out for `out`,
+# fetches for `get` and answers `until` when it can no longer connect.
 PROGRAM = """
-import http.server, os, signal, socket, sys, threading
+import http.server, os, signal, socket, sys, threading, time, urllib.request
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def answer(self, status, body=b""):
@@ -31,6 +33,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 with socket.create_connection((body[4:].decode(), 80), timeout=3) as there:
                     there.sendall(b"GET /transform HTTP/1.0\\r\\n\\r\\n"); body = b"reached " + there.recv(8)
             except OSError as error:
+                body = b"closed"
+        if body.startswith(b"get "):
+            try:
+                body = b"reached " + urllib.request.urlopen(body[4:].decode(), timeout=5).read()
+            except OSError as error:
+                body = b"closed " + str(getattr(error, "code", "")).encode()
+        if body.startswith(b"until "):
+            host = body[6:].decode()
+            try:
+                while True:
+                    socket.create_connection((host, 80), timeout=1).close()
+                    print("connected", flush=True); time.sleep(0.2)
+            except OSError:
                 body = b"closed"
         if body == b"environment":
             body = ",".join(f"{k}={v}" for k, v in sorted(os.environ.items()) if k.startswith("SAGEMAKER_")).encode()
@@ -202,7 +217,7 @@ def test_a_job_is_stopped_while_it_waits(engine, sagemaker, server, role, bucket
 
 
 def test_a_model_in_a_vpc_is_transformed_through_its_subnets(engine, sagemaker, server, vpc_role, bucket, data, name, network):
-    """Proves: BT-1, BT-2, BT-4, BT-6, BT-12, BT-22, BT-24, NI-18, NI-19"""
+    """Proves: BT-1, BT-2, BT-6, BT-11, BT-22, BT-24, NI-18, NI-19"""
     free = network.free()
     model(sagemaker, name, server, vpc_role, EnableNetworkIsolation=True, VpcConfig=network.config)
     data.put("a.csv", f"out {WEB}\nwait\n")
@@ -223,20 +238,99 @@ def test_a_model_in_a_vpc_is_transformed_through_its_subnets(engine, sagemaker, 
     assert data.outputs()["a.csv.out"].upper() == "CLOSED\nX\n"
     flows = json.loads(engine.run("report", again, "--flows", "--json").stdout)
     assert any(flow["transfer"] and flow["destination_port"] == 443 for flow in flows["flows"]), flows
-    # Without isolation the container is in the VPC, which has no way to the internet.
-    inside = f"{name}-inside"
-    model(sagemaker, inside, server, vpc_role, VpcConfig=network.config)
-    other = Data(engine, bucket, inside)
-    other.put("a.csv", f"out {WEB}\n")
-    sagemaker.create_transform_job(**request(inside, bucket))
-    assert ended(sagemaker, inside)["TransformJobStatus"] == "Completed"
-    assert other.outputs() == {"a.csv.out": "closed\n"}
-    # Without the endpoint there is no way to S3.
+
+
+def test_policies_of_the_endpoint_and_the_bucket_bind_transform_jobs_and_without_a_way_nothing_passes(
+    engine, sagemaker, server, vpc_role, bucket, data, name, network
+):
+    """
+    Without isolation the container is in the VPC, which has no way to the internet.
+    Proves: BT-4, BT-12, BT-18, NET-35
+    """
+    s3, free, number = engine.client("s3"), network.free(), iter(range(20))
+    packages = "packages.ap-south-1.amazonaws.com"
+    s3.create_bucket(Bucket=packages)
+    s3.put_object(Bucket=packages, Key=name, Body=b"package")
+    url = presigned(engine, packages, f"s3-{REGION}.amazonaws.com", True, key=name)
+    model(sagemaker, name, server, vpc_role, VpcConfig=network.config)
+    model(sagemaker, f"{name}-out", server, vpc_role)
+    data.put("a.csv", f"out {WEB}\nget {url}\n")
+
+    def run(model_name=name):
+        job = f"{name}-{next(number)}"
+        sagemaker.create_transform_job(**request(name, bucket) | {"TransformJobName": job, "ModelName": model_name})
+        return job
+
+    def completes(job):
+        done = ended(sagemaker, job)
+        assert done["TransformJobStatus"] == "Completed", done
+        return data.outputs()["a.csv.out"]
+
+    def fails(job):
+        done = ended(sagemaker, job)
+        assert done["TransformJobStatus"] == "Failed", done
+        return done["FailureReason"]
+
+    assert completes(run()) == "closed\nreached package\n", "control"
+    p2 = {"Effect": "Deny", "Principal": "*", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::packages.*.amazonaws.com/*"}
+    statement(engine, network.ec2, network, ALL, p2)
+    assert completes(run()) == "closed\nclosed 403\n"
+    own = f"arn:aws:s3:::{bucket}/{name}/in/*"
+    statement(engine, network.ec2, network, ALL, {"Effect": "Deny", "Principal": "*", "Action": "s3:GetObject", "Resource": own})
+    reason = fails(run())
+    assert "s3:GetObject" in reason and "explicit deny in a VPC endpoint policy" in reason, reason
+    statement(engine, network.ec2, network, ALL)
+    outside = {
+        "Effect": "Deny", "Principal": "*", "Action": "s3:GetObject", "Resource": own,
+        "Condition": {"StringNotEquals": {"aws:SourceVpc": network.vpc}, "ArnEquals": {"aws:PrincipalArn": vpc_role}},
+    }
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": outside}))
+    try:
+        assert completes(run()) == "closed\nreached package\n"
+        reason = fails(run(f"{name}-out"))
+        assert "s3:GetObject" in reason and "explicit deny in a resource-based policy" in reason, reason
+    finally:
+        s3.delete_bucket_policy(Bucket=bucket)
+    # The way goes while the model works on the object: what it answers cannot be written.
+    data.put("a.csv", f"until s3.{REGION}.amazonaws.com\n")
+    s3.delete_object(Bucket=bucket, Key=f"{name}/out/a.csv.out")
+    job = run()
+    eventually(lambda: "connected" in str(streams(engine, job)), timeout=60)
     network.ec2.delete_vpc_endpoints(VpcEndpointIds=[network.endpoint])
     network.endpoint = None
-    cut = f"{name}-cut"
-    sagemaker.create_transform_job(**request(name, bucket) | {"TransformJobName": cut})
-    done = ended(sagemaker, cut)
-    assert done["TransformJobStatus"] == "Failed", done
-    assert done["FailureReason"].startswith("ClientError: Data download failed:Please ensure that the subnet's route table"), done
+    reason = fails(job)
+    assert "upload failed" in reason and "has no route to" in reason, reason
+    assert data.outputs() == {}
+    reason = fails(run())
+    assert reason.startswith("ClientError: Data download failed:Please ensure that the subnet's route table"), reason
     eventually(lambda: network.free() == free, timeout=60)
+
+
+def test_a_transform_job_needs_two_addresses_of_its_subnets(engine, sagemaker, server, vpc_role, bucket, data, name):
+    """
+    Proves: BT-11, NET-65, D-17
+    """
+    ec2 = engine.client("ec2")
+    network = Network(ec2, block="10.31.0.0/16", subnet="10.31.1.0/28")
+    taken = []
+    try:
+        for _ in range(10):
+            taken.append(ec2.create_network_interface(SubnetId=network.subnet)["NetworkInterface"]["NetworkInterfaceId"])
+        assert network.free() == 1
+        model(sagemaker, name, server, vpc_role, EnableNetworkIsolation=True, VpcConfig=network.config)
+        data.put("a.csv", "x\n")
+        sagemaker.create_transform_job(**request(name, bucket))
+        done = ended(sagemaker, name)
+        assert done["TransformJobStatus"] == "Failed", done
+        reason = done["FailureReason"]
+        assert reason.startswith("ClientError: ") and "enough free addresses" in reason and network.subnet in reason, reason
+        assert network.free() == 1, "nothing is half taken"
+        ec2.delete_network_interface(NetworkInterfaceId=taken.pop())
+        sagemaker.create_transform_job(**request(name, bucket) | {"TransformJobName": f"{name}-again"})
+        done = ended(sagemaker, f"{name}-again")
+        assert done["TransformJobStatus"] == "Completed", done
+        eventually(lambda: network.free() == 2, timeout=60)
+    finally:
+        for one in taken:
+            ec2.delete_network_interface(NetworkInterfaceId=one)
+        network.remove()

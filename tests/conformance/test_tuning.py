@@ -8,9 +8,9 @@ import time
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.conformance.test_vpc_jobs import Network, P6
+from tests.conformance.test_vpc_jobs import Network, P6, SM_64
 from tests.harness.engine import ACCOUNT, execution_statements
-from tests.harness.jobs import eventually
+from tests.harness.jobs import eventually, training_request
 
 # Tells (x - 3)^2 as its loss, or `level` once for each epoch, and what network the container sees.
 TRAIN = r"""#!/bin/sh
@@ -173,6 +173,7 @@ def test_every_training_job_of_a_tuning_job_is_in_its_vpc(engine, sagemaker, tun
     allow = {"Effect": "Allow", "Action": P6, "Resource": "*"}
     role = engine.create_role("tuning-vpc-execution", [*execution_statements(bucket), allow])
     network = Network(engine.client("ec2"))
+    free = network.free()
     try:
         sagemaker.create_hyper_parameter_tuning_job(
             HyperParameterTuningJobName=short, HyperParameterTuningJobConfig=configuration("Random", jobs=2),
@@ -189,6 +190,31 @@ def test_every_training_job_of_a_tuning_job_is_in_its_vpc(engine, sagemaker, tun
             assert address.startswith("10.20.1."), seen
             addresses.add(address)
         assert addresses
+        eventually(lambda: network.free() == free, timeout=60)
+        # One that waits holds two interfaces with exactly the group of the definition.
+        inside = definition(tuned, role, bucket, EnableNetworkIsolation=False, VpcConfig=network.config, StaticHyperParameters={"wait": "1"})
+        waiting, cut = f"{short[-27:].strip('-')}-wait", f"{short[-27:].strip('-')}-cut"
+        sagemaker.create_hyper_parameter_tuning_job(
+            HyperParameterTuningJobName=waiting, HyperParameterTuningJobConfig=configuration("Random", jobs=1, parallel=1),
+            TrainingJobDefinition=inside)
+        held = eventually(lambda: len(found := [one for one in network.interfaces() if one.get("RequesterManaged")]) == 2 and found, timeout=90)
+        assert [[group["GroupId"] for group in one["Groups"]] for one in held] == [[network.group]] * 2
+        assert network.free() == free - 2
+        sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName=waiting)
+        assert ended(sagemaker, waiting)["HyperParameterTuningJobStatus"] == "Stopped"
+        eventually(lambda: network.free() == free, timeout=60)
+        # And without a way to S3 they fail, as any training job does.
+        network.ec2.delete_vpc_endpoints(VpcEndpointIds=[network.endpoint])
+        network.endpoint = None
+        engine.client("s3").put_object(Bucket=bucket, Key="tuning/in/a", Body=b"x")
+        channel = training_request(cut, tuned, role, bucket, f"s3://{bucket}/tuning/in/")["InputDataConfig"]
+        sagemaker.create_hyper_parameter_tuning_job(
+            HyperParameterTuningJobName=cut, HyperParameterTuningJobConfig=configuration("Random", jobs=1, parallel=1),
+            TrainingJobDefinition=inside | {"InputDataConfig": channel, "StaticHyperParameters": {"fixed": "7"}})
+        assert ended(sagemaker, cut)["HyperParameterTuningJobStatus"] == "Failed"
+        [row] = children(sagemaker, cut)
+        assert row["TrainingJobStatus"] == "Failed" and row["FailureReason"].startswith(SM_64), row
+        eventually(lambda: network.free() == free, timeout=60)
     finally:
         network.remove()
 

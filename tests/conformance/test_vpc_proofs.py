@@ -1,6 +1,7 @@
 """Walls and ways of a VPC, tried from inside containers with their positive controls: one VPC for the whole module, with a
 program that serves in it, a NAT gateway, a gateway endpoint and a group that lets everything through.
 """
+import gzip
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from tests.conformance.test_vpc_jobs import Network, P6, completed, failed, read
 from tests.conformance.test_vpc_services import ALL, FETCH, FLOW_ACTIONS, lines, presigned, statement
 from tests.harness.engine import REGION, WEB, execution_statements
 from tests.harness.jobs import eventually, finished, training_request, with_program
+from tests.harness.wire import printed
 
 EVERYTHING = [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]
 S3_NAME = f"s3.{REGION}.amazonaws.com"
@@ -145,15 +147,15 @@ def probes(place):
     return list(tries), "; ".join(["busybox ip -o addr | busybox awk '{print \"ON\", $2}'", "busybox ip route | busybox awk '{print \"ROUTE\", $0}'", *tried, "sleep 2"])
 
 
-def flow_log(engine, ec2, name, subnet):
-    """A flow log of a subnet to CloudWatch Logs; returns its id and a reader of (stream, fields)."""
+def flow_log(engine, ec2, name, resource, kind="Subnet", traffic="ALL"):
+    """A flow log of a resource to CloudWatch Logs; returns its id and a reader of (stream, fields)."""
     iam, logs, group = engine.client("iam"), engine.client("logs"), f"flows-{name}"
     trust = {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Principal": {"Service": "vpc-flow-logs.amazonaws.com"}, "Action": "sts:AssumeRole"}}
     role = iam.create_role(RoleName=f"flows-{name}"[-60:], AssumeRolePolicyDocument=json.dumps(trust))["Role"]
     allow = {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": FLOW_ACTIONS, "Resource": "*"}}
     iam.put_role_policy(RoleName=role["RoleName"], PolicyName="p", PolicyDocument=json.dumps(allow))
     made = ec2.create_flow_logs(
-        ResourceType="Subnet", ResourceIds=[subnet], TrafficType="ALL", LogGroupName=group,
+        ResourceType=kind, ResourceIds=[resource], TrafficType=traffic, LogGroupName=group,
         DeliverLogsPermissionArn=role["Arn"], MaxAggregationInterval=60)
     assert not made.get("Unsuccessful"), made
 
@@ -202,10 +204,72 @@ def test_an_isolated_job_reaches_nothing_of_its_vpc_where_another_with_the_same_
     ec2.delete_flow_logs(FlowLogIds=ids)
 
 
+def test_flow_logs_of_an_interface_a_subnet_and_a_vpc_tell_of_it_alone(
+    engine, ec2, sagemaker, small, vpc_role, bucket, uri, place, name
+):
+    """
+    Two jobs ask S3 all the time, which their group allows, and a host of the internet, which it does not.
+    Proves: VPC-9, NET-55, NET-56, NET-57
+    """
+    s3, store, short = engine.client("s3"), f"flows-{name[-40:]}", name[-40:]
+    group = ec2.create_security_group(VpcId=place.vpc, GroupName=name, Description="to S3 alone")["GroupId"]
+    ec2.revoke_security_group_egress(GroupId=group, IpPermissions=EVERYTHING)
+    listed = ec2.describe_prefix_lists()["PrefixLists"][0]["PrefixListId"]
+    ec2.authorize_security_group_egress(
+        GroupId=group, IpPermissions=[rule for port in (80, 443) for rule in tcp(port, PrefixListIds=[{"PrefixListId": listed}])])
+    config = {"Subnets": [place.subnet], "SecurityGroupIds": [group]}
+    script = f"while true; do nc -w 1 {WEB} 80 </dev/null; nc -w 1 {place.s3} 80 </dev/null; busybox sleep 0.3; done >/dev/null 2>&1"
+    jobs = (f"{name}-a", f"{name}-b")
+    for job in jobs:
+        run(sagemaker, job, small, vpc_role, bucket, None, script, VpcConfig=config)
+    first, second = (
+        eventually(lambda job=job: place.of(job).get("Container"), timeout=90) for job in jobs)
+    [gateway] = ec2.describe_network_interfaces(Filters=[{"Name": "subnet-id", "Values": [place.public]}])["NetworkInterfaces"]
+    s3.create_bucket(Bucket=store)
+    lets = {"Effect": "Allow", "Principal": {"Service": "delivery.logs.amazonaws.com"}, "Action": "s3:PutObject", "Resource": f"arn:aws:s3:::{store}/*"}
+    s3.put_bucket_policy(Bucket=store, Policy=json.dumps({"Version": "2012-10-17", "Statement": lets}))
+    ids, of_first = flow_log(engine, ec2, f"{short}-eni", first["NetworkInterfaceId"], "NetworkInterface", "REJECT")
+    more, of_public = flow_log(engine, ec2, f"{short}-public", place.public)
+    ids += more
+    fields = "version vpc-id subnet-id interface-id dstaddr dstport tcp-flags pkt-dst-aws-service flow-direction traffic-path action".split()
+    made = ec2.create_flow_logs(
+        ResourceType="VPC", ResourceIds=[place.vpc], TrafficType="ACCEPT", LogDestinationType="s3", LogDestination=f"arn:aws:s3:::{store}",
+        LogFormat=" ".join(f"${{{field}}}" for field in fields), MaxAggregationInterval=60)
+    assert not made.get("Unsuccessful"), made
+    ids += made["FlowLogIds"]
+
+    def stored():
+        keys = [one["Key"] for one in s3.list_objects_v2(Bucket=store).get("Contents", [])]
+        texts = [gzip.decompress(s3.get_object(Bucket=store, Key=key)["Body"].read()).decode().splitlines() for key in keys]
+        assert all(text[0].split() == fields for text in texts), texts
+        return [dict(zip(fields, line.split())) for text in texts for line in text[1:]]
+
+    def to_s3(interface):
+        want = {
+            "version": "5", "vpc-id": place.vpc, "subnet-id": place.subnet, "interface-id": interface["NetworkInterfaceId"], "dstport": "80",
+            "pkt-dst-aws-service": "S3", "flow-direction": "egress", "traffic-path": "7", "action": "ACCEPT"}
+        return [line for line in stored() if want.items() <= line.items() and line["dstaddr"].startswith("198.18.") and int(line["tcp-flags"]) & 2]
+
+    eventually(lambda: to_s3(first) and to_s3(second), timeout=90, pause=0.5)
+    assert not [line for line in stored() if line["dstaddr"] == WEB], "what was refused is none of this one's"
+    rejected = eventually(lambda: [line for _, line in of_first() if line[12] == "REJECT"], timeout=60)
+    assert {tuple(line[2:5] + line[6:7]) for line in rejected} == {(first["NetworkInterfaceId"], first["PrivateIpAddress"], WEB, "80")}
+    assert {(stream, *line[12:]) for stream, line in of_first()} <= {
+        (f"{first['NetworkInterfaceId']}-reject", *ends) for ends in (("REJECT", "OK"), ("-", "NODATA"))}
+    eventually(of_public, timeout=60)
+    assert {stream for stream, _ in of_public()} == {f"{gateway['NetworkInterfaceId']}-all"}, "that subnet's, and of no job"
+    ec2.delete_flow_logs(FlowLogIds=ids)
+    for job in jobs:
+        sagemaker.stop_training_job(TrainingJobName=job)
+        finished(sagemaker, job)
+    eventually(lambda: not [one for one in place.interfaces() if group in str(one["Groups"])], timeout=60)
+    ec2.delete_security_group(GroupId=group)
+
+
 def dial(engine, address, port):
-    """Connects from the internet; 0 when somebody answered."""
-    program = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 1)"
-    inside = ["ip", "netns", "exec", engine.internet.name, sys.executable, "-c", program, address, str(port)]
+    """Connects from the internet, under an address of its own that answers find; 0 when somebody answered."""
+    program = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 1, source_address=(sys.argv[3], 0))"
+    inside = ["ip", "netns", "exec", engine.internet.name, sys.executable, "-c", program, address, str(port), WEB]
     return subprocess.run(inside, capture_output=True).returncode
 
 
@@ -214,7 +278,7 @@ def test_a_nat_gateway_leads_a_job_to_the_internet_and_nobody_in(
 ):
     """
     One job tries all the time, and says whenever the answer changes.
-    Proves: VPC-6, VPC-8, VPC-29, VPC-30, VPC-31, NET-28, NET-29, D-15
+    Proves: VPC-6, VPC-8, VPC-29, VPC-30, VPC-31, NET-22, NET-28, NET-29, D-15
     """
     script = f"""(while true; do echo inside | nc -l -p 9001; done) >/dev/null 2>&1 &
 while true; do now=$(echo GET / | nc -w 2 {WEB} 80 2>/dev/null | grep -q hello && echo REACHED || echo CUT)
@@ -236,6 +300,21 @@ while true; do now=$(echo GET / | nc -w 2 {WEB} 80 2>/dev/null | grep -q hello &
     group = {"GroupId": place.group, "IpPermissions": EVERYTHING}
     sees(lambda: ec2.revoke_security_group_egress(**group), "CUT")
     sees(lambda: ec2.authorize_security_group_egress(**group), "REACHED")
+    # The subnet's network ACL: one more entry, then another ACL, which has none.
+    [acl] = ec2.describe_network_acls(Filters=[{"Name": "association.subnet-id", "Values": [place.subnet]}])["NetworkAcls"]
+    [own] = [one["NetworkAclAssociationId"] for one in acl["Associations"] if one["SubnetId"] == place.subnet]
+    entry = {"NetworkAclId": acl["NetworkAclId"], "RuleNumber": 50, "Egress": True}
+    sees(lambda: ec2.create_network_acl_entry(Protocol="-1", RuleAction="deny", CidrBlock=f"{WEB}/32", **entry), "CUT")
+    sees(lambda: ec2.delete_network_acl_entry(**entry), "REACHED")
+    empty = ec2.create_network_acl(VpcId=place.vpc)["NetworkAcl"]["NetworkAclId"]
+
+    def associate(to):
+        nonlocal own
+        own = ec2.replace_network_acl_association(AssociationId=own, NetworkAclId=to)["NewAssociationId"]
+
+    sees(lambda: associate(empty), "CUT")
+    sees(lambda: associate(acl["NetworkAclId"]), "REACHED")
+    ec2.delete_network_acl(NetworkAclId=empty)
     sees(lambda: ec2.delete_route(**route), "CUT")
     # D-15: an internet gateway is no way for an interface without a public address.
     ec2.create_route(GatewayId=place.internet, **route)
@@ -252,6 +331,7 @@ while true; do now=$(echo GET / | nc -w 2 {WEB} 80 2>/dev/null | grep -q hello &
     sees(lambda: ec2.create_route(GatewayId=place.internet, **public), "REACHED")
     seen = {one["peer"] for one in engine.internet.arrivals()[before:]}
     assert seen == {place.elastic["PublicIp"]}, "the source is the gateway's Elastic IP"
+    assert dial(engine, WEB, 80) == 0, "control: it dials"
     for port in (9001, 80):
         assert dial(engine, place.elastic["PublicIp"], port) != 0
     ask = f"nc -w 3 {address} 9001 </dev/null | grep inside || echo CUT"
@@ -349,13 +429,13 @@ P1 = [
     "s3:GetObject", "s3:PutObject", "s3:ListBucket", "s3:GetBucketLocation", "s3:DeleteObject", "s3:ListMultipartUploadParts",
     "s3:AbortMultipartUpload",
 ]
-# Sends the calls and prints their statuses, again whenever the policy has changed. `calls` and `denied` come before it.
+# Sends the calls and prints their statuses, again whenever the policy has changed. `calls`, `denied` and `policy` come before it.
 CALLS = """
 import time, urllib.error, urllib.request
 
 def call(name):
     method, url = calls[name]
-    data = {"put": b"body"}.get(name, b"") if method in ("PUT", "POST") else None
+    data = {"put": b"body", "put policy": policy.encode()}.get(name, b"") if method in ("PUT", "POST") else None
     headers = {"x-amz-acl": "private"} if name == "acl" else {}
     try:
         with urllib.request.urlopen(urllib.request.Request(url, data, headers, method=method), timeout=10) as answer:
@@ -422,8 +502,8 @@ def test_the_guides_policy_lets_seven_actions_through_and_a_job_works_with_them_
     denied = {
         "buckets": ("list_buckets", {}), "create bucket": ("create_bucket", {"Bucket": f"new-{short}"}),
         "tagging": ("get_object_tagging", at), "acl": ("put_object_acl", at | {"ACL": "private"}),
-        "policy": ("get_bucket_policy", {"Bucket": empty}), "put policy": ("delete_bucket_policy", {"Bucket": empty}),
-        "delete bucket": ("delete_bucket", {"Bucket": empty}),
+        "policy": ("get_bucket_policy", {"Bucket": empty}), "put policy": ("put_bucket_policy", {"Bucket": empty, "Policy": public}),
+        "delete policy": ("delete_bucket_policy", {"Bucket": empty}), "delete bucket": ("delete_bucket", {"Bucket": empty}),
     }
     s3.put_bucket_policy(Bucket=empty, Policy=public)
     calls = signed_calls(engine, allowed | denied)
@@ -437,7 +517,7 @@ def test_the_guides_policy_lets_seven_actions_through_and_a_job_works_with_them_
         return dict(one.rsplit("=", 1) for one in line.removeprefix(f"PHASE {word} ").split("|"))
 
     attach(p1)
-    program = f"calls, denied = {calls!r}, {list(denied)!r}\n{CALLS}"
+    program = f"calls, denied, policy = {calls!r}, {list(denied)!r}, {public!r}\n{CALLS}"
     try:
         play(engine, sagemaker, name, image, vpc_role, bucket, uri, program, "/usr/bin/python3", VpcConfig=place.config)
         seen = phase("p1")
@@ -491,12 +571,52 @@ def test_a_bucket_that_wants_the_vpc_admits_a_job_in_it_and_the_same_role_from_n
     assert "s3:GetObject" in reason and "explicit deny in a resource-based policy" in reason, reason
 
 
+def test_a_bucket_of_another_account_is_read_through_the_endpoint_while_its_policy_is_the_default_one(
+    engine, ec2, sagemaker, small, vpc_role, bucket, place, name
+):
+    """
+    The owner of the bucket lets the role in, and the role's own policy does.
+    Proves: BT-17, VPC-17
+    """
+    made = printed(engine.run("account", "create", "666677778888").stdout)
+    theirs = engine.client("s3", key=made["aws_access_key_id"], secret=made["aws_secret_access_key"])
+    kept = f"theirs-{name[-40:]}"
+    theirs.create_bucket(Bucket=kept)
+    theirs.put_object(Bucket=kept, Key="in/a.txt", Body=b"of another account")
+    allow = {"Effect": "Allow", "Action": P6, "Resource": "*"}
+    role = engine.create_role(f"crossing-{name[-40:]}", [*execution_statements(bucket), *execution_statements(kept)[:2], allow])
+    lets = [
+        {"Effect": "Allow", "Principal": {"AWS": role}, "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{kept}/*"},
+        {"Effect": "Allow", "Principal": {"AWS": role}, "Action": "s3:ListBucket", "Resource": f"arn:aws:s3:::{kept}"}]
+    theirs.put_bucket_policy(Bucket=kept, Policy=json.dumps({"Version": "2012-10-17", "Statement": lets}))
+    script = "cat /opt/ml/input/data/train/a.txt > /opt/ml/model/seen"
+
+    def start(suffix, by=role):
+        job = f"{name}-{suffix}"
+        run(sagemaker, job, small, by, bucket, f"s3://{kept}/in/", script, VpcConfig=place.config)
+        return job
+
+    shown = ec2.describe_vpc_endpoints(VpcEndpointIds=[place.endpoint])["VpcEndpoints"][0]["PolicyDocument"]
+    assert json.loads(shown)["Statement"] in ([ALL], ALL), "control: full access"
+    job = start("full")
+    completed(sagemaker, job)
+    assert reads(engine, bucket, job) == b"of another account"
+    reason = failed(sagemaker, start("other", vpc_role))
+    assert "s3:ListBucket" in reason or "s3:GetObject" in reason, reason
+    try:
+        statement(engine, ec2, place, ALL | {"Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]})
+        reason = failed(sagemaker, start("narrow"))
+        assert "no VPC endpoint policy allows" in reason, reason
+    finally:
+        statement(engine, ec2, place, ALL)
+
+
 def test_package_repositories_are_open_by_default_and_shut_by_policy_and_s3_sees_where_a_request_is_from(
     engine, ec2, sagemaker, image, vpc_role, bucket, uri, place, name
 ):
     """
     The same program without a VPC is the control of both.
-    Proves: VPC-2, VPC-22, VPC-23, NET-34, BT-18, D-18
+    Proves: VPC-2, VPC-22, VPC-23, NET-34, D-18
     """
     s3, key = engine.client("s3"), f"proofs/{name}"
     shut = ["packages.us-east-1.amazonaws.com", "repo.eu-west-1.amazonaws.com", "amazonlinux.us-west-2.amazonaws.com"]

@@ -79,7 +79,7 @@ def test_every_name_of_s3_leads_through_the_endpoint_and_its_policy_binds_the_ne
     engine, ec2, sagemaker, image, vpc_role, bucket, uri, network, name
 ):
     """
-    Proves: VPC-14, VPC-15, VPC-20, NET-34, NET-35, NET-52, D-18
+    Proves: VPC-14, VPC-15, VPC-20, NET-32, NET-34, NET-35, NET-52, D-18
     """
     s3 = engine.client("s3")
     kept = f"kept-{name}"[:60].lower()
@@ -111,6 +111,22 @@ print("DENIED", fetch(urls["dash"]), flush=True)
 while fetch(urls["dash"]) != "by the endpoint":
     time.sleep(0.2)
 print("ALLOWED", flush=True)
+host = urllib.request.urlsplit(urls["dash"]).hostname
+for word in ("GONE", "BACK"):
+    while True:
+        try:
+            socket.create_connection((host, 80), 1).close()
+            found = "BACK"
+        except OSError:
+            found = "GONE"
+        if found == word:
+            break
+        time.sleep(0.2)
+    print(word, flush=True)
+print("OTHER", fetch(urls["dash"]), flush=True)
+while fetch(urls["dash"]) != "by the endpoint":
+    time.sleep(0.2)
+print("OWN", flush=True)
 """
     start(engine, sagemaker, name, image, vpc_role, bucket, uri, network, program)
     want = [f"GOT {label} by the endpoint" for label in urls]
@@ -120,6 +136,25 @@ print("ALLOWED", flush=True)
     eventually(lambda: lines(engine, name, "DENIED"), timeout=60)
     statement(engine, ec2, network, ALL)
     eventually(lambda: lines(engine, name, "ALLOWED"), timeout=60)
+    # Deleted and replaced while the job runs: a policy that names the old one does not mean the new one.
+    assert not lines(engine, name, "GONE"), "control"
+    first = network.endpoint
+    ec2.delete_vpc_endpoints(VpcEndpointIds=[first])
+    network.endpoint = None
+    eventually(lambda: lines(engine, name, "GONE"), timeout=60)
+
+    def admit(endpoint):
+        outside["Condition"] = {"StringNotEquals": {"aws:SourceVpce": endpoint}}
+        s3.put_bucket_policy(Bucket=kept, Policy=json.dumps({"Version": "2012-10-17", "Statement": [outside]}))
+
+    admit(first)
+    network.endpoint = network.add_endpoint()
+    assert network.endpoint != first
+    [told] = eventually(lambda: lines(engine, name, "OTHER"), timeout=60)
+    assert "403" in told and lines(engine, name, "BACK"), told
+    assert not lines(engine, name, "OWN")
+    admit(network.endpoint)
+    eventually(lambda: lines(engine, name, "OWN"), timeout=60)
     completed(sagemaker, name)
 
 

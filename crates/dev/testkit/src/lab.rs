@@ -6,6 +6,7 @@
 
 mod capture;
 mod internet;
+mod machine;
 pub mod probe;
 pub mod topology;
 pub mod vpc;
@@ -13,6 +14,7 @@ pub mod wire;
 
 pub use capture::{Capture, Frame};
 pub use internet::{Internet, Stub};
+pub use machine::Machine;
 
 use isolarium_dataplane::{Host, HostOptions, SealedNetns};
 use isolarium_netplan::intent::{HostNetwork, Reach, Uplink, WorkloadNetwork};

@@ -14,8 +14,11 @@
 
 mod probes;
 
+use ipnet::Ipv4Net;
 use isolarium_netplan::id::{InterfaceId, VpcId};
-use isolarium_netplan::intent::vpc::{CheckedVpc, Holder, Interface, Vpc};
+use isolarium_netplan::intent::vpc::{
+    AclEntry, CheckedVpc, GroupRule, Holder, Interface, Match, NetworkAcl, Peer, Vpc,
+};
 use isolarium_netplan::reach::{Arrival, Block, Flow, Origin, Traffic, Verdict, goes_on, reach};
 use isolarium_testkit::lab::topology::{self, Tape};
 use isolarium_testkit::lab::vpc::{Tap, VpcLab, run_in};
@@ -306,6 +309,28 @@ fn twin() -> Vpc {
     vpc.interfaces = interfaces;
     vpc.nat_gateways.clear();
     vpc.id = VpcId::of(2);
+    let anybody = BTreeSet::from([GroupRule {
+        traffic: Match::All,
+        peer: Peer::Block(Ipv4Net::default()),
+    }]);
+    for group in vpc.groups.values_mut() {
+        group.ingress = anybody.clone();
+        group.egress = anybody.clone();
+    }
+    let everything = BTreeMap::from([(
+        100,
+        AclEntry {
+            allow: true,
+            traffic: Match::All,
+            peer: Ipv4Net::default(),
+        },
+    )]);
+    for acl in vpc.acls.values_mut() {
+        *acl = NetworkAcl {
+            ingress: everything.clone(),
+            egress: everything.clone(),
+        };
+    }
     vpc
 }
 
@@ -316,6 +341,21 @@ fn the_kernel_does_with_every_packet_what_ec2_would_do() {
     let (count, begin) = (variable("TOPOLOGIES", 300), variable("SEED", 1));
     let lab = Lab::around(Internet::bare().unwrap()).unwrap();
     let twin = VpcLab::new(&lab, twin()).unwrap();
+    let [from, to] = [0x900, 0x901].map(InterfaceId::of);
+    let own = Flow {
+        from: Origin::Interface {
+            id: from,
+            source: twin.vpc().interfaces[&from].primary,
+        },
+        to: twin.vpc().interfaces[&to].primary,
+        traffic: Traffic::Tcp { from: 40000, to: 443 },
+    };
+    let arrived = Bench::new(&twin, &lab).ask(twin.vpc(), &[own]);
+    assert_eq!(
+        arrived,
+        [Some(Arrival::Interface(to))],
+        "control: what strayed into it would arrive"
+    );
     let decoy: Vec<Tap> = twin.held().values().map(|at| Tap::on(at.as_fd()).unwrap()).collect();
     let mut tally = Tally::default();
     let ground = Ground {

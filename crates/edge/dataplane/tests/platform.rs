@@ -6,13 +6,12 @@
 use isolarium_dataplane::kernel::netns;
 use isolarium_dataplane::{Host, HostError};
 use isolarium_netplan::intent::{ListenerSpec, Reach, Transport, Uplink};
-use isolarium_testkit::lab::{Capture, Internet, Lab, Stub, default_network, probe};
+use isolarium_testkit::lab::{Capture, Internet, Lab, Machine, Stub, default_network, probe};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -447,72 +446,22 @@ fn an_uplink_that_is_not_the_host_leaves_the_host_alone() {
     assert_eq!(host(), before);
 }
 
-/// A namespace that plays the machine: connected to the internet stub by an address of its own.
-struct Machine {
-    netns: std::os::fd::OwnedFd,
-}
-
-impl Machine {
-    const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
-
-    fn new(internet: &Internet) -> Self {
-        let netns = netns::within_fresh(|fd| fd).unwrap();
-        let far = internet.path();
-        let script = format!(
-            "ip link set lo up && ip link add wan0 type veth peer name wan1 && nsenter --net=/proc/{pid}/fd/{fd} true && \
-             exec 9<{far} && ip link set wan1 netns /proc/self/fd/9 && ip addr add {address}/32 dev wan0 && ip link set wan0 up && \
-             nsenter --net={far} sh -c 'ip link set wan1 up && ip route add {address}/32 dev wan1' && \
-             ip route add default dev wan0",
-            pid = std::process::id(),
-            fd = internet.netns().as_raw_fd(),
-            address = Self::ADDRESS,
-        );
-        let output = netns::within(netns.as_fd(), || {
-            Command::new("sh").args(["-c", &script]).output().unwrap()
-        })
-        .unwrap();
-        assert!(output.status.success(), "{output:?}");
-        Self { netns }
-    }
-
-    fn path(&self) -> PathBuf {
-        format!("/proc/{}/fd/{}", std::process::id(), self.netns.as_raw_fd()).into()
-    }
-
-    fn shows(&self, program: &str, args: &str) -> String {
-        netns::within(self.netns.as_fd(), || run(program, args)).unwrap()
-    }
-
-    fn links(&self) -> Vec<String> {
-        let shown = self.shows("ip", "-4 -o addr show") + &self.shows("ip", "-o link show");
-        shown
-            .lines()
-            .map(|line| line.split_whitespace().take(4).collect::<Vec<_>>().join(" "))
-            .collect()
-    }
-
-    fn forwards(&self) -> String {
-        netns::within(self.netns.as_fd(), || {
-            fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap()
-        })
-        .unwrap()
-    }
-}
-
 /// Proves: NI-1, NI-25, NET-72
 #[test]
 fn an_uplink_through_the_host_masquerades_protects_the_host_and_is_undone() {
     let internet = Internet::new().unwrap();
-    let machine = Machine::new(&internet);
-    netns::within(machine.netns.as_fd(), || {
-        fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap()
-    })
-    .unwrap();
-    let before = (
-        machine.links(),
-        machine.shows("nft", "list ruleset"),
-        machine.forwards(),
-    );
+    let machine = Machine::new(&internet).unwrap();
+    let forwarding = "/proc/sys/net/ipv4/ip_forward";
+    netns::within(machine.netns(), || fs::write(forwarding, "0").unwrap()).unwrap();
+    let shows = |program: &str, args: &str| netns::within(machine.netns(), || run(program, args)).unwrap();
+    let forwards = || netns::within(machine.netns(), || fs::read_to_string(forwarding).unwrap()).unwrap();
+    let links = || -> Vec<String> {
+        let shown = shows("ip", "-4 -o addr show") + &shows("ip", "-o link show");
+        let words = |line: &str| line.split_whitespace().take(4).collect::<Vec<_>>().join(" ");
+        shown.lines().map(words).collect()
+    };
+    let seen = || (links(), shows("nft", "list ruleset"), forwards());
+    let before = seen();
     let lab = Lab::through_host(internet, &machine.path()).unwrap();
     let container = lab.connected(FIRST).unwrap();
     probe::http(container.as_fd(), at(Stub::WEB, Stub::PORT)).unwrap();
@@ -521,9 +470,9 @@ fn an_uplink_through_the_host_masquerades_protects_the_host_and_is_undone() {
         Machine::ADDRESS,
         "the internet sees the machine"
     );
-    assert_eq!(machine.forwards().trim(), "1");
+    assert_eq!(forwards().trim(), "1");
 
-    let service = netns::within(machine.netns.as_fd(), || TcpListener::bind("0.0.0.0:8080").unwrap()).unwrap();
+    let service = netns::within(machine.netns(), || TcpListener::bind("0.0.0.0:8080").unwrap()).unwrap();
     for address in [Machine::ADDRESS, lab.network().uplink_far()] {
         let to = at(address, 8080);
         netns::within(container.as_fd(), || {
@@ -552,14 +501,7 @@ fn an_uplink_through_the_host_masquerades_protects_the_host_and_is_undone() {
 
     lab.host().teardown().unwrap();
     drop(service);
-    assert_eq!(
-        (
-            machine.links(),
-            machine.shows("nft", "list ruleset"),
-            machine.forwards()
-        ),
-        before
-    );
+    assert_eq!(seen(), before);
 }
 
 /// Proves: NI-21, CC-88

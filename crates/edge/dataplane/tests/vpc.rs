@@ -19,10 +19,11 @@ use isolarium_netplan::intent::vpc::{
     AclEntry, BadVpc, Dns, GroupRule, Holder, Interface, Match, NatGateway, NetworkAcl, Peer, RouteTable, S3Endpoint,
     SecurityGroup, Subnet, Target, Vpc,
 };
+use isolarium_netplan::plan::LinkName;
 use isolarium_netplan::reach::{Arrival, Direction, Flow, Origin, Traffic};
 use isolarium_testkit::lab::vpc::{VpcLab, run_in};
 use isolarium_testkit::lab::wire::Packet;
-use isolarium_testkit::lab::{Capture, Internet, Lab, Stub, probe};
+use isolarium_testkit::lab::{Capture, Internet, Lab, Machine, Stub, probe};
 use probes::Bench;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
@@ -583,19 +584,41 @@ fn ipv6_of_an_interface_goes_nowhere() {
             .count()
     };
     assert!(six(&sender) > 0 && six(&router) > 0, "control: it was sent");
-    assert_eq!(six(&other), 0);
-    let listed = run_in(
-        vpc.router().unwrap().as_fd(),
-        "nft",
-        &["list", "chain", "inet", "vpc", "prerouting"],
-    )
-    .unwrap();
-    let line = listed.lines().find(|line| line.contains("no IPv6")).unwrap();
-    let disabled = run_in(vpc.router().unwrap().as_fd(), "ip", &["-6", "addr"]).unwrap();
-    assert!(
-        !line.contains("packets 0 ") || !disabled.contains("inet6 f"),
-        "{line} {disabled}"
+    assert_eq!(six(&other), 0, "the router has no IPv6");
+    // Somebody gives the router IPv6, and a way to B: its rules refuse all the same.
+    let inside = vpc.router().unwrap();
+    let shown = run_in(vpc.at(eni(B)), "cat", &["/sys/class/net/eth0/address"]).unwrap();
+    let open = format!(
+        "for one in /proc/sys/net/ipv6/conf/*; do echo 0 > $one/disable_ipv6; done; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding; \
+         ip -6 route add fd00::2 dev {link}; ip -6 neigh add fd00::2 lladdr {mac} dev {link} nud permanent",
+        link = LinkName::of_interface(eni(B)),
+        mac = shown.trim(),
     );
+    run_in(inside.as_fd(), "sh", &["-ec", &open]).unwrap();
+    let counted = || {
+        let listed = run_in(inside.as_fd(), "nft", &["list", "chain", "inet", "vpc", "prerouting"]).unwrap();
+        let line = listed.lines().find(|line| line.contains("no IPv6")).unwrap().to_owned();
+        let packets = line.split("packets ").nth(1).unwrap().split(' ').next().unwrap();
+        packets.parse::<u64>().unwrap()
+    };
+    let send = || {
+        netns::within(vpc.at(eni(A)), || {
+            let socket = UdpSocket::bind("[fd00::1]:0").unwrap();
+            socket.send_to(b"x", "[fd00::2]:53").unwrap()
+        })
+        .unwrap()
+    };
+    let before = counted();
+    send();
+    assert_eq!(bench.ask(vpc.vpc(), &[flow]), [at(B)], "control: IPv4 still passes");
+    assert!(counted() > before && six(&other) == 0);
+    run_in(inside.as_fd(), "nft", &["flush", "ruleset"]).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while six(&other) == 0 {
+        assert!(Instant::now() < deadline, "control: without the rules it would arrive");
+        send();
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Proves: NET-1
@@ -642,6 +665,39 @@ fn vpcs_with_the_same_blocks_never_meet() {
     for tap in one.taps.values() {
         assert!(tap.seen().unwrap().is_empty());
     }
+}
+
+/// A route of the owner's that is more specific than the prefix list leads past the endpoint, and one as wide wins over it.
+///
+/// Proves: NET-25, NET-33
+#[test]
+fn routes_of_the_owners_lead_past_the_gateway_endpoint() {
+    let mut vpc = with_gateway(base());
+    vpc.interfaces.get_mut(&eni(A)).unwrap().public = Some(address("198.19.7.1"));
+    let endpoint = S3Endpoint {
+        prefix_list: PrefixListId::of(1),
+        route_tables: BTreeSet::from([RouteTableId::of(1)]),
+    };
+    vpc.s3_endpoints.insert(EndpointId::of(1), endpoint);
+    let with_route = |block: &str| {
+        let mut vpc = vpc.clone();
+        let table = vpc.route_tables.get_mut(&RouteTableId::of(1)).unwrap();
+        let target = Target::InternetGateway(InternetGatewayId::of(1));
+        table.routes.insert(block.parse().unwrap(), target);
+        vpc
+    };
+    let flows = [
+        tcp(&vpc, A, (40000, 443), "198.18.128.1"),
+        tcp(&vpc, A, (40001, 443), "198.18.130.1"),
+    ];
+    let served = Some(Arrival::S3Endpoint(EndpointId::of(1)));
+    let past = Some(Arrival::Internet {
+        seen_as: address("198.19.7.1"),
+    });
+    assert_eq!(ask(vpc.clone(), &flows), [served, served], "control");
+    assert_eq!(ask(with_route("198.18.128.0/19"), &flows), [served, served]);
+    assert_eq!(ask(with_route("198.18.130.0/24"), &flows), [served, past]);
+    assert_eq!(ask(with_route("198.18.128.0/20"), &flows), [past, past]);
 }
 
 /// Proves: NET-32, NET-36, NET-37
@@ -798,7 +854,11 @@ fn a_nat_gateway_carries_tcp_udp_and_icmp_under_its_elastic_ip() {
 #[test]
 fn a_nat_gateway_shows_its_elastic_ip_obeys_groups_and_admits_nobody() {
     let lab = Lab::new().unwrap();
-    let mut vpc = VpcLab::new(&lab, with_nat(base())).unwrap();
+    let mut intent = with_nat(base());
+    let public = intent.interfaces.get_mut(&eni(A)).unwrap();
+    public.public = Some(address("198.19.7.1"));
+    public.groups = BTreeSet::from([sg(2)]);
+    let mut vpc = VpcLab::new(&lab, intent).unwrap();
     let private = vpc.at(eni(C)).try_clone_to_owned().unwrap();
     probe::http(private.as_fd(), web(80)).unwrap();
     probe::datagram(private.as_fd(), web(80), b"x").unwrap();
@@ -808,15 +868,35 @@ fn a_nat_gateway_shows_its_elastic_ip_obeys_groups_and_admits_nobody() {
     }
     let reached = lab.internet().arrivals().len();
     assert_eq!(reached, 2, "control");
-    let listener = netns::within(private.as_fd(), || std::net::TcpListener::bind("0.0.0.0:8080").unwrap()).unwrap();
+    // Hosts of the internet have public addresses of their own, and answers to them have a way.
+    let own = format!("ip route change $(ip route show 198.19.0.0/16) src {}", Stub::WEB);
+    run_in(lab.internet().netns(), "sh", &["-c", &own]).unwrap();
+    let listen = |at| netns::within(at, || TcpListener::bind("0.0.0.0:8080").unwrap()).unwrap();
+    let (listener, _of_a) = (listen(private.as_fd()), listen(vpc.at(eni(A))));
     listener.set_nonblocking(true).unwrap();
-    for to in [("198.19.0.200", 8080), ("10.0.2.12", 8080)] {
-        let to = SocketAddr::from((address(to.0), to.1));
-        let dialed = lab
-            .internet()
-            .inside(|| std::net::TcpStream::connect_timeout(&to, Duration::from_millis(60)));
-        assert!(dialed.unwrap().is_err(), "{to}");
+    let dial = |to: &str, patience| {
+        let to = SocketAddr::from((address(to), 8080));
+        let dialed = lab.internet().inside(|| TcpStream::connect_timeout(&to, patience));
+        dialed.unwrap()
+    };
+    let (capture, of_a) = (
+        Capture::start(private.as_fd()).unwrap(),
+        Capture::start(vpc.at(eni(A))).unwrap(),
+    );
+    let from_outside = |capture: &Capture| {
+        let outside = std::net::IpAddr::V4(Stub::WEB);
+        let frames = capture.frames().unwrap();
+        frames
+            .iter()
+            .filter(|frame| frame.ip.is_some_and(|(source, _)| source == outside))
+            .count()
+    };
+    for to in ["198.19.0.200", "10.0.2.12"] {
+        dial(to, Duration::from_millis(200)).unwrap_err();
     }
+    dial("198.19.7.1", probe::PATIENCE).expect("control: the dialer's way in and back");
+    assert!(from_outside(&of_a) > 0, "control: what comes in is seen");
+    assert_eq!(from_outside(&capture), 0);
     assert!(listener.accept().is_err());
     let inside = SocketAddr::from((address("10.0.2.12"), 8080));
     netns::within(vpc.at(eni(A)), || {
@@ -832,6 +912,72 @@ fn a_nat_gateway_shows_its_elastic_ip_obeys_groups_and_admits_nobody() {
         reached,
         "gateway and route are still there"
     );
+}
+
+/// The machine's own way to the internet, as an engine with `uplink = "host"` uses it.
+///
+/// Proves: NET-28, NET-29, VPC-31
+#[test]
+fn a_nat_gateway_leads_through_the_machines_own_uplink_and_nobody_in() {
+    let internet = Internet::new().unwrap();
+    let machine = Machine::new(&internet).unwrap();
+    let lab = Lab::through_host(internet, &machine.path()).unwrap();
+    let vpc = VpcLab::new(&lab, with_nat(base())).unwrap();
+    probe::http(vpc.at(eni(C)), web(80)).unwrap();
+    let sources: Vec<_> = lab.internet().arrivals().iter().map(|one| one.from.ip()).collect();
+    assert_eq!(sources, [Machine::ADDRESS], "the internet sees the machine");
+    probe::datagram(vpc.at(eni(C)), web(80), b"x").unwrap();
+    let reached = lab.internet().arrivals().len();
+    probe::http(vpc.at(eni(A)), web(80)).expect_err("it has the gateway's route and no public address");
+    assert_eq!(lab.internet().arrivals().len(), reached);
+    // The machine's own services, and what is in the VPC from outside.
+    let listen = |at| {
+        let listener = netns::within(at, || TcpListener::bind("0.0.0.0:8080").unwrap()).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        listener
+    };
+    let (of_machine, of_c) = (listen(machine.netns()), listen(vpc.at(eni(C))));
+    for to in [
+        Machine::ADDRESS,
+        lab.network().uplink_far(),
+        lab.network().uplink_near(),
+    ] {
+        let to = SocketAddr::from((to, 8080));
+        let dialed = netns::within(vpc.at(eni(C)), || {
+            TcpStream::connect_timeout(&to, Duration::from_millis(200))
+        });
+        dialed.unwrap().unwrap_err();
+    }
+    assert!(of_machine.accept().is_err());
+    let inward = "for block in 198.19.0.0/16 10.0.0.0/16; do ip route replace $block via $0 dev wan1 onlink; done";
+    run_in(
+        lab.internet().netns(),
+        "sh",
+        &["-c", inward, &Machine::ADDRESS.to_string()],
+    )
+    .unwrap();
+    let arriving = Capture::start(machine.netns()).unwrap();
+    let dial = |to: Ipv4Addr, patience| {
+        let to = SocketAddr::from((to, 8080));
+        let dialed = lab.internet().inside(|| TcpStream::connect_timeout(&to, patience));
+        dialed.unwrap()
+    };
+    for to in ["198.19.0.200", "10.0.2.12"] {
+        let to = address(to);
+        dial(to, Duration::from_millis(200)).unwrap_err();
+        let frames = arriving.frames().unwrap();
+        let came = frames
+            .iter()
+            .any(|frame| frame.ip.is_some_and(|(_, destination)| destination == to));
+        assert!(came, "control: it comes as far as the machine");
+    }
+    assert!(of_c.accept().is_err());
+    dial(Machine::ADDRESS, probe::PATIENCE).expect("control: the machine listens");
+    netns::within(vpc.at(eni(B)), || {
+        TcpStream::connect_timeout(&SocketAddr::from((address("10.0.2.12"), 8080)), probe::PATIENCE)
+    })
+    .unwrap()
+    .expect("control: the interface listens");
 }
 
 /// Proves: NET-57

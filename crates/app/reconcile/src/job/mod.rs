@@ -36,7 +36,9 @@ use crate::transfer::{Actor, Image};
 use isolarium_model::sagemaker::training_job::{
     JobEvent, JobRun, MetricDefinition, SecondaryStatus, StopCause, TrainingJob,
 };
-use isolarium_model::sagemaker::{FailureKind, FailureReason, IllegalTransition, JobNetwork, Placement, ProcessingJob};
+use isolarium_model::sagemaker::{
+    FailureKind, FailureReason, IllegalTransition, JobNetwork, Placement, ProcessingJob, TrainingJobStatus,
+};
 use isolarium_model::{Arn, Key, Record, Scope, Timestamp};
 use isolarium_runtime::executor::{ExecutorError, LaunchSpec};
 use isolarium_store::{StateStore, StoreError};
@@ -190,11 +192,11 @@ impl<J: Job> Memory<J> {
     }
 }
 
-/// Runs of the jobs of a noun that have not ended.
+/// Runs of the jobs of a noun that have not ended. Costs nothing for those that have.
 pub(crate) fn runs<J: Job>(store: &dyn StateStore) -> Result<Vec<(Scope, JobRun)>, StoreError> {
-    let jobs = store.all::<J>()?.into_iter();
-    let alive = jobs.filter(|job| !job.record.phase().status().is_final());
-    Ok(alive.map(|job| (job.key.scope, job.record.run().clone())).collect())
+    let alive = [TrainingJobStatus::InProgress, TrainingJobStatus::Stopping].map(TrainingJobStatus::as_str);
+    let jobs = store.all_with::<J>(&alive)?.into_iter();
+    Ok(jobs.map(|job| (job.key.scope, job.record.run().clone())).collect())
 }
 
 /// Takes one job as far as it goes now.

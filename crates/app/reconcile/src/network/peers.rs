@@ -72,7 +72,7 @@ pub(crate) fn of<'a>(scope: &Scope, placements: impl Iterator<Item = &'a Placeme
     found
 }
 
-/// Runs of jobs that have not ended, of every noun.
+/// Runs of jobs that have not ended, of every noun. Costs nothing for those that have.
 fn runs(store: &dyn StateStore) -> Result<Vec<(Scope, JobRun)>, StoreError> {
     let mut all = job::runs::<TrainingJob>(store)?;
     all.extend(job::runs::<ProcessingJob>(store)?);

@@ -615,8 +615,12 @@ impl StateStore for Reading {
         Ok(page)
     }
 
-    fn all_raw(&self, kind: &'static str) -> Result<Vec<(Key, isolarium_store::Revision, Vec<u8>)>, StoreError> {
-        let all = self.store.all_raw(kind)?;
+    fn all_raw(
+        &self,
+        kind: &'static str,
+        statuses: &[&str],
+    ) -> Result<Vec<(Key, isolarium_store::Revision, Vec<u8>)>, StoreError> {
+        let all = self.store.all_raw(kind, statuses)?;
         self.noted(all.iter().map(|(.., body)| body.clone()));
         Ok(all)
     }

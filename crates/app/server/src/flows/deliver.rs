@@ -72,6 +72,15 @@ pub(super) fn deliver(
     }
 }
 
+/// Whether a flow log tells of an interface of its VPC (NET-55).
+fn concerns(about: FlowLogResource, subnet: SubnetId, interface: InterfaceId) -> bool {
+    match about {
+        FlowLogResource::Vpc(_) => true,
+        FlowLogResource::Subnet(id) => id == subnet,
+        FlowLogResource::Interface(id) => id == interface,
+    }
+}
+
 fn told(
     roles: &ExecutionRoles,
     scope: &Scope,
@@ -83,12 +92,7 @@ fn told(
     let mut zone_of: BTreeMap<SubnetId, String> = BTreeMap::new();
     let mut told = Told::new();
     for (interface, subnet) in &due.interfaces {
-        let wanted = match log.about {
-            FlowLogResource::Vpc(_) => true,
-            FlowLogResource::Subnet(id) => id == *subnet,
-            FlowLogResource::Interface(id) => id == *interface,
-        };
-        if !wanted {
+        if !concerns(log.about, *subnet, *interface) {
             continue;
         }
         let zone_id = match zone_of.get(subnet) {

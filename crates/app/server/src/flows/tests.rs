@@ -485,8 +485,12 @@ impl StateStore for Failing {
         self.store.query_raw(kind, query)
     }
 
-    fn all_raw(&self, kind: &'static str) -> Result<Vec<(Key, isolarium_store::Revision, Vec<u8>)>, StoreError> {
-        self.store.all_raw(kind)
+    fn all_raw(
+        &self,
+        kind: &'static str,
+        statuses: &[&str],
+    ) -> Result<Vec<(Key, isolarium_store::Revision, Vec<u8>)>, StoreError> {
+        self.store.all_raw(kind, statuses)
     }
 
     fn commit(&self, batch: Batch) -> Result<isolarium_store::Revision, StoreError> {

@@ -285,8 +285,8 @@ impl StateStore for Contended<'_> {
         self.store.query_raw(kind, query)
     }
 
-    fn all_raw(&self, kind: &'static str) -> Result<Vec<(Key, Revision, Vec<u8>)>, StoreError> {
-        self.store.all_raw(kind)
+    fn all_raw(&self, kind: &'static str, statuses: &[&str]) -> Result<Vec<(Key, Revision, Vec<u8>)>, StoreError> {
+        self.store.all_raw(kind, statuses)
     }
 
     fn counts(&self) -> Result<Vec<(String, String, u64)>, StoreError> {

@@ -81,9 +81,13 @@ impl StateStore for MemoryState {
         Ok(RawPage { rows, next })
     }
 
-    fn all_raw(&self, kind: &'static str) -> Result<Vec<(Key, Revision, Vec<u8>)>, StoreError> {
+    fn all_raw(&self, kind: &'static str, statuses: &[&str]) -> Result<Vec<(Key, Revision, Vec<u8>)>, StoreError> {
         let shelves = self.lock();
-        let of_kind = shelves.rows.iter().filter(|((k, _), _)| *k == kind);
+        let wanted = |status: &str| statuses.is_empty() || statuses.contains(&status);
+        let of_kind = shelves
+            .rows
+            .iter()
+            .filter(|((k, _), row)| *k == kind && wanted(&row.facets.status));
         Ok(of_kind
             .map(|((_, key), row)| (key.clone(), row.revision, row.body.clone()))
             .collect())

@@ -224,8 +224,9 @@ pub trait StateStore: Send + Sync {
     fn get_raw(&self, kind: &'static str, key: &Key) -> Result<Option<(Revision, Vec<u8>)>, StoreError>;
     /// A page of one kind in one scope.
     fn query_raw(&self, kind: &'static str, query: &Query) -> Result<RawPage, StoreError>;
-    /// Every record of a kind in all scopes: for reconcilers at start.
-    fn all_raw(&self, kind: &'static str) -> Result<Vec<(Key, Revision, Vec<u8>)>, StoreError>;
+    /// Every record of a kind in all scopes, or those with any of these statuses: for reconcilers. With statuses it costs
+    /// what is found, whatever else there is.
+    fn all_raw(&self, kind: &'static str, statuses: &[&str]) -> Result<Vec<(Key, Revision, Vec<u8>)>, StoreError>;
     /// How many records there are of each kind and status, in all scopes: for the operator.
     fn counts(&self) -> Result<Vec<(String, String, u64)>, StoreError>;
     /// Applies all changes or none; durable when it returns.
@@ -292,7 +293,13 @@ impl dyn StateStore + '_ {
 
     /// Reads every record of a kind, in all accounts and regions.
     pub fn all<R: Record>(&self) -> Result<Vec<Stored<R>>, StoreError> {
-        self.all_raw(R::KIND)?
+        self.all_with::<R>(&[])
+    }
+
+    /// Reads every record of a kind that has one of these statuses, in all accounts and regions. Without a status it is
+    /// [`Self::all`].
+    pub fn all_with<R: Record>(&self, statuses: &[&str]) -> Result<Vec<Stored<R>>, StoreError> {
+        self.all_raw(R::KIND, statuses)?
             .into_iter()
             .map(|(key, revision, body)| typed(key, revision, &body))
             .collect()

@@ -107,13 +107,19 @@ impl StateStore for SqliteState {
         })
     }
 
-    fn all_raw(&self, kind: &'static str) -> Result<Vec<(Key, Revision, Vec<u8>)>, StoreError> {
+    fn all_raw(&self, kind: &'static str, statuses: &[&str]) -> Result<Vec<(Key, Revision, Vec<u8>)>, StoreError> {
         self.database.read(|c| {
-            let mut statement = c.prepare_cached(
+            let narrowed = if statuses.is_empty() {
+                String::new()
+            } else {
+                format!("AND r.status IN ({}) ", vec!["?"; statuses.len()].join(", "))
+            };
+            let mut statement = c.prepare_cached(&format!(
                 "SELECT s.account, s.region, r.name, r.revision, r.body FROM state_shelf s \
-                 JOIN state_record r ON r.shelf = s.id WHERE s.kind = ?1 ORDER BY s.account, s.region, r.name",
-            )?;
-            let mut rows = statement.query([kind])?;
+                 JOIN state_record r ON r.shelf = s.id WHERE s.kind = ? {narrowed}ORDER BY s.account, s.region, r.name",
+            ))?;
+            let values = std::iter::once(kind).chain(statuses.iter().copied());
+            let mut rows = statement.query(rusqlite::params_from_iter(values))?;
             let mut all = Vec::new();
             while let Some(row) = rows.next()? {
                 let (account, region): (String, String) = (row.get(0)?, row.get(1)?);

@@ -185,6 +185,15 @@ fn scopes_and_kinds_do_not_see_each_other() {
             .map(|row| (row.key.scope.account.to_string(), row.record.created))
             .collect();
         assert_eq!(all, [("000000000001".to_owned(), 7), ("123456789012".to_owned(), 1)]);
+        put(store, &thing("b", 2, "y"), Expect::Absent).unwrap();
+        put(store, &thing("c", 3, "z"), Expect::Absent).unwrap();
+        let with = |statuses: &[&str]| -> Vec<_> {
+            let rows = store.all_with::<Thing>(statuses).unwrap();
+            rows.into_iter().map(|row| row.record.created).collect()
+        };
+        assert_eq!(with(&["x", "z"]), [7, 1, 3]);
+        assert_eq!(with(&["y"]), [2]);
+        assert!(with(&["w"]).is_empty());
     });
 }
 

@@ -31,6 +31,20 @@ fn log() -> FlowLog {
     }
 }
 
+/// Proves: NET-55
+#[test]
+fn a_flow_log_tells_of_its_resources_interfaces_and_of_no_other() {
+    let (subnet, interface) = (SubnetId::of, InterfaceId::of);
+    let told = |about| {
+        let all = [(1, 11), (1, 12), (2, 21)];
+        let own = |(of, one): &(u128, u128)| concerns(about, subnet(*of), interface(*one));
+        all.into_iter().filter(own).map(|(_, one)| one).collect::<Vec<_>>()
+    };
+    assert_eq!(told(FlowLogResource::Vpc(VpcId::of(1))), [11, 12, 21]);
+    assert_eq!(told(FlowLogResource::Subnet(subnet(1))), [11, 12]);
+    assert_eq!(told(FlowLogResource::Interface(interface(12))), [12]);
+}
+
 /// Proves: NET-56
 #[test]
 fn files_are_named_by_account_region_flow_log_and_time() {

@@ -144,7 +144,10 @@ async fn the_s3_access_policy_of_an_endpoint_lets_seven_actions_through() {
     let lab = Lab::ready().await;
     lab.allow(&["s3:*"]);
     let any = p1(&json!("*"));
-    let cases: [(Method, &str, &[u8], Headers<'_>, bool); 20] = [
+    let policy = json!({"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Principal": {"AWS": "123456789012"},
+        "Action": "s3:*", "Resource": "arn:aws:s3:::data/*"}});
+    let policy = policy.to_string();
+    let cases: [(Method, &str, &[u8], Headers<'_>, bool); 21] = [
         (Method::GET, "/data/in/k", b"", &[], true),
         (Method::HEAD, "/data/in/k", b"", &[], true),
         (Method::GET, "/data/in/k", b"", &[("range", "bytes=0-1")], true),
@@ -180,6 +183,7 @@ async fn the_s3_access_policy_of_an_endpoint_lets_seven_actions_through() {
             false,
         ),
         (Method::GET, "/data?policy", b"", &[], false),
+        (Method::PUT, "/data?policy", policy.as_bytes(), &[], false),
         (Method::PUT, "/another", b"", &[], false),
         (Method::DELETE, "/data", b"", &[], false),
         (Method::GET, "/", b"", &[], false),

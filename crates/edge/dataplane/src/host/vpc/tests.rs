@@ -55,6 +55,25 @@ impl Machine {
         .is_ok()
     }
 
+    /// What VPCs leave on the host: routers as the host knows them, files of namespaces, and links, addresses, routes and
+    /// rules of the platform's namespace.
+    fn leaves(&self) -> Vec<String> {
+        let folder = self.host.router_path(VPC()).parent().unwrap().to_path_buf();
+        let mut all: Vec<String> = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries
+                .map(|entry| entry.unwrap().path().display().to_string())
+                .collect(),
+            Err(_) => Vec::new(),
+        };
+        all.sort();
+        all.push(format!("{:?}", self.host.vpcs().unwrap()));
+        let platform = self.host.beyond().unwrap().platform;
+        let show = "ip -o link | cut -d: -f2; ip -o -4 addr | awk '{print $2, $4}'; ip route show table all | sort; nft list ruleset | sed 's/counter packets [0-9]* bytes [0-9]*//'";
+        let shown = platform.run(|| std::process::Command::new("sh").args(["-c", show]).output().unwrap());
+        all.push(String::from_utf8(shown.unwrap().stdout).unwrap());
+        all
+    }
+
     /// No namespace is handed out, to a transfer or a container.
     fn nothing_starts(&self, container: &WorkloadId) {
         let attached = self.host.attach_interface(VPC(), eni(3));
@@ -171,10 +190,16 @@ fn when_any_step_of_a_new_vpc_fails_nothing_starts_and_the_next_attempt_complete
     let machine = Machine::new();
     let vpc = intent(9001, 3, true);
     let mut failed = 0;
+    let before = machine.leaves();
     while let Err(error) = machine.apply(&vpc, Some(failed)) {
         assert!(format!("{error:?}").contains("told to fail"), "{error:?}");
         machine.nothing_starts(&container());
+        // Whoever gives up instead leaves nothing behind.
+        machine.host.remove_vpc(VPC()).unwrap();
+        assert_eq!(machine.leaves(), before, "after step {failed}");
+        machine.apply(&vpc, Some(failed)).unwrap_err();
         machine.apply(&vpc, None).unwrap();
+        assert_ne!(machine.leaves(), before, "control: a VPC shows");
         assert_eq!(
             machine.host.compare_vpc(&vpc).unwrap(),
             Vec::<String>::new(),
