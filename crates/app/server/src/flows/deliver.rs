@@ -12,7 +12,7 @@ use isolarium_model::ec2::{Resource, Subnet, key};
 use isolarium_model::logs::LogEvent;
 use isolarium_model::{Scope, Timestamp};
 use isolarium_netplan::flowlog::{Place, Ranges, lines::lines};
-use isolarium_netplan::id::{InterfaceId, SubnetId};
+use isolarium_netplan::id::{FlowLogId, InterfaceId, SubnetId};
 use isolarium_services::platform::PlatformError;
 use isolarium_services::platform::flow_logs::Delivering;
 use isolarium_services::platform::roles::{ExecutionRoles, LogPiece};
@@ -26,6 +26,16 @@ pub(super) fn message(error: &PlatformError) -> String {
         PlatformError::Unusable(text) => text.clone(),
         PlatformError::Role(_) | PlatformError::Denied(_) => "Access error".into(),
     }
+}
+
+/// What the log store knows an interface's lines of a flow log by.
+pub(super) fn source(flow_log: FlowLogId, interface: InterfaceId) -> String {
+    format!("{flow_log}/{interface}")
+}
+
+/// The flow log of a [`source`]; none for other sources.
+pub(super) fn flow_log_of(source: &str) -> Option<FlowLogId> {
+    source.split_once('/')?.0.parse().ok()
 }
 
 /// Lines of one interface, each with its time.
@@ -139,7 +149,7 @@ fn to_logs(
     lines: &[(Timestamp, String)],
     due: &Due,
 ) -> Result<(), PlatformError> {
-    let source = format!("{}/{interface}", log.id);
+    let source = source(log.id, interface);
     let from = roles.delivered(&source)?;
     let to = u64::try_from(due.interval.until.0).unwrap_or_default();
     if from >= to {

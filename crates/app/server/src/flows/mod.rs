@@ -84,6 +84,8 @@ struct Rounds {
     gone: HashSet<InterfaceId>,
     /// Journals of VPCs that are gone were looked for.
     swept: bool,
+    /// The flow logs when positions of others were last looked for.
+    flow_logs: Option<HashSet<FlowLogId>>,
 }
 
 /// The job or endpoint of an interface, if it has one.
@@ -122,10 +124,13 @@ impl FlowLogs {
         // Read once for all VPCs.
         let mut logs: HashMap<(Scope, VpcId), Vec<Stored<FlowLog>>> = HashMap::new();
         match self.store.all::<FlowLog>() {
-            Ok(all) => all.into_iter().for_each(|log| {
-                let at = (log.key.scope.clone(), log.record.vpc);
-                logs.entry(at).or_default().push(log);
-            }),
+            Ok(all) => {
+                self.forget_others(rounds, all.iter().map(|log| log.record.id).collect());
+                all.into_iter().for_each(|log| {
+                    let at = (log.key.scope.clone(), log.record.vpc);
+                    logs.entry(at).or_default().push(log);
+                });
+            }
             Err(error) => {
                 tracing::warn!(%error, "flow logs cannot be read");
                 return;
@@ -143,6 +148,23 @@ impl FlowLogs {
         // Kept for one round more than the interface: that is when its last flows are read.
         rounds.owners.retain(|id, _| !rounds.gone.contains(id));
         rounds.gone = last;
+    }
+
+    /// Forgets how far flow logs that are gone had been delivered. `known` are those that exist.
+    fn forget_others(&self, rounds: &mut Rounds, known: HashSet<FlowLogId>) {
+        if rounds.flow_logs.as_ref().is_some_and(|before| before.is_subset(&known)) {
+            rounds.flow_logs = Some(known);
+            return;
+        }
+        let gone = |source: &String| deliver::flow_log_of(source).is_some_and(|id| !known.contains(&id));
+        let forgotten = self.roles.log_sources().and_then(|sources| {
+            let mut gone = sources.iter().filter(|source| gone(source));
+            gone.try_for_each(|source| self.roles.forget_log(source))
+        });
+        match forgotten {
+            Ok(()) => rounds.flow_logs = Some(known),
+            Err(error) => tracing::warn!(%error, "positions of flow logs that are gone could not be removed"),
+        }
     }
 
     /// Removes the journals of VPCs that nobody has any more.
@@ -342,6 +364,13 @@ impl FlowLogs {
                 Ok(()) => {
                     kept.delivered(log.record.id, due.interval.until).map_err(failed)?;
                     error = None;
+                    // The journal knows how far; an interface that is gone needs a position of its own no longer.
+                    let gone = |id: &&InterfaceId| !view.vpc().interfaces.contains_key(id);
+                    for interface in due.interfaces.keys().filter(gone) {
+                        if let Err(error) = self.roles.forget_log(&deliver::source(log.record.id, *interface)) {
+                            tracing::warn!(%interface, %error, "the position of a flow log could not be removed");
+                        }
+                    }
                 }
                 Err(told) => {
                     tracing::warn!(flow_log = %log.record.id, error = &told as &dyn std::error::Error, "not delivered");

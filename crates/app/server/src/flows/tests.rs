@@ -207,12 +207,16 @@ impl Lab {
 
     /// A loop as a restart makes it: it knows what is on disk.
     fn flow_logs(&self) -> FlowLogs {
+        self.flow_logs_of(vpc())
+    }
+
+    fn flow_logs_of(&self, vpc: Vpc) -> FlowLogs {
         let public = PublicNames {
             regions: vec![scope().region],
             services: "198.18.0.0/17".parse().unwrap(),
             s3_prefix_list: "198.18.128.0/20".parse().unwrap(),
         };
-        let view = Arc::new(View::of(&scope(), &Arc::new(vpc().check().unwrap()), &public));
+        let view = Arc::new(View::of(&scope(), &Arc::new(vpc.check().unwrap()), &public));
         FlowLogs {
             host: self.host.clone(),
             views: Arc::new(move || vec![view.clone()]),
@@ -346,6 +350,29 @@ fn an_interval_goes_to_a_stream_of_each_interface_as_the_role_and_once_over_rest
         &format!("2 123456789012 {} - - - - - - - 60 120 - NODATA", eni(1))
     );
     assert_eq!(told.len(), 3);
+    // How far an interface was told is kept while there is more to tell of it.
+    let known = |n: u128| {
+        let sources = lab.logs.sources().unwrap();
+        sources.contains(&format!("{}/{}", FlowLogId::of(7), eni(n)))
+    };
+    assert_eq!([1, 2].map(known), [true, true]);
+    let mut less = vpc();
+    less.interfaces.remove(&eni(2));
+    lab.at(3 * MINUTE + 1);
+    let mut rounds = Rounds::default();
+    lab.flow_logs_of(less).round(&mut rounds);
+    assert_eq!(lab.lines(&format!("{}-all", eni(2))).len(), 4, "its last interval");
+    assert_eq!([1, 2].map(known), [true, false], "the interface is gone");
+    let at = key(&scope(), FlowLogId::of(7));
+    let stored = lab.store.get::<FlowLog>(&at).unwrap().unwrap();
+    let gone = Batch::default().delete::<FlowLog>(&at, Expect::At(stored.revision));
+    lab.store.commit(gone).unwrap();
+    lab.flow_logs().round(&mut rounds);
+    assert_eq!(
+        lab.logs.sources().unwrap(),
+        Vec::<String>::new(),
+        "the flow log is gone"
+    );
 }
 
 /// Proves: NET-55
