@@ -32,3 +32,19 @@ def test_completion_scripts_name_the_commands(engine, shell):
     assert all(word in script for word in ("serve", "doctor", "audit-log", "--data-dir" if shell != "fish" else "data-dir"))
     if shell == "bash":
         subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+def test_every_command_has_help_that_names_the_exit_codes(engine):
+    def shown(*words):
+        return subprocess.run([engine.binary, *words, "--help"], text=True, capture_output=True, check=True).stdout
+
+    seen, waiting = [], [()]
+    while waiting:
+        words = waiting.pop()
+        text = shown(*words)
+        assert re.search(r"^  3  no running server", text, re.M), (words, text)
+        commands = re.search(r"^Commands:\n((?:  .*\n)+)", text, re.M)
+        if commands:
+            waiting += [(*words, name) for name in re.findall(r"^  ([a-z][\w-]*)", commands.group(1), re.M) if name != "help"]
+        seen.append(" ".join(words))
+    assert {"serve", "doctor", "report", "image pack", "account create", "audit-log verify"} <= set(seen), seen

@@ -356,6 +356,8 @@ raise SystemExit(3)
     # The same in the account's logs, a line of JSON for each kind.
     told = [json.loads(line) for line in log_lines(engine, f"{name}/algo-1", "/network-isolation")]
     assert {(entry["blocked"], entry["address"], entry["port"]) for entry in told} == kinds, told
+    (workload,) = json.loads(engine.run("report", name, "--json").stdout)["workloads"]
+    assert workload["source"] == "ebpf" and workload["left_out"] == 0
     assert len(engine.internet.arrivals()) == before, "nothing arrived"
     # Control: the same program without isolation does reach the target.
     control = training_request(f"{name}-open", image, role, bucket, digits, isolated=False)

@@ -3,6 +3,7 @@
 use crate::stand::{ALL, Stand, on_host};
 use isolarium_dataplane::kernel::netns;
 use isolarium_runtime::executor::{Dial, EgressReport, Executor};
+use isolarium_runtime::local::Walls;
 use isolarium_testkit::lab::Stub;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -66,31 +67,71 @@ fn an_abstract_socket_of_the_host_is_out_of_reach() {
     assert!(stand.found(&container)[&attempt].open, "control");
 }
 
-/// The control is the same program as a process of the host.
+/// The control is the same container without exactly that namespace.
 ///
 /// Proves: NI-23
 #[test]
 fn shared_memory_of_the_host_is_out_of_reach() {
     let stand = Stand::new(ALL);
+    let shared = Stand::new(Walls {
+        ipc_namespace: false,
+        ..ALL
+    });
     let key = std::process::id();
     let [make, touch, drop] = ["sysv-make", "sysv", "sysv-drop"].map(|kind| format!("{kind}={key}"));
     assert!(on_host(&[&make])[&make].open);
     let inside = stand.found(&stand.isolated(&[&touch]));
-    let outside = on_host(&[&touch, &drop]);
+    let control = shared.found(&shared.isolated(&[&touch]));
+    assert!(on_host(&[&drop])[&drop].open);
     assert_eq!((inside[&touch].open, inside[&touch].errno), (false, libc::ENOENT));
-    assert!(outside.values().all(|finding| finding.open), "control: {outside:?}");
+    assert!(control[&touch].open, "control: {control:?}");
 }
 
-/// The control is the same program as a process of the host.
+/// Without that namespace the process is found, and its owner still protects it; without the user namespace as well it is
+/// signalled.
 ///
 /// Proves: NI-13
 #[test]
 fn a_process_of_the_host_cannot_be_signalled() {
     let stand = Stand::new(ALL);
+    let among = Stand::new(Walls {
+        pid_namespace: false,
+        ..ALL
+    });
+    let as_root = Stand::new(Walls {
+        pid_namespace: false,
+        user_namespace: false,
+        ..ALL
+    });
     let attempt = format!("signal={}", std::process::id());
     let inside = &stand.found(&stand.isolated(&[&attempt]))[&attempt];
     assert_eq!((inside.open, inside.errno), (false, libc::ESRCH));
-    assert!(on_host(&[&attempt])[&attempt].open, "control");
+    let found = &among.found(&among.isolated(&[&attempt]))[&attempt];
+    assert_eq!((found.open, found.errno), (false, libc::EPERM), "control: it is there");
+    let signalled = &as_root.found(&as_root.isolated(&[&attempt]))[&attempt];
+    assert!(signalled.open, "control: {signalled:?}");
+}
+
+/// The control is the same probe in the other container's own namespace.
+///
+/// Proves: NI-23, NI-26
+#[test]
+fn an_abstract_socket_of_another_container_is_out_of_reach() {
+    let stand = Stand::new(ALL);
+    let name = format!("isolarium-isolation-other-{}", std::process::id());
+    let server = stand.isolated(&["serve-abstract", &name]);
+    stand.wait_for(&server, "serving");
+    let attempt = format!("abstract={name}");
+    for container in [
+        stand.isolated(&[&attempt]),
+        stand.default_container(DEFAULT, &[&attempt]),
+    ] {
+        let finding = &stand.found(&container)[&attempt];
+        assert_eq!((finding.open, finding.errno), (false, libc::ECONNREFUSED));
+    }
+    let home = stand.namespace_of(&server);
+    let own = netns::within(home.as_fd(), || on_host(&[&attempt])).unwrap();
+    assert!(own[&attempt].open, "control: {own:?}");
 }
 
 /// Neither other containers nor the host's and the platform's namespace lead to the server. The control is the same probe

@@ -30,6 +30,8 @@ pub const ALL: Walls = Walls {
     user_namespace: true,
     capabilities: true,
     masked_paths: true,
+    ipc_namespace: true,
+    pid_namespace: true,
 };
 
 /// How an attempt ended.
@@ -82,6 +84,33 @@ pub fn on_host(attempts: &[&str]) -> Findings {
         .map(str::to_owned)
         .collect();
     findings(&lines)
+}
+
+/// The hostile program as a process of the host that has an empty file of this name, which the host itself may lack.
+pub fn on_host_with(file: &str, attempt: &str) -> Findings {
+    let folder = Path::new(file).parent().unwrap().to_str().unwrap();
+    let script = r#"at=$1
+        while [ ! -d "$at" ]; do at=${at%/*}; done
+        mount -t tmpfs none "$at" && mkdir -p "$1" && : >"$2" && exec "$3" "$4""#;
+    let output = Command::new("unshare")
+        .args([
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            script,
+            "sh",
+            folder,
+            file,
+        ])
+        .arg(program())
+        .arg(attempt)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    findings(&text.lines().map(str::to_owned).collect::<Vec<_>>())
 }
 
 fn image() -> Vec<u8> {

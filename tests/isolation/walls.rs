@@ -1,7 +1,7 @@
 //! Attempts to lift the isolation from inside. One container with every wall tries all of them; for each set of walls
 //! that closes attempts, one container without exactly that set tries those.
 
-use crate::stand::{ALL, Findings, Stand, on_host};
+use crate::stand::{ALL, Findings, Stand, on_host, on_host_with};
 use isolarium_runtime::local::Walls;
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -38,8 +38,8 @@ enum Control {
     /// A socket family. Asked for with a type that no family has, the filter's answer differs from the kernel's, whether
     /// the kernel has the family or not; where it has it, the socket is made without the walls.
     Family,
-    /// On the host the file is there, unless this host has no such file.
-    NotThere,
+    /// On the host the file is there; where the host has no such file either, the same program finds one that is put there.
+    NotThere(&'static str),
 }
 use Control::{Family, NotThere, Open, Otherwise};
 
@@ -257,25 +257,25 @@ attempts! { EVERYWHERE:
 
     // Not in the container at all, though the host has them.
     /// Proves: NI-23
-    fn physical_memory_is_not_there { "dev-mem": NotThere }
+    fn physical_memory_is_not_there { "dev-mem": NotThere("/dev/mem") }
     /// Proves: NI-23
-    fn the_hypervisor_device_is_not_there { "dev-kvm": NotThere }
+    fn the_hypervisor_device_is_not_there { "dev-kvm": NotThere("/dev/kvm") }
     /// Proves: NI-23
-    fn the_vsock_device_is_not_there { "dev-vsock": NotThere }
+    fn the_vsock_device_is_not_there { "dev-vsock": NotThere("/dev/vsock") }
     /// Proves: NI-23
-    fn the_tunnel_device_is_not_there { "dev-tun": NotThere }
+    fn the_tunnel_device_is_not_there { "dev-tun": NotThere("/dev/net/tun") }
     /// Proves: NI-23
-    fn the_fuse_device_is_not_there { "dev-fuse": NotThere }
+    fn the_fuse_device_is_not_there { "dev-fuse": NotThere("/dev/fuse") }
     /// Proves: NI-23
-    fn the_loop_control_device_is_not_there { "dev-loop": NotThere }
+    fn the_loop_control_device_is_not_there { "dev-loop": NotThere("/dev/loop-control") }
     /// Proves: NI-23
-    fn the_kernel_log_device_is_not_there { "dev-kmsg": NotThere }
+    fn the_kernel_log_device_is_not_there { "dev-kmsg": NotThere("/dev/kmsg") }
     /// Proves: NI-23
-    fn the_device_event_helper_is_not_there { "uevent-helper": NotThere }
+    fn the_device_event_helper_is_not_there { "uevent-helper": NotThere("/sys/kernel/uevent_helper") }
     /// Proves: NI-23
-    fn the_cgroup_release_agent_is_not_there { "release-agent": NotThere }
+    fn the_cgroup_release_agent_is_not_there { "release-agent": NotThere("/sys/fs/cgroup/memory/release_agent") }
     /// Proves: NI-23
-    fn the_cgroup_root_is_not_there { "cgroup-procs": NotThere }
+    fn the_cgroup_root_is_not_there { "cgroup-procs": NotThere("/sys/fs/cgroup/cgroup.procs") }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -379,12 +379,14 @@ fn judge(attempt: &str, control: Control) {
                 "control: the kernel makes it or lacks it: {bare:?}"
             );
         }
-        NotThere => {
+        NotThere(file) => {
             let errno = closed.errno;
             assert!(errno == libc::ENOENT, "{attempt}: errno {errno}");
-            let host = &on_host(&[attempt])[attempt];
-            // Where a kernel or a host has no such file there is nothing to open.
-            assert!(host.open || host.errno == libc::ENOENT, "control: {host:?}");
+            let mut host = on_host(&[attempt])[attempt].clone();
+            if host.errno == libc::ENOENT {
+                host = on_host_with(file, attempt)[attempt].clone();
+            }
+            assert!(host.open, "control: {host:?}");
         }
     }
 }

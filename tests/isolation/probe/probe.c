@@ -3,6 +3,7 @@
  *   probe ATTEMPT...   one line each: {"attempt": "vsock", "outcome": "closed", "errno": 97}
  *   probe all          every attempt of the table
  *   probe list         their names
+ *   probe serve-abstract NAME   instead: listens at an abstract socket until it is killed
  *   probe serve PORT   instead: takes connections, prints one line of what each of them sent, answers
  *
  * An attempt of the table, or one with its target:
@@ -588,6 +589,16 @@ static int serve(const char *port) {
     }
 }
 
+static int serve_abstract(const char *name) {
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    int listener = sock(AF_UNIX, SOCK_STREAM, 0);
+    strncpy(at.sun_path + 1, name, sizeof at.sun_path - 2);
+    if (bind(listener, (struct sockaddr *)&at, offsetof(struct sockaddr_un, sun_path) + 1 + strlen(name)) || listen(listener, 16)) return 1;
+    puts("serving");
+    fflush(stdout);
+    for (;;) pause();
+}
+
 /* In a child: an attempt may kill the process, hang, or change it. */
 static void perform(const char *name, attempt_fn try) {
     int pipe_ends[2];
@@ -620,6 +631,7 @@ int main(int argc, char **argv) {
         return 0;
     }
     if (argc == 3 && !strcmp(argv[1], "serve")) return serve(argv[2]);
+    if (argc == 3 && !strcmp(argv[1], "serve-abstract")) return serve_abstract(argv[2]);
     for (int number = 0; all && number < count; number++) perform(attempts[number].name, attempts[number].try);
     for (int at = 1; !all && at < argc; at++) {
         attempt_fn try = attempt_of(argv[at]);

@@ -10,7 +10,7 @@ use crate::scheduler::Scheduler;
 use crate::settings::ReconcileSettings;
 use crate::transfer::{Actor, Layer, Transfer, Via};
 use crate::workdir::WorkDir;
-use isolarium_model::sagemaker::network::IsolationRecord;
+use isolarium_model::sagemaker::network::{IsolationRecord, Sight};
 use isolarium_model::sagemaker::training_job::JobRun;
 use isolarium_model::sagemaker::{AddressLease, Attachment, BlockedDestination, JobNetwork, Placement, Reach};
 use isolarium_model::time::{Clock, IdSource};
@@ -385,6 +385,11 @@ impl Deps {
             owner_arn: owner_arn.to_string(),
             ended: self.now(),
             attempts: attempts.to_vec(),
+            // What cannot be asked was not watched, for all that is known.
+            sight: self.egress.sight(&placement.workload).unwrap_or_else(|error| {
+                tracing::warn!(workload = %placement.workload, %error, "how much of the attempts was seen cannot be read");
+                Sight::default()
+            }),
         };
         Ok(batch.put(&Key::exact(scope, placement.workload.as_str()), Expect::Any, &record)?)
     }

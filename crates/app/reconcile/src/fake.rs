@@ -9,6 +9,7 @@ use crate::transfer::{Actor, Image, Layer, LogPiece, ObjectEntry, Transfer, Tran
 use crate::workdir::WorkDir;
 use isolarium_model::metrics::Sample;
 use isolarium_model::sagemaker::S3Uri;
+use isolarium_model::sagemaker::network::Sight;
 use isolarium_model::time::{Clock, IdSource};
 use isolarium_model::{Arn, Key, Scope, Sha256Digest, Timestamp, WorkloadId};
 use isolarium_runtime::executor::{
@@ -40,6 +41,7 @@ pub(crate) struct Fake {
     /// Files by (scratch, path).
     pub files: BTreeMap<(String, String), Vec<u8>>,
     pub attempts: Vec<BlockedAttempt>,
+    pub sight: Sight,
     /// Signals in order: `false` is SIGTERM, `true` SIGKILL.
     pub signals: Vec<bool>,
     /// Exit code on SIGTERM; `None` ignores it.
@@ -452,6 +454,7 @@ impl Executor for World {
             log: Vec::new(),
             files: inner.staged.remove(&spec.workload).unwrap_or_default(),
             attempts: Vec::new(),
+            sight: Sight::default(),
             signals: Vec::new(),
             on_term: inner.new_on_term,
             answers_ping: inner.new_answer_ping,
@@ -662,6 +665,13 @@ impl EgressReport for World {
             .get(workload)
             .map(|one| one.attempts.clone())
             .unwrap_or_default())
+    }
+
+    fn sight(&self, workload: &WorkloadId) -> Result<Sight, ExecutorError> {
+        match self.lock().containers.get(workload) {
+            Some(one) => Ok(one.sight),
+            None => Err(ExecutorError::Unknown),
+        }
     }
 }
 

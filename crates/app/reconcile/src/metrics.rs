@@ -1,78 +1,25 @@
 //! Metrics from log lines (CC-38, CC-39).
 
 use isolarium_model::Timestamp;
+use isolarium_model::sagemaker::metric_pattern::MetricPattern;
 use isolarium_model::sagemaker::training_job::{MetricDefinition, MetricValue};
 use std::collections::BTreeMap;
-
-/// Steps a look-around pattern may take per line before the line counts as not matching: protects the engine from
-/// patterns that are slower than linear (CC-38).
-const BACKTRACK_LIMIT: usize = 20_000;
-
-/// Size a compiled pattern may have, bytes.
-const PATTERN_BYTES: usize = 1 << 20;
-
-enum Pattern {
-    Linear(regex::Regex),
-    Bounded(Box<fancy_regex::Regex>),
-}
-
-impl Pattern {
-    fn compile(text: &str) -> Option<Self> {
-        match regex::RegexBuilder::new(text).size_limit(PATTERN_BYTES).build() {
-            Ok(linear) => Some(Self::Linear(linear)),
-            Err(_) => fancy_regex::RegexBuilder::new(text)
-                .backtrack_limit(BACKTRACK_LIMIT)
-                .delegate_size_limit(PATTERN_BYTES)
-                .build()
-                .ok()
-                .map(|bounded| Self::Bounded(Box::new(bounded))),
-        }
-    }
-
-    fn value(&self, line: &str) -> Option<f64> {
-        let text = match self {
-            Self::Linear(pattern) => pattern.captures(line)?.get(1)?.as_str(),
-            Self::Bounded(pattern) => pattern.captures(line).ok()??.get(1)?.as_str(),
-        };
-        text.trim().parse::<f64>().ok().filter(|value| value.is_finite())
-    }
-}
-
-/// One metric's pattern, for readers that need every value.
-pub(crate) struct MetricPattern(Pattern);
-
-impl MetricPattern {
-    /// `None` when it cannot be used.
-    pub fn compile(text: &str) -> Option<Self> {
-        Pattern::compile(text).map(Self)
-    }
-
-    /// The value in a line, if there is one.
-    pub fn value(&self, line: &str) -> Option<f64> {
-        self.0.value(line)
-    }
-}
-
-/// Whether a metric's pattern can be used at all: creation refuses those that cannot.
-pub fn is_usable(pattern: &str) -> bool {
-    Pattern::compile(pattern).is_some()
-}
 
 /// Searches lines and keeps the last value per metric.
 #[derive(Default)]
 pub struct MetricScanner {
-    patterns: Vec<(String, Pattern)>,
+    patterns: Vec<(String, MetricPattern)>,
     last: BTreeMap<String, MetricValue>,
     /// Values of the piece of output that is being read.
     fresh: Vec<(String, MetricValue)>,
 }
 
 impl MetricScanner {
-    /// A scanner for a job's definitions; patterns that cannot be used are left out.
+    /// A scanner for a job's definitions; patterns that cannot be used, which creation refuses, are left out.
     pub fn new(definitions: &[MetricDefinition]) -> Self {
         let patterns = definitions
             .iter()
-            .filter_map(|definition| Some((definition.name.clone(), Pattern::compile(&definition.regex)?)))
+            .filter_map(|definition| Some((definition.name.clone(), MetricPattern::compile(&definition.regex)?)))
             .collect();
         Self {
             patterns,
@@ -149,8 +96,5 @@ mod tests {
         assert_eq!(scan("(a*)*b", &[&line]), None);
         assert_eq!(scan(r"(a+)+(?=\1c)(x)", &[&line]), None);
         assert!(start.elapsed() < Duration::from_secs(20), "bounded, even unoptimised");
-        assert!(!is_usable("("));
-        assert!(!is_usable(&"(x{1000}){1000}".repeat(2)));
-        assert!(is_usable("Loss = (.*?);"), "control");
     }
 }

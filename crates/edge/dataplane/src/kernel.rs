@@ -1,6 +1,7 @@
 //! The real kernel behind [`NetHost`](crate::NetHost).
 
 pub(crate) mod elements;
+pub mod frames;
 pub mod handle;
 pub mod netlink;
 pub mod netns;

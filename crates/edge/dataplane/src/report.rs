@@ -241,14 +241,15 @@ impl Reporter {
         Ok(all)
     }
 
-    /// Attempts that were refused but found no room: of kinds beyond the first [`Self::KINDS_MAX`] of their cgroup.
+    /// Attempts that were refused but found no room: of kinds beyond the first [`Self::KINDS_MAX`] of their cgroup. `None`
+    /// when the cgroup was never watched.
     ///
     /// # Errors
     /// Those of the kernel.
-    pub fn lost(&self, cgroup_id: u64) -> io::Result<u64> {
+    pub fn lost(&self, cgroup_id: u64) -> io::Result<Option<u64>> {
         match self.maps().cgroups.get(&cgroup_id.to_ne_bytes(), 0) {
-            Ok([a, b, c, d, e, f, g, h, ..]) => Ok(u64::from_ne_bytes([a, b, c, d, e, f, g, h])),
-            Err(MapError::KeyNotFound) => Ok(0),
+            Ok([a, b, c, d, e, f, g, h, ..]) => Ok(Some(u64::from_ne_bytes([a, b, c, d, e, f, g, h]))),
+            Err(MapError::KeyNotFound) => Ok(None),
             Err(error) => Err(io::Error::other(error)),
         }
     }

@@ -3,6 +3,7 @@
 use crate::frame::{self, FrameError};
 use crate::host::{Network, NodeHost};
 use crate::message::{Answer, PROTOCOL, Request};
+use isolarium_model::sagemaker::network::Sight;
 use isolarium_model::{Sha256Digest, WorkloadId};
 use isolarium_netplan::id::{InterfaceId, VpcId};
 use isolarium_netplan::intent::vpc::Vpc;
@@ -295,6 +296,14 @@ impl EgressReport for NodeClient {
             None,
         )? {
             (Answer::Attempts { attempts }, _) => Ok(attempts),
+            _ => Err(unexpected()),
+        }
+    }
+
+    fn sight(&self, workload: &WorkloadId) -> Result<Sight, ExecutorError> {
+        let workload = workload.clone();
+        match self.call(&Request::Sight { workload }, None)? {
+            (Answer::Sight { sight }, _) => Ok(sight),
             _ => Err(unexpected()),
         }
     }

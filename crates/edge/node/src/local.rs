@@ -2,6 +2,7 @@
 
 use crate::host::{Network, NodeHost};
 use isolarium_dataplane::{Host, HostError, HostOptions, RawAttempt, Reporter, SealError};
+use isolarium_model::sagemaker::network::{Sight, SightSource};
 use isolarium_model::{Sha256Digest, Timestamp, WorkloadId};
 use isolarium_netplan::id::{InterfaceId, VpcId};
 use isolarium_netplan::intent::vpc::{CheckedVpc, Vpc};
@@ -350,6 +351,22 @@ impl EgressReport for LocalHost {
             .attempts(id)
             .map_err(|error| ExecutorError::Host(format!("the report of {workload} cannot be read: {error}")))?;
         Ok(merged(raw.into_iter().map(attempt)))
+    }
+
+    fn sight(&self, workload: &WorkloadId) -> Result<Sight, ExecutorError> {
+        let id = self.runtime.cgroup_id(workload)?;
+        let Some(reporter) = self.reporter() else {
+            return Ok(Sight::default());
+        };
+        let lost = reporter
+            .lost(id)
+            .map_err(|error| ExecutorError::Host(format!("the report of {workload} cannot be read: {error}")))?;
+        // One that started while there was no source is not watched later either.
+        Ok(lost.map_or_else(Sight::default, |left_out| Sight {
+            source: SightSource::Ebpf,
+            raw_sockets: reporter.sees_raw_sockets(),
+            left_out,
+        }))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Requests and answers. JSON, so that an operator can read a trace; every type checks itself while it is parsed.
 
+use isolarium_model::sagemaker::network::Sight;
 use isolarium_model::{Sha256Digest, WorkloadId};
 use isolarium_netplan::id::{InterfaceId, VpcId};
 use isolarium_netplan::intent::vpc::Vpc;
@@ -94,6 +95,9 @@ pub enum Request {
     Attempts {
         workload: WorkloadId,
     },
+    Sight {
+        workload: WorkloadId,
+    },
     /// See [`Vpcs`](isolarium_runtime::Vpcs) for this and the following ones.
     ApplyVpc {
         vpc: Box<Vpc>,
@@ -160,6 +164,9 @@ pub enum Answer {
     },
     Attempts {
         attempts: Vec<BlockedAttempt>,
+    },
+    Sight {
+        sight: Sight,
     },
     Vpcs {
         all: Vec<VpcSeen>,

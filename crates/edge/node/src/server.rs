@@ -231,6 +231,7 @@ fn answer(request: Request, descriptor: Option<OwnedFd>, host: &dyn NodeHost) ->
         Request::Attempts { workload } => host
             .attempts(&workload)
             .map(|attempts| (Answer::Attempts { attempts }, None)),
+        Request::Sight { workload } => host.sight(&workload).map(|sight| (Answer::Sight { sight }, None)),
         request => answer_vpc(request, host),
     }
 }

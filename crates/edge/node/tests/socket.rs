@@ -6,6 +6,7 @@
     reason = "a test fails by panicking"
 )]
 
+use isolarium_model::sagemaker::network::{Sight, SightSource};
 use isolarium_model::{Sha256Digest, Timestamp, WorkloadId};
 use isolarium_netplan::id::{InterfaceId, VpcId};
 use isolarium_netplan::intent::vpc::Vpc;
@@ -126,6 +127,14 @@ impl EgressReport for FakeHost {
     fn attempts(&self, _workload: &WorkloadId) -> Result<Vec<BlockedAttempt>, ExecutorError> {
         Ok(Vec::new())
     }
+
+    fn sight(&self, workload: &WorkloadId) -> Result<Sight, ExecutorError> {
+        Ok(Sight {
+            source: SightSource::Ebpf,
+            raw_sockets: workload.as_str().ends_with('7'),
+            left_out: 1489,
+        })
+    }
 }
 
 impl Network for FakeHost {
@@ -241,6 +250,12 @@ fn calls_and_descriptors_cross_the_socket_in_both_directions() {
     assert_eq!(client.observe().unwrap().len(), 1);
     assert_eq!(client.observe_one(&workload()).unwrap().owner_arn, spec().owner_arn);
     assert_eq!(client.read_log(&workload(), 3, 100).unwrap().next, 10);
+
+    let sight = client.sight(&workload()).unwrap();
+    assert_eq!(
+        (sight.source, sight.raw_sockets, sight.left_out),
+        (SightSource::Ebpf, false, 1489)
+    );
 
     let mut blob = tempfile::tempfile().unwrap();
     blob.write_all(b"layer").unwrap();

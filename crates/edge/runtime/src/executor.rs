@@ -1,6 +1,7 @@
 //! The executor's traits and the values that cross them. Every method may be repeated safely; all are blocking calls
 //! (the callers run them off the async threads). Everything serialises: it crosses the socket to `node`.
 
+use isolarium_model::sagemaker::network::Sight;
 use isolarium_model::{Sha256Digest, Timestamp, WorkloadId};
 use isolarium_netplan::intent::WorkloadNetwork;
 use serde::{Deserialize, Serialize};
@@ -261,4 +262,6 @@ pub struct BlockedAttempt {
 pub trait EgressReport: Send + Sync {
     /// Attempts of one workload, oldest first; kept after its end until `remove`.
     fn attempts(&self, workload: &WorkloadId) -> Result<Vec<BlockedAttempt>, ExecutorError>;
+    /// How much of one workload's attempts is seen, as long as [`Self::attempts`] is.
+    fn sight(&self, workload: &WorkloadId) -> Result<Sight, ExecutorError>;
 }

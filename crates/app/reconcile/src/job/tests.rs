@@ -2,7 +2,7 @@ use super::*;
 use crate::fake::{IMAGE, World, key, scope};
 use crate::stage;
 use isolarium_model::WorkloadId;
-use isolarium_model::sagemaker::network::IsolationRecord;
+use isolarium_model::sagemaker::network::{IsolationRecord, Sight, SightSource};
 use isolarium_model::sagemaker::training_job::{
     Channel, CheckpointConfig, Distribution, InputMode, JobRun, JobSpec, MetricDefinition, OutputCompression,
     OutputConfig, S3DataType, StopCause, TrainingJobStatus,
@@ -189,6 +189,12 @@ pub(crate) fn new_job(world: &Arc<World>, name: &str) -> TrainingJob {
     }
 }
 
+const WATCHED: Sight = Sight {
+    source: SightSource::Ebpf,
+    raw_sockets: true,
+    left_out: 4,
+};
+
 fn attempt(at: Timestamp) -> BlockedAttempt {
     BlockedAttempt {
         first: at,
@@ -287,7 +293,10 @@ fn a_failed_container_names_its_reason_exit_code_and_first_blocked_destination()
     lab.world.write(&lab.workload, "model", "half", "x");
     lab.world.write(&lab.workload, "output-data", "log", "y");
     let now = lab.world.now();
-    lab.world.with(&lab.workload, |one| one.attempts.push(attempt(now)));
+    lab.world.with(&lab.workload, |one| {
+        one.attempts.push(attempt(now));
+        one.sight = WATCHED;
+    });
     lab.world.exit(&lab.workload, 3);
     let failed = lab.after(1);
     assert_eq!(failed.status(), TrainingJobStatus::Failed);
@@ -311,6 +320,7 @@ fn a_failed_container_names_its_reason_exit_code_and_first_blocked_destination()
         .unwrap()
         .record;
     assert_eq!(kept.attempts.len(), 1);
+    assert_eq!(kept.sight, WATCHED);
     let lines = lab.world.lines(
         TrainingJob::LOG_GROUP,
         &format!("{}/network-isolation", failed.log_stream(0)),
@@ -320,6 +330,28 @@ fn a_failed_container_names_its_reason_exit_code_and_first_blocked_destination()
         lines[0].contains("\"address\":\"203.0.113.10\"") && lines[0].contains("\"count\":3"),
         "{}",
         lines[0]
+    );
+}
+
+/// Proves: CC-21
+#[test]
+fn a_job_without_channels_has_no_data_entries() {
+    let inputs = |channels: bool| {
+        let mut lab = Lab::new(true, |job| {
+            if !channels {
+                job.spec.channels.clear();
+            }
+        });
+        lab.run();
+        lab.world.container(&lab.workload).input
+    };
+    let with = inputs(true);
+    assert!(with.keys().any(|path| path.starts_with("data/")), "control: {with:?}");
+    let without = inputs(false);
+    assert!(!without.keys().any(|path| path.starts_with("data")), "{without:?}");
+    assert_eq!(
+        without.get("config/inputdataconfig.json").map(String::as_str),
+        Some("{}")
     );
 }
 

@@ -2,7 +2,7 @@
 //! containers' output by the definition's pattern, besides what the training job's own loop reads.
 
 use crate::deps::{Deps, StepError};
-use crate::metrics::MetricPattern;
+use isolarium_model::sagemaker::metric_pattern::MetricPattern;
 use isolarium_model::sagemaker::training_job::TrainingJob;
 use isolarium_model::sagemaker::tuning_job::{Curve, FinalStatus, TrialCurve, TrialEnd, TuningJob};
 use isolarium_model::{Key, WorkloadId};

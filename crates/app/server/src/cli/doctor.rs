@@ -180,6 +180,11 @@ fn sealed_network(folder: &Path) -> CheckOutcome {
 fn isolation_report(folder: &Path) -> CheckOutcome {
     let pins = folder.join("bpf");
     let outcome = match Reporter::open(&pins) {
+        Ok(reporter) if !reporter.sees_raw_sockets() => CheckOutcome::Reduced(
+            "eBPF programs can be loaded, but attempts to open raw and ICMP sockets are refused unseen: the BPF LSM is not \
+             active (kernel option lsm=...,bpf)"
+                .into(),
+        ),
         Ok(_reporter) => CheckOutcome::Good("eBPF programs can be loaded".into()),
         Err(error) => CheckOutcome::Reduced(format!("{}; isolation itself is not affected", chain(&error))),
     };

@@ -6,6 +6,7 @@
 
 mod archive;
 mod pack;
+mod progress;
 mod sink;
 
 #[cfg(test)]

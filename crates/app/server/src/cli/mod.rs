@@ -56,7 +56,7 @@ docs/configuration.md lists every key.";
 
 /// A self-hosted engine for the SageMaker API whose containers are sealed by the kernel.
 #[derive(Debug, Parser)]
-#[command(name = "isolarium", version, about, after_long_help = EXIT_CODES, propagate_version = true)]
+#[command(name = "isolarium", version, about, propagate_version = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -84,7 +84,6 @@ enum Command {
     /// without any that parses requests. Prints `ready http://ADDR:PORT` on a line of its own once everything answers.
     /// SIGTERM lets running requests end; containers live on and are found again by the next start. Started by another
     /// user, it says what will not work and refuses workloads.
-    #[command(after_long_help = EXIT_CODES)]
     Serve(ServeArgs),
     /// Run the privileged half alone, on a Unix socket
     Node(NodeArgs),
@@ -389,7 +388,11 @@ pub fn main() -> ExitCode {
         Some(word) if word == "unpack" => return isolarium_runtime::unpack_main(),
         _ => {}
     }
-    let cli = match Cli::try_parse() {
+    let mut tree = command();
+    let parsed = tree.try_get_matches_from_mut(std::env::args_os()).and_then(|found| {
+        <Cli as clap::FromArgMatches>::from_arg_matches(&found).map_err(|error| error.format(&mut tree))
+    });
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             let usage = error.use_stderr();
@@ -416,7 +419,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The whole command tree, for completion scripts.
+/// The whole command tree; every command's long help ends with the exit codes.
 fn command() -> clap::Command {
-    Cli::command()
+    fn ended(command: clap::Command) -> clap::Command {
+        command.after_long_help(EXIT_CODES).mut_subcommands(ended)
+    }
+    ended(Cli::command())
 }

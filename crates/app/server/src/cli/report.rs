@@ -3,7 +3,9 @@
 use super::{Exit, Settings, run::print};
 use crate::operator::message::{Answer, Ask, Report};
 use anyhow::anyhow;
+use isolarium_dataplane::Reporter;
 use isolarium_model::sagemaker::flows::OwnerFlows;
+use isolarium_model::sagemaker::network::{Sight, SightSource};
 use std::fmt::Write;
 
 pub(super) fn report(target: String, flows: bool, json: bool, settings: &Settings) -> anyhow::Result<Exit> {
@@ -130,15 +132,51 @@ fn table(report: &Report) -> String {
         ]);
     }
     let mut text = format!("{}\n", report.owner_arn);
-    if rows.len() == 1 {
+    let of = |source| report.workloads.iter().filter(move |one| one.sight.source == source);
+    if rows.len() > 1 {
+        text.push_str(&aligned(&rows));
+    } else if of(SightSource::Ebpf).count() > 0 || report.workloads.is_empty() {
+        let watched = of(SightSource::Ebpf).count();
+        let _ = writeln!(text, "{watched} containers, no attempt to leave was seen");
+    }
+    text.push_str(&reductions(report));
+    text
+}
+
+/// What the report cannot know, a sentence each.
+fn reductions(report: &Report) -> String {
+    let mut text = String::new();
+    let count = |like: fn(&Sight) -> bool| report.workloads.iter().filter(|one| like(&one.sight)).count();
+    let all = report.workloads.len();
+    let blind = count(|sight| sight.source == SightSource::None);
+    if blind > 0 {
         let _ = writeln!(
             text,
-            "{} containers, no attempt to leave was seen",
-            report.workloads.len()
+            "{blind} of {all} containers were not watched, so what they tried is not known; `isolarium doctor` says what \
+             the host lacks. Their isolation is the same."
         );
-        return text;
     }
-    text.push_str(&aligned(&rows));
+    let waiting = count(|sight| sight.source == SightSource::NotStarted);
+    if waiting > 0 {
+        let _ = writeln!(text, "{waiting} of {all} containers are not started");
+    }
+    if count(|sight| sight.source == SightSource::Ebpf && !sight.raw_sockets) > 0 {
+        let _ = writeln!(
+            text,
+            "attempts to open raw and ICMP sockets were refused unseen: this host has no BPF LSM (lsm=...,bpf)"
+        );
+    }
+    let left_out = report
+        .workloads
+        .iter()
+        .fold(0_u64, |sum, one| sum.saturating_add(one.sight.left_out));
+    if left_out > 0 {
+        let _ = writeln!(
+            text,
+            "{left_out} more attempts are not listed: only the first {} kinds of each container are kept",
+            Reporter::KINDS_MAX
+        );
+    }
     text
 }
 
@@ -156,11 +194,65 @@ mod tests {
     use isolarium_model::Timestamp;
     use isolarium_runtime::executor::BlockedAttempt;
 
+    const WATCHED: Sight = Sight {
+        source: SightSource::Ebpf,
+        raw_sockets: true,
+        left_out: 0,
+    };
+
+    /// Silence about a container that nobody watched would read as innocence.
+    #[test]
+    fn what_the_report_cannot_know_is_said() {
+        let of = |sight, attempts: bool| {
+            let mut report = one("python3");
+            report.workloads[0].sight = sight;
+            if !attempts {
+                report.workloads[0].attempts.clear();
+            }
+            table(&report)
+        };
+        let none_seen = "no attempt to leave was seen";
+        assert!(
+            of(WATCHED, false).ends_with("1 containers, no attempt to leave was seen\n"),
+            "control"
+        );
+        let blind = of(Sight::default(), false);
+        assert!(
+            !blind.contains(none_seen) && blind.contains("1 of 1 containers were not watched"),
+            "{blind}"
+        );
+        let without_lsm = Sight {
+            raw_sockets: false,
+            ..WATCHED
+        };
+        let text = of(without_lsm, false);
+        assert!(
+            text.contains(none_seen) && text.contains("raw and ICMP sockets"),
+            "{text}"
+        );
+        assert!(!of(WATCHED, true).contains("raw and ICMP"), "control");
+        let flooded = Sight {
+            left_out: 1489,
+            ..WATCHED
+        };
+        let text = of(flooded, true);
+        assert!(
+            text.contains("python3") && text.contains("1489 more attempts are not listed"),
+            "{text}"
+        );
+        let json = pretty(&one("python3")).unwrap();
+        assert!(
+            json.contains("\"source\": \"ebpf\"") && json.contains("\"left_out\": 0"),
+            "{json}"
+        );
+    }
+
     fn one(process: &str) -> Report {
         Report {
             owner_arn: "arn:aws:sagemaker:us-east-1:123456789012:training-job/j".into(),
             workloads: vec![WorkloadReport {
                 workload: "w-00000000000000001".into(),
+                sight: WATCHED,
                 attempts: vec![BlockedAttempt {
                     first: Timestamp(0),
                     last: Timestamp(1500),

@@ -2,6 +2,7 @@
 
 use super::denial::DenialReport;
 use isolarium_model::sagemaker::flows::OwnerFlows;
+use isolarium_model::sagemaker::network::Sight;
 use isolarium_model::{AccountId, Timestamp};
 use isolarium_reconcile::scheduler::Usage;
 use isolarium_runtime::executor::BlockedAttempt;
@@ -126,5 +127,8 @@ pub struct Report {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkloadReport {
     pub workload: String,
+    /// `source`, `raw_sockets` and `left_out`.
+    #[serde(flatten)]
+    pub sight: Sight,
     pub attempts: Vec<BlockedAttempt>,
 }

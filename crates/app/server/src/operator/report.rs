@@ -2,7 +2,7 @@
 
 use super::message::{Report, WorkloadReport};
 use isolarium_model::sagemaker::flows::OwnerFlows;
-use isolarium_model::sagemaker::network::IsolationRecord;
+use isolarium_model::sagemaker::network::{IsolationRecord, Sight, SightSource};
 use isolarium_model::sagemaker::{BlockedDestination, Endpoint, Placement, ProcessingJob, TrainingJob, TransformJob};
 use isolarium_model::{Arn, Key, Scope, Timestamp};
 use isolarium_runtime::EgressReport;
@@ -58,6 +58,7 @@ pub fn gather(
         .iter()
         .map(|record| WorkloadReport {
             workload: record.workload.to_string(),
+            sight: record.sight,
             attempts: record.attempts.iter().map(attempt).collect(),
         })
         .collect();
@@ -66,14 +67,27 @@ pub fn gather(
         if !isolated || ended.iter().any(|record| record.workload == placement.workload) {
             continue;
         }
-        let attempts = match egress.attempts(&placement.workload) {
-            Ok(attempts) => attempts,
+        let seen = egress
+            .sight(&placement.workload)
+            .and_then(|sight| Ok((sight, egress.attempts(&placement.workload)?)));
+        let (sight, attempts) = match seen {
+            Ok(seen) => seen,
             // Not launched yet, or removed since its record was read.
-            Err(ExecutorError::Unknown) => Vec::new(),
+            Err(ExecutorError::Unknown) => {
+                let source = SightSource::NotStarted;
+                (
+                    Sight {
+                        source,
+                        ..Sight::default()
+                    },
+                    Vec::new(),
+                )
+            }
             Err(error) => return Err(ReportError::Host(error)),
         };
         workloads.push(WorkloadReport {
             workload: placement.workload.to_string(),
+            sight,
             attempts,
         });
     }
@@ -181,7 +195,17 @@ mod tests {
                 Err(ExecutorError::Unknown)
             }
         }
+
+        fn sight(&self, _: &WorkloadId) -> Result<Sight, ExecutorError> {
+            Ok(WATCHED)
+        }
     }
+
+    const WATCHED: Sight = Sight {
+        source: SightSource::Ebpf,
+        raw_sockets: true,
+        left_out: 7,
+    };
 
     fn blocked(process: &str) -> BlockedDestination {
         BlockedDestination {
@@ -247,6 +271,7 @@ mod tests {
             owner_arn: owner.into(),
             ended: Timestamp(5),
             attempts: vec![blocked("ended")],
+            sight: Sight::default(),
         };
         let batch = Batch::default()
             .put(&Endpoint::key(&scope(), "Ep"), Expect::Absent, &endpoint)
@@ -265,6 +290,12 @@ mod tests {
     fn running_and_ended_containers_are_reported_once_each() {
         for target in ["Ep", "arn:aws:sagemaker:us-east-1:123456789012:endpoint/ep"] {
             let report = gather(store().as_ref(), &One, &scope(), target).unwrap();
+            let sights: Vec<Sight> = report.workloads.iter().map(|one| one.sight).collect();
+            let not_started = Sight {
+                source: SightSource::NotStarted,
+                ..Sight::default()
+            };
+            assert_eq!(sights, [Sight::default(), WATCHED, not_started]);
             let seen: Vec<(String, Vec<String>)> = report
                 .workloads
                 .into_iter()

@@ -1,5 +1,6 @@
 //! A machine without a node process: the API works, workloads do not.
 
+use isolarium_model::sagemaker::network::Sight;
 use isolarium_model::{Sha256Digest, WorkloadId};
 use isolarium_netplan::id::{InterfaceId, VpcId};
 use isolarium_netplan::intent::vpc::Vpc;
@@ -90,6 +91,9 @@ impl Dial for NoNode {
 impl EgressReport for NoNode {
     fn attempts(&self, _: &WorkloadId) -> Result<Vec<BlockedAttempt>, ExecutorError> {
         Ok(Vec::new())
+    }
+    fn sight(&self, _: &WorkloadId) -> Result<Sight, ExecutorError> {
+        refused()
     }
 }
 

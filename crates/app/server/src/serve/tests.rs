@@ -349,6 +349,7 @@ pass_on!(Dial {
 });
 pass_on!(EgressReport {
     fn attempts(&self, workload: &WorkloadId) -> Done<Vec<BlockedAttempt>>;
+    fn sight(&self, workload: &WorkloadId) -> Done<isolarium_model::sagemaker::network::Sight>;
 });
 pass_on!(Vpcs {
     fn apply_vpc(&self, vpc: &Vpc) -> Done<()>;

@@ -317,6 +317,49 @@ fn channel_of(name: &str, uri: &str, mode: TrainingInputMode) -> Channel {
     }
 }
 
+/// Proves: CC-21
+#[test]
+fn a_job_has_up_to_twenty_channels() {
+    let fixture = Fixture::new();
+    let with = |name: &str, count: usize| {
+        let mut request = job(name);
+        let channels = (0..count).map(|n| channel(&format!("c{n}"), "s3://data/train/"));
+        request.input_data_config = Some(channels.collect());
+        create_job(&fixture, request)
+    };
+    let (code, text) = refusal(with("j", 21));
+    assert_eq!(code, "ValidationException");
+    assert!(text.contains("inputDataConfig") && text.contains("20"), "{text}");
+    assert!(describe_job(&fixture, "j").is_err(), "nothing was stored");
+    with("j", 20).unwrap();
+    assert_eq!(
+        describe_job(&fixture, "j").unwrap().input_data_config.unwrap().len(),
+        20
+    );
+}
+
+/// Proves: CC-38
+#[test]
+fn a_metric_whose_pattern_cannot_be_used_is_refused() {
+    let fixture = Fixture::new();
+    let with = |name: &str, regex: &str| {
+        let mut request = job(name);
+        let metrics = serde_json::json!([{"Name": "loss", "Regex": regex}]);
+        request.algorithm_specification.as_mut().unwrap().metric_definitions = serde_json::from_value(metrics).unwrap();
+        create_job(&fixture, request)
+    };
+    let text = "The Regex \"loss=([\" of the metric definition \"loss\" is not a valid regular expression.";
+    assert_eq!(refusal(with("j", "loss=([")), invalid(text));
+    assert!(describe_job(&fixture, "j").is_err(), "nothing was stored");
+    for (name, regex) in [
+        ("j", "loss=([0-9.]+)"),
+        ("look", "(?<=loss=)([0-9.]+)"),
+        ("none", "loss"),
+    ] {
+        with(name, regex).unwrap();
+    }
+}
+
 #[test]
 fn the_deployment_configuration_is_echoed_only_if_given() {
     let fixture = Fixture::new();

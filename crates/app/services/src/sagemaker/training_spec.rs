@@ -4,6 +4,7 @@ use super::channels::channels;
 use super::check::{refuse, s3_uri, unsupported};
 use super::{keep, shapes};
 use isolarium_model::Arn;
+use isolarium_model::sagemaker::metric_pattern::MetricPattern;
 use isolarium_model::sagemaker::network::MAX_PEERS;
 use isolarium_model::sagemaker::training_job::{
     CheckpointConfig, JobSpec, MetricDefinition, OutputCompression, OutputConfig,
@@ -63,7 +64,7 @@ pub(super) fn spec(request: &Request, role_arn: Arn, table: &InstanceTable) -> R
             compression,
         },
         checkpoints: checkpoints(request)?,
-        metrics: metrics(algorithm),
+        metrics: metrics(algorithm)?,
         instance_type: resources,
         role_arn,
         max_runtime: max_runtime
@@ -281,12 +282,19 @@ fn pairs(request: &Request) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn metrics(algorithm: &shapes::AlgorithmSpecification) -> Vec<MetricDefinition> {
+/// Definitions whose pattern can be used (CC-38).
+fn metrics(algorithm: &shapes::AlgorithmSpecification) -> Result<Vec<MetricDefinition>, ApiError> {
     let given = algorithm.metric_definitions.iter().flatten();
     given
-        .map(|one| MetricDefinition {
-            name: one.name.clone(),
-            regex: one.regex.clone(),
+        .map(|one| match MetricPattern::compile(&one.regex) {
+            Some(_) => Ok(MetricDefinition {
+                name: one.name.clone(),
+                regex: one.regex.clone(),
+            }),
+            None => Err(ApiError::validation(format!(
+                "The Regex \"{}\" of the metric definition \"{}\" is not a valid regular expression.",
+                one.regex, one.name
+            ))),
         })
         .collect()
 }

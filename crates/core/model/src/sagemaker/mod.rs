@@ -11,6 +11,7 @@ pub mod failure;
 pub mod feature_group;
 pub mod flows;
 pub mod instance_type;
+pub mod metric_pattern;
 pub mod model;
 pub mod network;
 pub mod processing_job;

@@ -326,6 +326,35 @@ pub struct IsolationRecord {
     pub ended: Timestamp,
     /// Oldest first.
     pub attempts: Vec<BlockedDestination>,
+    /// How much was seen; nothing in records of before it was kept.
+    #[serde(default)]
+    pub sight: Sight,
+}
+
+/// How much of a container's attempts to leave its isolation report can know: an empty report of a container that nobody
+/// watched says nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Sight {
+    /// What watched the container.
+    pub source: SightSource,
+    /// Whether attempts to open raw and ICMP sockets were seen too (the BPF LSM).
+    pub raw_sockets: bool,
+    /// Attempts of kinds beyond those that are kept of one container.
+    pub left_out: u64,
+}
+
+/// What an isolation report was made from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SightSource {
+    /// Nothing: the host could not load the programs, or the container could not be asked about.
+    #[default]
+    None,
+    /// The container has not been started.
+    NotStarted,
+    /// Programs at the container's control group.
+    Ebpf,
 }
 
 impl Record for IsolationRecord {

@@ -1,11 +1,14 @@
 //! Every frame of a namespace, as its interfaces saw it.
 
-use anyhow::Result;
-use isolarium_dataplane::kernel::netns;
+use anyhow::{Result, bail};
+use isolarium_dataplane::kernel::{frames, netns};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, sockopt};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Room for frames between two calls, bytes.
+const BUFFER: usize = 32 << 20;
 
 /// A running capture on all interfaces of a namespace.
 #[derive(Debug)]
@@ -42,7 +45,7 @@ impl Capture {
             )
         };
         let socket = netns::within(at, open)??;
-        sockopt::set_socket_recv_buffer_size_force(&socket, 32 << 20)?;
+        sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER)?;
         Ok(Self { socket })
     }
 
@@ -59,14 +62,18 @@ impl Capture {
     /// # Errors
     /// When frames were lost or the kernel says anything else.
     pub fn raw(&self) -> Result<Vec<Vec<u8>>> {
-        let mut frames = Vec::new();
+        let mut seen = Vec::new();
         let mut buffer = vec![0; 64 << 10];
         loop {
             match rustix::net::recv(&self.socket, buffer.as_mut_slice(), RecvFlags::empty()) {
-                Ok((length, _)) => frames.push(buffer.get(..length).unwrap_or_default().to_vec()),
-                Err(Errno::AGAIN) => return Ok(frames),
+                Ok((length, _)) => seen.push(buffer.get(..length).unwrap_or_default().to_vec()),
+                Err(Errno::AGAIN) => break,
                 Err(errno) => return Err(errno.into()),
             }
+        }
+        match frames::lost(self.socket.as_fd())? {
+            0 => Ok(seen),
+            lost => bail!("{lost} frames were lost: what was not seen says nothing"),
         }
     }
 }
@@ -102,5 +109,37 @@ impl Frame {
     /// Whether it stayed on loopback.
     pub fn is_loopback(&self) -> bool {
         self.mac == [0; 6]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket;
+
+    #[test]
+    fn frames_that_found_no_room_are_an_error_once() {
+        netns::within_fresh(|own| {
+            let up = std::process::Command::new("ip")
+                .args(["link", "set", "lo", "up"])
+                .status();
+            assert!(up.unwrap().success());
+            let capture = Capture::start(own.as_fd()).unwrap();
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let send = || socket.send_to(&[0; 1000], socket.local_addr().unwrap()).unwrap();
+            send();
+            assert!(!capture.frames().unwrap().is_empty(), "control");
+            sockopt::set_socket_recv_buffer_size_force(&capture.socket, 4096).unwrap();
+            for _ in 0..100 {
+                send();
+            }
+            let error = capture.frames().unwrap_err().to_string();
+            assert!(error.contains("frames were lost"), "{error}");
+            assert!(
+                capture.frames().unwrap().is_empty(),
+                "and from then on it is whole again"
+            );
+        })
+        .unwrap();
     }
 }

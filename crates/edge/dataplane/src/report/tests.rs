@@ -164,7 +164,7 @@ fn every_attempt_to_leave_is_recorded_and_the_process_sees_an_unreachable_networ
         );
         assert!(attempt.first_unix_nanos <= attempt.last_unix_nanos);
     }
-    assert_eq!(reporter.lost(ground.id()).unwrap(), 0);
+    assert_eq!(reporter.lost(ground.id()).unwrap(), Some(0));
     reporter
         .retain(&std::collections::HashSet::from([ground.id()]))
         .unwrap();
@@ -320,6 +320,7 @@ fn a_flood_of_destinations_pushes_nothing_out_and_is_counted() {
     let found = reporter.attempts(flooder.id()).unwrap();
     assert_eq!(found.len(), Reporter::KINDS_MAX);
     assert_eq!(shown(&found[0]), "6 203.0.113.2:2 x1 perl");
-    assert_eq!(reporter.lost(flooder.id()).unwrap(), 2001 - 512);
+    assert_eq!(reporter.lost(flooder.id()).unwrap(), Some(2001 - 512));
+    assert_eq!(reporter.lost(Ground::new().id()).unwrap(), None, "never watched");
     assert_eq!(reporter.attempts(neighbour.id()).unwrap().len(), 1);
 }

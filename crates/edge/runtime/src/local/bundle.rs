@@ -177,8 +177,10 @@ impl Bundle<'_> {
     }
 
     fn namespaces(&self) -> Vec<Value> {
-        let mut namespaces: Vec<Value> = ["pid", "ipc", "uts", "mount", "cgroup"]
-            .iter()
+        let walls = [("pid", self.walls.pid_namespace), ("ipc", self.walls.ipc_namespace)];
+        let walls = walls.into_iter().filter_map(|(kind, stands)| stands.then_some(kind));
+        let mut namespaces: Vec<Value> = walls
+            .chain(["uts", "mount", "cgroup"])
             .map(|kind| json!({"type": kind}))
             .collect();
         namespaces.push(json!({"type": "network", "path": self.netns}));
@@ -214,10 +216,13 @@ impl Bundle<'_> {
             json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts",
                    "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]}),
             json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid", "noexec", "nodev", "mode=1777", shm]}),
-            json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]}),
             // Empty: sysfs would show the host's devices.
             json!({"destination": "/sys", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "noexec", "nodev", "ro", "mode=555", "size=4k"]}),
         ];
+        if self.walls.ipc_namespace {
+            // The queues belong to the namespace: without one of its own the container has nothing to mount.
+            mounts.push(json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]}));
+        }
         mounts.extend(self.binds.iter().map(|bind| {
             let access = if bind.read_only { "ro" } else { "rw" };
             json!({"destination": bind.target, "type": "bind", "source": bind.source, "options": ["bind", access, "nosuid", "nodev"]})

@@ -69,6 +69,10 @@ pub struct Walls {
     pub capabilities: bool,
     /// Masked and read-only paths below `/proc`.
     pub masked_paths: bool,
+    /// Shared memory, semaphores and message queues of its own.
+    pub ipc_namespace: bool,
+    /// Process ids of its own.
+    pub pid_namespace: bool,
 }
 
 impl Default for Walls {
@@ -78,6 +82,8 @@ impl Default for Walls {
             user_namespace: true,
             capabilities: true,
             masked_paths: true,
+            ipc_namespace: true,
+            pid_namespace: true,
         }
     }
 }

@@ -48,6 +48,7 @@ pub fn pack(
             file: unnamed(scratch).map_err(failed)?,
             hash: Sha256::new(),
             size: 0,
+            bar: super::progress::counting(format!("packing {}", root.display())),
         }),
         links: HashMap::new(),
         left_out: Vec::new(),
@@ -55,7 +56,13 @@ pub fn pack(
     packer.tar.follow_symlinks(false);
     packer.folder(root, Path::new(""))?;
     let Packer { tar, left_out, .. } = packer;
-    let Hashing { mut file, hash, size } = tar.into_inner().map_err(failed)?;
+    let Hashing {
+        mut file,
+        hash,
+        size,
+        bar,
+    } = tar.into_inner().map_err(failed)?;
+    bar.finish_and_clear();
     let digest = Sha256Digest::from_bytes(&hash.finalize().into());
     if !sink.has_blob(&digest)? {
         file.rewind().map_err(failed)?;
@@ -105,13 +112,16 @@ struct Hashing {
     file: File,
     hash: Sha256,
     size: u64,
+    bar: indicatif::ProgressBar,
 }
 
 impl Write for Hashing {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.file.write(bytes)?;
         self.hash.update(bytes.get(..count).unwrap_or_default());
-        self.size = self.size.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+        let more = u64::try_from(count).unwrap_or(u64::MAX);
+        self.size = self.size.saturating_add(more);
+        self.bar.inc(more);
         Ok(count)
     }
 

@@ -200,6 +200,9 @@ impl ImageSink for HttpSink {
             let frame = queue.recv().await?;
             Some((frame, queue))
         });
+        let short: String = digest.hex().chars().take(12).collect();
+        let bar = super::progress::sending(format!("sending {short}"), size);
+        let mut content = bar.wrap_read(content);
         let feed = async move {
             loop {
                 let mut chunk = vec![0; CHUNK];

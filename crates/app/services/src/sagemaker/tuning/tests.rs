@@ -196,6 +196,13 @@ fn what_cannot_be_searched_is_refused_and_changes_nothing() {
     let resources = |min: i64, max: i64| json!({"StrategyConfig": {"HyperbandStrategyConfig": {"MinResource": min, "MaxResource": max}}});
     for (request, text) in [
         (
+            with(
+                metric,
+                json!([{"Name": "loss", "Regex": "loss=(.*?);"}, {"Name": "odd", "Regex": "odd=(["}]),
+            ),
+            "The Regex \"odd=([\" of the metric definition \"odd\" is not a valid regular expression.",
+        ),
+        (
             with("/TrainingJobDefinition", Value::Null),
             "either TrainingJobDefinition or",
         ),
