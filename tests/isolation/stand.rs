@@ -176,6 +176,7 @@ impl Stand {
             oci: OciChoice::Auto,
             self_exe: env!("CARGO_BIN_EXE_isolarium-test-shim").into(),
             archive_timeout: std::time::Duration::from_secs(600),
+            cdi_folders: Vec::new(),
             walls,
         };
         let network = default_network(Uplink::Netns { path: internet.path() });
@@ -232,6 +233,7 @@ impl Stand {
             resolvers: Vec::new(),
             search: None,
             mounts: Vec::new(),
+            devices: Vec::new(),
             limits: Limits {
                 cpu_millis: 2000,
                 memory_bytes: 128 << 20,
