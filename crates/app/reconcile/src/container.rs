@@ -277,7 +277,9 @@ fn devices(deps: &Deps, workload: &WorkloadId, instance_type: &str) -> Result<Ve
     if count == 0 {
         return Ok(Vec::new());
     }
-    let own = deps.scheduler.devices(workload, count, &deps.settings.devices);
+    let own = deps
+        .scheduler
+        .devices(&deps.work, workload, count, &deps.settings.devices);
     let own = own.ok_or(UnknownInstanceType::Devices(count))?;
     match deps.work.note_devices(workload, &own) {
         Ok(()) => Ok(own),

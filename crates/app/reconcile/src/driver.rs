@@ -340,7 +340,7 @@ impl Shared {
             self.lock()
                 .adopt(Subject::Endpoint(endpoint.key), Memory::Endpoint(Box::new(memory)));
         }
-        self.deps.scheduler.open();
+        self.deps.scheduler.open(&self.deps.work);
         self.wake(&Subject::Network);
         self.wake(&Subject::Sweep);
         Ok(())

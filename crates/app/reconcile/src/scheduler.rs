@@ -15,12 +15,14 @@ pub mod queue;
 use crate::container::UnknownInstanceType;
 use crate::deps::Deps;
 use crate::job::Job;
+use crate::workdir::WorkDir;
 use isolarium_model::sagemaker::training_job::SecondaryStatus;
 use isolarium_model::sagemaker::{Endpoint, EndpointStatus, TransformJob, TransformJobStatus};
 use isolarium_model::{Key, Record, Timestamp, WorkloadId};
 use queue::{Amount, Answer, Capacity, Owner, Queue, Request, Wanted};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What the owner of a job or endpoint reads that found no room and will find none, or has waited long enough.
@@ -40,6 +42,8 @@ struct State {
     granted: Vec<Owner>,
     /// Which accelerators each instance has that needs some.
     devices: BTreeMap<WorkloadId, Vec<String>>,
+    /// Those that containers got before this process began which nobody answers for any more. `None`: nobody can say.
+    before: Option<BTreeMap<WorkloadId, Vec<String>>>,
 }
 
 impl Scheduler {
@@ -81,30 +85,45 @@ impl Scheduler {
         state.admit();
     }
 
-    /// The accelerators of an instance, `count` of those that nobody has; the same again when asked again. `None`: there are
-    /// not as many any more.
-    pub(crate) fn devices(&self, workload: &WorkloadId, count: u64, all: &[String]) -> Option<Vec<String>> {
+    /// The accelerators of an instance, `count` of those that nobody has; the same again when asked again. What a container
+    /// got before this process began is not free while its directory is there: it may run yet. `None`: there are not as
+    /// many, or nobody can say.
+    pub(crate) fn devices(
+        &self,
+        work: &WorkDir,
+        workload: &WorkloadId,
+        count: u64,
+        all: &[String],
+    ) -> Option<Vec<String>> {
+        let count = usize::try_from(count).ok()?;
         let mut state = self.lock();
-        if let Some(own) = state.devices.get(workload) {
+        if let Some(own) = state.devices.get(workload).filter(|own| own.len() == count) {
             return Some(own.clone());
         }
-        let count = usize::try_from(count).ok()?;
-        let taken = |name: &&String| state.devices.values().flatten().any(|other| other == *name);
+        state.before.as_mut()?.retain(|left, _| work.of(left).exists());
+        let State { before, devices, .. } = &*state;
+        let taken = |name: &&String| {
+            let held = devices.iter().chain(before.iter().flatten());
+            let others = held.filter(|(other, _)| *other != workload);
+            others.flat_map(|(_, own)| own).any(|other| other == *name)
+        };
         let own: Vec<String> = all.iter().filter(|name| !taken(name)).take(count).cloned().collect();
         if own.len() < count {
             return None;
         }
-        if !own.is_empty() {
-            state.devices.insert(workload.clone(), own.clone());
-        }
+        state.devices.insert(workload.clone(), own.clone());
         Some(own)
     }
 
     /// Notes which accelerators a container got before this process began.
     fn adopt_devices(&self, deps: &Deps, workload: &WorkloadId, amount: Amount) {
         if amount.accelerators > 0 {
-            let own = deps.work.noted_devices(workload);
-            self.lock().devices.insert(workload.clone(), own);
+            match deps.work.noted_devices(workload) {
+                Ok(own) if own.is_empty() => {}
+                Ok(own) => drop(self.lock().devices.insert(workload.clone(), own)),
+                // Whoever asks for accelerators meets the same and is refused.
+                Err(error) => tracing::error!(%workload, %error, "its accelerators cannot be read"),
+            }
         }
     }
 
@@ -128,9 +147,25 @@ impl Scheduler {
         std::mem::take(&mut self.lock().granted)
     }
 
-    /// Lets those in who were enrolled while the records were read.
-    pub(crate) fn open(&self) {
-        self.lock().admit();
+    /// Lets those in who were enrolled while the records were read. Containers that no record speaks of any more, or that are
+    /// on their way out, keep their accelerators until they are swept.
+    pub(crate) fn open(&self, work: &WorkDir) {
+        let noted = work.workloads().and_then(|all| {
+            let each = |workload: WorkloadId| Ok((workload.clone(), work.noted_devices(&workload)?));
+            all.into_iter().map(each).collect::<io::Result<BTreeMap<_, _>>>()
+        });
+        let mut state = self.lock();
+        state.before = match noted {
+            Ok(mut noted) => {
+                noted.retain(|workload, _| !state.devices.contains_key(workload));
+                Some(noted)
+            }
+            Err(error) => {
+                tracing::error!(%error, "who has which accelerators cannot be read: nobody gets any until the next start");
+                None
+            }
+        };
+        state.admit();
     }
 
     /// What is held and who waits, for the operator.

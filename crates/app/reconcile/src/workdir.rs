@@ -115,9 +115,15 @@ impl WorkDir {
     }
 
     /// What [`Self::note_devices`] kept; none when it was not called.
-    pub fn noted_devices(&self, workload: &WorkloadId) -> Vec<String> {
-        let text = fs::read(self.of(workload).join(NOTED_DEVICES)).unwrap_or_default();
-        serde_json::from_slice(&text).unwrap_or_default()
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn noted_devices(&self, workload: &WorkloadId) -> io::Result<Vec<String>> {
+        match fs::read(self.of(workload).join(NOTED_DEVICES)) {
+            Ok(text) => Ok(serde_json::from_slice(&text)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Names of the workloads that have a directory.

@@ -214,19 +214,22 @@ impl CdiDevices {
         Self(all)
     }
 
-    /// The single devices of a kind, each of which one instance may have: `all` and names that stand for the same nodes as
-    /// earlier ones are none.
+    /// The single devices of a kind, each of which one instance may have: `all` and names that share a node with earlier
+    /// ones, here or on the host, are none.
     pub fn single(&self, kind: &str) -> Vec<String> {
-        let mut seen: BTreeSet<Vec<&String>> = BTreeSet::new();
+        let mut seen: BTreeSet<&String> = BTreeSet::new();
         let mut names = Vec::new();
         for (name, found) in &self.0 {
             let Some(short) = name.strip_prefix(kind).and_then(|rest| rest.strip_prefix('=')) else {
                 continue;
             };
             let Ok((edits, _)) = found else { continue };
-            let mut nodes: Vec<&String> = edits.device_nodes.iter().map(|node| &node.path).collect();
-            nodes.sort();
-            if short != "all" && (nodes.is_empty() || seen.insert(nodes)) {
+            let nodes = edits.device_nodes.iter();
+            let nodes: BTreeSet<&String> = nodes
+                .flat_map(|node| std::iter::once(&node.path).chain(&node.host_path))
+                .collect();
+            if short != "all" && nodes.is_disjoint(&seen) {
+                seen.extend(nodes);
                 names.push(name.clone());
             }
         }

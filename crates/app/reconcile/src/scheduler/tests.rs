@@ -219,3 +219,29 @@ fn another_account_is_not_kept_waiting_by_a_long_queue() {
     wait_until("the next", || job_at(&world, &keys[1]).secondary == Training);
     drop(driver);
 }
+
+/// A device stays with a container that began before the engine did, until that container's directory is gone. Proves: CC-5
+#[test]
+fn accelerators_of_what_a_restart_left_over_are_not_given_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let work = WorkDir::new(folder.path());
+    let (left, new): (WorkloadId, WorkloadId) = (
+        "w-0123456789abcdef0".parse().unwrap(),
+        "w-0123456789abcdef1".parse().unwrap(),
+    );
+    let all = ["example.com/gpu=0".to_owned()];
+    std::fs::create_dir(work.of(&left)).unwrap();
+    work.note_devices(&left, &all).unwrap();
+    let scheduler = Scheduler::new(Capacity::default());
+    assert_eq!(scheduler.devices(&work, &new, 1, &all), None, "nobody has looked yet");
+    scheduler.open(&work);
+    assert_eq!(scheduler.devices(&work, &new, 1, &all), None);
+    std::fs::remove_dir_all(work.of(&left)).unwrap();
+    assert_eq!(scheduler.devices(&work, &new, 1, &all).as_deref(), Some(&all[..]));
+    // What cannot be read may be anybody's.
+    std::fs::create_dir(work.of(&left)).unwrap();
+    std::fs::write(work.of(&left).join("devices.json"), "half a").unwrap();
+    let scheduler = Scheduler::new(Capacity::default());
+    scheduler.open(&work);
+    assert_eq!(scheduler.devices(&work, &new, 1, &all), None);
+}

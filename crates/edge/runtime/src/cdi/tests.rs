@@ -8,6 +8,7 @@ const TWO_GPUS: &str = r#"{
     {"name": "0", "containerEdits": {"deviceNodes": [{"path": "/dev/nvidia0"}]}},
     {"name": "1", "containerEdits": {"deviceNodes": [{"path": "/dev/nvidia1", "hostPath": "/dev/other1", "permissions": "rw"}]}},
     {"name": "GPU-1f", "containerEdits": {"deviceNodes": [{"path": "/dev/nvidia1"}]}},
+    {"name": "GPU-2a", "containerEdits": {"deviceNodes": [{"path": "/dev/first", "hostPath": "/dev/nvidia0"}, {"path": "/dev/more"}]}},
     {"name": "all", "containerEdits": {"deviceNodes": [{"path": "/dev/nvidia0"}, {"path": "/dev/nvidia1"}]}}
   ],
   "containerEdits": {
