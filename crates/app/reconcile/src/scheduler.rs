@@ -6,7 +6,7 @@
 //!
 //! # The seam
 //!
-//! A noun asks with [`Deps::room`] before it brings anything to the host, and goes on when it is told; `Deps::remove` and the
+//! A noun asks with [`Scheduler::ask`] before it brings anything to the host, and goes on when it is told; `Deps::remove` and the
 //! driver, for an owner that is done with, give the room back. Nouns that run through `job` need nothing but a line in the
 //! driver's `adopt`, and their kind in `Subject::of`.
 
@@ -24,15 +24,24 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 /// What the owner of a job or endpoint reads that found no room and will find none, or has waited long enough.
 pub(crate) const NO_CAPACITY: &str = "Unable to provision requested ML compute capacity due to \
     InsufficientInstanceCapacity error. Please retry using a different ML instance type or after some time.";
 
 /// The queue, shared by all loops.
-#[derive(Default)]
 pub struct Scheduler {
     state: Mutex<State>,
+    /// The queue's time counts from here.
+    began: Instant,
+}
+
+impl Default for Scheduler {
+    /// Without limit.
+    fn default() -> Self {
+        Self::new(Capacity::default())
+    }
 }
 
 #[derive(Default)]
@@ -54,11 +63,14 @@ impl Scheduler {
                 queue: Queue::new(capacity),
                 ..State::default()
             }),
+            began: Instant::now(),
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.queue.at(self.began.elapsed());
+        state
     }
 
     /// Asks for room. May be repeated: what has room keeps it.
@@ -142,9 +154,14 @@ impl Scheduler {
         }
     }
 
-    /// Owners that have got room since the last call: to be woken.
+    /// Owners that have got room since the last call: to be woken. Called after every step, so at least as often as the host
+    /// is swept, it also ends the turn of a request that others are kept back for.
     pub fn take_granted(&self) -> Vec<Owner> {
-        std::mem::take(&mut self.lock().granted)
+        let mut state = self.lock();
+        if state.queue.overdue() {
+            state.admit();
+        }
+        std::mem::take(&mut state.granted)
     }
 
     /// Lets those in who were enrolled while the records were read. Containers that no record speaks of any more, or that are

@@ -1,7 +1,13 @@
-//! The queue as a value: what is held, who waits, and who comes next. Nothing here looks at a clock or a host.
+//! The queue as a value: what is held, who waits, and who comes next. Nothing here looks at a clock or a host; the time is
+//! told ([`Queue::at`]).
 
-use isolarium_model::{AccountId, Key, Timestamp, WorkloadId};
-use std::collections::BTreeMap;
+use isolarium_model::sagemaker::Endpoint;
+use isolarium_model::{AccountId, Key, Record, Timestamp, WorkloadId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// How long a request that would fit is kept back for another account's that comes first and does not fit yet.
+const TURN: Duration = Duration::from_secs(600);
 
 /// What one instance takes of the machine, or several together do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,6 +70,12 @@ impl Capacity {
             && amount.accelerators <= self.accelerators
     }
 
+    /// Whether an amount takes anything that is limited.
+    fn counts(&self, amount: Amount) -> bool {
+        let counts = |limit: Option<u64>, wanted: u64| limit.is_some() && wanted > 0;
+        counts(self.vcpus, amount.vcpus) || counts(self.memory_mib, amount.memory_mib) || amount.accelerators > 0
+    }
+
     /// The largest share of the three, in millionths.
     fn share(&self, amount: Amount) -> u128 {
         let of = |limit: Option<u64>, held: u64| {
@@ -88,6 +100,11 @@ pub struct Owner {
 impl Owner {
     fn account(&self) -> &AccountId {
         &self.key.scope.account
+    }
+
+    /// Whether what it holds is given back by nobody but its user: endpoints serve until they are deleted, all else ends.
+    fn lasts(&self) -> bool {
+        self.kind == Endpoint::KIND
     }
 }
 
@@ -134,9 +151,13 @@ pub struct Hold {
     pub amount: Amount,
 }
 
+/// A place in the order of an account: when the owner was asked for, then who it is.
+type Place = (Timestamp, Owner);
+
 /// What is held and who waits. Room is given to the account that holds the smallest share, among equals and within an
 /// account in the order of requests; whoever comes first is waited for, so that small requests do not overtake a large one
-/// for ever.
+/// for ever. Waiting has two bounds, or one request could stop all accounts: what does not fit beside the endpoints that
+/// serve is set aside until one of these gives room back, and a request that fits is kept back for ten minutes at most.
 #[derive(Debug, Default)]
 pub struct Queue {
     capacity: Capacity,
@@ -145,7 +166,16 @@ pub struct Queue {
     total: Amount,
     /// The part of each account; no account without any.
     by_account: BTreeMap<AccountId, Amount>,
-    waiting: BTreeMap<AccountId, BTreeMap<(Timestamp, Owner), Request>>,
+    /// The part of `total` that endpoints hold.
+    lasting: Amount,
+    waiting: BTreeMap<AccountId, BTreeMap<Place, Request>>,
+    /// Those that cannot fit beside `lasting`.
+    aside: BTreeMap<Place, Request>,
+    /// Where each owner stands in `waiting` or `aside`.
+    places: BTreeMap<Owner, Timestamp>,
+    now: Duration,
+    /// Since when a request that fits is kept back for one that does not.
+    kept_back: Option<Duration>,
 }
 
 impl Queue {
@@ -157,17 +187,40 @@ impl Queue {
         }
     }
 
+    /// Tells the time, from any fixed moment on.
+    pub fn at(&mut self, now: Duration) {
+        self.now = now;
+    }
+
+    /// Whether [`Self::admit`] would let somebody in for no other reason than that time went by.
+    pub fn overdue(&self) -> bool {
+        self.kept_back
+            .is_some_and(|since| self.now.saturating_sub(since) >= TURN)
+    }
+
     /// Asks for room; a request of the same owner that waits is replaced. The owners that got room meanwhile are added to
     /// `granted`.
     pub fn ask(&mut self, mut request: Request, granted: &mut Vec<Owner>) -> Answer {
-        self.withdraw(&request.owner);
         request.instances.retain(|one| !self.held.contains_key(&one.workload));
-        if request.instances.is_empty() {
+        let amount = request.amount();
+        let never = !self.capacity.holds(amount, self.capacity.account_percent);
+        if request.instances.is_empty() || never {
+            if self.withdraw(&request.owner) {
+                granted.extend(self.admit());
+            }
+            return if never { Answer::Never } else { Answer::Granted };
+        }
+        if !self.capacity.counts(amount) {
+            // It takes nothing that anybody waits for.
+            self.withdraw(&request.owner);
+            for one in request.instances {
+                self.keep(&request.owner, one);
+            }
             return Answer::Granted;
         }
-        let percent = self.capacity.account_percent;
-        if !self.capacity.holds(request.amount(), percent) {
-            return Answer::Never;
+        if self.waits(&request) {
+            // Everybody asks whenever anything happens on the host; whatever gives room back admits by itself.
+            return Answer::Waits;
         }
         let owner = request.owner.clone();
         let workloads: Vec<WorkloadId> = request.instances.iter().map(|one| one.workload.clone()).collect();
@@ -182,8 +235,10 @@ impl Queue {
 
     /// Puts a request into its place in the order, without giving room to anybody.
     pub fn enrol(&mut self, request: Request) {
+        self.withdraw(&request.owner);
         let account = request.owner.account().clone();
         let place = (request.since, request.owner.clone());
+        self.places.insert(request.owner.clone(), request.since);
         self.waiting.entry(account).or_default().insert(place, request);
     }
 
@@ -191,6 +246,9 @@ impl Queue {
     pub fn keep(&mut self, owner: &Owner, one: Wanted) {
         self.release(&one.workload);
         self.total = self.total.and(one.amount);
+        if owner.lasts() {
+            self.lasting = self.lasting.and(one.amount);
+        }
         let account = self.by_account.entry(owner.account().clone()).or_default();
         *account = account.and(one.amount);
         let hold = Hold {
@@ -219,6 +277,23 @@ impl Queue {
                 self.by_account.remove(account);
             }
         }
+        if hold.owner.lasts() {
+            self.lasting = self.lasting.without(hold.amount);
+            self.take_back();
+        }
+    }
+
+    /// Puts those back into the order that were set aside and fit beside what serves now.
+    fn take_back(&mut self) {
+        let (able, aside) = std::mem::take(&mut self.aside)
+            .into_iter()
+            .partition(|(_, request)| self.capacity.holds(self.lasting.and(request.amount()), 100));
+        self.aside = aside;
+        let able: BTreeMap<Place, Request> = able;
+        for (place, request) in able {
+            let account = place.1.account().clone();
+            self.waiting.entry(account).or_default().insert(place, request);
+        }
     }
 
     /// Takes back all that an owner has and waits for.
@@ -235,37 +310,59 @@ impl Queue {
         }
     }
 
-    fn withdraw(&mut self, owner: &Owner) {
-        let account = owner.account();
-        if let Some(waiting) = self.waiting.get_mut(account) {
-            waiting.retain(|(_, waits), _| waits != owner);
-            if waiting.is_empty() {
-                self.waiting.remove(account);
-            }
+    fn waits(&self, request: &Request) -> bool {
+        let place = (request.since, request.owner.clone());
+        let waiting = self.waiting.get(request.owner.account());
+        let found = waiting
+            .and_then(|own| own.get(&place))
+            .or_else(|| self.aside.get(&place));
+        found.is_some_and(|found| found == request)
+    }
+
+    /// Takes an owner out of the order; says whether it was there.
+    fn withdraw(&mut self, owner: &Owner) -> bool {
+        let since = self.places.remove(owner);
+        since.is_some_and(|since| self.take(&(since, owner.clone())).is_some())
+    }
+
+    /// Takes a request out of the order.
+    fn take(&mut self, place: &Place) -> Option<Request> {
+        let account = place.1.account();
+        let Some(waiting) = self.waiting.get_mut(account) else {
+            return self.aside.remove(place);
+        };
+        let found = waiting.remove(place);
+        if waiting.is_empty() {
+            self.waiting.remove(account);
         }
+        found.or_else(|| self.aside.remove(place))
     }
 
     /// Gives room to those who are next, as long as there is some; says to whom.
     pub fn admit(&mut self) -> Vec<Owner> {
         let mut granted = Vec::new();
-        while let Some(place) = next(&self.capacity, &self.waiting, &self.by_account) {
-            let account = place.1.account().clone();
-            let Some(waiting) = self.waiting.get_mut(&account) else {
-                break;
-            };
-            let fits = |request: &Request| self.capacity.holds(self.total.and(request.amount()), 100);
-            if !waiting.get(&place).is_some_and(fits) {
-                break;
+        let overdue = self.overdue();
+        // Accounts whose first request does not fit yet.
+        let mut waited_for = BTreeSet::new();
+        while let Some((place, amount)) = next(&self.capacity, &self.waiting, &self.by_account, &waited_for) {
+            if self.capacity.holds(self.total.and(amount), 100) {
+                if !waited_for.is_empty() && !overdue {
+                    self.kept_back.get_or_insert(self.now);
+                    return granted;
+                }
+                self.places.remove(&place.1);
+                let Some(request) = self.take(&place) else { break };
+                for one in request.instances {
+                    self.keep(&request.owner, one);
+                }
+                granted.push(request.owner);
+            } else if self.capacity.holds(self.lasting.and(amount), 100) {
+                waited_for.insert(place.1.account().clone());
+            } else if let Some(request) = self.take(&place) {
+                self.aside.insert(place, request);
             }
-            let Some(request) = waiting.remove(&place) else { break };
-            if waiting.is_empty() {
-                self.waiting.remove(&account);
-            }
-            for one in request.instances {
-                self.keep(&request.owner, one);
-            }
-            granted.push(request.owner);
         }
+        self.kept_back = None;
         granted
     }
 
@@ -284,7 +381,8 @@ impl Queue {
         &self.held
     }
 
-    /// Those who wait, in the order in which they would get room if nothing else came and nothing were given back.
+    /// Those who wait, in the order in which they would get room if nothing else came and nothing were given back; last those
+    /// for whom there is no room beside what serves.
     pub fn order(&self) -> Vec<Request> {
         let (mut waiting, mut parts) = (self.waiting.clone(), self.by_account.clone());
         // An account that has its part already comes last.
@@ -292,17 +390,15 @@ impl Queue {
             account_percent: 100,
             ..self.capacity
         };
-        let mut order = Vec::new();
+        let (mut order, nobody) = (Vec::new(), BTreeSet::new());
         loop {
-            let found = next(&self.capacity, &waiting, &parts).or_else(|| {
+            let found = next(&self.capacity, &waiting, &parts, &nobody).or_else(|| {
                 let unlimited = BTreeMap::new();
-                next(&whole, &waiting, &unlimited)
+                next(&whole, &waiting, &unlimited, &nobody)
             });
-            let Some(place) = found else { return order };
+            let Some((place, _)) = found else { break };
             let account = place.1.account().clone();
-            let Some(own) = waiting.get_mut(&account) else {
-                return order;
-            };
+            let Some(own) = waiting.get_mut(&account) else { break };
             if let Some(request) = own.remove(&place) {
                 let part = parts.entry(account.clone()).or_default();
                 *part = part.and(request.amount());
@@ -312,23 +408,28 @@ impl Queue {
                 waiting.remove(&account);
             }
         }
+        order.extend(self.aside.values().cloned());
+        order
     }
 }
 
-/// Who is next: of the accounts that may have more, the one with the smallest share; of equals the one whose first request is
-/// the oldest.
+/// Who is next, and what it asks for: of the accounts that may have more and are not among `but`, the one with the smallest
+/// share; of equals the one whose first request is the oldest.
 fn next(
     capacity: &Capacity,
-    waiting: &BTreeMap<AccountId, BTreeMap<(Timestamp, Owner), Request>>,
+    waiting: &BTreeMap<AccountId, BTreeMap<Place, Request>>,
     parts: &BTreeMap<AccountId, Amount>,
-) -> Option<(Timestamp, Owner)> {
-    let heads = waiting.iter().filter_map(|(account, own)| {
+    but: &BTreeSet<AccountId>,
+) -> Option<(Place, Amount)> {
+    let others = waiting.iter().filter(|(account, _)| !but.contains(account));
+    let heads = others.filter_map(|(account, own)| {
         let (place, request) = own.first_key_value()?;
         let part = parts.get(account).copied().unwrap_or_default();
         let may = capacity.holds(part.and(request.amount()), capacity.account_percent);
-        may.then(|| (capacity.share(part), place))
+        may.then(|| (capacity.share(part), place, request))
     });
-    heads.min().map(|(_, place)| place.clone())
+    let first = heads.min_by_key(|(share, place, _)| (*share, *place));
+    first.map(|(_, place, request)| (place.clone(), request.amount()))
 }
 
 impl Wanted {

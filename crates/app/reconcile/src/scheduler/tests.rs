@@ -245,3 +245,27 @@ fn accelerators_of_what_a_restart_left_over_are_not_given_away() {
     scheduler.open(&work);
     assert_eq!(scheduler.devices(&work, &new, 1, &all), None);
 }
+
+#[test]
+fn the_end_of_a_turn_is_found_without_a_request() {
+    let world = World::new();
+    let mut scheduler = Scheduler::new(room(2));
+    let deps = world.deps_with(ReconcileSettings::default(), Arc::new(WallClock));
+    let request = |account: &str, name: &str, instance_type: &str| {
+        let scope = Scope {
+            account: account.parse().unwrap(),
+            ..scope()
+        };
+        let mut job = new_job(&world, name);
+        job.spec.instance_type = instance_type.into();
+        let request = request_of(&deps, &TrainingJob::key(&scope, name), &job).unwrap();
+        (scheduler.ask(request.clone()), request.owner)
+    };
+    let (runs, _) = request("111111111111", "runs", "ml.m5.large");
+    let (large, _) = request("222222222222", "large", "ml.m5.xlarge");
+    let (small, owner) = request("333333333333", "small", "ml.m5.large");
+    assert_eq!((runs, large, small), (Answer::Granted, Answer::Waits, Answer::Waits));
+    assert_eq!(scheduler.take_granted(), [], "control");
+    scheduler.began = scheduler.began.checked_sub(Duration::from_secs(660)).unwrap();
+    assert_eq!(scheduler.take_granted(), [owner]);
+}

@@ -208,3 +208,107 @@ fn accelerators_are_never_shared() {
     queue.release(&workload(0));
     assert_eq!(names(&queue.admit()), ["b"]);
 }
+
+/// A request that no end of a job can make fit holds nobody up, and gets its room when an endpoint gives it back.
+///
+/// Proves: CC-7
+#[test]
+fn what_does_not_fit_beside_serving_endpoints_keeps_nobody_waiting() {
+    let mut queue = machine(8);
+    let mut serves = owner("2", "serves");
+    serves.kind = Endpoint::KIND;
+    let [large, own, third] = [owner("1", "large"), owner("1", "own"), owner("3", "third")];
+    assert_eq!(ask(&mut queue, request(&serves, 1, 0, 1)), Answer::Granted);
+    assert_eq!(ask(&mut queue, request(&large, 2, 10, 4)), Answer::Waits);
+    assert_eq!(ask(&mut queue, request(&third, 3, 20, 1)), Answer::Granted);
+    assert_eq!(ask(&mut queue, request(&own, 4, 30, 1)), Answer::Granted);
+    assert_eq!(ask(&mut queue, request(&large, 2, 10, 4)), Answer::Waits, "it waits on");
+    assert_eq!(names(&[queue.order()[0].owner.clone()]), ["large"], "and is shown");
+    queue.leave(&own);
+    queue.leave(&third);
+    assert_eq!(queue.admit(), []);
+    queue.leave(&serves);
+    assert_eq!(names(&queue.admit()), ["large"]);
+    queue.leave(&large);
+    // Control: jobs end, so a large request waits for them and the younger account behind it does, too.
+    assert_eq!(ask(&mut queue, request(&own, 5, 40, 1)), Answer::Granted);
+    assert_eq!(ask(&mut queue, request(&owner("4", "large"), 6, 50, 4)), Answer::Waits);
+    assert_eq!(ask(&mut queue, request(&third, 7, 60, 1)), Answer::Waits);
+    // One that was set aside leaves as any other does.
+    queue.leave(&owner("4", "large"));
+    assert_eq!(names(&queue.admit()), ["third"]);
+    queue.keep(&serves, Wanted::each([workload(70)], "ml.m5.large", ONE).remove(0));
+    assert_eq!(ask(&mut queue, request(&large, 8, 80, 4)), Answer::Waits);
+    queue.leave(&large);
+    assert_eq!((queue.aside.len(), queue.waiting.len(), queue.places.len()), (0, 0, 0));
+}
+
+#[test]
+fn a_request_that_fits_is_kept_back_for_one_turn_at_most() {
+    let mut queue = machine(8);
+    let [runs, large] = [owner("1", "runs"), owner("2", "large")];
+    let [third, fourth] = [owner("3", "third"), owner("4", "fourth")];
+    assert_eq!(ask(&mut queue, request(&runs, 1, 0, 1)), Answer::Granted);
+    assert_eq!(ask(&mut queue, request(&large, 2, 10, 4)), Answer::Waits);
+    queue.at(TURN * 5);
+    assert!(!queue.overdue(), "nobody is kept back");
+    assert_eq!(ask(&mut queue, request(&third, 3, 20, 1)), Answer::Waits);
+    queue.at(TURN * 6 - Duration::from_secs(1));
+    assert!(!queue.overdue());
+    assert_eq!(queue.admit(), [], "control: it is the large one's turn");
+    queue.at(TURN * 6);
+    assert!(queue.overdue());
+    assert_eq!(names(&queue.admit()), ["third"]);
+    // A new turn begins.
+    assert!(!queue.overdue());
+    assert_eq!(ask(&mut queue, request(&fourth, 4, 30, 1)), Answer::Waits);
+    queue.leave(&runs);
+    queue.leave(&third);
+    assert_eq!(names(&queue.admit()), ["large"]);
+}
+
+#[test]
+fn what_takes_nothing_that_is_limited_waits_for_nobody() {
+    let mut queue = Queue::new(Capacity {
+        accelerators: 1,
+        ..Capacity::default()
+    });
+    let gpu = |name: &str, first: u64| {
+        let mut one = request(&owner("1", name), 1, first, 1);
+        for wanted in &mut one.instances {
+            wanted.amount.accelerators = 1;
+        }
+        one
+    };
+    assert_eq!(ask(&mut queue, gpu("a", 0)), Answer::Granted);
+    assert_eq!(ask(&mut queue, gpu("b", 1)), Answer::Waits);
+    assert_eq!(ask(&mut queue, request(&owner("1", "c"), 2, 2, 1)), Answer::Granted);
+    assert_eq!(ask(&mut queue, gpu("d", 3)), Answer::Waits, "control");
+}
+
+#[test]
+fn a_changed_request_takes_the_place_of_the_one_that_waits() {
+    let mut queue = machine(4);
+    let [runs, waits] = [owner("1", "runs"), owner("1", "waits")];
+    assert_eq!(ask(&mut queue, request(&runs, 1, 0, 2)), Answer::Granted);
+    for (since, count) in [(2, 1), (2, 1), (2, 2), (3, 2), (3, 1)] {
+        assert_eq!(ask(&mut queue, request(&waits, since, 10, count)), Answer::Waits);
+        assert_eq!(queue.order(), [request(&waits, since, 10, count)]);
+        assert_eq!(queue.places.len(), 1);
+    }
+    queue.leave(&runs);
+    assert_eq!(names(&queue.admit()), ["waits"]);
+    assert_eq!((queue.total().vcpus, queue.places.len()), (2, 0));
+}
+
+#[test]
+fn who_gives_its_place_up_by_asking_for_nothing_lets_the_next_one_in() {
+    let mut queue = machine(6);
+    let [runs, large, small] = [owner("1", "runs"), owner("1", "large"), owner("1", "small")];
+    assert_eq!(ask(&mut queue, request(&runs, 1, 0, 1)), Answer::Granted);
+    assert_eq!(ask(&mut queue, request(&large, 2, 10, 3)), Answer::Waits);
+    assert_eq!(ask(&mut queue, request(&small, 3, 20, 1)), Answer::Waits);
+    let mut granted = Vec::new();
+    assert_eq!(queue.ask(request(&large, 2, 10, 0), &mut granted), Answer::Granted);
+    assert_eq!(names(&granted), ["small"]);
+}
