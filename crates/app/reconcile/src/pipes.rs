@@ -2,7 +2,7 @@
 //!
 //! An instance has a thread for each such channel. It waits until the container opens the epoch's pipe, makes the next one,
 //! sends the channel's entries, and goes on to the next pipe; a reader that closes early ends its epoch. Memory depends on
-//! no object. What the channel consists of is listed once, before the container starts: every epoch has the same entries.
+//! no object's size; a list that is shuffled has a limit. What the channel consists of is listed once, before the container starts: every epoch has the same entries.
 //!
 //! # Restarts
 //!
@@ -316,7 +316,7 @@ impl Source {
         Mark { epoch, open: true }.write(&place.known)?;
         // There before this one ends, so that nobody has to wait for it to appear.
         fifo::make(&place.pipe(epoch.saturating_add(1)))?;
-        let mut entries = Entries::open(&place.known.join(ENTRIES))?;
+        let mut entries = Entries::open(&place.known.join(ENTRIES), feed)?;
         let mut sender = send::Sender::new(self, feed, end);
         entries.each(self.seed, epoch, self.number, self.of, &mut |at, line| {
             sender.entry(at, line)

@@ -39,7 +39,7 @@ use isolarium_model::sagemaker::training_job::{
 use isolarium_model::sagemaker::{
     FailureKind, FailureReason, IllegalTransition, JobNetwork, Placement, ProcessingJob, TrainingJobStatus,
 };
-use isolarium_model::{Arn, Key, Record, Scope, Timestamp};
+use isolarium_model::{Arn, Key, Record, Scope, Timestamp, WorkloadId};
 use isolarium_runtime::executor::{ExecutorError, LaunchSpec};
 use isolarium_store::{StateStore, StoreError};
 use std::net::IpAddr;
@@ -146,6 +146,8 @@ pub(crate) struct Site<'a> {
 
 /// What the loop remembers of a job between steps; all of it can be found again.
 pub(crate) struct Memory<J: Job> {
+    /// The first instance of the job that this is about: a deleted job's name may have a new one.
+    of: Option<WorkloadId>,
     /// By number of the instance.
     instances: Vec<InstanceMemory>,
     metrics: Option<MetricScanner>,
@@ -172,6 +174,7 @@ pub(crate) type ProcessingMemory = Memory<ProcessingJob>;
 impl<J: Job> Default for Memory<J> {
     fn default() -> Self {
         Self {
+            of: None,
             instances: Vec::new(),
             metrics: None,
             kept: J::Kept::default(),
@@ -205,6 +208,13 @@ pub(crate) fn step<J: Job>(deps: &Deps, key: &Key, memory: &mut Memory<J>) -> Re
         return Ok(Next::Done);
     };
     let job = stored.record;
+    let own = &job.run().placement.workload;
+    if memory.of.as_ref() != Some(own) {
+        *memory = Memory {
+            of: Some(own.clone()),
+            ..Memory::default()
+        };
+    }
     let work = Work { deps, key };
     match job.phase() {
         SecondaryStatus::Starting | SecondaryStatus::Pending | SecondaryStatus::Downloading => work.start(&job, memory),

@@ -259,6 +259,68 @@ fn a_sealed_job_runs_from_start_to_uploaded_model() {
     assert_eq!(lab.deps.work.workloads().unwrap(), []);
 }
 
+/// The loop may meet the new job before it has forgotten the one that had its name.
+///
+/// Proves: SM-33, CC-34, CC-90
+#[test]
+fn a_job_under_a_deleted_ones_name_begins_with_nothing_of_it() {
+    let checkpoints = |uri: &str| {
+        Some(CheckpointConfig {
+            uri: uri.parse().unwrap(),
+            local_path: "/opt/ml/checkpoints".into(),
+        })
+    };
+    let mut lab = Lab::new(true, |job| job.spec.checkpoints = checkpoints("s3://ckpt/first"));
+    lab.run();
+    lab.world.with(&lab.workload, |one| one.on_term = None);
+    lab.world.print(&lab.workload, "first");
+    lab.world.write(&lab.workload, "checkpoints", "step", "equal");
+    lab.ask_to_stop();
+    lab.run();
+    lab.world.exit(&lab.workload, 0);
+    let old = lab.after(1);
+    assert_eq!(old.status(), TrainingJobStatus::Stopped);
+    assert_eq!(lab.world.lines(TrainingJob::LOG_GROUP, &old.log_stream(0)), ["first"]);
+    assert_eq!(
+        lab.world.object("s3://ckpt/first/step").as_deref(),
+        Some(b"equal".as_slice())
+    );
+
+    // Deleted and made anew; the memory is the old one's, as between two steps of the driver.
+    let batch = Batch::default().delete::<TrainingJob>(&key(NAME), Expect::Any);
+    lab.world.state().commit(batch).unwrap();
+    lab.world.clock.advance(Duration::from_secs(5));
+    let network = JobNetwork::new(Some(true), None);
+    let (placement, batch) = lab
+        .deps
+        .place(&network, &key(NAME), &old.arn, Batch::default())
+        .unwrap();
+    lab.workload = placement.workload.clone();
+    let mut new = job(lab.world.now(), placement);
+    new.spec.network = network;
+    new.spec.checkpoints = checkpoints("s3://ckpt/second");
+    let batch = batch.put(&key(NAME), Expect::Absent, &new).unwrap();
+    lab.world.state().commit(batch).unwrap();
+
+    assert_eq!(lab.run().secondary, SecondaryStatus::Training);
+    lab.world.with(&lab.workload, |one| one.on_term = None);
+    lab.world.print(&lab.workload, "second");
+    lab.world.write(&lab.workload, "checkpoints", "step", "equal");
+    lab.after(1);
+    lab.ask_to_stop();
+    lab.run();
+    // SIGTERM before any SIGKILL.
+    assert_eq!(lab.world.container(&lab.workload).signals, [false]);
+    lab.world.exit(&lab.workload, 0);
+    let done = lab.after(1);
+    assert_eq!(done.status(), TrainingJobStatus::Stopped);
+    assert_eq!(lab.world.lines(TrainingJob::LOG_GROUP, &done.log_stream(0)), ["second"]);
+    assert_eq!(
+        lab.world.object("s3://ckpt/second/step").as_deref(),
+        Some(b"equal".as_slice())
+    );
+}
+
 /// A transfer that was ended from outside is not the end of what a failed container left.
 ///
 /// Proves: CC-33

@@ -15,12 +15,19 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Bytes that are read and written at once.
 const PIECE: usize = 256 << 10;
 
 /// The longest line of an augmented manifest, bytes.
 const LINE: u64 = 16 << 20;
+
+/// The most entries of a shuffled channel. Where each begins and their order are in memory, 16 bytes an entry and pipe.
+const SHUFFLED: usize = 1 << 21;
+
+/// So many bytes of a list are read at most before it is seen that nobody wants them any more.
+const LOOK: u64 = 1 << 20;
 
 /// Why an epoch is not sent to its end.
 #[derive(Debug)]
@@ -55,16 +62,24 @@ fn unusable(text: impl Into<String>) -> Fault {
 type Each<'a> = dyn FnMut(usize, &[u8]) -> Result<(), Fault> + 'a;
 
 /// A channel's entries, a line each; empty lines are none.
-pub(super) struct Entries {
+pub(super) struct Entries<'a> {
     file: BufReader<File>,
     line: Vec<u8>,
+    feed: &'a Feed,
+    /// Bytes read since the feed was looked at.
+    unseen: u64,
+    /// [`SHUFFLED`].
+    most: usize,
 }
 
-impl Entries {
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+impl<'a> Entries<'a> {
+    pub(super) fn open(path: &Path, feed: &'a Feed) -> io::Result<Self> {
         Ok(Self {
             file: BufReader::with_capacity(PIECE, File::open(path)?),
             line: Vec::new(),
+            feed,
+            unseen: 0,
+            most: SHUFFLED,
         })
     }
 
@@ -77,6 +92,11 @@ impl Entries {
             *at = at.saturating_add(got);
             if got == 0 {
                 return Ok(None);
+            }
+            self.unseen = self.unseen.saturating_add(got);
+            if self.unseen >= LOOK {
+                self.unseen = 0;
+                self.feed.wait(Some(Duration::ZERO))?;
             }
             if got == LINE && !self.line.ends_with(b"\n") {
                 return Err(unusable(format!(
@@ -110,6 +130,12 @@ impl Entries {
         };
         let mut places = Vec::new();
         while let Some(place) = self.next(&mut at)? {
+            if places.len() >= self.most {
+                let most = self.most;
+                return Err(unusable(format!(
+                    "A channel with ShuffleConfig has more than {most} entries"
+                )));
+            }
             places.push(place);
         }
         let order = shuffle::order(places.len(), seed, epoch);
@@ -190,7 +216,7 @@ impl<'a, 'b> Sender<'a, 'b> {
             let cut = Arc::new(Cut::within(source.limit));
             locked(&source.shared.cut).clone_from(&cut);
             // Who stops the feed ends the transfer afterwards: either shows here, or that does.
-            self.feed.wait(Some(std::time::Duration::ZERO))?;
+            self.feed.wait(Some(Duration::ZERO))?;
             let _own = source.cuts.here(cut);
             match source.transfer.open(&source.actor, object) {
                 Ok(file) => return Ok(file.into()),
@@ -314,6 +340,62 @@ impl Content {
                 }
                 (Err(error), Self::Gzip(..)) => Err(error.into()),
             };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use isolarium_runtime::fifo;
+
+    /// The entries that `number` of `of` instances gets, or why there are none.
+    fn sent(list: &[u8], feed: &Feed, seed: Option<i64>, (number, of): (usize, usize)) -> Result<Vec<String>, Fault> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("entries");
+        std::fs::write(&path, list).unwrap();
+        let mut entries = Entries::open(&path, feed).unwrap();
+        entries.most = 3;
+        let mut sent = Vec::new();
+        entries.each(seed, 0, number, of, &mut |_, line| {
+            sent.push(String::from_utf8_lossy(line).trim().to_string());
+            Ok(())
+        })?;
+        sent.sort();
+        Ok(sent)
+    }
+
+    /// Proves: CC-25, CC-28
+    #[test]
+    fn the_list_of_a_shuffled_channel_has_a_limit() {
+        let (feed, _stop) = fifo::feed().unwrap();
+        let (fits, exceeds) = (b"a\n\nb\nc\n".as_slice(), b"a\nb\n\nc\nd\n".as_slice());
+        assert_eq!(sent(fits, &feed, Some(7), (0, 1)).unwrap(), ["a", "b", "c"]);
+        // Nothing of it is held in memory where the order is the list's own.
+        assert_eq!(sent(exceeds, &feed, None, (0, 1)).unwrap(), ["a", "b", "c", "d"]);
+        let Err(Fault::Stage(refused)) = sent(exceeds, &feed, Some(7), (0, 1)) else {
+            panic!("a list of any length is held in memory");
+        };
+        assert_eq!(
+            refused.to_string(),
+            StageError::unusable("A channel with ShuffleConfig has more than 3 entries").to_string()
+        );
+    }
+
+    /// Proves: CC-25, CC-34
+    #[test]
+    fn a_list_is_not_read_to_its_end_once_nobody_wants_it() {
+        let long = usize::try_from(LOOK).unwrap() + 1;
+        let mut list = b"a\nb\n".to_vec();
+        list.resize(long, b'\n');
+        let (feed, stop) = fifo::feed().unwrap();
+        // Control: it is read while it is wanted.
+        assert_eq!(sent(&list, &feed, Some(7), (1, 2)).unwrap().len(), 1);
+        assert_eq!(sent(&list, &feed, None, (1, 2)).unwrap(), ["b"]);
+        stop.make().unwrap();
+        for seed in [Some(7), None] {
+            let halted = sent(&list, &feed, seed, (1, 2));
+            assert!(matches!(halted, Err(Fault::Halt(Halt::Stopped))), "{halted:?}");
         }
     }
 }

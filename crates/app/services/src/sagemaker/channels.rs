@@ -6,6 +6,19 @@ use isolarium_model::sagemaker::training_job::{Channel, Distribution, InputMode,
 use isolarium_wire::ApiError;
 use std::collections::BTreeSet;
 
+/// How many pipes one training job may read at a time, channels times instances: the engine serves each with a thread, a
+/// handful of descriptors and kernel memory that all accounts share.
+const JOB_PIPES: usize = 64;
+
+/// The same of all of an account's training jobs that have not ended.
+pub(super) const ACCOUNT_PIPES: usize = 1024;
+
+/// How many pipes a job of so many instances reads at a time.
+pub(super) fn pipes(channels: &[Channel], instances: usize) -> usize {
+    let piped = channels.iter().filter(|one| matches!(one.mode, InputMode::Pipe(_)));
+    piped.count().saturating_mul(instances)
+}
+
 /// The channels of a request. `mode` is the job's, before which a channel's own goes (CC-22).
 ///
 /// # Errors
@@ -13,6 +26,7 @@ use std::collections::BTreeSet;
 pub(super) fn channels(
     request: &shapes::CreateTrainingJobRequest,
     mode: shapes::TrainingInputMode,
+    instances: usize,
 ) -> Result<Vec<Channel>, ApiError> {
     let mut names = BTreeSet::new();
     let mut channels = Vec::new();
@@ -44,6 +58,12 @@ pub(super) fn channels(
                 "The channel name \"{other}\" is the name of a pipe of the channel \"{name}\"."
             )));
         }
+    }
+    let pipes = pipes(&channels, instances);
+    if pipes > JOB_PIPES {
+        return Err(ApiError::validation(format!(
+            "A training job can have at most {JOB_PIPES} channels with input mode Pipe times instances. This one has {pipes}."
+        )));
     }
     Ok(channels)
 }

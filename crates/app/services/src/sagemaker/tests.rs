@@ -310,6 +310,43 @@ fn input_modes_refuse_what_they_do_not_have() {
     );
 }
 
+/// Proves: CC-25
+#[test]
+fn pipes_are_limited_for_each_job_and_each_account() {
+    let fixture = Fixture::new();
+    let piped = |name: &str, channels: usize, instances: i64| {
+        let mut request = job(name);
+        let named = |number| channel_of(&format!("c{number}"), "s3://data/train/", TrainingInputMode::Pipe);
+        let given = request.input_data_config.as_mut().unwrap();
+        given.extend((0..channels).map(named));
+        request.resource_config.as_mut().unwrap().instance_count = Some(instances);
+        create_job(&fixture, request)
+    };
+    // The channel in File mode that each of them has counts for nothing.
+    let wanted = |pipes| {
+        invalid(format!(
+            "A training job can have at most 64 channels with input mode Pipe times instances. This one has {pipes}."
+        ))
+    };
+    assert_eq!(refusal(piped("many", 19, 250)), wanted(4750));
+    assert_eq!(refusal(piped("many", 5, 13)), wanted(65));
+    assert!(describe_job(&fixture, "many").is_err(), "nothing was stored");
+    for number in 0..16 {
+        piped(&format!("full-{number}"), 16, 4).unwrap();
+    }
+    let (code, text) = refusal(piped("one-more", 1, 1));
+    assert_eq!(code, "ResourceLimitExceeded");
+    assert!(
+        text.contains("is 1024, with current utilization of 1024 and a request delta of 1."),
+        "{text}"
+    );
+    create_job(&fixture, job("without")).unwrap();
+    let key = Key::folded(&scope(ACCOUNT), "full-3");
+    let batch = Batch::default().delete::<records::TrainingJob>(&key, Expect::Any);
+    state(&fixture).commit(batch).unwrap();
+    piped("one-more", 1, 1).unwrap();
+}
+
 fn channel_of(name: &str, uri: &str, mode: TrainingInputMode) -> Channel {
     Channel {
         input_mode: Some(mode),

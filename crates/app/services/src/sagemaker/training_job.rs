@@ -1,5 +1,6 @@
 //! CreateTrainingJob, Describe, List, Stop, Delete.
 
+use super::channels::{ACCOUNT_PIPES, pipes};
 use super::check::{
     attachment, has_objects, isolation, no_way_between, pass_role, refused, role, shared_tenancy, shown,
 };
@@ -129,7 +130,7 @@ pub(super) fn settle(
     if instances > 1 && !owner.resource().starts_with("training-job/") {
         return Err(super::check::unsupported("InstanceCount above 1 in a tuning job"));
     }
-    quota(ctx, &spec.instance_type, instances)?;
+    quota(ctx, spec, instances)?;
     ctx.platform
         .check_image(&actor, &spec.container.image)
         .map_err(refused)?;
@@ -147,11 +148,13 @@ pub(super) fn settle(
     Ok(())
 }
 
-/// SM-60: the operator's limit of instances, if there is one.
-fn quota(ctx: &Ctx<'_>, instance_type: &str, instances: usize) -> Result<(), ApiError> {
-    let Some(limit) = ctx.platform.settings().training_instances else {
+/// SM-60: the operator's limit of instances, if there is one, and the engine's of pipes.
+fn quota(ctx: &Ctx<'_>, spec: &JobSpec, instances: usize) -> Result<(), ApiError> {
+    let limit = ctx.platform.settings().training_instances;
+    let wanted = pipes(&spec.channels, instances);
+    if limit.is_none() && wanted == 0 {
         return Ok(());
-    };
+    }
     let running = [
         shapes::TrainingJobStatus::InProgress,
         shapes::TrainingJobStatus::Stopping,
@@ -161,9 +164,26 @@ fn quota(ctx: &Ctx<'_>, instance_type: &str, instances: usize) -> Result<(), Api
         ..isolarium_store::Query::all(&ctx.caller.scope)
     };
     let jobs = ctx.store.query::<Job>(&query).map_err(stored)?.rows;
+    let piped = jobs
+        .iter()
+        .map(|job| pipes(&job.record.spec.channels, job.record.run.instances()))
+        .fold(0, usize::saturating_add);
+    if wanted > 0 && piped.saturating_add(wanted) > ACCOUNT_PIPES {
+        return Err(ApiError::client(
+            "ResourceLimitExceeded",
+            format!(
+                "The account-level service limit 'Pipe channels times instances of training jobs in progress' is {ACCOUNT_PIPES}, \
+                 with current utilization of {piped} and a request delta of {wanted}."
+            ),
+        ));
+    }
+    let Some(limit) = limit else {
+        return Ok(());
+    };
+    let instance_type = &spec.instance_type;
     let used = jobs
         .iter()
-        .filter(|job| job.record.spec.instance_type == instance_type)
+        .filter(|job| job.record.spec.instance_type == *instance_type)
         .map(|job| job.record.run.instances())
         .sum::<usize>();
     if u32::try_from(used.saturating_add(instances)).unwrap_or(u32::MAX) <= limit {

@@ -35,7 +35,7 @@ const RESERVED: [&str; 7] = [
 /// The typed part of a request.
 pub(super) fn spec(request: &Request, role_arn: Arn, table: &InstanceTable) -> Result<JobSpec, ApiError> {
     refuse_unsupported(request)?;
-    instances(request)?;
+    let instances = instances(request)?;
     let algorithm = algorithm(request)?;
     let resources = resources(request, table)?;
     let image = algorithm.training_image.clone().unwrap_or_default();
@@ -58,7 +58,7 @@ pub(super) fn spec(request: &Request, role_arn: Arn, table: &InstanceTable) -> R
         entrypoint: algorithm.container_entrypoint.clone(),
         arguments: algorithm.container_arguments.clone(),
         hyperparameters: pairs(request),
-        channels: channels(request, algorithm.training_input_mode)?,
+        channels: channels(request, algorithm.training_input_mode, instances)?,
         output: OutputConfig {
             uri: s3_uri("S3OutputPath", &output.s3_output_path)?,
             compression,
