@@ -1,6 +1,7 @@
 //! Data capture: requests and answers of an endpoint as JSON lines in S3 (CC-60 to CC-63). The proxy adds lines, the
 //! endpoint's loop delivers them as the execution role. Lines wait in memory: what was not delivered when the engine dies
-//! is lost, and so is what finds no room. No invocation waits for any of it.
+//! is lost, and so is what finds no room: one variant, one account and all together may keep so much waiting. Nobody waits
+//! for a delivery. Variants in a VPC are not captured: their data would have to travel through it.
 
 use crate::deps::Deps;
 use crate::transfer::{Actor, TransferError};
@@ -8,7 +9,7 @@ use base64::Engine as _;
 use isolarium_model::sagemaker::S3Uri;
 use isolarium_model::sagemaker::data_capture::DataCapture;
 use isolarium_model::time::Clock;
-use isolarium_model::{Timestamp, WorkloadId};
+use isolarium_model::{AccountId, Timestamp, WorkloadId};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,6 +19,15 @@ use std::time::Duration;
 
 /// Bytes that may wait for one variant; further lines are dropped and counted.
 const MOST: usize = 32 << 20;
+
+/// Bytes that may wait for all variants of the engine.
+const MOST_OF_ALL: usize = 256 << 20;
+
+/// Bytes of these that may be one account's: a customer whose data cannot be delivered leaves room for the others'.
+const MOST_OF_ONE: usize = 128 << 20;
+
+/// How often the delivery of lines that nobody adds to any more is tried before they are given up.
+const TRIES: u32 = 10;
 
 /// Bytes that are delivered without waiting for the interval.
 const MANY: usize = 4 << 20;
@@ -29,9 +39,60 @@ pub struct Side<'a> {
     pub data: &'a [u8],
 }
 
+/// How many bytes wait for delivery, by account. All endpoints share one bound, so that memory does not follow what
+/// tenants send while their data cannot be delivered.
+#[derive(Debug)]
+pub struct Budget {
+    most: usize,
+    share: usize,
+    held: Mutex<BTreeMap<AccountId, usize>>,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self::new(MOST_OF_ALL, MOST_OF_ONE)
+    }
+}
+
+impl Budget {
+    /// At most so many bytes in all, and so many of them for one account.
+    pub fn new(most: usize, share: usize) -> Self {
+        Self {
+            most,
+            share,
+            held: Mutex::default(),
+        }
+    }
+
+    /// Whether there is room; what is taken is given back with [`Self::give`].
+    fn take(&self, account: &AccountId, bytes: usize) -> bool {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = held.values().fold(bytes, |sum, one| sum.saturating_add(*one));
+        let own = held.get(account).copied().unwrap_or(0).saturating_add(bytes);
+        let fits = all <= self.most && own <= self.share;
+        if fits {
+            held.insert(account.clone(), own);
+        }
+        fits
+    }
+
+    fn give(&self, account: &AccountId, bytes: usize) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = held.get(account).copied().unwrap_or(0).saturating_sub(bytes);
+        if left == 0 {
+            held.remove(account);
+        } else {
+            held.insert(account.clone(), left);
+        }
+    }
+}
+
 /// What is captured of one variant.
 pub struct Capture {
     settings: DataCapture,
+    /// Who delivers it: the role of the model that served when it was captured, whatever serves later.
+    actor: Actor,
+    budget: Arc<Budget>,
     endpoint: String,
     variant: String,
     clock: Arc<dyn Clock>,
@@ -42,9 +103,12 @@ pub struct Capture {
 struct Waiting {
     /// Lines by the hour of their file, milliseconds since 1970 divided by those of an hour.
     hours: BTreeMap<i64, Vec<u8>>,
+    /// Of all lines, those under delivery too.
     bytes: usize,
     since: Option<Timestamp>,
     dropped: u64,
+    /// Deliveries in a row that left lines behind.
+    failures: u32,
 }
 
 impl fmt::Debug for Capture {
@@ -58,10 +122,19 @@ impl fmt::Debug for Capture {
 const HOUR: i64 = 3_600_000;
 
 impl Capture {
-    /// Nothing captured yet.
-    pub fn new(settings: DataCapture, endpoint: &str, variant: &str, clock: Arc<dyn Clock>) -> Arc<Self> {
+    /// Nothing captured yet. `actor` delivers it, `budget` bounds it together with all others.
+    pub fn new(
+        settings: DataCapture,
+        actor: Actor,
+        endpoint: &str,
+        variant: &str,
+        clock: Arc<dyn Clock>,
+        budget: Arc<Budget>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             settings,
+            actor,
+            budget,
             endpoint: endpoint.into(),
             variant: variant.into(),
             clock,
@@ -69,9 +142,9 @@ impl Capture {
         })
     }
 
-    /// What was asked for.
-    pub fn settings(&self) -> &DataCapture {
-        &self.settings
+    /// Whether it keeps this for that actor.
+    pub(crate) fn is_for(&self, settings: &DataCapture, actor: &Actor) -> bool {
+        self.settings == *settings && self.actor == *actor
     }
 
     /// Whether this invocation is one of those that are kept. `chance` is any random number.
@@ -84,7 +157,8 @@ impl Capture {
         let now = self.clock.now();
         let line = self.line(now, event_id, inference_id, input, output);
         let mut waiting = self.lock();
-        if waiting.bytes.saturating_add(line.len()) > MOST {
+        let fits = waiting.bytes.saturating_add(line.len()) <= MOST;
+        if !fits || !self.budget.take(&self.actor.scope.account, line.len()) {
             waiting.dropped = waiting.dropped.saturating_add(1);
             return;
         }
@@ -149,40 +223,71 @@ impl Capture {
     pub(crate) fn due(&self, interval: Duration) -> Option<Timestamp> {
         let waiting = self.lock();
         let since = waiting.since?;
-        Some(if waiting.bytes >= MANY {
+        // What could not be delivered waits for the next turn, however much it is.
+        Some(if waiting.bytes >= MANY && waiting.failures == 0 {
             since
         } else {
             since.after(interval)
         })
     }
 
+    /// Whether the last delivery left nothing behind.
+    pub(crate) fn moves(&self) -> bool {
+        self.lock().failures == 0
+    }
+
     /// Delivers everything that waits, as objects of its hours. What cannot be delivered is lost where the role may not
-    /// or the bucket is gone, and waits on where another try may do.
-    pub(crate) fn deliver(&self, deps: &Deps, actor: &Actor, workload: &WorkloadId) {
-        let taken = std::mem::take(&mut *self.lock());
-        if taken.dropped > 0 {
-            tracing::warn!(endpoint = %actor.owner_arn, lines = taken.dropped, "captured data found no room and is lost");
+    /// or the bucket is gone, and waits on where another try may do; `last` when nothing is added any more, which ends the
+    /// tries at some time.
+    pub(crate) fn deliver(&self, deps: &Deps, workload: &WorkloadId, last: bool) {
+        let actor = &self.actor;
+        let (hours, dropped) = {
+            let mut waiting = self.lock();
+            waiting.since = None;
+            (std::mem::take(&mut waiting.hours), std::mem::take(&mut waiting.dropped))
+        };
+        if dropped > 0 {
+            tracing::warn!(endpoint = %actor.owner_arn, lines = dropped, "captured data found no room and is lost");
         }
         let mut left = BTreeMap::new();
-        for (hour, lines) in taken.hours {
+        let mut gone = 0usize;
+        for (hour, lines) in hours {
+            let size = lines.len();
             match self.put(deps, actor, workload, hour, &lines) {
-                Ok(()) => {}
+                Ok(()) => gone = gone.saturating_add(size),
                 Err(Undelivered::Passing(cause)) => {
                     tracing::warn!(endpoint = %actor.owner_arn, cause, "captured data is delivered later");
                     left.insert(hour, lines);
                 }
                 Err(Undelivered::Lost(cause)) => {
+                    gone = gone.saturating_add(size);
                     tracing::warn!(endpoint = %actor.owner_arn, cause, "captured data is lost");
                 }
             }
         }
+        let mut waiting = self.lock();
+        waiting.failures = if left.is_empty() {
+            0
+        } else {
+            waiting.failures.saturating_add(1)
+        };
+        if last && waiting.failures >= TRIES {
+            let given_up = left.values().map(Vec::len).sum();
+            gone = gone.saturating_add(given_up);
+            left.clear();
+            waiting.failures = 0;
+            tracing::warn!(
+                endpoint = %actor.owner_arn, bytes = given_up, tries = TRIES,
+                "captured data of a fleet that is gone could not be delivered and is lost"
+            );
+        }
+        waiting.bytes = waiting.bytes.saturating_sub(gone);
+        self.budget.give(&actor.scope.account, gone);
         if left.is_empty() {
             return;
         }
         // In front of what came meanwhile, and waiting for a whole interval again.
-        let mut waiting = self.lock();
         for (hour, mut lines) in left {
-            waiting.bytes = waiting.bytes.saturating_add(lines.len());
             let newer = waiting.hours.remove(&hour).unwrap_or_default();
             lines.extend(newer);
             waiting.hours.insert(hour, lines);
@@ -233,6 +338,16 @@ impl Capture {
                 "{below}{slash}{}/{}/{folder}/{name}-{random}.jsonl",
                 self.endpoint, self.variant
             ),
+        }
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        let waiting = self.waiting.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.budget.give(&self.actor.scope.account, waiting.bytes);
+        if waiting.bytes > 0 || waiting.dropped > 0 {
+            tracing::warn!(endpoint = %self.actor.owner_arn, bytes = waiting.bytes, "captured data that nobody can deliver is lost");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What every step works with.
 
+use crate::capture::Budget;
 use crate::cut::Cuts;
 use crate::fleets::Fleets;
 use crate::held::Held;
@@ -41,6 +42,8 @@ pub struct Deps {
     pub scheduler: Arc<Scheduler>,
     /// What bounds the results that are held whole.
     pub held: Arc<Held>,
+    /// What bounds the captured data that waits for delivery.
+    pub captured: Arc<Budget>,
     /// The live routing table, shared with the inference proxy.
     pub fleets: Arc<Fleets>,
     /// What the host was last seen to run.

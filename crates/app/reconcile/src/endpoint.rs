@@ -39,6 +39,9 @@ pub(crate) struct EndpointMemory {
     captures: Vec<(String, Arc<Capture>)>,
 }
 
+/// Captures of fleets that serve no more which an endpoint keeps until they are delivered; the oldest go first.
+const OLD_CAPTURES: usize = 16;
+
 /// One container of the endpoint.
 pub(crate) struct Container {
     logs: LogCursor,
@@ -508,10 +511,12 @@ impl Work<'_> {
             self.deps.fleets.withdraw(self.key);
             return;
         };
-        let names = active.variants.iter().map(|variant| variant.variant.name.as_str());
-        let captures: Vec<_> = names
-            .map(|name| self.capture(endpoint, active, name, &mut memory.captures))
+        let captures: Vec<_> = active
+            .variants
+            .iter()
+            .map(|variant| self.capture(endpoint, active, variant, &mut memory.captures))
             .collect();
+        bound(&mut memory.captures, &captures);
         let target = |instance: &Instance| {
             let container = memory.containers.get(&instance.placement.workload)?;
             container.healthy.then(|| Arc::clone(&container.target))
@@ -533,23 +538,30 @@ impl Work<'_> {
         self.deps.fleets.publish(self.key, routes);
     }
 
-    /// Where a variant's invocations are kept: as before while what is asked for is the same.
+    /// Where a variant's invocations are kept: as before while what is asked for, and who delivers it, is the same. Nothing
+    /// of a variant in a VPC: its data would have to travel through that. Creations refuse it.
     fn capture(
         &self,
         endpoint: &Endpoint,
         active: &Fleet,
-        variant: &str,
+        variant: &VariantFleet,
         known: &mut Vec<(String, Arc<Capture>)>,
     ) -> Option<Arc<Capture>> {
         let wanted = active.capture.as_ref().filter(|capture| capture.enabled)?;
+        if variant.model.network.vpc().is_some() {
+            return None;
+        }
+        let actor = actor_of(self.key, endpoint, variant);
+        let variant = variant.variant.name.as_str();
         let same = known
             .iter()
-            .find(|(name, capture)| name == variant && capture.settings() == wanted);
+            .find(|(name, capture)| name == variant && capture.is_for(wanted, &actor));
         if let Some((_, capture)) = same {
             return Some(Arc::clone(capture));
         }
         let clock = Arc::clone(&self.deps.clock);
-        let capture = Capture::new(wanted.clone(), &endpoint.name, variant, clock);
+        let budget = Arc::clone(&self.deps.captured);
+        let capture = Capture::new(wanted.clone(), actor, &endpoint.name, variant, clock, budget);
         known.push((variant.to_owned(), Arc::clone(&capture)));
         Some(capture)
     }
@@ -564,14 +576,15 @@ impl Work<'_> {
             let Some(due) = capture.due(self.deps.settings.capture_interval) else {
                 return !alone;
             };
-            if now < due && !alone && !ending {
+            let at_once = ending || (alone && capture.moves());
+            if now < due && !at_once {
                 next = next.min(due);
                 return true;
             }
-            let Some((actor, workload)) = self.deliverer(endpoint, variant) else {
+            let Some(workload) = work_place(endpoint, variant) else {
                 return !alone;
             };
-            capture.deliver(self.deps, &actor, &workload);
+            capture.deliver(self.deps, workload, alone);
             if let Some(due) = capture.due(self.deps.settings.capture_interval) {
                 next = next.min(due);
                 return true;
@@ -579,19 +592,6 @@ impl Work<'_> {
             !alone
         });
         next
-    }
-
-    /// Whose permission brings captured data out, and the workload in whose directory it is put together.
-    fn deliverer(&self, endpoint: &Endpoint, variant: &str) -> Option<(Actor, WorkloadId)> {
-        let fleets = endpoint.active.iter().chain(&endpoint.pending);
-        let serving = fleets.flat_map(Fleet::instances);
-        let serving = serving.map(|(of, instance)| (&of.variant.name, &of.model.role_arn, instance));
-        let leaving = endpoint.retiring.iter();
-        let leaving = leaving.map(|one| (&one.variant, &one.role_arn, &one.instance));
-        let mut all = serving.chain(leaving).filter(|(name, ..)| name.as_str() == variant);
-        let (_, role_arn, instance) = all.next()?;
-        let actor = Deps::actor(self.key, role_arn, &endpoint.arn).of(&instance.placement);
-        Some((actor, instance.placement.workload.clone()))
     }
 
     /// Running requests finish, SIGTERM, grace, SIGKILL, gone (CC-54). Traffic was withdrawn before.
@@ -740,6 +740,31 @@ impl Work<'_> {
             .commit(Batch::default().delete::<Endpoint>(self.key, Expect::At(stored.revision)))?;
         Ok(Next::Done)
     }
+}
+
+/// The workload in whose directory captured data is put together: one of the variant if there still is any.
+fn work_place<'a>(endpoint: &'a Endpoint, variant: &str) -> Option<&'a WorkloadId> {
+    let all = || {
+        let fleets = endpoint.active.iter().chain(&endpoint.pending);
+        let serving = fleets.flat_map(Fleet::instances);
+        let serving = serving.map(|(of, instance)| (&of.variant.name, instance));
+        serving.chain(endpoint.retiring.iter().map(|one| (&one.variant, &one.instance)))
+    };
+    let own = all().find(|(name, _)| name.as_str() == variant);
+    own.or_else(|| all().next())
+        .map(|(_, instance)| &instance.placement.workload)
+}
+
+/// Lets the oldest captures go that serve no more where there are too many: an update a moment must not keep data without end.
+fn bound(known: &mut Vec<(String, Arc<Capture>)>, serving: &[Option<Arc<Capture>>]) {
+    let serves = |capture: &Arc<Capture>| serving.iter().flatten().any(|one| Arc::ptr_eq(one, capture));
+    let old = known.iter().filter(|(_, capture)| !serves(capture)).count();
+    let mut surplus = old.saturating_sub(OLD_CAPTURES);
+    known.retain(|(_, capture)| {
+        let goes = surplus > 0 && !serves(capture);
+        surplus = surplus.saturating_sub(usize::from(goes));
+        !goes
+    });
 }
 
 /// How many instances a variant is to have.

@@ -126,7 +126,7 @@ pub(crate) struct Inner {
     pub metrics: Vec<Sample>,
     /// Offsets of log sources.
     pub sources: BTreeMap<String, u64>,
-    /// Calls that fail: name to the error's text. `denied:` in front makes it a denial, `away` an absent node, `held` a transfer that lasts until it is mended or cut, `held:ACCOUNT` only one of that account.
+    /// Calls that fail: name to the error's text. `denied:` in front makes it a denial, `away` an absent node, `no path` a transfer that finds none, `held` a transfer that lasts until it is mended or cut, `held:ACCOUNT` only one of that account.
     pub failing: BTreeMap<&'static str, String>,
     /// Every access as (role, call, what).
     pub accesses: Vec<(String, String, String)>,
@@ -263,6 +263,7 @@ impl World {
             cuts: self.cuts.clone(),
             scheduler: Default::default(),
             held: Default::default(),
+            captured: Default::default(),
             work: WorkDir::new(self.directory.path()),
             settings,
             fleets: Arc::new(Fleets::default()),
@@ -370,6 +371,7 @@ impl World {
         match inner.failing.get(call) {
             None => Ok(()),
             Some(text) if text.starts_with("held:") => Ok(()),
+            Some(text) if text == "no path" => Err(TransferError::NoPath(text.clone())),
             Some(text) => match text.strip_prefix("denied:") {
                 Some(text) => Err(TransferError::Denied(text.into())),
                 None => Err(TransferError::Unusable(text.clone())),

@@ -293,6 +293,7 @@ impl Server {
             fleets,
             scheduler: scheduler.clone(),
             held: Default::default(),
+            captured: Default::default(),
             seen: Default::default(),
             unpacked: Default::default(),
         })?;

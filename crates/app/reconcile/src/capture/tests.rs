@@ -26,7 +26,64 @@ fn settings() -> DataCapture {
 
 fn capture(settings: DataCapture) -> (Arc<Capture>, Arc<Hand>) {
     let clock = Arc::new(Hand(AtomicI64::new(AT)));
-    (Capture::new(settings, "Ep", "v", clock.clone()), clock)
+    let one = of(ACCOUNT, settings, clock.clone(), &Arc::default());
+    (one, clock)
+}
+
+const ACCOUNT: &str = "123456789012";
+
+fn of(account: &str, settings: DataCapture, clock: Arc<Hand>, budget: &Arc<Budget>) -> Arc<Capture> {
+    let actor = Actor {
+        scope: isolarium_model::Scope {
+            account: account.parse().unwrap(),
+            region: "us-east-1".parse().unwrap(),
+        },
+        role_arn: format!("arn:aws:iam::{account}:role/serve").parse().unwrap(),
+        owner_arn: format!("arn:aws:sagemaker:us-east-1:{account}:endpoint/ep")
+            .parse()
+            .unwrap(),
+        via: None,
+    };
+    Capture::new(settings, actor, "Ep", "v", clock, Arc::clone(budget))
+}
+
+fn held(budget: &Budget, account: &str) -> usize {
+    let held = budget.held.lock().unwrap();
+    held.get(&account.parse().unwrap()).copied().unwrap_or(0)
+}
+
+/// All captures share one bound, and no account may take all of it. What goes gives its room back.
+///
+/// Proves: CC-63
+#[test]
+fn what_waits_in_all_captures_together_is_bounded() {
+    const OTHER: &str = "210987654321";
+    let budget = Arc::new(Budget::new(100_000, 60_000));
+    let clock = Arc::new(Hand(AtomicI64::new(AT)));
+    let fill = |account: &str| {
+        let one = of(account, settings(), clock.clone(), &budget);
+        for _ in 0..20 {
+            one.add("e", None, side("a/b", &[b'x'; 6000]), side("a/b", b"y"));
+        }
+        one
+    };
+    let (first, second) = (fill(ACCOUNT), fill(ACCOUNT));
+    let own = held(&budget, ACCOUNT);
+    assert!((40_000..=60_000).contains(&own), "{own}");
+    assert!(second.lock().dropped > first.lock().dropped && first.lock().dropped > 0);
+    let third = fill(OTHER);
+    let other = held(&budget, OTHER);
+    assert!(
+        other > 20_000 && own + other <= 100_000,
+        "{other}: others find room still"
+    );
+    assert!(third.lock().dropped > 0);
+    assert_eq!(own, first.lock().bytes + second.lock().bytes);
+    drop((first, second));
+    assert_eq!(held(&budget, ACCOUNT), 0, "given back");
+    drop(fill(ACCOUNT));
+    drop(third);
+    assert!(budget.held.lock().unwrap().is_empty());
 }
 
 fn side<'a>(content_type: &'a str, data: &'a [u8]) -> Side<'a> {

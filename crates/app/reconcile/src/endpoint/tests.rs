@@ -706,3 +706,113 @@ fn captured_data_is_delivered_as_the_role_and_not_lost_by_update_or_end() {
     lab.pass(60);
     assert_eq!(kept(&lab), 5);
 }
+
+fn captured(percentage: u8) -> isolarium_model::sagemaker::data_capture::DataCapture {
+    isolarium_model::sagemaker::data_capture::DataCapture {
+        enabled: true,
+        percentage,
+        destination: "s3://kept/here".parse().unwrap(),
+        input: true,
+        output: true,
+        csv: vec![],
+        json: vec![],
+    }
+}
+
+fn captures_one(lab: &Lab) {
+    let side = crate::capture::Side {
+        content_type: None,
+        data: b"x",
+    };
+    let guard = lab.pick().unwrap();
+    guard.capture().unwrap().add("e", None, side, side);
+}
+
+/// Roles that put something, in order.
+fn puts(lab: &Lab) -> Vec<String> {
+    let inner = lab.world.lock();
+    let puts = inner.accesses.iter().filter(|(_, call, _)| call == "put");
+    puts.map(|(role, ..)| role.rsplit('/').next().unwrap().to_owned())
+        .collect()
+}
+
+/// An update to a model with another role: what the old model captured is the old role's to write, and the new one's the new role's.
+///
+/// Proves: CC-63
+#[test]
+fn captured_data_is_delivered_by_the_role_it_was_captured_under() {
+    let mut lab = Lab::new(vec![variant("v", 1)]);
+    lab.edit(|endpoint| endpoint.pending.as_mut().unwrap().capture = Some(captured(100)));
+    lab.pass(2);
+    captures_one(&lab);
+    let mut fresh = variant("w", 1);
+    fresh.model.role_arn = "arn:aws:iam::123456789012:role/other".parse().unwrap();
+    // The same variant under another role, and then another variant in its place: its old instances are gone when the last
+    // lines leave.
+    for (name, before, after) in [("v", 0, 1), ("w", 1, 2)] {
+        fresh.variant.name = name.into();
+        lab.update_to(name, vec![fresh.clone()]);
+        lab.edit(|endpoint| endpoint.pending.as_mut().unwrap().capture = Some(captured(100)));
+        assert_eq!(puts(&lab).len(), before);
+        lab.pass(5);
+        assert_eq!(puts(&lab).len(), after);
+        captures_one(&lab);
+    }
+    assert_eq!(puts(&lab), ["serve", "other"]);
+    lab.pass(70);
+    assert_eq!(puts(&lab), ["serve", "other", "other"]);
+}
+
+/// Creations refuse it; a record that has it all the same captures nothing.
+///
+/// Proves: CC-63
+#[test]
+fn nothing_is_captured_of_a_model_in_a_vpc() {
+    use isolarium_model::ec2::id::{GroupId, SubnetId, VpcId};
+    let mut lab = Lab::new(vec![variant("v", 1)]);
+    lab.edit(|endpoint| endpoint.pending.as_mut().unwrap().capture = Some(captured(100)));
+    lab.pass(2);
+    assert!(lab.pick().unwrap().capture().is_some(), "control");
+    lab.edit(|endpoint| {
+        let attachment = isolarium_model::sagemaker::VpcAttachment {
+            vpc: VpcId::of(1),
+            subnets: vec![SubnetId::of(1)],
+            groups: vec![GroupId::of(1)],
+        };
+        let model = &mut endpoint.active.as_mut().unwrap().variants[0].model;
+        model.network = JobNetwork::new(Some(true), Some(attachment));
+    });
+    lab.pass(1);
+    assert!(lab.pick().unwrap().capture().is_none());
+}
+
+/// Proves: CC-63
+#[test]
+fn old_captures_that_cannot_be_delivered_are_few_and_given_up_in_the_end() {
+    let mut lab = Lab::new(vec![variant("v", 1)]);
+    lab.edit(|endpoint| endpoint.pending.as_mut().unwrap().capture = Some(captured(100)));
+    lab.pass(2);
+    lab.world.fail("put", "no path");
+    for turn in 0..20u8 {
+        captures_one(&lab);
+        lab.edit(|endpoint| endpoint.active.as_mut().unwrap().capture = Some(captured(turn)));
+        lab.pass(1);
+    }
+    assert_eq!(lab.memory.captures.len(), OLD_CAPTURES + 1, "and the one that serves");
+    let tried = puts(&lab).len();
+    assert_eq!(tried, 20, "a failed delivery waits for its next turn");
+    lab.pass(9 * 61);
+    assert_eq!(lab.memory.captures.len(), 1, "given up");
+    assert_eq!(puts(&lab).len(), tried + OLD_CAPTURES * 9);
+    // The one that serves is never given up.
+    captures_one(&lab);
+    lab.pass(15 * 61);
+    lab.world.mend("put");
+    lab.pass(61);
+    let inner = lab.world.lock();
+    let mut kept = inner
+        .objects
+        .iter()
+        .filter(|(key, _)| key.starts_with("s3://kept/here/"));
+    assert!(kept.next().is_some() && kept.next().is_none());
+}

@@ -1,6 +1,6 @@
 //! CreateEndpoint, UpdateEndpoint, UpdateEndpointWeightsAndCapacities, DeleteEndpoint, ListEndpoints.
 
-use super::endpoint_config::{self, instances};
+use super::endpoint_config::{self, captures_outside_vpcs, instances};
 use super::listing::{Listing, descending, page};
 use super::{create, creating, find, model, shapes, tag, update};
 use crate::{Ctx, Operation};
@@ -64,6 +64,14 @@ fn fleet(ctx: &Ctx<'_>, config_name: &str, now: Timestamp) -> Result<Fleet, ApiE
     })
 }
 
+/// Asked of the fleet as it is to be: an update may retain the settings of another configuration.
+fn check_capture(fleet: &Fleet) -> Result<(), ApiError> {
+    captures_outside_vpcs(
+        fleet.capture.as_ref(),
+        fleet.variants.iter().map(|variant| &variant.model),
+    )
+}
+
 impl Operation for shapes::CreateEndpointInput {
     const SERVICE: &'static str = "sagemaker";
     const NAME: &'static str = "CreateEndpoint";
@@ -90,6 +98,7 @@ impl Operation for shapes::CreateEndpointInput {
         }
         let now = ctx.clock.now();
         let pending = fleet(ctx, &request.endpoint_config_name, now)?;
+        check_capture(&pending)?;
         let endpoint = Endpoint {
             name: request.endpoint_name,
             arn: arn.clone(),
@@ -177,6 +186,7 @@ impl Operation for shapes::UpdateEndpointInput {
                 if request.retain_all_variant_properties == Some(true) {
                     retain(&mut fresh, endpoint, &request);
                 }
+                check_capture(&fresh)?;
                 endpoint.pending = Some(fresh);
                 endpoint.failure_reason = None;
                 if given.is_some() || request.retain_deployment_config != Some(true) {

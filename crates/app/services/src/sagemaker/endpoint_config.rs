@@ -7,6 +7,7 @@ use super::{conditions, create, creating, delete, find, keep, kept, model, must_
 use crate::{Ctx, Operation};
 use isolarium_model::Arn;
 use isolarium_model::sagemaker::data_capture::DataCapture;
+use isolarium_model::sagemaker::model::ModelSpec;
 use isolarium_model::sagemaker::{Echo, EndpointConfig, InstanceTable, Model, ProductionVariant};
 use isolarium_policy::{Granted, Question};
 use isolarium_store::state::SortBy;
@@ -94,9 +95,9 @@ impl Operation for shapes::CreateEndpointConfigInput {
             return Err(taken(&arn));
         }
         for variant in &variants {
-            if find::<Model>(ctx, &Model::key(scope, &variant.model_name))?.is_none() {
-                return Err(model::missing(&Model::arn(scope, &variant.model_name)));
-            }
+            let found = find::<Model>(ctx, &Model::key(scope, &variant.model_name))?;
+            let model = found.ok_or_else(|| model::missing(&Model::arn(scope, &variant.model_name)))?;
+            captures_outside_vpcs(capture.as_ref(), [&model.record.spec])?;
         }
         let name = request.endpoint_config_name.clone();
         let echo = echo(&request)?;
@@ -179,6 +180,17 @@ fn capture(given: &shapes::DataCaptureConfig) -> Result<DataCapture, ApiError> {
         csv: lower(kinds.and_then(|kinds| kinds.csv_content_types.as_ref())),
         json: lower(kinds.and_then(|kinds| kinds.json_content_types.as_ref())),
     })
+}
+
+/// Captured data of a model in a VPC would have to leave through it: that is refused where settings and models meet,
+/// which may both be others by the time an endpoint is made or changed (CC-63, NI-18).
+pub(super) fn captures_outside_vpcs<'a>(
+    capture: Option<&DataCapture>,
+    models: impl IntoIterator<Item = &'a ModelSpec>,
+) -> Result<(), ApiError> {
+    let captures = capture.is_some_and(|capture| capture.enabled);
+    let in_vpc = models.into_iter().any(|model| model.network.vpc().is_some());
+    refuse(&[(captures && in_vpc, "DataCaptureConfig of a model with VpcConfig")])
 }
 
 /// A number of instances that this machine may be asked for.

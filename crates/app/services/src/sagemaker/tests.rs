@@ -852,6 +852,16 @@ fn managed_spot_training_is_kept_with_its_wait_time() {
     assert_eq!(shown.enable_managed_spot_training, Some(false));
 }
 
+/// The fleet on trial of an endpoint serves.
+fn serves(fixture: &Fixture, name: &str) {
+    edit::<records::Endpoint>(fixture, name, |endpoint| {
+        endpoint
+            .apply(EndpointEvent::FleetHealthy, Timestamp(START + 1))
+            .unwrap();
+        endpoint.active = endpoint.pending.take();
+    });
+}
+
 /// Two VPCs with a subnet and a group each, ids by number.
 fn vpcs(fixture: &Fixture) {
     use isolarium_model::ec2::id::{CidrAssociationId, GroupId, SubnetId, VpcId};
@@ -946,6 +956,75 @@ fn a_vpc_config_is_kept_and_given_back_with_and_without_isolation() {
         assert_eq!(shown.vpc_config.as_ref(), Some(&config));
         assert_eq!(shown.enable_network_isolation, Some(isolated.unwrap_or(false)));
     }
+}
+
+/// Captured data would have to leave through the VPC. Capture that is off, models outside, and a VPC without capture are
+/// the controls.
+///
+/// Proves: CC-60
+#[test]
+fn data_capture_of_a_model_in_a_vpc_is_refused_wherever_they_meet() {
+    let fixture = Fixture::new();
+    vpcs(&fixture);
+    let inside = |name: &str| CreateModelInput {
+        vpc_config: Some(attachment(&[1], &[1])),
+        ..model(name)
+    };
+    let captured = |name: &str, model: &str, enabled: bool| {
+        let capture = DataCaptureConfig {
+            enable_capture: Some(enabled),
+            initial_sampling_percentage: 100,
+            destination_s3_uri: "s3://kept/here".into(),
+            kms_key_id: None,
+            capture_options: vec![CaptureOption::new(CaptureMode::Input)],
+            capture_content_type_header: None,
+        };
+        let request = CreateEndpointConfigInput {
+            data_capture_config: Some(capture),
+            ..config(name, model)
+        };
+        call::<_, CreateEndpointConfigOutput>(&fixture, "CreateEndpointConfig", request)
+    };
+    create_model(&fixture, inside("in")).unwrap();
+    create_model(&fixture, model("out")).unwrap();
+    let text =
+        "DataCaptureConfig of a model with VpcConfig is not supported by this engine yet; see docs/known-limits.md.";
+    assert_eq!(refusal(captured("c", "in", true)), invalid(text));
+    captured("off", "in", false).unwrap();
+    captured("on", "out", true).unwrap();
+    create_config(&fixture, "plain", "in").unwrap();
+    create_endpoint(&fixture, "off", "off").unwrap();
+    create_endpoint(&fixture, "on", "on").unwrap();
+    create_endpoint(&fixture, "plain", "plain").unwrap();
+    // Another model under the name of the one that the configuration was made with.
+    let gone = DeleteModelInput {
+        model_name: "out".into(),
+    };
+    call::<_, DeleteModelOutput>(&fixture, "DeleteModel", gone).unwrap();
+    create_model(&fixture, inside("out")).unwrap();
+    assert_eq!(refusal(create_endpoint(&fixture, "late", "on")), invalid(text));
+    // An update that brings the settings, and one that retains them.
+    for name in ["plain", "on"] {
+        serves(&fixture, name);
+    }
+    assert_eq!(refusal(update_endpoint(&fixture, "plain", "on")), invalid(text));
+    let retaining = |excluded: bool| {
+        let request = UpdateEndpointInput {
+            endpoint_name: "on".into(),
+            endpoint_config_name: "plain".into(),
+            retain_all_variant_properties: Some(true),
+            exclude_retained_variant_properties: excluded.then(|| {
+                vec![VariantProperty {
+                    variant_property_type: VariantPropertyType::DataCaptureConfig,
+                }]
+            }),
+            ..Default::default()
+        };
+        call::<_, UpdateEndpointOutput>(&fixture, "UpdateEndpoint", request)
+    };
+    assert_eq!(refusal(retaining(false)), invalid(text));
+    retaining(true).unwrap();
+    update_endpoint(&fixture, "plain", "off").unwrap();
 }
 
 /// Proves: NET-7, NET-62, NET-63, NET-64
