@@ -37,6 +37,8 @@ def sdk(engine):
         import boto3
         import sagemaker
 
+        # The default session keeps the credentials of the environment in which another module's tests made it.
+        boto3.DEFAULT_SESSION = None
         sagemaker.isolarium_session = sagemaker.Session(boto_session=boto3.Session(region_name=REGION), default_bucket="sdk-data")
         yield sagemaker
     finally:
