@@ -4,14 +4,16 @@ Used by the demo, the client suites and the benchmarks. Everything an Engine mak
 gone when its `with` block ends, also after an error or Ctrl-C.
 """
 import configparser
+import contextlib
 import json
 import os
+import secrets
 import select
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -37,6 +39,22 @@ class EngineFailed(Exception):
     """The engine did not start or ended; the text holds the end of its log."""
 
 
+@contextlib.contextmanager
+def uninterrupted():
+    """Ctrl-C waits for the end of the block: what it starts is known by then, and ended."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)
+
+
 class Internet:
     """A namespace that stands for the internet, with its arrivals in a file."""
 
@@ -46,12 +64,13 @@ class Internet:
         self.process = None
 
     def __enter__(self):
-        subprocess.run(["ip", "netns", "add", self.name], check=True)
         try:
-            self.process = subprocess.Popen(
-                ["ip", "netns", "exec", self.name, sys.executable, str(REPOSITORY / "demo/stub.py"), str(self.log)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
-            )
+            with uninterrupted():
+                subprocess.run(["ip", "netns", "add", self.name], check=True)
+                self.process = subprocess.Popen(
+                    ["ip", "netns", "exec", self.name, sys.executable, str(REPOSITORY / "demo/stub.py"), str(self.log)],
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+                )
             if self.process.stdout.readline().strip() != "ready":
                 raise EngineFailed("the internet stub did not start")
         except BaseException:
@@ -87,7 +106,8 @@ class Engine:
         self.settings = settings or {}
         self.wants_internet = internet
         self.own_directory = directory is None
-        self.directory = Path(directory or tempfile.mkdtemp(prefix="isolarium-", dir=os.environ.get("ISOLARIUM_TMP", "/var/tmp")))
+        # Made by `with`, which removes it whatever comes.
+        self.directory = Path(directory or Path(os.environ.get("ISOLARIUM_TMP", "/var/tmp")) / f"isolarium-{secrets.token_hex(4)}")
         self.data = self.directory / "data"
         self.keep = keep
         self.internet = None
@@ -96,6 +116,8 @@ class Engine:
 
     def __enter__(self):
         try:
+            if self.own_directory:
+                self.directory.mkdir(mode=0o700)
             uplink = '"none"'
             if self.wants_internet:
                 self.internet = Internet(self.directory).__enter__()
@@ -124,11 +146,12 @@ class Engine:
         """Starts (or restarts) the server and waits until it says that it is ready."""
         listen = self.url.removeprefix("http://") if self.url else "127.0.0.1:0"
         self.stderr = open(self.directory / "engine.log", "ab")
-        self.process = subprocess.Popen(
-            [self.binary, "serve", "--data-dir", str(self.data), "--listen", listen, "--config", str(self.config)],
-            stdout=subprocess.PIPE, stderr=self.stderr, start_new_session=True,
-            umask=0o077,  # A careful operator's; nothing may depend on a lax one.
-        )
+        with uninterrupted():
+            self.process = subprocess.Popen(
+                [self.binary, "serve", "--data-dir", str(self.data), "--listen", listen, "--config", str(self.config)],
+                stdout=subprocess.PIPE, stderr=self.stderr, start_new_session=True,
+                umask=0o077,  # A careful operator's; nothing may depend on a lax one.
+            )
         deadline = time.monotonic() + timeout
         text, out = b"", self.process.stdout.fileno()
         while time.monotonic() < deadline and self.process.poll() is None:
