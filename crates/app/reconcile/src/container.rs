@@ -19,6 +19,10 @@ pub(crate) const OUTPUT: &str = "output";
 pub(crate) const OUTPUT_DATA: &str = "output-data";
 pub(crate) const CHECKPOINTS: &str = "checkpoints";
 
+/// Scratch directory of a container that loads models one by one, and where it is inside (CC-58).
+pub(crate) const MODELS: &str = "models";
+pub(crate) const MODELS_INSIDE: &str = "/opt/ml/models";
+
 /// Variables by which AWS clients find credentials. An isolated container gets none from image or platform, and the
 /// two that lead to the platform's endpoint not even from the request (NI-8, CC-84).
 const CREDENTIALS: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
@@ -140,6 +144,9 @@ pub(crate) struct Part<'a> {
 /// Without this label an image of a model with several containers is refused: it would listen where it wants (CC-56).
 pub(crate) const BINDS_TO_PORT: &str = "com.amazonaws.sagemaker.capabilities.accept-bind-to-port";
 
+/// Without this label an image is not started for a model of Mode MultiModel: it would not know what to load (CC-58).
+pub(crate) const LOADS_MODELS: &str = "com.amazonaws.sagemaker.capabilities.multi-models";
+
 /// The container that serves a model (CC-47, CC-48, CC-64).
 pub(crate) fn serving(
     deps: &Deps,
@@ -166,10 +173,18 @@ pub(crate) fn serving(
                 source: MODEL.into(),
                 target: at,
             },
+            ModelMount::Many => Mount::Scratch {
+                name: MODELS.into(),
+                target: MODELS_INSIDE.into(),
+                read_only: true,
+            },
         },
     ];
     mounts.extend(ca_mount(&deps.settings, placement));
     let mut platform = serving.platform;
+    if serving.model == ModelMount::Many {
+        platform.push(("SAGEMAKER_MULTI_MODEL".into(), "true".into()));
+    }
     let mut shared = base(deps, owner_arn, placement, image, serving.instance_type)?;
     let first = serving.part.as_ref().and_then(|part| part.beside);
     shared.devices = devices(deps, first.unwrap_or(&placement.workload), serving.instance_type)?;
@@ -221,6 +236,8 @@ pub(crate) enum ModelMount {
     Archive,
     /// Linked objects in the work directory.
     Objects,
+    /// In a scratch directory whose contents change while the container runs (CC-58).
+    Many,
 }
 
 fn base(

@@ -6,6 +6,7 @@ use crate::deps::{Deps, Next, StepError};
 use crate::driver::side_by_side;
 use crate::fleets::{EndpointRoutes, Target, VariantRoute};
 use crate::logs::{self, Drained, LogCursor, Sink};
+use crate::many_models::Shelf;
 use crate::scheduler::queue::Answer;
 use crate::transfer::Actor;
 use isolarium_model::sagemaker::endpoint::{Instance, Retiring, VariantFleet};
@@ -77,9 +78,9 @@ struct Beside {
 
 impl Container {
     /// `model` is what it serves, `None` when it serves no more.
-    fn new(model: Option<&ModelSpec>, instance: &Instance) -> Self {
+    fn new(deps: &Deps, key: &Key, model: Option<&ModelSpec>, instance: &Instance) -> Self {
         let target = match model {
-            Some(model) => Target::of(model, instance),
+            Some(model) => Target::of(model, instance, Shelf::of(deps, key, model, instance)),
             None => Target::new(instance.placement.workload.clone(), instance.id.clone()),
         };
         Self {
@@ -135,7 +136,7 @@ pub(crate) fn step(deps: &Deps, key: &Key, memory: &mut EndpointMemory) -> Resul
         memory
             .containers
             .entry(instance.placement.workload.clone())
-            .or_insert_with(|| Container::new(model, instance));
+            .or_insert_with(|| Container::new(deps, key, model, instance));
     }
     let (verdicts, mut next) = work.tend(&endpoint, memory, room)?;
     endpoint = work.decide(endpoint, memory, &verdicts)?;
@@ -153,7 +154,7 @@ pub(crate) fn step(deps: &Deps, key: &Key, memory: &mut EndpointMemory) -> Resul
 pub(crate) fn adopt(deps: &Deps, key: &Key, endpoint: &Endpoint) -> EndpointMemory {
     let mut memory = EndpointMemory::default();
     for (model, instance) in instances(endpoint) {
-        let mut container = Container::new(model, instance);
+        let mut container = Container::new(deps, key, model, instance);
         let runs = |workload| matches!(deps.seen.get(workload), Some(WorkloadState::Running { .. }));
         container.healthy &= instance.workloads().all(runs);
         memory.containers.insert(instance.placement.workload.clone(), container);
@@ -602,7 +603,7 @@ impl Work<'_> {
             let container = memory
                 .containers
                 .entry(workload.clone())
-                .or_insert_with(|| Container::new(None, &leaving.instance));
+                .or_insert_with(|| Container::new(self.deps, self.key, None, &leaving.instance));
             if let Some(again) = self.retire_one(endpoint, leaving, container)? {
                 next = next.min(again);
             } else {

@@ -584,6 +584,26 @@ impl Archives for World {
         Ok(())
     }
 
+    fn unpack_model(
+        &self,
+        archive: OwnedFd,
+        workload: &WorkloadId,
+        scratch: &str,
+        folder: &str,
+        limit: Option<Duration>,
+    ) -> Result<(), ExecutorError> {
+        self.unpack_archive(archive, workload, &format!("{scratch}/{folder}/model"), limit)
+    }
+
+    fn remove_model(&self, workload: &WorkloadId, scratch: &str, folder: &str) -> Result<(), ExecutorError> {
+        self.check("remove_model")?;
+        let below = format!("{scratch}/{folder}/model");
+        if let Some(staged) = self.lock().staged.get_mut(workload) {
+            staged.retain(|(at, _), _| *at != below);
+        }
+        Ok(())
+    }
+
     fn pack(
         &self,
         workload: &WorkloadId,
@@ -698,7 +718,9 @@ impl Transfer for World {
             ],
             workdir: String::new(),
             user: String::new(),
-            labels: BTreeMap::from([(crate::container::BINDS_TO_PORT.into(), "true".into())]),
+            labels: [crate::container::BINDS_TO_PORT, crate::container::LOADS_MODELS]
+                .map(|label| (label.into(), "true".into()))
+                .into(),
         })
     }
 

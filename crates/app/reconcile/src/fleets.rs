@@ -2,6 +2,7 @@
 //! proxy on every request.
 
 use crate::capture::Capture;
+use crate::many_models::{InUse, Shelf};
 use isolarium_model::sagemaker::endpoint::Instance;
 use isolarium_model::sagemaker::model::{ExecutionMode, ModelSpec};
 use isolarium_model::{Key, WorkloadId};
@@ -17,6 +18,7 @@ pub struct Target {
     pub instance_id: String,
     in_flight: AtomicUsize,
     several: Option<Box<Several>>,
+    shelf: Option<Arc<Shelf>>,
 }
 
 /// The containers of an instance that has several (CC-57).
@@ -45,11 +47,12 @@ impl Target {
             instance_id,
             in_flight: AtomicUsize::new(0),
             several: None,
+            shelf: None,
         })
     }
 
-    /// An instance of a model, without requests.
-    pub fn of(model: &ModelSpec, instance: &Instance) -> Arc<Self> {
+    /// An instance of a model, without requests; with what its container has loaded, where that changes.
+    pub fn of(model: &ModelSpec, instance: &Instance, shelf: Option<Arc<Shelf>>) -> Arc<Self> {
         let stages = model.containers().zip(instance.workloads());
         let several = model.several.as_ref().map(|several| {
             let stages = stages.map(|(one, workload)| Stage {
@@ -67,6 +70,7 @@ impl Target {
             instance_id: instance.id.clone(),
             in_flight: AtomicUsize::new(0),
             several,
+            shelf,
         })
     }
 
@@ -118,9 +122,21 @@ pub struct Guard {
     target: Arc<Target>,
     variant: String,
     capture: Option<Arc<Capture>>,
+    /// The loaded model that the request uses.
+    model: Option<InUse>,
 }
 
 impl Guard {
+    /// What the container has loaded, if it loads models one by one (CC-58).
+    pub fn shelf(&self) -> Option<&Arc<Shelf>> {
+        self.target.shelf.as_ref()
+    }
+
+    /// Keeps the model from being unloaded for as long as the request runs.
+    pub fn hold(&mut self, model: InUse) {
+        self.model = Some(model);
+    }
+
     /// The container to dial, port 8080.
     pub fn workload(&self) -> &WorkloadId {
         &self.target.workload
@@ -166,6 +182,22 @@ impl Fleets {
     /// # Errors
     /// See [`PickError`].
     pub fn pick(&self, key: &Key, name: &str, target_variant: Option<&str>, chance: u64) -> Result<Guard, PickError> {
+        self.pick_for(key, name, target_variant, None, chance)
+    }
+
+    /// The same; of containers that load models one by one it prefers those that have loaded the one with this
+    /// [`folder`](crate::many_models::folder).
+    ///
+    /// # Errors
+    /// See [`PickError`].
+    pub fn pick_for(
+        &self,
+        key: &Key,
+        name: &str,
+        target_variant: Option<&str>,
+        model: Option<&str>,
+        chance: u64,
+    ) -> Result<Guard, PickError> {
         let table = self.routes.read().unwrap_or_else(PoisonError::into_inner);
         let routes = table
             .get(key)
@@ -179,6 +211,17 @@ impl Fleets {
                 .ok_or_else(|| PickError::UnknownVariant(wanted.into()))?,
             None => weighted(&routes.variants, chance)?,
         };
+        let loaded = model.and_then(|model| {
+            let holds = |target: &&Arc<Target>| target.shelf.as_ref().is_some_and(|shelf| shelf.has(model));
+            variant
+                .targets
+                .iter()
+                .filter(holds)
+                .min_by_key(|target| target.in_flight())
+        });
+        if let Some(target) = loaded {
+            return Ok(guard(target, variant));
+        }
         let least = variant
             .targets
             .iter()
@@ -200,13 +243,7 @@ impl Fleets {
             .copied()
             .or(variant.targets.first())
             .ok_or(PickError::NoHealthyInstance)?;
-        // Counted while the table is still held: a route withdrawn after this moment sees the request.
-        target.in_flight.fetch_add(1, Ordering::AcqRel);
-        Ok(Guard {
-            target: Arc::clone(target),
-            variant: variant.name.clone(),
-            capture: variant.capture.clone(),
-        })
+        Ok(guard(target, variant))
     }
 
     /// Replaces an endpoint's routes.
@@ -229,6 +266,17 @@ impl Fleets {
             .unwrap_or_else(PoisonError::into_inner)
             .get(key)
             .cloned()
+    }
+}
+
+/// To be called while the table is still held: a route withdrawn after this moment sees the request.
+fn guard(target: &Arc<Target>, variant: &VariantRoute) -> Guard {
+    target.in_flight.fetch_add(1, Ordering::AcqRel);
+    Guard {
+        target: Arc::clone(target),
+        variant: variant.name.clone(),
+        capture: variant.capture.clone(),
+        model: None,
     }
 }
 

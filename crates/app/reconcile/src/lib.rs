@@ -10,6 +10,7 @@ pub mod driver;
 pub mod fleets;
 pub mod held;
 pub mod http;
+pub mod many_models;
 pub mod metrics;
 pub mod network;
 pub mod scheduler;

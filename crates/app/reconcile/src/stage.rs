@@ -171,6 +171,8 @@ pub(crate) fn model(
             deps.archives.unpack_archive(archive, workload, MODEL, limit)?;
             Ok(ModelMount::Archive)
         }
+        // Its models come one by one: see `many_models`.
+        Some(ModelData::Many { .. }) => Ok(ModelMount::Many),
         Some(ModelData::Prefix { uri } | ModelData::Object { uri }) => {
             objects(deps, actor, workload, uri, MODEL, limit)?;
             Ok(ModelMount::Objects)

@@ -238,6 +238,32 @@ impl Archives for NodeClient {
         self.done(&request, Some(archive.as_fd()))
     }
 
+    fn unpack_model(
+        &self,
+        archive: OwnedFd,
+        workload: &WorkloadId,
+        scratch: &str,
+        folder: &str,
+        limit: Option<Duration>,
+    ) -> Result<(), ExecutorError> {
+        let request = Request::UnpackModel {
+            workload: workload.clone(),
+            scratch: scratch.into(),
+            folder: folder.into(),
+            limit_ms: limit.map(millis),
+        };
+        self.done(&request, Some(archive.as_fd()))
+    }
+
+    fn remove_model(&self, workload: &WorkloadId, scratch: &str, folder: &str) -> Result<(), ExecutorError> {
+        let request = Request::RemoveModel {
+            workload: workload.clone(),
+            scratch: scratch.into(),
+            folder: folder.into(),
+        };
+        self.done(&request, None)
+    }
+
     fn pack(
         &self,
         workload: &WorkloadId,

@@ -300,6 +300,21 @@ impl Archives for LocalHost {
         self.runtime.unpack_archive(archive, workload, scratch, limit)
     }
 
+    fn unpack_model(
+        &self,
+        archive: OwnedFd,
+        workload: &WorkloadId,
+        scratch: &str,
+        folder: &str,
+        limit: Option<Duration>,
+    ) -> Result<(), ExecutorError> {
+        self.runtime.unpack_model(archive, workload, scratch, folder, limit)
+    }
+
+    fn remove_model(&self, workload: &WorkloadId, scratch: &str, folder: &str) -> Result<(), ExecutorError> {
+        self.runtime.remove_model(workload, scratch, folder)
+    }
+
     fn pack(
         &self,
         workload: &WorkloadId,

@@ -74,6 +74,18 @@ pub enum Request {
         scratch: String,
         limit_ms: Option<u64>,
     },
+    /// +fd: the archive.
+    UnpackModel {
+        workload: WorkloadId,
+        scratch: String,
+        folder: String,
+        limit_ms: Option<u64>,
+    },
+    RemoveModel {
+        workload: WorkloadId,
+        scratch: String,
+        folder: String,
+    },
     /// +fd: where the archive goes.
     Pack {
         workload: WorkloadId,

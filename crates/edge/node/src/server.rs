@@ -196,6 +196,27 @@ fn answer(request: Request, descriptor: Option<OwnedFd>, host: &dyn NodeHost) ->
             let limit = limit_ms.map(Duration::from_millis);
             host.unpack_archive(carried()?, &workload, &scratch, limit).map(done)
         }
+        Request::UnpackModel {
+            workload,
+            scratch,
+            folder,
+            limit_ms,
+        } => {
+            check::component("scratch directory", &scratch).map_err(refused)?;
+            check::component("folder of a model", &folder).map_err(refused)?;
+            let limit = limit_ms.map(Duration::from_millis);
+            host.unpack_model(carried()?, &workload, &scratch, &folder, limit)
+                .map(done)
+        }
+        Request::RemoveModel {
+            workload,
+            scratch,
+            folder,
+        } => {
+            check::component("scratch directory", &scratch).map_err(refused)?;
+            check::component("folder of a model", &folder).map_err(refused)?;
+            host.remove_model(&workload, &scratch, &folder).map(done)
+        }
         Request::Pack {
             workload,
             scratch,

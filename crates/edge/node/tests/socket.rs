@@ -106,6 +106,21 @@ impl Archives for FakeHost {
     ) -> Result<(), ExecutorError> {
         Err(ExecutorError::Refused(format!("not within {limit:?}")))
     }
+    fn unpack_model(
+        &self,
+        _archive: OwnedFd,
+        _workload: &WorkloadId,
+        scratch: &str,
+        folder: &str,
+        limit: Option<Duration>,
+    ) -> Result<(), ExecutorError> {
+        Err(ExecutorError::Refused(format!(
+            "{scratch} {folder} not within {limit:?}"
+        )))
+    }
+    fn remove_model(&self, _workload: &WorkloadId, scratch: &str, folder: &str) -> Result<(), ExecutorError> {
+        Err(ExecutorError::Refused(format!("{scratch} {folder}")))
+    }
     fn pack(&self, _w: &WorkloadId, _s: &str, _f: PackFormat, out: OwnedFd) -> Result<Packed, ExecutorError> {
         std::fs::File::from(out).write_all(b"packed").unwrap();
         Ok(Packed { entries: 1, bytes: 6 })
@@ -317,6 +332,24 @@ fn errors_keep_their_kind_across_the_socket() {
         panic!("the refusal keeps its kind");
     };
     assert_eq!(why, "not within Some(60s)", "the limit travels too");
+    let refusal = |folder: &str| {
+        let archive = tempfile::tempfile().unwrap().into();
+        let unpacked = client.unpack_model(archive, &workload(), "models", folder, None);
+        let removed = client.remove_model(&workload(), "models", folder);
+        match (unpacked, removed) {
+            (Err(ExecutorError::Refused(first)), Err(ExecutorError::Refused(second))) => (first, second),
+            other => panic!("both are refused: {other:?}"),
+        }
+    };
+    let control = ("models 0a not within None".to_string(), "models 0a".to_string());
+    assert_eq!(refusal("0a"), control);
+    for folder in ["..", "a/b", ""] {
+        let (first, second) = refusal(folder);
+        assert!(
+            first.contains("not a plain name") && second.contains("not a plain name"),
+            "{folder}: {first}"
+        );
+    }
     let listener = ListenerSpec {
         address: "127.0.0.1".parse().unwrap(),
         port: 0,

@@ -216,6 +216,18 @@ pub trait Archives: Send + Sync {
         scratch: &str,
         limit: Option<Duration>,
     ) -> Result<(), ExecutorError>;
+    /// The same into `<scratch>/<folder>/model`, made afresh, for containers that load models one by one (CC-58). It may run
+    /// already; what it sees of the scratch directory must be read-only. On an error nothing of the folder stays.
+    fn unpack_model(
+        &self,
+        archive: OwnedFd,
+        workload: &WorkloadId,
+        scratch: &str,
+        folder: &str,
+        limit: Option<Duration>,
+    ) -> Result<(), ExecutorError>;
+    /// Removes what [`Self::unpack_model`] made; not an error when it is gone.
+    fn remove_model(&self, workload: &WorkloadId, scratch: &str, folder: &str) -> Result<(), ExecutorError>;
     /// Packs a scratch directory into `out`. Symbolic links that leave the directory are not followed (CC-37).
     fn pack(
         &self,

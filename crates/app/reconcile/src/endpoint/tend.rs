@@ -2,7 +2,7 @@
 
 use super::{Container, REPORT_INTERVAL, Room, actor_of};
 use crate::collect::FailureText;
-use crate::container::{self, BINDS_TO_PORT, Part, Serving};
+use crate::container::{self, BINDS_TO_PORT, LOADS_MODELS, Part, Serving};
 use crate::deps::{AttachError, Deps, NOT_STARTED, StepError, log_not_started};
 use crate::logs::{self, Drained, Sink};
 use crate::network::place::Wanted;
@@ -10,7 +10,7 @@ use crate::ping;
 use crate::scheduler::NO_CAPACITY;
 use crate::stage::{self, StageError};
 use isolarium_model::sagemaker::endpoint::{Instance, VariantFleet};
-use isolarium_model::sagemaker::model::ResolvedImage;
+use isolarium_model::sagemaker::model::{ModelData, ResolvedImage};
 use isolarium_model::sagemaker::{Attachment, Endpoint, EndpointStatus};
 use isolarium_model::{Key, Timestamp};
 use isolarium_runtime::executor::{ExecutorError, WorkloadState};
@@ -238,6 +238,12 @@ impl Tending<'_> {
             return Err(Start::Broken(format!(
                 "The image {reference} cannot be used in a model of several containers: it lacks the label \
                  {BINDS_TO_PORT}=true."
+            )));
+        }
+        let many = matches!(one.data, Some(ModelData::Many { .. }));
+        if many && image.labels.get(LOADS_MODELS).map(String::as_str) != Some("true") {
+            return Err(Start::Broken(format!(
+                "Your Ecr Image {reference} does not contain required {LOADS_MODELS}=true Docker label(s)."
             )));
         }
         stage::layers(deps, &image).map_err(pull)?;

@@ -31,7 +31,7 @@ fn model() -> ModelSpec {
     }
 }
 
-fn variant(name: &str, count: u32) -> VariantFleet {
+pub(crate) fn variant(name: &str, count: u32) -> VariantFleet {
     VariantFleet {
         variant: ProductionVariant {
             name: name.into(),
@@ -61,7 +61,7 @@ fn fleet(config: &str, variants: Vec<VariantFleet>, now: Timestamp) -> Fleet {
     }
 }
 
-fn targz(name: &str, text: &str) -> Vec<u8> {
+pub(crate) fn targz(name: &str, text: &str) -> Vec<u8> {
     let mut archive = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
     let mut header = tar::Header::new_gnu();
     header.set_size(text.len() as u64);
@@ -70,7 +70,7 @@ fn targz(name: &str, text: &str) -> Vec<u8> {
     archive.into_inner().unwrap().finish().unwrap()
 }
 
-fn creating(variants: Vec<VariantFleet>, now: Timestamp) -> Endpoint {
+pub(crate) fn creating(variants: Vec<VariantFleet>, now: Timestamp) -> Endpoint {
     Endpoint {
         name: NAME.into(),
         arn: Endpoint::arn(&scope(), NAME),

@@ -31,6 +31,14 @@ impl Outgoing {
         Self::with(|name| headers.get(name), body)
     }
 
+    /// An invocation of one of the models of a container (CC-58). `folder` is a plain name.
+    pub fn to_model(headers: &HeaderMap, folder: &str, body: Bytes) -> Self {
+        let mut head = Vec::with_capacity(512);
+        head.extend_from_slice(format!("POST /models/{folder}/invoke").as_bytes());
+        let model = headers.get(super::TARGET_MODEL);
+        Self::rest(head, |name| headers.get(name), model, body)
+    }
+
     /// The same for one container of several in a row, whose content type is that of the answer before. What the caller
     /// accepts is for the last of them alone.
     pub fn stage(headers: &HeaderMap, content_type: Option<&HeaderValue>, last: bool, body: Bytes) -> Self {
@@ -44,8 +52,25 @@ impl Outgoing {
 
     fn with<'a>(field: impl Fn(&HeaderName) -> Option<&'a HeaderValue>, body: Bytes) -> Self {
         let mut head = Vec::with_capacity(512);
-        head.extend_from_slice(b"POST /invocations HTTP/1.1\r\nhost: localhost:8080\r\ncontent-length: ");
+        head.extend_from_slice(b"POST /invocations");
+        Self::rest(head, field, None, body)
+    }
+
+    /// What follows the path.
+    fn rest<'a>(
+        mut head: Vec<u8>,
+        field: impl Fn(&HeaderName) -> Option<&'a HeaderValue>,
+        model: Option<&HeaderValue>,
+        body: Bytes,
+    ) -> Self {
+        head.extend_from_slice(b" HTTP/1.1\r\nhost: localhost:8080\r\ncontent-length: ");
         head.extend_from_slice(body.len().to_string().as_bytes());
+        if let Some(model) = model {
+            head.extend_from_slice(b"\r\n");
+            head.extend_from_slice(super::TARGET_MODEL.as_str().as_bytes());
+            head.extend_from_slice(b": ");
+            head.extend_from_slice(model.as_bytes());
+        }
         for name in super::FORWARDED {
             // A header's value has no line end in it: its type refuses them.
             if let Some(value) = field(&name) {

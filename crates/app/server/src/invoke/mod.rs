@@ -6,6 +6,7 @@
 mod answer;
 mod connection;
 mod failure;
+mod models;
 mod pool;
 mod stream;
 
@@ -81,6 +82,7 @@ pub struct Proxy {
     pool: Arc<Pool>,
     settings: InvokeSettings,
     tally: Arc<Tally>,
+    loads: models::Turns,
 }
 
 impl Proxy {
@@ -93,6 +95,7 @@ impl Proxy {
             pool,
             settings,
             tally: Arc::default(),
+            loads: models::Turns::default(),
         }
     }
 
@@ -108,16 +111,18 @@ impl Proxy {
     /// SM-58's errors.
     pub async fn invoke(&self, scope: &Scope, granted: Granted<Invocation>) -> Result<Response<Body>, ApiError> {
         let invocation = granted.into_inner();
-        let target_variant = check_targets(&invocation.headers)?;
+        let targets = check_targets(&invocation.headers)?;
         let key = Endpoint::key(scope, &invocation.endpoint_name);
         let chance = u64::from_ne_bytes(crate::clock::passing());
-        let guard = match self
-            .fleets
-            .pick(&key, &invocation.endpoint_name, target_variant, chance)
-        {
+        let name = &invocation.endpoint_name;
+        let folder = targets.model.as_ref().map(|model| model.folder.as_str());
+        let mut guard = match self.fleets.pick_for(&key, name, targets.variant, folder, chance) {
             Ok(guard) => guard,
-            Err(error) => return Err(self.not_picked(&key, &invocation.endpoint_name, error)),
+            Err(error) => return Err(self.not_picked(&key, name, error)),
         };
+        if guard.shelf().is_some() != targets.model.is_some() {
+            return Err(models::misplaced(name, targets.model.is_some()));
+        }
         let sampled = guard.capture().filter(|capture| {
             let chance = u64::from_ne_bytes(crate::clock::passing());
             capture.samples(chance) && !invocation.streamed
@@ -142,10 +147,32 @@ impl Proxy {
                 // On its own: most models have one container, and their future is the smaller for it.
                 Box::pin(passed).await?
             }
-            _ => Outgoing::new(&invocation.headers, invocation.body),
+            _ => match &targets.model {
+                None => Outgoing::new(&invocation.headers, invocation.body),
+                Some(model) => Outgoing::to_model(&invocation.headers, &model.folder, invocation.body),
+            },
         };
-        let answered = timeout_at(limit, self.answered(workload, port, &request, streamed)).await;
-        let answered = outcome(answered, workload, &failure)?;
+        let mut used = None;
+        let answered = match (guard.shelf(), &targets.model) {
+            (Some(shelf), Some(model)) => {
+                let to = models::To {
+                    shelf,
+                    model,
+                    workload,
+                    request: &request,
+                    streamed,
+                    limit,
+                };
+                // On its own, as those of pipelines.
+                let (answered, model) = Box::pin(self.of_model(&to, &failure)).await?;
+                used = Some(model);
+                answered
+            }
+            _ => {
+                let answered = timeout_at(limit, self.answered(workload, port, &request, streamed)).await;
+                outcome(answered, workload, &failure)?
+            }
+        };
         lap.answered(answered.status());
         match answered {
             Answered::Whole(head, bytes) if head.status.is_success() => {
@@ -169,6 +196,9 @@ impl Proxy {
                 }
                 let deadline = started + self.settings.stream_timeout;
                 let workload = workload.clone();
+                if let Some(used) = used {
+                    guard.hold(used);
+                }
                 *answer.body_mut() = stream::events(connection, workload, guard, self.pool.clone(), deadline);
                 Ok(answer)
             }
@@ -346,18 +376,22 @@ fn unavailable() -> ApiError {
     ApiError::client("ServiceUnavailable", "The service is unavailable. Try your call again.").with_status(503)
 }
 
-/// The variant asked for; refuses targets that the endpoints of this engine do not have (SM-51).
-fn check_targets(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+/// What a caller aims at within an endpoint.
+#[derive(Default)]
+struct Targets<'a> {
+    variant: Option<&'a str>,
+    model: Option<models::Named>,
+}
+
+/// What is asked for; refuses targets that the endpoints of this engine do not have (SM-51).
+fn check_targets(headers: &HeaderMap) -> Result<Targets<'_>, ApiError> {
     let refused = |text: &str| Err(ApiError::client("ValidationError", text));
     // All that is looked for begins so, and most requests have none of it.
     if !headers
         .keys()
         .any(|name| name.as_str().starts_with("x-amzn-sagemaker-"))
     {
-        return Ok(None);
-    }
-    if headers.contains_key(TARGET_MODEL) {
-        return refused("TargetModel can only be given for endpoints that host several models in one container.");
+        return Ok(Targets::default());
     }
     if headers.contains_key(TARGET_COMPONENT) {
         return refused("The endpoint has no inference components.");
@@ -370,14 +404,15 @@ fn check_targets(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     {
         return refused("CustomAttributes must be at most 1024 visible US-ASCII characters.");
     }
-    headers
-        .get(TARGET_VARIANT)
-        .map(|value| {
-            value
-                .to_str()
-                .map_err(|_| ApiError::client("ValidationError", "TargetVariant is not a variant's name."))
-        })
-        .transpose()
+    let variant = headers.get(TARGET_VARIANT).map(|value| {
+        value
+            .to_str()
+            .map_err(|_| ApiError::client("ValidationError", "TargetVariant is not a variant's name."))
+    });
+    Ok(Targets {
+        variant: variant.transpose()?,
+        model: headers.get(TARGET_MODEL).map(models::Named::read).transpose()?,
+    })
 }
 
 /// SM-52.

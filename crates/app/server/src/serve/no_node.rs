@@ -74,6 +74,19 @@ impl Archives for NoNode {
     fn unpack_archive(&self, _: OwnedFd, _: &WorkloadId, _: &str, _: Option<Duration>) -> Result<(), ExecutorError> {
         refused()
     }
+    fn unpack_model(
+        &self,
+        _: OwnedFd,
+        _: &WorkloadId,
+        _: &str,
+        _: &str,
+        _: Option<Duration>,
+    ) -> Result<(), ExecutorError> {
+        refused()
+    }
+    fn remove_model(&self, _: &WorkloadId, _: &str, _: &str) -> Result<(), ExecutorError> {
+        refused()
+    }
     fn pack(&self, _: &WorkloadId, _: &str, _: PackFormat, _: OwnedFd) -> Result<Packed, ExecutorError> {
         refused()
     }

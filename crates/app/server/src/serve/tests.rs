@@ -341,6 +341,8 @@ pass_on!(Executor {
 pass_on!(Archives {
     fn unpack_layer(&self, blob: OwnedFd, diff_id: &Sha256Digest) -> Done<()>;
     fn unpack_archive(&self, archive: OwnedFd, workload: &WorkloadId, scratch: &str, limit: Option<Duration>) -> Done<()>;
+    fn unpack_model(&self, archive: OwnedFd, workload: &WorkloadId, scratch: &str, folder: &str, limit: Option<Duration>) -> Done<()>;
+    fn remove_model(&self, workload: &WorkloadId, scratch: &str, folder: &str) -> Done<()>;
     fn pack(&self, workload: &WorkloadId, scratch: &str, format: PackFormat, out: OwnedFd) -> Done<Packed>;
     fn read_file(&self, workload: &WorkloadId, scratch: &str, path: &str, max: usize) -> Done<Option<Vec<u8>>>;
 });

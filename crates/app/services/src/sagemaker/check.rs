@@ -235,19 +235,30 @@ pub(super) fn has_objects(
     }
 }
 
+/// What must be at the address of model data when a model is created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DataRule {
+    /// This object.
+    Object,
+    /// An object whose key begins so.
+    AnyBelow,
+    /// The same or none yet: models may be added later (CC-58).
+    Below,
+}
+
 /// SM-60: model data that the role cannot read; as [`has_objects`] where it is read through a VPC.
 pub(super) fn model_data(
     ctx: &Ctx<'_>,
     actor: &Actor,
     uri: &S3Uri,
     given: &str,
-    is_prefix: bool,
+    rule: DataRule,
     network: &JobNetwork,
 ) -> Result<(), ApiError> {
-    let found = if is_prefix {
-        ctx.platform.any_object(actor, uri)
-    } else {
-        ctx.platform.check_object(actor, uri).map(|()| true)
+    let found = match rule {
+        DataRule::Object => ctx.platform.check_object(actor, uri).map(|()| true),
+        DataRule::AnyBelow => ctx.platform.any_object(actor, uri),
+        DataRule::Below => ctx.platform.any_object(actor, uri).map(|_| true),
     };
     match found {
         Ok(true) => Ok(()),

@@ -1,6 +1,6 @@
 //! CreateModel, Describe, List, Delete. Models never change (SM-19, AU-8).
 
-use super::check::{attachment, isolation, model_data, pass_role, refuse, refused, role, s3_uri, shown};
+use super::check::{DataRule, attachment, isolation, model_data, pass_role, refuse, refused, role, s3_uri, shown};
 use super::listing::{Listing, descending, page};
 use super::{conditions, create, creating, delete, find, keep, kept, shapes, tag};
 use crate::platform::Actor;
@@ -45,6 +45,7 @@ impl Operation for shapes::CreateModelInput {
         let role_arn = request.execution_role_arn.as_deref();
         let role_arn = role_arn.ok_or_else(|| ApiError::validation("ExecutionRoleArn is required."))?;
         let role_arn = role(ctx, role_arn)?;
+        many_models(&listed)?;
         let mut containers = Vec::new();
         for (number, given) in listed.iter().enumerate() {
             containers.push(FurtherContainer {
@@ -75,8 +76,12 @@ impl Operation for shapes::CreateModelInput {
                 .check_image(&actor, &one.container.image)
                 .map_err(refused)?;
             if let Some(data) = &one.data {
-                let is_prefix = matches!(data, ModelData::Prefix { .. });
-                model_data(ctx, &actor, data.uri(), &data.uri().to_string(), is_prefix, &network)?;
+                let rule = match data {
+                    ModelData::Archive { .. } | ModelData::Object { .. } => DataRule::Object,
+                    ModelData::Prefix { .. } => DataRule::AnyBelow,
+                    ModelData::Many { .. } => DataRule::Below,
+                };
+                model_data(ctx, &actor, data.uri(), &data.uri().to_string(), rule, &network)?;
             }
         }
         let mut containers = containers.into_iter();
@@ -172,11 +177,6 @@ fn image(container: &shapes::ContainerDefinition) -> Result<String, ApiError> {
     refuse(&[
         (container.model_package_name.is_some(), "ModelPackageName"),
         (
-            container.mode == Some(shapes::ContainerMode::MultiModel),
-            "Mode MultiModel",
-        ),
-        (container.multi_model_config.is_some(), "MultiModelConfig"),
-        (
             container.inference_specification_name.is_some(),
             "InferenceSpecificationName",
         ),
@@ -194,6 +194,39 @@ fn image(container: &shapes::ContainerDefinition) -> Result<String, ApiError> {
     image.ok_or_else(|| ApiError::validation("Each container needs an Image or a ModelPackageName."))
 }
 
+/// What a container of Mode MultiModel must be, and no other (CC-58).
+fn many_models(listed: &[&shapes::ContainerDefinition]) -> Result<(), ApiError> {
+    for one in listed {
+        if one.mode == Some(shapes::ContainerMode::MultiModel) {
+            refuse(&[(listed.len() > 1, "Mode MultiModel beside other containers")])?;
+            if one.model_data_url.is_none() || one.model_data_source.is_some() {
+                return Err(ApiError::validation(
+                    "A container with Mode MultiModel needs a ModelDataUrl, the prefix of its models, and no ModelDataSource.",
+                ));
+            }
+        } else if one.multi_model_config.is_some() {
+            return Err(ApiError::validation(
+                "MultiModelConfig is only valid for a container with Mode MultiModel.",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The prefix below which the archives of a container of Mode MultiModel lie: `TargetModel` is a path below it.
+fn prefix_of_many(container: &shapes::ContainerDefinition, url: &str) -> Result<ModelData, ApiError> {
+    let mut uri = s3_uri("ModelDataUrl", url)?;
+    if !uri.key.is_empty() && !uri.key.ends_with('/') {
+        uri.key.push('/');
+    }
+    let setting = container.multi_model_config.as_ref();
+    let setting = setting.and_then(|config| config.model_cache_setting);
+    Ok(ModelData::Many {
+        uri,
+        caches: setting != Some(shapes::ModelCacheSetting::Disabled),
+    })
+}
+
 /// Where the model's files come from (SM-15).
 fn data(container: &shapes::ContainerDefinition) -> Result<Option<ModelData>, ApiError> {
     let source = container
@@ -205,6 +238,9 @@ fn data(container: &shapes::ContainerDefinition) -> Result<Option<ModelData>, Ap
             "Specify either ModelDataUrl or ModelDataSource, not both.",
         )),
         (None, None) => Ok(None),
+        (Some(url), None) if container.mode == Some(shapes::ContainerMode::MultiModel) => {
+            prefix_of_many(container, url).map(Some)
+        }
         (Some(url), None) => Ok(Some(ModelData::Archive {
             uri: s3_uri("ModelDataUrl", url)?,
         })),

@@ -7,6 +7,7 @@ use super::{conditions, creating, find, kept, model, must_keep, shapes, tag, tra
 use crate::platform::Actor;
 use crate::{Ctx, Operation};
 use isolarium_model::sagemaker::Model;
+use isolarium_model::sagemaker::model::ModelData;
 use isolarium_model::sagemaker::transform_job::{
     TransformEvent, TransformJob as Job, TransformJobStatus, TransformRun,
 };
@@ -70,10 +71,16 @@ impl Operation for shapes::CreateTransformJobRequest {
         }
         let found = find::<Model>(ctx, &Model::key(scope, &request.model_name))?;
         let found = found.ok_or_else(|| model::missing(&Model::arn(scope, &request.model_name)))?;
-        super::check::refuse(&[(
-            found.record.spec.several.is_some(),
-            "A transform job with a model of several containers",
-        )])?;
+        super::check::refuse(&[
+            (
+                found.record.spec.several.is_some(),
+                "A transform job with a model of several containers",
+            ),
+            (
+                matches!(found.record.spec.data, Some(ModelData::Many { .. })),
+                "A transform job with a model of Mode MultiModel",
+            ),
+        ])?;
         let spec = asked.with(found.record);
         let actor = Actor {
             scope: scope.clone(),

@@ -36,13 +36,19 @@ pub enum ModelData {
     Prefix { uri: S3Uri },
     /// One plain object.
     Object { uri: S3Uri },
+    /// Archives below a prefix, each unpacked when a caller names it (CC-58).
+    Many {
+        uri: S3Uri,
+        /// What was loaded stays until its room is needed (`ModelCacheSetting`).
+        caches: bool,
+    },
 }
 
 impl ModelData {
     /// The address, whatever its form.
     pub fn uri(&self) -> &S3Uri {
         match self {
-            Self::Archive { uri } | Self::Prefix { uri } | Self::Object { uri } => uri,
+            Self::Archive { uri } | Self::Prefix { uri } | Self::Object { uri } | Self::Many { uri, .. } => uri,
         }
     }
 }

@@ -135,6 +135,45 @@ impl LocalRuntime {
         }
     }
 
+    /// See [`crate::Archives::unpack_model`]. `scratch` and `folder` are plain names.
+    ///
+    /// # Errors
+    /// As [`Self::unpack_archive`].
+    pub fn unpack_model(
+        &self,
+        archive: OwnedFd,
+        workload: &WorkloadId,
+        scratch: &str,
+        folder: &str,
+        limit: Option<Duration>,
+    ) -> Result<(), ExecutorError> {
+        self.remove_model(workload, scratch, folder)?;
+        let top = self.scratch(workload, scratch, true)?.ok_or(ExecutorError::Unknown)?;
+        let making = || format!("making a folder for a model of {workload}");
+        let outer = make_owned(&top, folder).map_err(host(making()))?;
+        let target = make_owned(&outer, MODEL_IN_FOLDER).map_err(host(making()))?;
+        let task = Task::Archive {
+            limits: bounds(&self.place)?,
+        };
+        let unpacked = match self.archive(&task, archive.as_fd(), target.as_fd(), limit) {
+            Ok(Message::Unpacked { .. }) => return Ok(()),
+            Ok(other) => Err(unexpected(other)),
+            Err(error) => Err(error),
+        };
+        // What stays is removed with the next try or with the workload.
+        let _left = self.remove_model(workload, scratch, folder);
+        unpacked
+    }
+
+    /// See [`crate::Archives::remove_model`].
+    ///
+    /// # Errors
+    /// `Host` when the disk refuses.
+    pub fn remove_model(&self, workload: &WorkloadId, scratch: &str, folder: &str) -> Result<(), ExecutorError> {
+        let path = self.place.scratches(workload).join(scratch).join(folder);
+        remove_tree(&path).map_err(host(format!("removing a model of {workload}")))
+    }
+
     /// See [`crate::Archives::pack`]. A scratch directory that was never made packs as an empty one.
     ///
     /// # Errors
@@ -271,6 +310,18 @@ impl LocalRuntime {
             ))),
         }
     }
+}
+
+/// Where the files of a model lie within its folder: the container is told `/opt/ml/models/<folder>/model`.
+const MODEL_IN_FOLDER: &str = "model";
+
+/// A fresh directory whose owner is what containers see as root. Nobody but this process writes to its parent.
+fn make_owned(parent: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
+    mkdirat(parent, name, Mode::from(0o700))?;
+    let made = open_beneath(parent, name, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
+    rustix::fs::fchown(&made, Some(Uid::from_raw(DISK_IDS)), Some(Gid::from_raw(DISK_IDS)))?;
+    rustix::fs::fchmod(&made, Mode::from(0o755))?;
+    Ok(made)
 }
 
 /// Killed and reaped whatever happens.

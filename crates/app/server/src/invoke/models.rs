@@ -1,0 +1,220 @@
+//! Invocations of containers that load models when callers name them (CC-58): which model, loading it first, making room.
+
+use super::connection::Outgoing;
+use super::failure::Failure;
+use super::{Answered, Proxy, outcome, unavailable};
+use http::HeaderValue;
+use isolarium_model::{AccountId, WorkloadId};
+use isolarium_reconcile::many_models::{self, InUse, LoadError, Shelf};
+use isolarium_reconcile::workdir::relative_path;
+use isolarium_wire::ApiError;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+/// Models that are loaded at once, by all containers and by those of one account: each takes a thread, and a download.
+const LOADS: usize = 32;
+const LOADS_OF_ONE: usize = 8;
+
+/// Further tries of an invocation whose container had lost the model, or had no room to run it.
+const TRIES: usize = 2;
+
+/// The model that a caller names.
+pub(super) struct Named {
+    /// `TargetModel`: the path of its archive below the model's prefix.
+    path: String,
+    /// Its name in the container.
+    pub folder: String,
+}
+
+impl Named {
+    /// Reads `X-Amzn-SageMaker-Target-Model`.
+    pub fn read(value: &HeaderValue) -> Result<Self, ApiError> {
+        let path = value.to_str().ok();
+        let path = path.filter(|path| path.len() <= 1024 && relative_path(path).is_ok());
+        let path = path.ok_or_else(|| {
+            let text = "TargetModel must be the path of an archive below the ModelDataUrl of the model.";
+            ApiError::client("ValidationError", text)
+        })?;
+        Ok(Self {
+            path: path.into(),
+            folder: many_models::folder(path),
+        })
+    }
+}
+
+/// The endpoint is one of many models and the caller names none, or the other way round.
+pub(super) fn misplaced(endpoint: &str, named: bool) -> ApiError {
+    let text = if named {
+        format!("Endpoint {endpoint} is not a multi-model endpoint and does not support target model header.")
+    } else {
+        format!("Endpoint {endpoint} is a multi-model endpoint and requires the target model header.")
+    };
+    ApiError::client("ValidationError", text)
+}
+
+fn not_ready(model: &str) -> ApiError {
+    let text = format!(
+        "Model {model} is not ready for inference yet: it is still being downloaded or loaded. Wait and try your request \
+         again."
+    );
+    ApiError::client("ModelNotReadyException", text).with_status(429)
+}
+
+/// An invocation of one model of a container.
+pub(super) struct To<'a> {
+    pub shelf: &'a Arc<Shelf>,
+    pub model: &'a Named,
+    pub workload: &'a WorkloadId,
+    pub request: &'a Outgoing,
+    pub streamed: bool,
+    /// When the caller is answered at the latest; loading goes on behind it.
+    pub limit: Instant,
+}
+
+/// Who may load a model now.
+pub(super) struct Turns {
+    all: Arc<Semaphore>,
+    by_account: Mutex<HashMap<AccountId, Weak<Semaphore>>>,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self {
+            all: Arc::new(Semaphore::new(LOADS)),
+            by_account: Mutex::default(),
+        }
+    }
+}
+
+impl Turns {
+    fn of(&self, account: &AccountId) -> Arc<Semaphore> {
+        let mut all = self.by_account.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = all.get(account).and_then(Weak::upgrade) {
+            return own;
+        }
+        all.retain(|_, own| own.strong_count() > 0);
+        let own = Arc::new(Semaphore::new(LOADS_OF_ONE));
+        all.insert(account.clone(), Arc::downgrade(&own));
+        own
+    }
+
+    /// First the account's turn, so that nobody waits for one of all while holding nothing that others want.
+    async fn turn(&self, account: &AccountId) -> Result<[OwnedSemaphorePermit; 2], ApiError> {
+        let own = self.of(account).acquire_owned().await.map_err(ApiError::internal)?;
+        let all = Arc::clone(&self.all)
+            .acquire_owned()
+            .await
+            .map_err(ApiError::internal)?;
+        Ok([own, all])
+    }
+}
+
+impl Proxy {
+    /// Loads the model if need be and asks it. What is returned with the answer keeps the model loaded.
+    pub(super) async fn of_model(&self, to: &To<'_>, failure: &Failure<'_>) -> Result<(Answered, InUse), ApiError> {
+        let mut tries = 0;
+        loop {
+            let used = self.loaded(to, failure).await?;
+            let asked = self.answered(to.workload, super::SERVING_PORT, to.request, to.streamed);
+            let answered = outcome(timeout_at(to.limit, asked).await, to.workload, failure)?;
+            let again = match answered.status() {
+                // Either its own word for a bad request, or it has lost the model.
+                404 if tries < TRIES => !self.confirmed(to).await?,
+                507 if tries < TRIES => self.made_room(to).await?,
+                _ => false,
+            };
+            if !again {
+                return Ok((answered, used));
+            }
+            tries += 1;
+        }
+    }
+
+    /// The model, loaded. Loading goes on when the caller is answered that it is not ready.
+    async fn loaded(&self, to: &To<'_>, failure: &Failure<'_>) -> Result<InUse, ApiError> {
+        let (shelf, model) = (to.shelf, to.model);
+        if let Some(used) = shelf.take(&model.folder) {
+            return Ok(kept(shelf, used));
+        }
+        let waiting = async {
+            let gate = Arc::clone(&shelf.gate).lock_owned().await;
+            // Somebody else may have loaded it meanwhile.
+            if let Some(used) = shelf.take(&model.folder) {
+                return Ok(Err(used));
+            }
+            let turn = self.loads.turn(&failure.scope.account).await?;
+            Ok::<_, ApiError>(Ok((gate, turn)))
+        };
+        let late = |_| not_ready(&model.path);
+        let (gate, turn) = match timeout_at(to.limit, waiting).await.map_err(late)?? {
+            Ok(turn) => turn,
+            Err(used) => return Ok(kept(shelf, used)),
+        };
+        let (loading, path) = (Arc::clone(shelf), model.path.clone());
+        let loading = tokio::task::spawn_blocking(move || {
+            let done = loading.load(&path);
+            drop((gate, turn));
+            done
+        });
+        let done = timeout_at(to.limit, loading).await.map_err(late)?;
+        match done.map_err(ApiError::internal)? {
+            Ok(()) => {}
+            Err(LoadError::Unusable(text)) => return Err(ApiError::client("ValidationError", text)),
+            Err(LoadError::NoRoom(words)) => return Err(failure.answered(507, words.as_bytes())),
+            Err(LoadError::Refused(status, words)) => return Err(failure.answered(status, words.as_bytes())),
+            Err(LoadError::Away(cause)) => {
+                tracing::info!(workload = %to.workload, cause = &*cause as &dyn std::error::Error, "a model cannot be loaded now");
+                return Err(unavailable());
+            }
+            Err(LoadError::Engine(cause)) => return Err(ApiError::internal(cause)),
+        }
+        // Gone again already: its room was needed.
+        let used = shelf.take(&model.folder);
+        used.map(|used| kept(shelf, used)).ok_or_else(|| not_ready(&model.path))
+    }
+
+    /// Asks the container whether it has the model.
+    async fn confirmed(&self, to: &To<'_>) -> Result<bool, ApiError> {
+        let (shelf, folder) = (Arc::clone(to.shelf), to.model.folder.clone());
+        let asked = tokio::task::spawn_blocking(move || shelf.confirm(&folder)).await;
+        Ok(asked.map_err(ApiError::internal)?.unwrap_or(true))
+    }
+
+    /// Unloads another model than the one that is asked. `false` when there is none that nobody uses.
+    async fn made_room(&self, to: &To<'_>) -> Result<bool, ApiError> {
+        let Ok(gate) = timeout_at(to.limit, Arc::clone(&to.shelf.gate).lock_owned()).await else {
+            return Ok(false);
+        };
+        let (shelf, folder) = (Arc::clone(to.shelf), to.model.folder.clone());
+        let done = tokio::task::spawn_blocking(move || {
+            let done = shelf.unload_one(&folder);
+            drop(gate);
+            done
+        });
+        Ok(done.await.map_err(ApiError::internal)?.unwrap_or(false))
+    }
+}
+
+/// Where models are not to stay loaded, the last request that uses one unloads it.
+fn kept(shelf: &Arc<Shelf>, used: InUse) -> InUse {
+    if shelf.caches {
+        return used;
+    }
+    let (shelf, runtime) = (Arc::clone(shelf), Handle::current());
+    used.then(move || {
+        runtime.spawn(async move {
+            let gate = Arc::clone(&shelf.gate).lock_owned().await;
+            let unloading = tokio::task::spawn_blocking(move || {
+                let done = shelf.unload_one("");
+                drop(gate);
+                done
+            });
+            if let Ok(Err(error)) = unloading.await {
+                tracing::info!(%error, "a model stays loaded for now");
+            }
+        });
+    })
+}
