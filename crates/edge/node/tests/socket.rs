@@ -337,7 +337,8 @@ fn errors_keep_their_kind_across_the_socket() {
         let unpacked = client.unpack_model(archive, &workload(), "models", folder, None);
         let removed = client.remove_model(&workload(), "models", folder);
         match (unpacked, removed) {
-            (Err(ExecutorError::Refused(first)), Err(ExecutorError::Refused(second))) => (first, second),
+            (Err(ExecutorError::Refused(first)), Err(ExecutorError::Refused(second)))
+            | (Err(ExecutorError::Host(first)), Err(ExecutorError::Host(second))) => (first, second),
             other => panic!("both are refused: {other:?}"),
         }
     };
