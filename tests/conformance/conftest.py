@@ -9,6 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.harness.engine import Engine, digits_csv, execution_statements  # noqa: E402
+from tests.harness.jobs import P6  # noqa: E402
 from tests.harness.small_image import small_rootfs  # noqa: E402
 
 CACHE = Path(os.environ.get("ISOLARIUM_CACHE", Path.home() / ".cache/isolarium"))
@@ -67,6 +68,17 @@ def bucket(engine):
 @pytest.fixture(scope="session")
 def role(engine, bucket):
     return engine.create_role("conformance-execution", execution_statements(bucket))
+
+
+@pytest.fixture(scope="session")
+def vpc_role(engine, bucket):
+    """An execution role that may also join VPCs."""
+    return engine.create_role("conformance-vpc", [*execution_statements(bucket), {"Effect": "Allow", "Action": P6, "Resource": "*"}])
+
+
+@pytest.fixture(scope="session")
+def ec2(engine):
+    return engine.client("ec2")
 
 
 @pytest.fixture(scope="session")

@@ -14,11 +14,6 @@ from tests.harness.wire import refused
 SERVED = tomllib.loads((Path(__file__).resolve().parents[2] / "models/served-operations.toml").read_text())["ec2"]["operations"]
 
 
-@pytest.fixture(scope="module")
-def ec2(engine):
-    return engine.client("ec2")
-
-
 def operations(ec2, member):
     """Served operations whose input has this member, as names of the client's methods."""
     methods = {api: method for method, api in ec2.meta.method_to_api_mapping.items()}

@@ -21,11 +21,6 @@ DEFAULT_FORMAT = (
 
 
 @pytest.fixture(scope="module")
-def ec2(engine):
-    return engine.client("ec2")
-
-
-@pytest.fixture(scope="module")
 def vpc(ec2):
     """One VPC for the tests of this file: an account has five."""
     made = ec2.create_vpc(CidrBlock="10.61.0.0/16")["Vpc"]["VpcId"]

@@ -10,11 +10,6 @@ from botocore.exceptions import ClientError, WaiterError
 from tests.harness.engine import ACCOUNT, REGION, Engine
 
 
-@pytest.fixture(scope="module")
-def ec2(engine):
-    return engine.client("ec2")
-
-
 def refused(call, *arguments, **parameters):
     """Code, message and HTTP status of a refusal."""
     with pytest.raises(ClientError) as raised:

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from tests.harness.engine import ACCOUNT, REGION, TRUST, Engine, execution_statements
-from tests.harness.jobs import eventually, finished, training_request, with_program
+from tests.harness.jobs import P6, eventually, finished, training_request, with_program
 from tests.harness.wire import refused
 
 IMAGE_ACTIONS = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetAuthorizationToken", "ecr:GetDownloadUrlForLayer"]
@@ -128,10 +128,6 @@ def test_what_the_role_lacks_is_named_when_the_job_is_made(engine, sagemaker, sm
     assert finished(sagemaker, name)["TrainingJobStatus"] == "Completed", "control: with the permission"
 
 
-P6 = [f"ec2:{action}" for action in (
-    "CreateNetworkInterface", "CreateNetworkInterfacePermission", "DeleteNetworkInterface", "DeleteNetworkInterfacePermission",
-    "DescribeNetworkInterfaces", "DescribeVpcs", "DescribeDhcpOptions", "DescribeSubnets", "DescribeSecurityGroups",
-)]
 VPC = {"VpcConfig": {"Subnets": ["subnet-00000000000000000"], "SecurityGroupIds": ["sg-00000000000000000"]}}
 # What is said of this VPC when nothing else is wrong.
 PASSED = "The subnet ID 'subnet-00000000000000000' does not exist"

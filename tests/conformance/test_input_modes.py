@@ -8,9 +8,9 @@ import tarfile
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.conformance.test_vpc_jobs import P6, SM_64, Network
+from tests.conformance.test_vpc_jobs import SM_64, Network
 from tests.harness.engine import execution_statements
-from tests.harness.jobs import eventually, finished, training_request, with_program
+from tests.harness.jobs import P6, eventually, finished, training_request, with_program
 
 MAGIC = 0xCED7230A
 

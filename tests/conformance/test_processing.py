@@ -1,26 +1,15 @@
 """Processing jobs: boto3 against the real engine, containers with inputs, outputs and a message."""
 import json
-import time
 
 import pytest
 
-from tests.conformance.test_vpc_jobs import Network, P6
-from tests.harness.engine import WEB, execution_statements
+from tests.conformance.test_vpc_jobs import Network
+from tests.harness.engine import WEB
+from tests.harness import jobs
 from tests.harness.jobs import eventually
 
 GROUP = "/aws/sagemaker/ProcessingJobs"
 BASE = "/opt/ml/processing"
-
-
-@pytest.fixture(scope="module")
-def ec2(engine):
-    return engine.client("ec2")
-
-
-@pytest.fixture(scope="module")
-def vpc_role(engine, bucket):
-    allow = {"Effect": "Allow", "Action": P6, "Resource": "*"}
-    return engine.create_role("processing-vpc", [*execution_statements(bucket), allow])
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +54,7 @@ def start(engine, bucket, name, image, role, script, inputs=(), outputs=(), inst
 
 
 def ended(sagemaker, name, timeout=120):
-    """Waits for a job's end without botocore's minute-long steps."""
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        job = sagemaker.describe_processing_job(ProcessingJobName=name)
-        if job["ProcessingJobStatus"] not in ("InProgress", "Stopping"):
-            return job
-        time.sleep(0.1)
-    raise AssertionError(f"processing job {name} is still {job['ProcessingJobStatus']} after {timeout} s")
+    return jobs.ended(lambda: sagemaker.describe_processing_job(ProcessingJobName=name), "ProcessingJobStatus", timeout)
 
 
 def completed(sagemaker, name):

@@ -8,25 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.test_vpc_jobs import Network, P6, completed, run, said
-from tests.harness.engine import WEB, execution_statements
+from tests.conformance.test_vpc_jobs import Network, completed, run, said
+from tests.harness.engine import WEB
 from tests.harness.jobs import eventually, finished, training_request, with_program
 
 XGBOOST = "xgboost-cpu==3.2.0"
 ALL_REDUCE = (Path(__file__).resolve().parent / "all_reduce.py").read_text()
 PROBE = (Path(__file__).resolve().parent / "peer_probe.py").read_text()
 HOSTS = ["algo-1", "algo-2", "algo-3"]
-
-
-@pytest.fixture(scope="module")
-def ec2(engine):
-    return engine.client("ec2")
-
-
-@pytest.fixture(scope="module")
-def vpc_role(engine, bucket):
-    allow = {"Effect": "Allow", "Action": P6, "Resource": "*"}
-    return engine.create_role("several-vpc", [*execution_statements(bucket), allow])
 
 
 @pytest.fixture(scope="module")

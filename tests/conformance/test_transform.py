@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.test_vpc_jobs import P6, Network
+from tests.conformance.test_vpc_jobs import Network
 from tests.conformance.test_vpc_services import ALL, presigned, statement
-from tests.harness.engine import REGION, WEB, execution_statements
+from tests.harness.engine import REGION, WEB
+from tests.harness import jobs
 from tests.harness.jobs import eventually
 
 GROUP = "/aws/sagemaker/TransformJobs"
@@ -66,12 +67,6 @@ def server(engine, rootfs):
     return engine.pack_image(rootfs, "upper:1", "--entrypoint", "/usr/bin/python3", "--entrypoint", "-c", "--entrypoint", PROGRAM)
 
 
-@pytest.fixture(scope="module")
-def vpc_role(engine, bucket):
-    allow = {"Effect": "Allow", "Action": P6, "Resource": "*"}
-    return engine.create_role("transform-vpc", [*execution_statements(bucket), allow])
-
-
 @pytest.fixture
 def network(engine):
     made = Network(engine.client("ec2"), block="10.31.0.0/16", subnet="10.31.1.0/24")
@@ -97,13 +92,7 @@ def request(name, bucket, **members):
 
 
 def ended(sagemaker, name, timeout=90):
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        job = sagemaker.describe_transform_job(TransformJobName=name)
-        if job["TransformJobStatus"] not in ("InProgress", "Stopping"):
-            return job
-        time.sleep(0.1)
-    raise AssertionError(f"transform job {name} is still {job['TransformJobStatus']}")
+    return jobs.ended(lambda: sagemaker.describe_transform_job(TransformJobName=name), "TransformJobStatus", timeout)
 
 
 class Data:

@@ -3,14 +3,14 @@ import json
 import re
 import shutil
 import subprocess
-import time
 
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.conformance.test_vpc_jobs import Network, P6, SM_64
+from tests.conformance.test_vpc_jobs import Network, SM_64
 from tests.harness.engine import ACCOUNT, execution_statements
-from tests.harness.jobs import eventually, training_request
+from tests.harness import jobs
+from tests.harness.jobs import P6, eventually, training_request
 
 # Tells (x - 3)^2 as its loss, or `level` once for each epoch, and what network the container sees.
 TRAIN = r"""#!/bin/sh
@@ -69,13 +69,7 @@ def configuration(strategy="Bayesian", jobs=5, parallel=2, **members):
 
 
 def ended(sagemaker, name, timeout=180):
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        job = sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
-        if job["HyperParameterTuningJobStatus"] not in ("InProgress", "Stopping"):
-            return job
-        time.sleep(0.2)
-    raise AssertionError(f"tuning job {name} is still {job['HyperParameterTuningJobStatus']}: {job['TrainingJobStatusCounters']}")
+    return jobs.ended(lambda: sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name), "HyperParameterTuningJobStatus", timeout)
 
 
 def children(sagemaker, name, **members):

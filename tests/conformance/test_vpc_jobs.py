@@ -9,31 +9,15 @@ import threading
 
 import pytest
 
-from tests.harness.engine import DNS, REGION, WEB, execution_statements
+from tests.harness.engine import DNS, REGION, WEB
 from tests.harness.jobs import eventually, finished, gone, settled, training_request, with_program
 
 SM_64 = (
     "ClientError: Data download failed:Please ensure that the subnet's route table has a route to an S3 VPC endpoint or a NAT "
     "device, and both the security groups and the subnet's network ACL allow outbound traffic to S3."
 )
-P6 = [
-    "ec2:CreateNetworkInterface", "ec2:CreateNetworkInterfacePermission", "ec2:DeleteNetworkInterface",
-    "ec2:DeleteNetworkInterfacePermission", "ec2:DescribeNetworkInterfaces", "ec2:DescribeVpcs", "ec2:DescribeDhcpOptions",
-    "ec2:DescribeSubnets", "ec2:DescribeSecurityGroups",
-]
 # Says how the container is attached, in words that are easy to compare.
 LOOK = "busybox ip -o -4 addr; busybox ip route; cat /etc/resolv.conf; echo SEEN"
-
-
-@pytest.fixture(scope="module")
-def ec2(engine):
-    return engine.client("ec2")
-
-
-@pytest.fixture(scope="module")
-def vpc_role(engine, bucket):
-    allow = {"Effect": "Allow", "Action": P6, "Resource": "*"}
-    return engine.create_role("vpc-execution", [*execution_statements(bucket), allow])
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ import pytest
 from botocore.config import Config
 
 from tests.conformance.test_audit import events
-from tests.conformance.test_vpc_jobs import Network, P6, completed, failed, reads, run, said
+from tests.conformance.test_vpc_jobs import Network, completed, failed, reads, run, said
 from tests.conformance.test_vpc_services import ALL, FETCH, FLOW_ACTIONS, lines, presigned, statement
 from tests.harness.engine import REGION, WEB, execution_statements
-from tests.harness.jobs import eventually, finished, training_request, with_program
+from tests.harness.jobs import P6, eventually, finished, training_request, with_program
 from tests.harness.wire import printed
 
 EVERYTHING = [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]
@@ -109,16 +109,6 @@ class Place(Network):
         eventually(lambda: not [one for one in self.interfaces() if one.get("RequesterManaged")], timeout=60)
         self.ec2.delete_security_group(GroupId=self.servers)
         super().remove()
-
-
-@pytest.fixture(scope="module")
-def ec2(engine):
-    return engine.client("ec2")
-
-
-@pytest.fixture(scope="module")
-def vpc_role(engine, bucket):
-    return engine.create_role("vpc-proofs", [*execution_statements(bucket), {"Effect": "Allow", "Action": P6, "Resource": "*"}])
 
 
 @pytest.fixture(scope="module")

@@ -7,22 +7,12 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from tests.conformance.test_vpc_jobs import Network, completed, said, P6
-from tests.harness.engine import ACCOUNT, REGION, execution_statements
+from tests.conformance.test_vpc_jobs import Network, completed, said
+from tests.harness.engine import ACCOUNT, REGION
 from tests.harness.jobs import eventually, training_request, with_program
 
 FLOW_ACTIONS = ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents", "logs:DescribeLogGroups", "logs:DescribeLogStreams"]
 ALL = {"Effect": "Allow", "Principal": "*", "Action": "*", "Resource": "*"}
-
-
-@pytest.fixture(scope="module")
-def ec2(engine):
-    return engine.client("ec2")
-
-
-@pytest.fixture(scope="module")
-def vpc_role(engine, bucket):
-    return engine.create_role("vpc-services", [*execution_statements(bucket), {"Effect": "Allow", "Action": P6, "Resource": "*"}])
 
 
 @pytest.fixture

@@ -1,6 +1,12 @@
 """Requests and waits that several suites share."""
 import time
 
+# What an execution role needs in a VPC.
+P6 = [f"ec2:{action}" for action in (
+    "CreateNetworkInterface", "CreateNetworkInterfacePermission", "DeleteNetworkInterface", "DeleteNetworkInterfacePermission",
+    "DescribeNetworkInterfaces", "DescribeVpcs", "DescribeDhcpOptions", "DescribeSubnets", "DescribeSecurityGroups",
+)]
+
 
 def training_request(name, image, role, bucket, uri, isolated=True, **members):
     """A CreateTrainingJob request for the digits image."""
@@ -39,15 +45,20 @@ def with_program(engine, bucket, request, source, interpreter="/usr/bin/python3"
     }
 
 
-def finished(sagemaker, name, timeout=120):
-    """Waits for a training job's end without botocore's two-minute steps."""
+def ended(describe, status, timeout=120):
+    """What `describe` answers once its `status` is neither InProgress nor Stopping, without botocore's long steps."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        job = sagemaker.describe_training_job(TrainingJobName=name)
-        if job["TrainingJobStatus"] not in ("InProgress", "Stopping"):
+        job = describe()
+        if job[status] not in ("InProgress", "Stopping"):
             return job
         time.sleep(0.1)
-    raise AssertionError(f"training job {name} is still {job['SecondaryStatus']} after {timeout} s")
+    raise AssertionError(f"still {job[status]} after {timeout} s: {job}")
+
+
+def finished(sagemaker, name, timeout=120):
+    """Waits for a training job's end."""
+    return ended(lambda: sagemaker.describe_training_job(TrainingJobName=name), "TrainingJobStatus", timeout)
 
 
 def settled(sagemaker, name, timeout=120):

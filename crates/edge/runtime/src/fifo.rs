@@ -318,7 +318,9 @@ mod tests {
                 (halted, writing.open(&path).map(drop), writing.wait(None))
             }
         });
-        let idle = File::open(&path).unwrap();
+        // Its first byte shows that the writer has the pipe: before that a stop would end the wait for a reader.
+        let mut idle = File::open(&path).unwrap();
+        idle.read_exact(&mut [0]).unwrap();
         stop.make().unwrap();
         let (halted, again, waited) = writer.join().unwrap();
         assert!(matches!(halted, Err(Halt::Stopped)), "{halted:?}");
