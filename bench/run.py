@@ -34,7 +34,7 @@ def judged(row):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer repetitions and smaller data: under three minutes")
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions and smaller data: some five minutes")
     parser.add_argument("--only", choices=SUITES, action="append", help="run these suites alone")
     parser.add_argument("--binary", default=str(REPOSITORY / "target/release/isolarium"))
     parser.add_argument("--output", default=str(REPOSITORY / "bench/results.json"))

@@ -172,7 +172,7 @@ impl Drop for Guard {
 /// All endpoints that serve.
 #[derive(Default)]
 pub struct Fleets {
-    routes: RwLock<HashMap<Key, Arc<EndpointRoutes>>>,
+    routes: RwLock<HashMap<Key, Arc<EndpointRoutes>, foldhash::fast::RandomState>>,
 }
 
 impl Fleets {

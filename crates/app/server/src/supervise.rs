@@ -103,14 +103,11 @@ impl Drop for NodeDir {
     }
 }
 
-/// glibc's settings of the allocator, and ours: a request allocates some 150 small pieces, and the seven of each size that
-/// a thread keeps by default are used up many times over. Two hundred keep requests off the arenas and their locks; of
-/// pieces up to 256 bytes alone, or a hundred threads would hoard half a gigabyte (docs/performance.md). An operator's
+/// glibc's settings of the allocator, and ours: a request allocates some 100 small pieces, and the seven of each size that
+/// a thread keeps by default are used up many times over. As many as here keep requests off the arenas and their locks, of
+/// pieces up to glibc's own limit: a hundred threads can hoard 2 MiB each at most, and only what they used at one time. An operator's
 /// settings win; other C libraries do not look.
-const ALLOCATOR: (&str, &str) = (
-    "GLIBC_TUNABLES",
-    "glibc.malloc.tcache_count=200:glibc.malloc.tcache_max=256",
-);
+const ALLOCATOR: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.tcache_count=48");
 
 /// Keeps the `serve` child running until SIGTERM or SIGINT, which it passes on; returns the child's exit code.
 /// `arguments` are the child's whole command line after the program name.

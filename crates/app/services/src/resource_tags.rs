@@ -32,19 +32,20 @@ pub fn added(
     let Ok(arn) = question.resource.parse::<Arn>() else {
         return Ok(question);
     };
-    if makes(&question.action, &arn) {
+    let [_, _, service, .., resource] = arn.parts();
+    if makes(&question.action, resource) {
         return Ok(question);
     }
-    if arn.service() == "ec2" {
+    if service == "ec2" {
         return crate::ec2::facts::added(store, question, &arn);
     }
-    if arn.service() == "kms" {
+    if service == "kms" {
         return crate::kms::added(store, question).map_err(ApiError::internal);
     }
-    let prefixes: &[&str] = match arn.service() {
+    let prefixes: &[&str] = match service {
         "sagemaker" => &["aws:ResourceTag/", "sagemaker:ResourceTag/"],
         "ecr" => &["aws:ResourceTag/", "ecr:ResourceTag/"],
-        "iam" if !arn.resource().starts_with("policy/") => &["aws:ResourceTag/", "iam:ResourceTag/"],
+        "iam" if !resource.starts_with("policy/") => &["aws:ResourceTag/", "iam:ResourceTag/"],
         _ => &["aws:ResourceTag/"],
     };
     let tags = tags_of(store, logs, &arn)?;
@@ -70,24 +71,24 @@ fn with_owner(caller: &Principal, question: Question) -> Question {
 }
 
 /// Whether the action creates a resource of this very kind: `CreateEndpointConfig` an `endpoint-config`.
-fn makes(action: &str, arn: &Arn) -> bool {
+fn makes(action: &str, resource: &str) -> bool {
     let Some((_, noun)) = action.split_once(":Create") else {
         return false;
     };
-    let kind = arn.resource().split(['/', ':']).next().unwrap_or_default();
+    let kind = resource.split(['/', ':']).next().unwrap_or_default();
     noun.to_ascii_lowercase() == kind.replace('-', "")
 }
 
 fn tags_of(store: &dyn StateStore, logs: Option<&dyn LogStore>, arn: &Arn) -> Result<Tags, ApiError> {
-    let resource = arn.resource();
-    if arn.service() == "iam" {
+    let [_, _, service, region, account, resource] = arn.parts();
+    if service == "iam" {
         return identity(store, arn);
     }
-    let (Some(account), Some(region)) = (arn.account(), arn.region()) else {
+    let (Ok(account), Ok(region)) = (account.parse(), region.parse()) else {
         return Ok(Tags::new());
     };
     let scope = Scope { account, region };
-    match (arn.service(), resource.split_once(['/', ':'])) {
+    match (service, resource.split_once(['/', ':'])) {
         ("sagemaker", Some(("model", name))) => read::<Model>(store, &Model::key(&scope, name), |record| &record.tags),
         ("sagemaker", Some(("endpoint-config", name))) => {
             read::<EndpointConfig>(store, &EndpointConfig::key(&scope, name), |record| &record.tags)

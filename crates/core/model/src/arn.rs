@@ -90,7 +90,9 @@ impl Arn {
         &self.0
     }
 
-    fn parts(&self) -> [&str; 6] {
+    /// All six parts of the text: `arn`, partition, service, region, account, resource. Who needs several asks for them once:
+    /// each of the methods for one part looks through the text.
+    pub fn parts(&self) -> [&str; 6] {
         split(&self.0).unwrap_or_default()
     }
 

@@ -150,7 +150,7 @@ impl KernelHost {
                 .run(|| {
                     for step in steps {
                         if let Step::SetSysctl { path, value, .. } = step {
-                            sysctl::write(path, value).map_err(|source| (step, source))?;
+                            handle.set(path, value).map_err(|source| (step, source))?;
                         }
                     }
                     Ok(())

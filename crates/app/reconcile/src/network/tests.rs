@@ -15,8 +15,8 @@ use isolarium_model::ec2::traffic::{Match, RangeInclusive16};
 use isolarium_model::ec2::vpc::{Block as VpcBlock, Tenancy};
 use isolarium_model::ec2::zone::Zone;
 use isolarium_model::ec2::{
-    ElasticIp, EndpointKind, EndpointState, Holder, NatGateway, NetworkAcl, NetworkInterface, Resource, RouteTable,
-    SecurityGroup, Subnet, Tags, Vpc, VpcEndpoint, prefix_list,
+    EndpointKind, EndpointState, Holder, NatGateway, NetworkAcl, NetworkInterface, Resource, RouteTable, SecurityGroup,
+    Subnet, Tags, Vpc, VpcEndpoint, prefix_list,
 };
 use isolarium_model::sagemaker::VpcAttachment;
 use isolarium_model::{Timestamp, WorkloadId};
@@ -725,101 +725,4 @@ fn a_change_of_one_vpc_reads_nothing_of_another() {
     world.clock.advance(deps.settings.gc_interval);
     step(&deps).unwrap();
     assert_eq!(world.vpcs.state().vpcs.len(), 1);
-}
-
-/// Prints what a commit costs the loop among 200 VPCs of 20 interfaces each, on the disk's store:
-/// `cargo test -p isolarium-reconcile --lib a_commit_among -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn a_commit_among_200_vpcs() {
-    let world = World::new();
-    let folder = tempfile::tempdir().unwrap();
-    let schemas = [isolarium_store::state::sqlite::SCHEMA];
-    let database = isolarium_store::Database::open(&folder.path().join("state.db"), &schemas).unwrap();
-    let disk = Arc::new(isolarium_store::state::SqliteState::new(Arc::new(database)));
-    // Made in memory, VPC by VPC, and copied: the store in memory copies itself at each commit.
-    for n in 1..=200u128 {
-        let one = World::new();
-        vpc_of(&one, &scope(), n, 24);
-        for place in 0..20u8 {
-            let made = NetworkInterface {
-                id: InterfaceId::of(n * 100 + u128::from(place)),
-                vpc: VpcId::of(n),
-                subnet: SubnetId::of(n),
-                groups: BTreeSet::from([GroupId::of(n)]),
-                ..interface(&one, 99_999, 10 + place, Holder::Transfer(workload()))
-            };
-            put(&one, &made);
-            let batch =
-                Batch::default().delete::<NetworkInterface>(&key(&scope(), InterfaceId::of(99_999)), Expect::Any);
-            one.store.commit(batch).unwrap();
-        }
-        let mut batch = Batch::default();
-        fn copy<R: Resource>(from: &World, batch: Batch) -> Batch {
-            from.state()
-                .all::<R>()
-                .unwrap()
-                .into_iter()
-                .fold(batch, |batch, stored| {
-                    batch.put(&stored.key, Expect::Absent, &stored.record).unwrap()
-                })
-        }
-        batch = copy::<Vpc>(&one, batch);
-        batch = copy::<Subnet>(&one, batch);
-        batch = copy::<RouteTable>(&one, batch);
-        batch = copy::<NetworkAcl>(&one, batch);
-        batch = copy::<SecurityGroup>(&one, batch);
-        batch = copy::<NetworkInterface>(&one, batch);
-        disk.commit(batch).unwrap();
-    }
-    let (deps, reading) = watched(&world, disk.clone());
-    let timed = |what: &str, act: &mut dyn FnMut()| {
-        reading.about(&[]);
-        let begun = std::time::Instant::now();
-        act();
-        println!("{what}: {:?}, {} records read", begun.elapsed(), reading.about(&[]).1);
-    };
-    timed("first look, everything applied", &mut || {
-        step(&deps).unwrap();
-    });
-    let at = key(&scope(), GroupId::of(77));
-    let change = || {
-        let store: &dyn StateStore = &*disk;
-        let mut group = store.get::<SecurityGroup>(&at).unwrap().unwrap().record;
-        let mut rule = Rule::everything_out();
-        rule.direction = Direction::Ingress;
-        let id = GroupRuleId::of(u128::try_from(group.rules.len()).unwrap() + 10);
-        group.rules.insert(id, rule);
-        store
-            .commit(Batch::default().put(&at, Expect::Any, &group).unwrap())
-            .unwrap();
-    };
-    for round in 0..3 {
-        change();
-        timed(&format!("changed rule, round {round}"), &mut || {
-            step(&deps).unwrap();
-        });
-    }
-    timed("look at everything, nothing changed", &mut || {
-        world.clock.advance(deps.settings.gc_interval);
-        step(&deps).unwrap();
-    });
-    timed(
-        "as it was: everything, and each VPC by a scan of the account",
-        &mut || {
-            let store: &dyn StateStore = &*deps.store;
-            let all = records::every_vpc(store).unwrap();
-            for _ in &all {
-                let scan = isolarium_store::Query::all(&scope());
-                store.query::<NetworkInterface>(&scan).unwrap();
-                store.query::<ElasticIp>(&scan).unwrap();
-                store.query::<Subnet>(&scan).unwrap();
-                store.query::<RouteTable>(&scan).unwrap();
-                store.query::<NetworkAcl>(&scan).unwrap();
-                store.query::<SecurityGroup>(&scan).unwrap();
-                store.query::<NatGateway>(&scan).unwrap();
-                store.query::<VpcEndpoint>(&scan).unwrap();
-            }
-        },
-    );
 }

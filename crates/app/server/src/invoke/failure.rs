@@ -1,6 +1,8 @@
 //! The errors of an invocation that reached, or should have reached, a container (SM-58, SM-62).
 
 use isolarium_model::{Arn, Scope};
+use isolarium_reconcile::Guard;
+use isolarium_reconcile::fleets::Stage;
 use isolarium_wire::{ApiError, Document};
 
 /// How much of a container's own error text is repeated, bytes.
@@ -10,13 +12,25 @@ pub(super) const MESSAGE_LIMIT: usize = 64 * 1024;
 pub(super) struct Failure<'a> {
     pub scope: &'a Scope,
     pub endpoint_name: &'a str,
-    /// `<variant>/<instance id>`, and the container's name behind it where there are several.
-    pub log_stream: String,
-    /// `primary`, or the name of one of several.
-    pub container: &'a str,
+    pub guard: &'a Guard,
+    /// The container, where the instance has several.
+    pub stage: Option<&'a Stage>,
 }
 
 impl Failure<'_> {
+    /// `primary`, or the name of one of several.
+    fn container(&self) -> &str {
+        self.stage.map_or("primary", |stage| stage.name.as_str())
+    }
+
+    /// `<variant>/<instance id>`, and the container's name behind it where there are several.
+    fn log_stream(&self) -> String {
+        match self.stage {
+            None => self.guard.log_stream(),
+            Some(stage) => format!("{}/{}", self.guard.log_stream(), stage.name),
+        }
+    }
+
     /// The container answered with another status than 2xx (CC-52).
     pub fn answered(&self, status: u16, body: &[u8]) -> ApiError {
         let text = String::from_utf8_lossy(body);
@@ -30,7 +44,7 @@ impl Failure<'_> {
             &text,
             &format!(
                 "Received {kind} ({status}) from {} with message \"{text}\".",
-                self.container
+                self.container()
             ),
         )
     }
@@ -40,7 +54,7 @@ impl Failure<'_> {
         let text = format!(
             "Your invocation timed out while waiting for a response from container {}. Review the latency metrics for \
              each container in Amazon CloudWatch, resolve the issue, and try again.",
-            self.container
+            self.container()
         );
         self.unanswered(&text)
     }
@@ -63,7 +77,7 @@ impl Failure<'_> {
     fn unanswered(&self, text: &str) -> ApiError {
         let begin = format!(
             "Received server error (0) from {} with message \"{text}\".",
-            self.container
+            self.container()
         );
         self.model_error(0, text, &begin)
     }
@@ -78,7 +92,7 @@ impl Failure<'_> {
         let stream = Arn::regional(
             "logs",
             self.scope,
-            &format!("log-group:{group}:log-stream:{}", self.log_stream),
+            &format!("log-group:{group}:log-stream:{}", self.log_stream()),
         );
         ApiError::client("ModelError", message)
             .with_status(424)

@@ -136,8 +136,8 @@ impl Proxy {
         let failure = failure::Failure {
             scope,
             endpoint_name: &invocation.endpoint_name,
-            log_stream: log_stream(&guard, last),
-            container: last.map_or("primary", |last| last.name.as_str()),
+            guard: &guard,
+            stage: last,
         };
         let (streamed, started) = (invocation.streamed, Instant::now());
         let limit = started + self.settings.timeout;
@@ -249,8 +249,8 @@ impl Proxy {
             let failure = failure::Failure {
                 scope,
                 endpoint_name: &invocation.endpoint_name,
-                log_stream: log_stream(guard, Some(stage)),
-                container: &stage.name,
+                guard,
+                stage: Some(stage),
             };
             let request = Outgoing::stage(headers, content_type.as_ref(), false, body);
             let asked = self.answered(&stage.workload, stage.port, &request, false);
@@ -363,13 +363,6 @@ fn keep(capture: &Capture, headers: &HeaderMap, asked: &[u8], head: &Head, answe
     };
     let inference_id = headers.get(INFERENCE_ID).and_then(text);
     capture.add(&crate::clock::request_id(), inference_id.as_deref(), input, output);
-}
-
-fn log_stream(guard: &Guard, stage: Option<&Stage>) -> String {
-    match stage {
-        None => guard.log_stream(),
-        Some(stage) => format!("{}/{}", guard.log_stream(), stage.name),
-    }
 }
 
 fn unavailable() -> ApiError {

@@ -7,7 +7,7 @@ use isolarium_model::WorkloadId;
 use isolarium_runtime::Dial;
 use isolarium_runtime::executor::ExecutorError;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Idle connections older than this are closed: common servers close theirs after some seconds, and a request that
@@ -44,17 +44,20 @@ struct Kept {
 #[derive(Default)]
 struct Idle {
     /// The oldest of each first.
-    by_workload: HashMap<WorkloadId, Vec<Kept>>,
+    by_workload: HashMap<WorkloadId, Vec<Kept>, foldhash::fast::RandomState>,
     /// A task closes those that grow too old.
     swept: bool,
 }
 
-/// All connections.
+/// Shards; more lanes than this share some.
+const SHARDS: usize = 16;
+
+/// All connections. Each lane has a shard, so that none waits for another one.
 pub(super) struct Pool {
     dial: Arc<dyn Dial>,
     connect_timeout: Duration,
     kept: usize,
-    idle: Arc<Mutex<Idle>>,
+    shards: [Arc<Mutex<Idle>>; SHARDS],
 }
 
 impl Pool {
@@ -63,8 +66,13 @@ impl Pool {
             dial,
             connect_timeout,
             kept,
-            idle: Arc::default(),
+            shards: Default::default(),
         }
+    }
+
+    fn shard(&self) -> &Arc<Mutex<Idle>> {
+        let [first, ..] = &self.shards;
+        self.shards.get(lanes::here() % SHARDS).unwrap_or(first)
     }
 
     /// Sends a request on a kept connection, or a new one, and reads the head of the answer. A request of which a dying
@@ -94,7 +102,8 @@ impl Pool {
         if !connection.is_reusable() {
             return;
         }
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let shard = self.shard();
+        let mut idle = locked(shard);
         let now = Instant::now();
         let kept = match idle.by_workload.get_mut(workload) {
             Some(kept) => kept,
@@ -111,34 +120,41 @@ impl Pool {
         }
         if !idle.swept {
             idle.swept = true;
-            tokio::spawn(sweep(self.idle.clone()));
+            tokio::spawn(sweep(shard.clone()));
         }
     }
 
     /// Whether a kept connection is still open; `None` where none is kept.
     #[cfg(test)]
     pub fn has_quiet(&self) -> Option<bool> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = locked(self.shard());
         let newest = idle.by_workload.values().filter_map(|kept| kept.last()).next();
         newest.map(|kept| kept.connection.is_quiet())
     }
 
     fn take(&self, workload: &WorkloadId) -> Option<Connection> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = idle.by_workload.get_mut(workload)?;
-        let (now, lane) = (Instant::now(), lanes::here());
-        // The youngest first: it is the least likely to be closed on the other side.
-        while let Some(at) = kept.iter().rposition(|one| one.lane == lane) {
-            let one = kept.remove(at);
-            if now.duration_since(one.since) > LONGEST_IDLE {
-                kept.retain(|one| now.duration_since(one.since) <= LONGEST_IDLE);
-                return None;
-            }
-            if one.connection.is_quiet() {
-                return Some(one.connection);
+        let now = Instant::now();
+        loop {
+            let connection = self.youngest(workload, now)?;
+            // Asks the kernel: nobody else waits meanwhile.
+            if connection.is_quiet() {
+                return Some(connection);
             }
         }
-        None
+    }
+
+    /// The youngest first: it is the least likely to be closed on the other side.
+    fn youngest(&self, workload: &WorkloadId, now: Instant) -> Option<Connection> {
+        let mut idle = locked(self.shard());
+        let kept = idle.by_workload.get_mut(workload)?;
+        let lane = lanes::here();
+        let at = kept.iter().rposition(|one| one.lane == lane)?;
+        let one = kept.remove(at);
+        if now.duration_since(one.since) > LONGEST_IDLE {
+            kept.retain(|one| now.duration_since(one.since) <= LONGEST_IDLE);
+            return None;
+        }
+        Some(one.connection)
     }
 
     async fn connect(&self, workload: &WorkloadId, port: u16) -> Result<Connection, ConnectError> {
@@ -158,12 +174,16 @@ impl Pool {
     }
 }
 
+fn locked(shard: &Mutex<Idle>) -> MutexGuard<'_, Idle> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Closes connections that grew too old, until none is left. A socket keeps its network namespace alive: without this,
 /// that of a container that is gone, and with it its address, would stay until the next request to any container.
 async fn sweep(idle: Arc<Mutex<Idle>>) {
     loop {
         tokio::time::sleep(SWEEP).await;
-        let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = locked(&idle);
         let now = Instant::now();
         idle.by_workload.retain(|_, kept| {
             kept.retain(|one| now.duration_since(one.since) <= LONGEST_IDLE);

@@ -99,7 +99,7 @@ impl OfEndpoint {
 }
 
 /// Counts by endpoint.
-pub type Counted = HashMap<Key, OfEndpoint>;
+pub type Counted = HashMap<Key, OfEndpoint, foldhash::fast::RandomState>;
 
 /// The counters of all lanes.
 pub struct Tally {

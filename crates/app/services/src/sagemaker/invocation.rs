@@ -11,7 +11,7 @@ const AIMS: [&str; 2] = ["TargetModel", "TargetContainerHostname"];
 /// The question of `InvokeEndpoint` or `InvokeEndpointWithResponseStream`, as `operation` names it, with this input.
 pub fn invocation_question(scope: &Scope, operation: &str, endpoint_name: &str, input: &Document) -> Question {
     let arn = Endpoint::arn(scope, endpoint_name);
-    let question = Question::on(&format!("sagemaker:{operation}"), &arn);
+    let question = Question::on(&["sagemaker:", operation].concat(), &arn);
     let Document::Map(members) = input else { return question };
     AIMS.iter().fold(question, |question, name| {
         match isolarium_wire::document::member(members, name) {

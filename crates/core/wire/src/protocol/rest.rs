@@ -50,39 +50,31 @@ fn fits(template: &str, path: &str) -> bool {
     may_fit(template, path) && (!(path.contains('%') || template.contains("+}")) || labels(template, path).is_some())
 }
 
-/// Whether the literal segments fit, up to a greedy label: what tells most templates apart before anything is copied.
-/// True wherever [`labels`] finds labels.
+/// Whether the literal segments fit, up to a greedy label: what tells most templates apart before anything is copied, most of
+/// them at their first byte. True wherever [`labels`] finds labels.
 fn may_fit(template: &str, path: &str) -> bool {
-    if !begins_alike(template, path) {
-        return false;
-    }
-    let template = template.as_bytes().split(|byte| *byte == b'?').next();
-    let mut given = segments(path.as_bytes());
-    for wanted in segments(template.unwrap_or_default()) {
-        let fits = match given.next() {
-            None => false,
-            Some(_) if wanted.starts_with(b"{") && wanted.ends_with(b"+}") => return true,
-            Some(segment) if wanted.starts_with(b"{") => !segment.is_empty(),
-            Some(segment) => segment == wanted,
-        };
-        if !fits {
+    let mut wanted = template
+        .trim_start_matches('/')
+        .bytes()
+        .take_while(|byte| *byte != b'?');
+    let mut given = path.trim_start_matches('/').bytes().peekable();
+    while let Some(byte) = wanted.next() {
+        if byte != b'{' {
+            if given.next() != Some(byte) {
+                return false;
+            }
+            continue;
+        }
+        // A label is a whole segment that is not empty, a greedy one any number of them.
+        if wanted.by_ref().take_while(|byte| *byte != b'}').last() == Some(b'+') {
+            return true;
+        }
+        if given.next_if(|byte| *byte != b'/').is_none() {
             return false;
         }
+        while given.next_if(|byte| *byte != b'/').is_some() {}
     }
     given.next().is_none()
-}
-
-/// What stands between slashes, without those in front.
-fn segments(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let front = path.iter().take_while(|byte| **byte == b'/').count();
-    path.get(front..).unwrap_or_default().split(|byte| *byte == b'/')
-}
-
-/// Whether what stands in front of a template's first label begins the path too, or the other way round.
-fn begins_alike(template: &str, path: &str) -> bool {
-    let (template, path) = (template.trim_start_matches('/'), path.trim_start_matches('/'));
-    let literal = template.bytes().take_while(|byte| !matches!(byte, b'{' | b'?'));
-    literal.zip(path.bytes()).all(|(wanted, given)| wanted == given)
 }
 
 /// Literal labels before placeholders: `/a/list` is not `/a/{Name}`.

@@ -1,7 +1,7 @@
 //! One namespace with a route-netlink socket opened in it.
 
 use super::netlink::Socket;
-use super::netns;
+use super::{netns, sysctl};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -16,6 +16,8 @@ pub struct Handle {
     netfilter: OnceLock<Mutex<Socket>>,
     /// The thread that lives in this namespace, if the handle was made by it.
     resident: Option<ThreadId>,
+    /// The settings as that thread sees them.
+    settings: OnceLock<sysctl::Fresh>,
 }
 
 impl Handle {
@@ -30,6 +32,7 @@ impl Handle {
             socket: Mutex::new(socket),
             netfilter: OnceLock::new(),
             resident: None,
+            settings: OnceLock::new(),
         })
     }
 
@@ -43,6 +46,7 @@ impl Handle {
             socket: Mutex::new(Socket::open()?),
             netfilter: OnceLock::new(),
             resident: Some(thread::current().id()),
+            settings: OnceLock::new(),
         })
     }
 
@@ -77,12 +81,45 @@ impl Handle {
         Ok(socket.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Whether the calling thread made this handle in a fresh namespace, and lives there.
+    pub(crate) fn is_resident(&self) -> bool {
+        self.resident == Some(thread::current().id())
+    }
+
+    /// For the thread that lives here, and for no other: what it shows is the calling thread's.
+    fn settings(&self) -> Option<&sysctl::Fresh> {
+        self.is_resident()
+            .then(|| self.settings.get_or_init(sysctl::Fresh::new))
+    }
+
+    /// Writes a setting below `/proc/sys`. To be called within [`Self::run`].
+    ///
+    /// # Errors
+    /// When there is no such setting, or it does not take the value.
+    pub(crate) fn set(&self, path: &str, value: &str) -> io::Result<()> {
+        match self.settings() {
+            Some(fresh) => fresh.write(path, value),
+            None => sysctl::write(path, value),
+        }
+    }
+
+    /// Reads a setting, as [`sysctl::read`]. To be called within [`Self::run`].
+    ///
+    /// # Errors
+    /// When there is no such setting.
+    pub(crate) fn setting(&self, path: &str) -> io::Result<String> {
+        match self.settings() {
+            Some(fresh) => fresh.read(path),
+            None => sysctl::read(path),
+        }
+    }
+
     /// Runs `work` inside the namespace.
     ///
     /// # Errors
     /// When the namespace cannot be entered.
     pub fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> io::Result<R> {
-        if self.resident == Some(thread::current().id()) {
+        if self.is_resident() {
             return Ok(work());
         }
         netns::within(self.netns(), work)

@@ -2,10 +2,10 @@
 
 use super::handle::Handle;
 use super::netlink::{Message, Request, Socket, errno, number};
+use super::nft;
 use super::route::{
     self, AF_INET, AF_INET6, NUD_PERMANENT, OUR_PROTOCOL, RTN_BLACKHOLE, RTN_LOCAL, RTN_UNICAST, RTN_UNREACHABLE,
 };
-use super::{nft, sysctl};
 use crate::net_host::ObserveError;
 use ipnet::Ipv4Net;
 use isolarium_netplan::plan::{
@@ -45,12 +45,15 @@ pub(super) fn namespace(
         for filter in filters {
             addresses(&mut socket, filter, &names, &mut seen).map_err(failed("addresses"))?;
             routes(&mut socket, filter, &names, &mut seen).map_err(failed("routes"))?;
-            match filter {
-                None => neighbours(&mut socket, &names, &mut seen),
-                Some(index) => wanted_neighbours(&mut socket, index, &names, want, &mut seen),
-            }
-            .map_err(failed("neighbours"))?;
         }
+        // A list passes all neighbours of the machine, whatever namespace they are of.
+        let neighbours = if whole && !handle.is_resident() {
+            neighbours(&mut socket, &names, &mut seen)
+        } else {
+            let mut all = names.keys();
+            all.try_for_each(|index| wanted_neighbours(&mut socket, *index, &names, want, &mut seen))
+        };
+        neighbours.map_err(failed("neighbours"))?;
         if whole {
             rules(&mut socket, &mut seen).map_err(failed("routing rules"))?;
         }
@@ -70,7 +73,7 @@ pub(super) fn namespace(
             .run(|| {
                 let values: Vec<(String, String)> = paths
                     .iter()
-                    .filter_map(|path| Some(((*path).clone(), sysctl::read(path).ok()?)))
+                    .filter_map(|path| Some(((*path).clone(), handle.setting(path).ok()?)))
                     .collect();
                 (values, if asks_nft { tables(want, whole) } else { Ok(Vec::new()) })
             })
@@ -315,6 +318,7 @@ fn neighbours(socket: &mut Socket, names: &Names, seen: &mut NamespaceSeen) -> i
 
 /// Those of one link that its plan names, asked for one by one: the kernel has no list of a single link's neighbours, so a
 /// dump passes all of a router's. One too many is seen when the whole router is; without a route it leads nothing anywhere.
+/// A namespace that was made just now has none that was not asked for.
 fn wanted_neighbours(
     socket: &mut Socket,
     index: i32,

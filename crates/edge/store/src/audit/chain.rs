@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead as _, BufReader};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -52,6 +52,17 @@ pub(super) struct Pruned {
     pub(super) files: u64,
 }
 
+/// Text behind what a buffer holds.
+macro_rules! put {
+    ($buffer:expr, $($text:tt)*) => {
+        // Memory does not refuse.
+        let _written = write!($buffer, $($text)*);
+    };
+}
+
+/// What the hash begins with is shorter, bytes.
+const BEGIN: usize = 160;
+
 /// Writes a line behind `buffer` and returns the hash that ends it.
 pub(super) fn write_line(
     buffer: &mut Vec<u8>,
@@ -61,25 +72,28 @@ pub(super) fn write_line(
     engine: Option<&[u8]>,
 ) -> String {
     let hash = hash(head.events, at, &head.hash, event, engine.unwrap_or_default());
-    let mut put = |part: &[u8]| buffer.extend_from_slice(part);
-    put(format!(
+    put!(
+        buffer,
         "{{\"n\":{},\"at\":{},\"previous\":\"{}\",\"event\":",
-        head.events, at.0, head.hash
-    )
-    .as_bytes());
-    put(event);
+        head.events,
+        at.0,
+        head.hash
+    );
+    buffer.extend_from_slice(event);
     if let Some(engine) = engine {
-        put(b",\"engine\":");
-        put(engine);
+        buffer.extend_from_slice(b",\"engine\":");
+        buffer.extend_from_slice(engine);
     }
-    put(format!(",\"hash\":\"{hash}\"}}\n").as_bytes());
+    put!(buffer, ",\"hash\":\"{hash}\"}}\n");
     hash
 }
 
 /// The hash of a line covers everything before it in the line. The lengths keep its parts from running into each other.
 fn hash(n: u64, at: Timestamp, previous: &str, event: &[u8], engine: &[u8]) -> String {
     let mut hash = Sha256::new();
-    hash.update(format!("{n} {} {previous} {} {} ", at.0, event.len(), engine.len()));
+    let mut begin = Vec::with_capacity(BEGIN);
+    put!(begin, "{n} {} {previous} {} {} ", at.0, event.len(), engine.len());
+    hash.update(begin);
     hash.update(event);
     hash.update(engine);
     let mut digits = [0; 64];

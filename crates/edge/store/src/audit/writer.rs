@@ -390,7 +390,7 @@ impl Writer {
 
     /// Writes records; how many of them the kernel has.
     pub(super) fn write<'e>(&mut self, records: impl Iterator<Item = &'e Record>) -> (usize, Result<(), AuditError>) {
-        let mut buffer = Vec::with_capacity(4096);
+        let mut buffer = Vec::with_capacity(WRITE + LONG);
         let (mut head, mut kept, mut waiting) = (self.head.clone(), 0, 0);
         for record in records {
             if self.size.saturating_add(length(&buffer)) >= self.shared.settings.file_bytes {

@@ -5,10 +5,11 @@
 //! the records it touched before it returns; a read that began before that does not keep what it found.
 
 use super::Stored;
+use foldhash::fast::RandomState;
 use isolarium_model::{Key, Record};
 use std::any::Any;
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// Parts that are locked for themselves.
@@ -17,6 +18,7 @@ const SHARDS: usize = 16;
 const SHARD_BYTES: usize = 512 << 10;
 
 /// The records of one store that were read lately.
+#[derive(Default)]
 pub struct Recent {
     hasher: RandomState,
     shards: [RwLock<Shard>; SHARDS],
@@ -27,7 +29,7 @@ struct Shard {
     /// Commits that touched this part.
     changes: u64,
     bytes: usize,
-    kinds: HashMap<&'static str, HashMap<Key, Kept>>,
+    kinds: HashMap<&'static str, HashMap<Key, Kept, RandomState>, RandomState>,
 }
 
 struct Kept {
@@ -39,15 +41,6 @@ struct Kept {
 /// What a read has to show when it wants its record kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment(u64);
-
-impl Default for Recent {
-    fn default() -> Self {
-        Self {
-            hasher: RandomState::new(),
-            shards: Default::default(),
-        }
-    }
-}
 
 impl Recent {
     fn shard(&self, kind: &str, key: &Key) -> &RwLock<Shard> {
