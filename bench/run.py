@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -32,6 +33,12 @@ def judged(row):
     return {key: row[key] for key in ("name", "unit", "ours", "reference", "reference_name", "ratio", "budget", "within")}
 
 
+def show(row):
+    verdict = {True: "within", False: "OVER", None: ""}[row["within"]]
+    against = f"{row['reference_name']} {row['reference']:.4g} ratio {row['ratio']:.3g} (budget {row['budget']})" if row["reference"] else ""
+    print(f"{row['name']:56} {row['ours']:10.4g} {row['unit']:8} {against} {verdict}", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer repetitions and smaller data: some five minutes")
@@ -41,22 +48,26 @@ def main():
     arguments = parser.parse_args()
     cache = Path(os.environ.get("ISOLARIUM_CACHE", Path.home() / ".cache/isolarium"))
     favour("self")
-    rows, failed = [], []
+    rows, failed, broken = [], [], []
     for name in arguments.only or SUITES:
         started = time.monotonic()
         print(f"==> {name}", file=sys.stderr)
-        for row in SUITES[name].run(arguments.binary, cache, arguments.quick):
-            row = judged(row)
-            rows.append(row)
-            verdict = {True: "within", False: "OVER", None: ""}[row["within"]]
-            against = f"{row['reference_name']} {row['reference']:.4g} ratio {row['ratio']:.3g} (budget {row['budget']})" if row["reference"] else ""
-            print(f"{row['name']:56} {row['ours']:10.4g} {row['unit']:8} {against} {verdict}")
-            if row["within"] is False:
-                failed.append(row["name"])
+        try:
+            for row in SUITES[name].run(arguments.binary, cache, arguments.quick):
+                row = judged(row)
+                rows.append(row)
+                show(row)
+                if row["within"] is False:
+                    failed.append(row["name"])
+        except Exception as error:  # One suite that cannot be measured, on a busy machine say, does not take the others along.
+            traceback.print_exc()
+            broken.append(f"{name}: {error}")
         print(f"    {time.monotonic() - started:.0f} s", file=sys.stderr)
     Path(arguments.output).write_text(json.dumps(rows, indent=2) + "\n")
     print(f"{len(rows)} rows, {len(failed)} over budget; load {os.getloadavg()[0]:.1f}; median of repetitions throughout")
-    return 1 if failed else 0
+    for suite in broken:
+        print(f"not measured: {suite}")
+    return 1 if failed or broken else 0
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 
 use isolarium_model::WorkloadId;
 use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, openat, unlinkat};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsmount, fsopen};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -75,6 +75,16 @@ impl Layout {
     }
 }
 
+/// The options that the v2 hierarchy has. They are one set for all its mounts: a new mount without them takes them from the
+/// host's own, which systemd gave `nsdelegate` and `memory_recursiveprot`.
+fn v2_options(mountinfo: &str) -> Vec<&str> {
+    let mounts = mountinfo.lines().filter_map(|line| line.split_once(" - "));
+    let mut v2 = mounts.filter_map(|(_, right)| right.strip_prefix("cgroup2 "));
+    let options = v2.next().and_then(|right| right.split(' ').nth(1)).unwrap_or_default();
+    let all = options.split(',');
+    all.filter(|option| !matches!(*option, "" | "rw" | "ro")).collect()
+}
+
 /// The machine's control groups as `node` holds them.
 #[derive(Debug)]
 pub struct Cgroups {
@@ -86,8 +96,12 @@ pub struct Cgroups {
 impl Cgroups {
     /// Finds the layout and makes the parent group.
     pub fn open() -> io::Result<Self> {
-        let layout = Layout::detect()?;
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+        let layout = Layout::from_mountinfo(&mounts);
         let context = fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        for option in v2_options(&mounts) {
+            fsconfig_set_flag(context.as_fd(), option)?;
+        }
         fsconfig_create(context.as_fd())?;
         let root = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
         match mkdirat(&root, PARENT, Mode::from(0o755)) {
