@@ -87,7 +87,7 @@ def steady(latencies):
 
 def run(binary, cache, quick):
     yield from decisions()
-    rounds = 4 if quick else 12
+    rounds, all_connections = (3, [1]) if quick else (12, [1, 8])
     with tempfile.TemporaryDirectory() as directory, Engine(binary, internet=False) as engine:
         favour(*engine.pids().values())
         live_endpoint(engine, directory)
@@ -97,7 +97,7 @@ def run(binary, cache, quick):
             "InvokeEndpoint": invocation(engine),
         }
         for operation, (url, body, service, headers) in loads.items():
-            for connections in (1, 8):
+            for connections in all_connections:
                 def load(key):
                     signed = wrk.signed(url, body, service, headers, *key)
                     return lambda seconds: wrk.run(url, body, signed, connections, seconds)

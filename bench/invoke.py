@@ -33,7 +33,7 @@ def invocation(engine):
 
 
 def run(binary, cache, quick):
-    seconds = 3 if quick else 10
+    seconds = 2 if quick else 10
     with tempfile.TemporaryDirectory() as directory, Engine(binary, {"endpoints.ping_interval": "5s"}, internet=False) as engine:
         live_endpoint(engine, directory)
         ((container, _),) = containers(engine).values()

@@ -46,7 +46,7 @@ class Moto:
 
 
 def run(binary, cache, quick):
-    seconds = 3 if quick else 10
+    seconds = 2 if quick else 10
     with tempfile.TemporaryDirectory() as directory, Engine(binary, internet=False) as engine, Moto(cache) as moto:
         favour(*engine.pids().values())
         role = engine.create_role("exec", [{"Effect": "Allow", "Action": "ecr:*", "Resource": "*"}])

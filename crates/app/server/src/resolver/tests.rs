@@ -26,7 +26,12 @@ fn open_loopback() -> OpenSocket {
 }
 
 async fn resolver(upstream: Vec<SocketAddr>) -> (SocketAddr, SocketAddr) {
-    let forwarder = Forwarder::new(upstream, Duration::from_millis(500), open_loopback());
+    resolver_waiting(upstream, Duration::from_millis(500)).await
+}
+
+/// A resolver that waits so long for its upstreams.
+async fn resolver_waiting(upstream: Vec<SocketAddr>, patience: Duration) -> (SocketAddr, SocketAddr) {
+    let forwarder = Forwarder::new(upstream, patience, open_loopback());
     let resolver = Resolver::new(Arc::new(zone()), Arc::new(forwarder));
     let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -40,7 +45,7 @@ async fn ask_udp(server: SocketAddr, question: &[u8]) -> Message {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     socket.send_to(question, server).await.unwrap();
     let mut buffer = vec![0; 4096];
-    let length = tokio::time::timeout(Duration::from_secs(5), socket.recv(&mut buffer))
+    let length = tokio::time::timeout(Duration::from_secs(60), socket.recv(&mut buffer))
         .await
         .unwrap()
         .unwrap();
@@ -267,11 +272,10 @@ async fn who_is_no_client_gets_no_answer_at_all() {
 
 #[tokio::test]
 async fn foreign_names_do_not_exist_where_there_is_no_upstream() {
-    let (udp, _) = resolver(Vec::new()).await;
-    let started = std::time::Instant::now();
+    // Nobody is waited for: this time is longer than the test waits.
+    let (udp, _) = resolver_waiting(Vec::new(), Duration::from_secs(3600)).await;
     let reply = ask_udp(udp, &question("example.org.", RecordType::A)).await;
     assert_eq!(reply.metadata.response_code, ResponseCode::NXDomain);
-    assert!(started.elapsed() < Duration::from_millis(400), "said at once");
 }
 
 #[tokio::test]

@@ -81,6 +81,9 @@ impl AsRole for Refusing {
     }
 }
 
+/// A request for `/slow` has begun.
+static SLOW: tokio::sync::Notify = tokio::sync::Notify::const_new();
+
 /// Answers with its name; `/panic` panics, `/slow` takes its time.
 struct Named(&'static str);
 impl Part for Named {
@@ -88,7 +91,10 @@ impl Part for Named {
         Box::pin(async move {
             match request.uri().path() {
                 "/panic" => panic!("on purpose"),
-                "/slow" => tokio::time::sleep(Duration::from_millis(300)).await,
+                "/slow" => {
+                    SLOW.notify_one();
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                }
                 _ => {}
             }
             Response::new(body::full(self.0))
@@ -115,7 +121,7 @@ async fn bench_with(change: impl FnOnce(&mut Door)) -> Bench {
     let address = socket.local_addr().unwrap();
     let limits = ConnectionLimits {
         head: 8192,
-        head_timeout: Duration::from_millis(300),
+        head_timeout: door.limits.pause,
         connections: 100,
         each: None,
     };
@@ -183,7 +189,7 @@ pub(crate) fn door_in(dir: &std::path::Path) -> Door {
             head: 8192,
             request: 4096,
             invoke: 8192,
-            pause: Duration::from_millis(300),
+            pause: Duration::from_secs(60),
         },
         proxy: Arc::new(Proxy::new(Default::default(), store, host, settings)),
         s3: Arc::new(Named("s3")),
@@ -818,7 +824,7 @@ async fn a_sender_that_waits_for_leave_is_refused_before_it_sends() {
                 Content-Length: 1000000\r\nExpect: 100-continue\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut text = vec![0; 4096];
-    let length = tokio::time::timeout(Duration::from_secs(2), stream.read(&mut text))
+    let length = tokio::time::timeout(Duration::from_secs(60), stream.read(&mut text))
         .await
         .unwrap()
         .unwrap();
@@ -852,7 +858,7 @@ async fn a_wrong_signature_over_a_declared_digest_is_refused_without_its_body() 
         let mut stream = TcpStream::connect(bench.address).await.unwrap();
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut text = vec![0; 4096];
-        let read = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut text));
+        let read = tokio::time::timeout(Duration::from_secs(60), stream.read(&mut text));
         let read = read.await.expect("answered in time").unwrap();
         String::from_utf8_lossy(&text[..read]).into_owned()
     };
@@ -904,7 +910,7 @@ async fn a_request_answered_while_it_waits_for_leave_ends_its_connection() {
         stream.write_all(head.as_bytes()).await.unwrap();
         let (mut first, mut byte) = (Vec::new(), [0]);
         while !first.ends_with(b"\r\n\r\ns3") {
-            let read = tokio::time::timeout(Duration::from_secs(3), stream.read_exact(&mut byte)).await;
+            let read = tokio::time::timeout(Duration::from_secs(60), stream.read_exact(&mut byte)).await;
             read.expect("answered in time").expect("answered whole");
             first.push(byte[0]);
         }
@@ -916,7 +922,7 @@ async fn a_request_answered_while_it_waits_for_leave_ends_its_connection() {
         let sent = stream.write_all(last.as_bytes()).await;
         assert!(closes || sent.is_ok(), "{sent:?}");
         let mut rest = Vec::new();
-        let ended = tokio::time::timeout(Duration::from_secs(3), stream.read_to_end(&mut rest)).await;
+        let ended = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut rest)).await;
         assert!(ended.expect("closed in time").is_ok() || closes);
         assert_eq!(rest.ends_with(b"s3"), !closes, "{expect}{version}");
     }
@@ -1050,9 +1056,9 @@ async fn a_stop_lets_running_requests_end_and_takes_no_new_ones() {
     idle.ready().await.unwrap();
     let address = bench.address;
     let slow = tokio::spawn(async move { send(address, ask("GET", "/slow", &[], b"").unsigned()).await });
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    SLOW.notified().await;
     bench.stop.send(true).unwrap();
-    tokio::time::timeout(Duration::from_secs(2), bench.running)
+    tokio::time::timeout(Duration::from_secs(60), bench.running)
         .await
         .expect("drained in time")
         .unwrap();
@@ -1067,11 +1073,11 @@ async fn a_stop_lets_running_requests_end_and_takes_no_new_ones() {
 
 #[tokio::test]
 async fn clients_that_stall_are_given_up() {
-    let bench = bench().await;
+    let bench = bench_with(|door| door.limits.pause = Duration::from_millis(300)).await;
     let mut silent = TcpStream::connect(bench.address).await.unwrap();
     silent.write_all(b"GET / HTTP/1.1\r\nHost: loc").await.unwrap();
     let mut text = Vec::new();
-    tokio::time::timeout(Duration::from_secs(3), silent.read_to_end(&mut text))
+    tokio::time::timeout(Duration::from_secs(60), silent.read_to_end(&mut text))
         .await
         .expect("closed in time")
         .unwrap();
@@ -1085,7 +1091,7 @@ async fn clients_that_stall_are_given_up() {
     head.push_str("content-length: 2\r\n\r\n{");
     half.write_all(head.as_bytes()).await.unwrap();
     let mut text = Vec::new();
-    tokio::time::timeout(Duration::from_secs(3), half.read_to_end(&mut text))
+    tokio::time::timeout(Duration::from_secs(60), half.read_to_end(&mut text))
         .await
         .expect("answered in time")
         .unwrap();
@@ -1110,7 +1116,7 @@ async fn bytes_that_are_no_http_are_refused_without_a_page() {
         // The server may close before it has read everything.
         let _ = stream.write_all(garbage.as_bytes()).await;
         let mut text = Vec::new();
-        let _ = tokio::time::timeout(Duration::from_secs(3), stream.read_to_end(&mut text))
+        let _ = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut text))
             .await
             .expect("closed in time");
         assert!(

@@ -34,7 +34,8 @@ fn out_of_memory_kills_are_read_from_both_versions() {
 
 #[test]
 fn options_are_those_of_the_v2_hierarchy() {
-    let systemd = "32 25 0:29 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n";
+    let systemd =
+        "32 25 0:29 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n";
     assert_eq!(v2_options(systemd), ["nsdelegate", "memory_recursiveprot"]);
     let hybrid = "40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n41 31 0:38 / /u rw - cgroup2 cgroup2 rw\n";
     assert_eq!(v2_options(hybrid), [""; 0]);
