@@ -18,14 +18,14 @@ use std::time::{Duration, Instant};
 const DIAL: Duration = Duration::from_secs(5);
 /// The largest answer that is read, bytes.
 const ANSWER: usize = 1 << 20;
-/// Pages of a list that are read: a container may name a next page for ever.
-const PAGES: usize = 1000;
+/// Models that a container may have: one that lists more, page by page, is not read further.
+const MODELS: usize = 10_000;
 
 /// One container.
 pub(super) struct Container<'a> {
     pub dial: &'a dyn Dial,
     pub workload: &'a WorkloadId,
-    /// For one question, from its connection to the last byte of the answer.
+    /// From now to the last byte of the answer, or of the last page.
     pub patience: Duration,
 }
 
@@ -48,32 +48,40 @@ impl Container<'_> {
     /// `POST /models`: status and words of the answer.
     pub fn load(&self, name: &str, url: &str) -> io::Result<(u16, String)> {
         let body = serde_json::json!({ "model_name": name, "url": url }).to_string();
-        self.ask("POST", "/models", Some(body.as_bytes()))
+        self.ask("POST", "/models", Some(body.as_bytes()), self.until())
     }
 
     /// `DELETE /models/{name}`.
     pub fn unload(&self, name: &str) -> io::Result<(u16, String)> {
-        self.ask("DELETE", &format!("/models/{name}"), None)
+        self.ask("DELETE", &format!("/models/{name}"), None, self.until())
     }
 
     /// `GET /models/{name}`.
     pub fn describe(&self, name: &str) -> io::Result<(u16, String)> {
-        self.ask("GET", &format!("/models/{name}"), None)
+        self.ask("GET", &format!("/models/{name}"), None, self.until())
     }
 
-    /// `GET /models`: the names of all models that it has. One that does not answer as agreed is taken to have none.
+    /// `GET /models`: those of all models that it has whose names the engine gave. A container that does not answer as agreed
+    /// is taken to have none.
     pub fn list(&self) -> io::Result<BTreeSet<String>> {
-        let mut names = BTreeSet::new();
-        let mut target = "/models".to_string();
-        for _ in 0..PAGES {
-            let (status, text) = self.ask("GET", &target, None)?;
+        let (mut names, mut seen) = (BTreeSet::new(), 0_usize);
+        let (mut target, until) = ("/models".to_string(), self.until());
+        while seen < MODELS {
+            let (status, text) = self.ask("GET", &target, None, until)?;
             let Some(page) = (status == 200)
                 .then(|| serde_json::from_str::<Page>(&text).ok())
                 .flatten()
             else {
                 break;
             };
-            names.extend(page.models.into_iter().map(|one| one.name));
+            // An empty page counts too: there may be a next one for ever.
+            seen = seen.saturating_add(page.models.len().max(1));
+            names.extend(
+                page.models
+                    .into_iter()
+                    .map(|one| one.name)
+                    .filter(|name| super::is_folder(name)),
+            );
             match page.next.filter(|next| !next.is_empty()) {
                 Some(next) => target = format!("/models?next_page_token={}", escaped(&next)),
                 None => break,
@@ -82,12 +90,22 @@ impl Container<'_> {
         Ok(names)
     }
 
-    fn ask(&self, method: &str, target: &str, body: Option<&[u8]>) -> io::Result<(u16, String)> {
+    fn until(&self) -> Option<Instant> {
+        Instant::now().checked_add(self.patience)
+    }
+
+    fn ask(
+        &self,
+        method: &str,
+        target: &str,
+        body: Option<&[u8]>,
+        until: Option<Instant>,
+    ) -> io::Result<(u16, String)> {
         let dialled = self.dial.dial(self.workload, SERVING_PORT, DIAL);
         let socket = TcpStream::from(dialled.map_err(io::Error::other)?);
         let stream = Patient::new(socket, self.patience, Arc::new(Cut::default()))?;
         let mut connection = Connection::new(Box::new(stream), self.patience).without_waiting();
-        connection.set_until(Instant::now().checked_add(self.patience));
+        connection.set_until(until);
         let mut headers = HeaderMap::new();
         headers.insert(HOST, HeaderValue::from_static("localhost:8080"));
         headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));

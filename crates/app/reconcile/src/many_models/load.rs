@@ -19,6 +19,8 @@ use std::time::Duration;
 
 /// How long a container may take to load a model, or to let it go.
 const PATIENCE: Duration = Duration::from_secs(360);
+/// How long it may take to say what it has.
+const WORD: Duration = Duration::from_secs(30);
 
 /// Why a model is not loaded.
 #[derive(Debug, thiserror::Error)]
@@ -141,18 +143,18 @@ impl Loader {
         })
     }
 
-    fn container(&self) -> Container<'_> {
+    fn container(&self, patience: Duration) -> Container<'_> {
         Container {
             dial: &*self.dial,
             workload: &self.workload,
-            patience: PATIENCE,
+            patience,
         }
     }
 
     /// Tells the container of a model whose files are there.
     pub fn load(&self, folder: &str) -> Result<(), LoadError> {
         let url = format!("{MODELS_INSIDE}/{folder}/model");
-        let answered = self.container().load(folder, &url);
+        let answered = self.container(PATIENCE).load(folder, &url);
         match answered.map_err(|error| LoadError::Away(error.into()))? {
             // It has it already: what is asked for is so.
             (200..300 | 409, _) => Ok(()),
@@ -163,7 +165,7 @@ impl Loader {
 
     /// Lets the container forget a model.
     pub fn unload(&self, folder: &str) -> Result<(), LoadError> {
-        let answered = self.container().unload(folder);
+        let answered = self.container(PATIENCE).unload(folder);
         match answered.map_err(|error| LoadError::Away(error.into()))? {
             (200..300 | 404, _) => Ok(()),
             (status, words) => Err(LoadError::Refused(status, words)),
@@ -172,7 +174,7 @@ impl Loader {
 
     /// Whether the container has a model. Only a plain no counts as one.
     pub fn has(&self, folder: &str) -> Result<bool, LoadError> {
-        let answered = self.container().describe(folder);
+        let answered = self.container(WORD).describe(folder);
         let (status, _) = answered.map_err(|error| LoadError::Away(error.into()))?;
         Ok(status != 404)
     }
@@ -186,7 +188,7 @@ impl Loader {
 
     /// What the container has.
     pub fn listed(&self) -> Result<BTreeSet<String>, LoadError> {
-        let listed = self.container().list();
+        let listed = self.container(WORD).list();
         listed.map_err(|error| LoadError::Away(error.into()))
     }
 }

@@ -29,6 +29,11 @@ pub fn folder(target_model: &str) -> String {
     name
 }
 
+/// Whether a container's word can be a [`folder`].
+fn is_folder(name: &str) -> bool {
+    name.len() == NAME && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// The models of one container.
 pub struct Shelf {
     /// Whoever loads or unloads a model holds it: a container does one of these at a time.
@@ -46,6 +51,20 @@ struct Loaded {
     models: BTreeMap<String, Use>,
     /// Counts uses: the least recently used model goes first.
     uses: u64,
+}
+
+impl Loaded {
+    /// Begins to use a model. Under the lock: whoever looks for an idle model sees it.
+    fn begin(&mut self, folder: &str) -> Option<InUse> {
+        self.uses = self.uses.saturating_add(1);
+        let of = self.models.get_mut(folder)?;
+        of.running.fetch_add(1, Ordering::AcqRel);
+        of.last = self.uses;
+        Some(InUse {
+            running: Arc::clone(&of.running),
+            after: None,
+        })
+    }
 }
 
 #[derive(Default)]
@@ -87,21 +106,11 @@ impl Shelf {
 
     /// Begins to use a model, if it is loaded.
     pub fn take(&self, folder: &str) -> Option<InUse> {
-        let mut loaded = self.lock();
-        loaded.uses = loaded.uses.saturating_add(1);
-        let now = loaded.uses;
-        let of = loaded.models.get_mut(folder)?;
-        // Under the lock: whoever looks for an idle model sees it.
-        of.running.fetch_add(1, Ordering::AcqRel);
-        of.last = now;
-        Some(InUse {
-            running: Arc::clone(&of.running),
-            after: None,
-        })
+        self.lock().begin(folder)
     }
 
     /// Whether the container itself still has a model that is said to be loaded; one that it has not is loaded no more. On a
-    /// thread that may block.
+    /// thread that may block, with the gate held.
     ///
     /// # Errors
     /// When the container cannot be asked.
@@ -113,35 +122,40 @@ impl Shelf {
         Ok(has)
     }
 
-    /// Loads a model, unloading others where the container has no room. To be called with the gate held, on a thread that may
-    /// block. A model that is loaded costs nothing.
+    /// Loads a model, unloading others where the container has no room, and begins to use it: nobody unloads it before its
+    /// caller had it. To be called with the gate held, on a thread that may block. A model that is loaded costs nothing.
     ///
     /// # Errors
     /// See [`LoadError`].
-    pub fn load(&self, target_model: &str) -> Result<(), LoadError> {
+    pub fn load(&self, target_model: &str) -> Result<InUse, LoadError> {
         let folder = folder(target_model);
         self.ask_once()?;
-        if self.has(&folder) {
-            return Ok(());
+        if let Some(used) = self.take(&folder) {
+            return Ok(used);
         }
         self.loader.bring(target_model, &folder)?;
+        if let Err(error) = self.announce(&folder) {
+            self.loader.remove(&folder);
+            return Err(error);
+        }
+        let mut loaded = self.lock();
+        loaded.models.insert(folder.clone(), Use::default());
+        let gone = || LoadError::Away("the model was unloaded at once".into());
+        loaded.begin(&folder).ok_or_else(gone)
+    }
+
+    /// Has the container load what lies there, and unload others until it has room.
+    fn announce(&self, folder: &str) -> Result<(), LoadError> {
         loop {
-            match self.loader.load(&folder) {
-                Ok(()) => break,
+            match self.loader.load(folder) {
                 Err(LoadError::NoRoom(words)) => {
-                    if !self.unload_one(&folder)? {
-                        self.loader.remove(&folder);
+                    if !self.unload_one(folder)? {
                         return Err(LoadError::NoRoom(words));
                     }
                 }
-                Err(error) => {
-                    self.loader.remove(&folder);
-                    return Err(error);
-                }
+                done => return done,
             }
         }
-        self.lock().models.insert(folder, Use::default());
-        Ok(())
     }
 
     /// Unloads the model that was not used for the longest time, but for `keep`. `false` when every other one is in use. To be
@@ -158,13 +172,14 @@ impl Shelf {
                 .filter(|(name, of)| of.running.load(Ordering::Acquire) == 0 && *name != keep);
             let oldest = idle.min_by_key(|(_, of)| of.last).map(|(name, _)| name.clone());
             // Nobody begins to use it from here on.
-            if let Some(oldest) = &oldest {
-                loaded.models.remove(oldest);
-            }
-            oldest
+            oldest.and_then(|oldest| loaded.models.remove_entry(&oldest))
         };
-        let Some(oldest) = oldest else { return Ok(false) };
-        self.loader.unload(&oldest)?;
+        let Some((oldest, of)) = oldest else { return Ok(false) };
+        if let Err(error) = self.loader.unload(&oldest) {
+            // It still takes its room.
+            self.lock().models.insert(oldest, of);
+            return Err(error);
+        }
         self.loader.remove(&oldest);
         Ok(true)
     }

@@ -13,6 +13,10 @@ struct Server {
     room: usize,
     models: Vec<String>,
     asked: Vec<String>,
+    /// Lets no model go.
+    stubborn: bool,
+    /// Lists pages for ever, with a name of its own on each.
+    endless: bool,
 }
 
 struct Lab {
@@ -47,6 +51,11 @@ impl Lab {
                         server.models.push(name);
                         (200, Vec::new())
                     }
+                }
+                Some("DELETE") if server.stubborn => (500, b"no".to_vec()),
+                Some("GET") if server.endless && line.starts_with("GET /models") => {
+                    let page = serde_json::json!({ "models": [{ "modelName": "own" }], "nextPageToken": "more" });
+                    (200, page.to_string().into_bytes())
                 }
                 Some("DELETE") => {
                     server.models.retain(|one| *one != name);
@@ -194,4 +203,40 @@ fn nothing_is_fetched_for_a_container_without_its_place_or_from_outside_of_the_p
         matches!(shelf.load("b.tar.gz"), Err(LoadError::Away(_))),
         "no way to the data is taken but its own"
     );
+}
+
+/// Proves: CC-58
+#[test]
+fn what_was_just_loaded_and_what_the_container_keeps_are_not_forgotten() {
+    let lab = Lab::new(false);
+    let shelf = lab.shelf();
+    let [a, b] = ["a", "b"].map(|model| folder(&format!("{model}.tar.gz")));
+    let used = shelf.load("a.tar.gz").unwrap();
+    assert!(!shelf.unload_one("").unwrap(), "its caller had it not yet");
+    drop(used);
+    lab.server.lock().unwrap().stubborn = true;
+    assert!(matches!(shelf.unload_one(""), Err(LoadError::Refused(500, words)) if words == "no"));
+    assert!(shelf.has(&a), "it takes its room");
+    // One that finds no room leaves nothing behind.
+    lab.server.lock().unwrap().room = 1;
+    assert!(matches!(shelf.load("b.tar.gz"), Err(LoadError::Refused(500, _))));
+    assert!(!shelf.has(&b) && shelf.has(&a));
+    lab.server.lock().unwrap().stubborn = false;
+    drop(shelf.load("b.tar.gz").unwrap());
+    assert!(
+        shelf.has(&b) && !shelf.has(&a),
+        "control: it goes when the container lets it go"
+    );
+}
+
+#[test]
+fn a_container_that_lists_for_ever_is_heard_for_some_time_only() {
+    let lab = Lab::new(true);
+    lab.server.lock().unwrap().endless = true;
+    let shelf = lab.shelf();
+    drop(shelf.load("a.tar.gz").unwrap());
+    let asked = lab.asked();
+    let pages = asked.iter().filter(|line| line.starts_with("GET /models")).count();
+    assert!((2..=10_000).contains(&pages), "{pages}");
+    assert!(shelf.has(&folder("a.tar.gz")) && !shelf.has("own"));
 }

@@ -60,7 +60,7 @@ pub struct InvokeSettings {
     pub connect_timeout: Duration,
     /// Largest buffered answer, bytes (SM-54).
     pub body_limit: usize,
-    /// Idle connections per container.
+    /// Idle connections that each lane keeps to each container.
     pub idle_connections: usize,
 }
 
@@ -82,7 +82,7 @@ pub struct Proxy {
     pool: Arc<Pool>,
     settings: InvokeSettings,
     tally: Arc<Tally>,
-    loads: models::Turns,
+    loads: Arc<models::Turns>,
 }
 
 impl Proxy {
@@ -95,7 +95,7 @@ impl Proxy {
             pool,
             settings,
             tally: Arc::default(),
-            loads: models::Turns::default(),
+            loads: Arc::default(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Invocations of containers that load models when callers name them (CC-58): which model, loading it first, making room.
 
 use super::connection::Outgoing;
-use super::failure::Failure;
+use super::failure::{Failure, MESSAGE_LIMIT};
 use super::{Answered, Proxy, outcome, unavailable};
 use http::HeaderValue;
 use isolarium_model::{AccountId, WorkloadId};
@@ -122,8 +122,8 @@ impl Proxy {
             let answered = outcome(timeout_at(to.limit, asked).await, to.workload, failure)?;
             let again = match answered.status() {
                 // Either its own word for a bad request, or it has lost the model.
-                404 if tries < TRIES => !self.confirmed(to).await?,
-                507 if tries < TRIES => self.made_room(to).await?,
+                404 if tries < TRIES => !self.confirmed(to, failure).await?,
+                507 if tries < TRIES => self.made_room(to, failure).await?,
                 _ => false,
             };
             if !again {
@@ -137,7 +137,7 @@ impl Proxy {
     async fn loaded(&self, to: &To<'_>, failure: &Failure<'_>) -> Result<InUse, ApiError> {
         let (shelf, model) = (to.shelf, to.model);
         if let Some(used) = shelf.take(&model.folder) {
-            return Ok(kept(shelf, used));
+            return Ok(kept(shelf, self.turns_of(failure), used));
         }
         let waiting = async {
             let gate = Arc::clone(&shelf.gate).lock_owned().await;
@@ -151,55 +151,79 @@ impl Proxy {
         let late = |_| not_ready(&model.path);
         let (gate, turn) = match timeout_at(to.limit, waiting).await.map_err(late)?? {
             Ok(turn) => turn,
-            Err(used) => return Ok(kept(shelf, used)),
+            Err(used) => return Ok(kept(shelf, self.turns_of(failure), used)),
         };
-        let (loading, path) = (Arc::clone(shelf), model.path.clone());
+        let (loading, path, turns) = (Arc::clone(shelf), model.path.clone(), self.turns_of(failure));
         let loading = tokio::task::spawn_blocking(move || {
-            let done = loading.load(&path);
+            let done = loading.load(&path).map(|used| kept(&loading, turns, used));
             drop((gate, turn));
             done
         });
         let done = timeout_at(to.limit, loading).await.map_err(late)?;
         match done.map_err(ApiError::internal)? {
-            Ok(()) => {}
-            Err(LoadError::Unusable(text)) => return Err(ApiError::client("ValidationError", text)),
-            Err(LoadError::NoRoom(words)) => return Err(failure.answered(507, words.as_bytes())),
-            Err(LoadError::Refused(status, words)) => return Err(failure.answered(status, words.as_bytes())),
+            Ok(used) => Ok(used),
+            Err(LoadError::Unusable(text)) => Err(ApiError::client("ValidationError", text)),
+            Err(LoadError::NoRoom(words)) => Err(failure.answered(507, some(&words))),
+            Err(LoadError::Refused(status, words)) => Err(failure.answered(status, some(&words))),
             Err(LoadError::Away(cause)) => {
                 tracing::info!(workload = %to.workload, cause = &*cause as &dyn std::error::Error, "a model cannot be loaded now");
-                return Err(unavailable());
+                Err(unavailable())
             }
-            Err(LoadError::Engine(cause)) => return Err(ApiError::internal(cause)),
+            Err(LoadError::Engine(cause)) => Err(ApiError::internal(cause)),
         }
-        // Gone again already: its room was needed.
-        let used = shelf.take(&model.folder);
-        used.map(|used| kept(shelf, used)).ok_or_else(|| not_ready(&model.path))
     }
 
-    /// Asks the container whether it has the model.
-    async fn confirmed(&self, to: &To<'_>) -> Result<bool, ApiError> {
-        let (shelf, folder) = (Arc::clone(to.shelf), to.model.folder.clone());
-        let asked = tokio::task::spawn_blocking(move || shelf.confirm(&folder)).await;
-        Ok(asked.map_err(ApiError::internal)?.unwrap_or(true))
+    fn turns_of(&self, failure: &Failure<'_>) -> (Arc<Turns>, AccountId) {
+        (Arc::clone(&self.loads), failure.scope.account.clone())
     }
 
-    /// Unloads another model than the one that is asked. `false` when there is none that nobody uses.
-    async fn made_room(&self, to: &To<'_>) -> Result<bool, ApiError> {
-        let Ok(gate) = timeout_at(to.limit, Arc::clone(&to.shelf.gate).lock_owned()).await else {
-            return Ok(false);
+    /// Asks the container whether it has the model; one that does not say so in time has it.
+    async fn confirmed(&self, to: &To<'_>, failure: &Failure<'_>) -> Result<bool, ApiError> {
+        let folder = to.model.folder.clone();
+        let asked = self.with_gate(to, failure, move |shelf| shelf.confirm(&folder));
+        Ok(asked.await?.unwrap_or(true))
+    }
+
+    /// Unloads another model than the one that is asked. `false` when there is none that nobody uses, or not in time.
+    async fn made_room(&self, to: &To<'_>, failure: &Failure<'_>) -> Result<bool, ApiError> {
+        let folder = to.model.folder.clone();
+        let asked = self.with_gate(to, failure, move |shelf| shelf.unload_one(&folder));
+        Ok(asked.await?.unwrap_or(false))
+    }
+
+    /// Asks a container something, one question at a time, within the account's turns and for as long as the caller waits;
+    /// `None` when it cannot be asked, or is too late. The question goes on behind that.
+    async fn with_gate(
+        &self,
+        to: &To<'_>,
+        failure: &Failure<'_>,
+        ask: impl FnOnce(&Shelf) -> Result<bool, LoadError> + Send + 'static,
+    ) -> Result<Option<bool>, ApiError> {
+        let asking = async {
+            let gate = Arc::clone(&to.shelf.gate).lock_owned().await;
+            let turn = self.loads.turn(&failure.scope.account).await?;
+            let shelf = Arc::clone(to.shelf);
+            let asked = tokio::task::spawn_blocking(move || {
+                let done = ask(&shelf);
+                drop((gate, turn));
+                done
+            });
+            asked.await.map_err(ApiError::internal)
         };
-        let (shelf, folder) = (Arc::clone(to.shelf), to.model.folder.clone());
-        let done = tokio::task::spawn_blocking(move || {
-            let done = shelf.unload_one(&folder);
-            drop(gate);
-            done
-        });
-        Ok(done.await.map_err(ApiError::internal)?.unwrap_or(false))
+        match timeout_at(to.limit, asking).await {
+            Ok(asked) => Ok(asked?.ok()),
+            Err(_late) => Ok(None),
+        }
     }
 }
 
-/// Where models are not to stay loaded, the last request that uses one unloads it.
-fn kept(shelf: &Arc<Shelf>, used: InUse) -> InUse {
+/// As much of a container's words as errors repeat.
+fn some(words: &str) -> &[u8] {
+    words.as_bytes().get(..MESSAGE_LIMIT).unwrap_or(words.as_bytes())
+}
+
+/// Where models are not to stay loaded, the last request that uses one unloads it, within its account's turns.
+fn kept(shelf: &Arc<Shelf>, (turns, account): (Arc<Turns>, AccountId), used: InUse) -> InUse {
     if shelf.caches {
         return used;
     }
@@ -207,9 +231,10 @@ fn kept(shelf: &Arc<Shelf>, used: InUse) -> InUse {
     used.then(move || {
         runtime.spawn(async move {
             let gate = Arc::clone(&shelf.gate).lock_owned().await;
+            let Ok(turn) = turns.turn(&account).await else { return };
             let unloading = tokio::task::spawn_blocking(move || {
                 let done = shelf.unload_one("");
-                drop(gate);
+                drop((gate, turn));
                 done
             });
             if let Ok(Err(error)) = unloading.await {

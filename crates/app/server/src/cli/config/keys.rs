@@ -221,7 +221,7 @@ pub const KEYS: &[KeyDoc] = &[
     key(
         "invoke.idle_connections",
         "number",
-        "Idle connections kept to each container.",
+        "Idle connections that each lane keeps to each container.",
     ),
     key(
         "jobs.stop_grace",
