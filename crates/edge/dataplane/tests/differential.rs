@@ -251,7 +251,7 @@ fn difference(ground: &Ground<'_>, tape: &[u32], seed: u64, tally: &mut Tally) -
         if let Some(mistake) = mistake {
             mistake(&vpc);
         }
-        let bench = Bench::new(&vpc, lab);
+        let bench = Bench::new(&vpc, lab).from(u32::try_from(round).unwrap() * 1000);
         tally.count(expected);
         found = compare(&bench, intent, expected).map(|told| format!("round {round}\n{told}"));
         drop(bench);

@@ -40,31 +40,3 @@ fn options_are_those_of_the_v2_hierarchy() {
     let hybrid = "40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n41 31 0:38 / /u rw - cgroup2 cgroup2 rw\n";
     assert_eq!(v2_options(hybrid), [""; 0]);
 }
-
-/// Needs root. The option says what one file of the memory controller counts, and nothing else.
-#[test]
-fn the_hosts_own_mount_keeps_its_options() {
-    const OPTION: &str = "memory_localevents";
-    let now = || std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let with = |options: &[&str]| {
-        let context = fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
-        for option in options {
-            fsconfig_set_flag(context.as_fd(), *option).unwrap();
-        }
-        fsconfig_create(context.as_fd()).unwrap();
-    };
-    let text = now();
-    let before = v2_options(&text);
-    assert!(text.contains(" - cgroup2 "), "the machine has a v2 hierarchy mounted");
-    let mut more = before.clone();
-    more.push(OPTION);
-    with(&more);
-    let seen = v2_options(&now()).contains(&OPTION);
-    let opened = Cgroups::open();
-    let kept = v2_options(&now()).contains(&OPTION);
-    with(&before);
-    opened.unwrap();
-    assert!(seen, "control: the option shows at the mount that stands");
-    assert!(kept);
-    assert_eq!(v2_options(&now()), before, "control: a mount without it takes it away");
-}
