@@ -18,7 +18,9 @@ use std::time::{Duration, Instant};
 const DIAL: Duration = Duration::from_secs(5);
 /// The largest answer that is read, bytes.
 const ANSWER: usize = 1 << 20;
-/// Models that a container may have: one that lists more, page by page, is not read further.
+/// Pages of a list that are read: a container may name a next page for ever.
+const PAGES: usize = 100;
+/// Models that a container may have: of one that lists more, the list is not read further.
 const MODELS: usize = 10_000;
 
 /// One container.
@@ -64,9 +66,9 @@ impl Container<'_> {
     /// `GET /models`: those of all models that it has whose names the engine gave. A container that does not answer as agreed
     /// is taken to have none.
     pub fn list(&self) -> io::Result<BTreeSet<String>> {
-        let (mut names, mut seen) = (BTreeSet::new(), 0_usize);
+        let mut names = BTreeSet::new();
         let (mut target, until) = ("/models".to_string(), self.until());
-        while seen < MODELS {
+        for _ in 0..PAGES {
             let (status, text) = self.ask("GET", &target, None, until)?;
             let Some(page) = (status == 200)
                 .then(|| serde_json::from_str::<Page>(&text).ok())
@@ -74,15 +76,13 @@ impl Container<'_> {
             else {
                 break;
             };
-            // An empty page counts too: there may be a next one for ever.
-            seen = seen.saturating_add(page.models.len().max(1));
             names.extend(
                 page.models
                     .into_iter()
                     .map(|one| one.name)
                     .filter(|name| super::is_folder(name)),
             );
-            match page.next.filter(|next| !next.is_empty()) {
+            match page.next.filter(|next| !next.is_empty() && names.len() < MODELS) {
                 Some(next) => target = format!("/models?next_page_token={}", escaped(&next)),
                 None => break,
             }

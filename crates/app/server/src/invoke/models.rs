@@ -153,15 +153,16 @@ impl Proxy {
             Ok(turn) => turn,
             Err(used) => return Ok(kept(shelf, self.turns_of(failure), used)),
         };
-        let (loading, path, turns) = (Arc::clone(shelf), model.path.clone(), self.turns_of(failure));
+        let (loading, path) = (Arc::clone(shelf), model.path.clone());
         let loading = tokio::task::spawn_blocking(move || {
-            let done = loading.load(&path).map(|used| kept(&loading, turns, used));
+            let done = loading.load(&path);
             drop((gate, turn));
             done
         });
         let done = timeout_at(to.limit, loading).await.map_err(late)?;
         match done.map_err(ApiError::internal)? {
-            Ok(used) => Ok(used),
+            // Not before: what nobody waited for stays loaded for the next try.
+            Ok(used) => Ok(kept(shelf, self.turns_of(failure), used)),
             Err(LoadError::Unusable(text)) => Err(ApiError::client("ValidationError", text)),
             Err(LoadError::NoRoom(words)) => Err(failure.answered(507, some(&words))),
             Err(LoadError::Refused(status, words)) => Err(failure.answered(status, some(&words))),
