@@ -106,8 +106,6 @@ def test_settings_that_were_never_made_answer_as_terraform_expects(s3, bucket):
     for call, arguments in [
         (s3.put_bucket_cors, {"CORSConfiguration": {"CORSRules": [{"AllowedMethods": ["GET"], "AllowedOrigins": ["*"]}]}}),
         (s3.put_bucket_website, {"WebsiteConfiguration": {"IndexDocument": {"Suffix": "i"}}}),
-        (s3.put_bucket_encryption, {"ServerSideEncryptionConfiguration": {
-            "Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}}),
         (s3.put_bucket_lifecycle_configuration, {"LifecycleConfiguration": {
             "Rules": [{"Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 1}}]}}),
         (s3.put_bucket_logging, {"BucketLoggingStatus": {}}),
@@ -133,7 +131,7 @@ def test_objects_keep_their_bytes_and_headers(s3, bucket):
     refused("404", s3.head_object, Bucket=bucket, Key="nothing")
     refused("NoSuchKey", s3.get_object, Bucket=bucket, Key="nothing")
     refused("InvalidStorageClass", s3.put_object, Bucket=bucket, Key="x", StorageClass="GLACIER")
-    refused("NotImplemented", s3.put_object, Bucket=bucket, Key="x", ServerSideEncryption="AES256")
+    refused("NotImplemented", s3.put_object, Bucket=bucket, Key="x", ServerSideEncryption="aws:kms:dsse")
     refused("AccessControlListNotSupported", s3.put_object, Bucket=bucket, Key="x", ACL="public-read")
     s3.put_object(Bucket=bucket, Key="x", ACL="bucket-owner-full-control")
     for harmless in ("bucket-owner-full-control", "private"):

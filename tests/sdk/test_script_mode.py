@@ -97,13 +97,10 @@ def session(engine):
     try:
         import boto3
         import sagemaker
-        from sagemaker.session_settings import SessionSettings
 
         rows = "\n".join(f"{label},{label * 2 + number % 3},{number}" for number in range(40) for label in (0, 1))
         boto3.client("s3", region_name=REGION).put_object(Bucket="scripts", Key="in/rows.csv", Body=rows.encode())
-        # S3 with keys of the key store is not served yet (docs/known-limits.md); the SDK asks for it unless told otherwise.
-        settings = SessionSettings(encrypt_repacked_artifacts=False)
-        yield sagemaker.Session(boto_session=boto3.Session(region_name=REGION), default_bucket="scripts", settings=settings)
+        yield sagemaker.Session(boto_session=boto3.Session(region_name=REGION), default_bucket="scripts")
     finally:
         os.environ.clear()
         os.environ.update(before)
@@ -139,6 +136,10 @@ def test_a_framework_class_runs_isolated_with_its_managed_images_name(engine, co
     image = job["AlgorithmSpecification"]["TrainingImage"]
     assert image.endswith("/sagemaker-xgboost:1.7-1") and not image.startswith(ACCOUNT), "as it was asked for"
     assert "code" in [channel["ChannelName"] for channel in job["InputDataConfig"]]
+    objects = engine.client("s3").list_objects_v2(Bucket="scripts", Prefix="code/")["Contents"]
+    sources = [found["Key"] for found in objects if found["Key"].endswith("/sourcedir.tar.gz")]
+    heads = [engine.client("s3").head_object(Bucket="scripts", Key=source) for source in sources]
+    assert sources and all(head["ServerSideEncryption"] == "aws:kms" for head in heads), "the SDK has its uploads encrypted"
     directory = json.loads(job["HyperParameters"]["sagemaker_submit_directory"])
     assert directory == "/opt/ml/input/data/code/sourcedir.tar.gz", "the code came by a channel"
     assert engine.internet.arrivals() == []

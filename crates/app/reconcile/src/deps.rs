@@ -480,6 +480,7 @@ impl Deps {
             role_arn: role_arn.clone(),
             owner_arn: owner_arn.clone(),
             via: None,
+            kms_key: None,
         }
     }
 }
@@ -492,6 +493,12 @@ fn host_error(error: NetworkError) -> ExecutorError {
 }
 
 impl Actor {
+    /// The same actor, which encrypts what it stores under this key.
+    pub(crate) fn sealing(mut self, kms_key: Option<&String>) -> Self {
+        self.kms_key = kms_key.cloned();
+        self
+    }
+
     /// The same actor, whose objects travel as those of this placement must.
     pub(crate) fn of(mut self, placement: &Placement) -> Self {
         self.via = placement.vpc().map(|at| Via {

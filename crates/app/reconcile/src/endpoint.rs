@@ -552,7 +552,7 @@ impl Work<'_> {
         if variant.model.network.vpc().is_some() {
             return None;
         }
-        let actor = actor_of(self.key, endpoint, variant);
+        let actor = actor_of(self.key, endpoint, variant).sealing(wanted.kms_key.as_ref());
         let variant = variant.variant.name.as_str();
         let same = known
             .iter()

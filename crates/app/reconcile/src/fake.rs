@@ -120,6 +120,8 @@ pub(crate) struct Inner {
     /// Scratch files put there before the launch.
     staged: BTreeMap<WorkloadId, BTreeMap<(String, String), Vec<u8>>>,
     pub objects: BTreeMap<String, Vec<u8>>,
+    /// Keys of the key store under which objects were stored.
+    pub sealed: BTreeMap<String, String>,
     /// (group, stream) to lines.
     pub streams: BTreeMap<(String, String), Vec<String>>,
     /// Metrics that were put.
@@ -783,6 +785,9 @@ impl Transfer for World {
     fn put(&self, actor: &Actor, object: &S3Uri, from: &Path) -> Result<(), TransferError> {
         self.access(actor, "put", &object.to_string())?;
         self.put_object(&object.to_string(), &fs::read(from).unwrap());
+        if let Some(key) = &actor.kms_key {
+            self.lock().sealed.insert(object.to_string(), key.clone());
+        }
         Ok(())
     }
 

@@ -20,6 +20,8 @@ pub struct Actor {
     pub owner_arn: Arn,
     /// How objects travel: inside the engine, or through the caller's VPC (NI-18).
     pub via: Option<Via>,
+    /// The key of the key store under which everything it stores is encrypted (CC-36); `None`: as the bucket does.
+    pub kms_key: Option<String>,
 }
 
 /// The transfer interface through which the bytes of a workload in a VPC travel (NET-66).
@@ -106,9 +108,9 @@ pub trait Transfer: Send + Sync {
     fn read(&self, actor: &Actor, object: &S3Uri, max: usize) -> Result<Vec<u8>, TransferError>;
     /// An object's bytes as a file (`s3:GetObject`).
     fn open(&self, actor: &Actor, object: &S3Uri) -> Result<OwnedFd, TransferError>;
-    /// Shows an object at `to` without copying it (`s3:GetObject`); `to` does not exist, its directory does.
+    /// Shows an object at `to` without copying it, unless it lies encrypted (`s3:GetObject`); `to` does not exist, its directory does.
     fn link(&self, actor: &Actor, object: &S3Uri, to: &Path) -> Result<(), TransferError>;
-    /// Stores a file as an object (`s3:PutObject`); the file may be moved away.
+    /// Stores a file as an object (`s3:PutObject`), under the actor's key if it has one; the file may be moved away.
     fn put(&self, actor: &Actor, object: &S3Uri, from: &Path) -> Result<(), TransferError>;
     /// Deletes an object (`s3:DeleteObject`); not an error when it is gone.
     fn delete(&self, actor: &Actor, object: &S3Uri) -> Result<(), TransferError>;

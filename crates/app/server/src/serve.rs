@@ -51,6 +51,7 @@ use isolarium_services::iam::credentials::{
     AssumeError, ExecutionRole, SessionCredentials, StoredIdentities, assume_execution_role,
 };
 use isolarium_services::iam::operator::KeyError;
+use isolarium_services::kms::through::KeyStore;
 use isolarium_services::platform::Actor;
 use isolarium_services::platform::PlatformSettings;
 use isolarium_services::platform::acts::PlatformAudit;
@@ -147,7 +148,8 @@ impl Server {
         ensure_root_key(&stores, &config, &layout, host.as_ref(), clock.as_ref(), ids.as_ref())?;
         default_vpcs(&config, &stores, clock.as_ref(), ids.as_ref())?;
         let trail = open_trail(&config, &layout, &clock)?;
-        let s3 = s3_front(&config, &trail, &stores, &layout, &clock).map_err(file(layout.at("logs/s3-access.log")))?;
+        let s3 =
+            s3_front(&config, &trail, &stores, &layout, &clock, &ids).map_err(file(layout.at("logs/s3-access.log")))?;
         let roles = Arc::new(ExecutionRoles {
             store: stores.state.clone(),
             logs: stores.logs.clone(),
@@ -470,6 +472,7 @@ fn s3_front(
     stores: &Stores,
     layout: &Layout,
     clock: &Arc<dyn Clock>,
+    ids: &Arc<dyn IdSource>,
 ) -> io::Result<S3Front> {
     let (store, now) = (stores.state.clone(), clock.clone());
     Ok(S3Front::new(S3Wiring {
@@ -478,6 +481,12 @@ fn s3_front(
         authorities: Arc::new(move |caller: &isolarium_services::Caller| {
             isolarium_services::iam::authority_of(store.as_ref(), caller, now.now())
                 .map_err(isolarium_wire::ApiError::internal)
+        }),
+        keys: Arc::new(KeyStore {
+            store: stores.state.clone(),
+            master: stores.master.clone(),
+            ids: ids.clone(),
+            clock: clock.clone(),
         }),
         identities: identities(stores),
         audit: trail.clone(),

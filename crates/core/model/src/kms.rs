@@ -42,6 +42,9 @@ pub struct KmsKey {
     pub tags: BTreeMap<String, String>,
     /// 32 bytes, sealed with a key that is not in the database; base64.
     pub material: String,
+    /// Whether a service made it for the account, as S3 makes `aws/s3`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub of_service: bool,
 }
 
 impl Record for KmsKey {

@@ -1,6 +1,6 @@
 //! Records of S3: buckets, objects, versions, multipart uploads.
 
-use crate::{AccountId, Region, Timestamp};
+use crate::{AccountId, Arn, Region, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -114,6 +114,62 @@ pub struct Bucket {
     pub policy: Option<String>,
     pub tags: Option<Tags>,
     pub public_access_block: Option<PublicAccessBlock>,
+    /// How objects are encrypted whose writer asks for nothing; `None` leaves them plain.
+    pub encryption: Option<BucketEncryption>,
+}
+
+/// The default encryption of a bucket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BucketEncryption {
+    pub default: DefaultEncryption,
+    /// Whether the bucket's ARN, not the object's, is the encryption context of data keys.
+    pub bucket_key: bool,
+}
+
+/// What encrypts by default.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DefaultEncryption {
+    /// SSE-S3.
+    Managed,
+    /// SSE-KMS with this key, by id, ARN or alias as it was put; `None` is the account's `aws/s3`.
+    Kms { key: Option<String> },
+}
+
+/// How an object lies encrypted on the disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Encryption {
+    pub wrapping: Wrapping,
+    /// The object's own key, sealed as `wrapping` says; base64.
+    pub data_key: String,
+    /// What the file is made of, in order: one segment, or one for each part. Empty for an upload in progress.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub segments: Vec<Segment>,
+}
+
+/// Who can open an object's data key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wrapping {
+    /// SSE-S3: the engine by itself.
+    Managed,
+    /// SSE-KMS: whoever may use the key.
+    Kms {
+        key_arn: Arn,
+        /// The encryption context that the writer gave, without what S3 adds to it.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        context: BTreeMap<String, String>,
+        bucket_key: bool,
+    },
+}
+
+/// A stretch of an encrypted file that was written in one go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    /// 16 bytes that no other segment has, hexadecimal: the segment's key is made of them and the data key.
+    pub salt: String,
+    /// Plain bytes.
+    pub size: u64,
 }
 
 /// The four switches of a bucket's public access block.
@@ -215,6 +271,8 @@ pub struct Object {
     /// Empty unless the object came by multipart upload.
     pub parts: Vec<PartSize>,
     pub tags: Tags,
+    /// `None`: the file holds the plain bytes.
+    pub encryption: Option<Encryption>,
 }
 
 /// A line of a version listing.
@@ -245,6 +303,8 @@ pub struct Upload {
     pub headers: ObjectHeaders,
     pub tags: Tags,
     pub checksum: Option<(ChecksumAlgorithm, ChecksumKind)>,
+    /// How its parts are encrypted, and the object then.
+    pub encryption: Option<Encryption>,
 }
 
 /// An uploaded part.

@@ -14,6 +14,7 @@ impl Clock for Hand {
 
 fn settings() -> DataCapture {
     DataCapture {
+        kms_key: None,
         enabled: true,
         percentage: 100,
         destination: "s3://kept/here/".parse().unwrap(),
@@ -43,6 +44,7 @@ fn of(account: &str, settings: DataCapture, clock: Arc<Hand>, budget: &Arc<Budge
             .parse()
             .unwrap(),
         via: None,
+        kms_key: None,
     };
     Capture::new(settings, actor, "Ep", "v", clock, Arc::clone(budget))
 }
@@ -150,6 +152,7 @@ fn only_the_sides_and_the_share_that_were_asked_for_are_kept() {
     assert_eq!(kept.keys().collect::<Vec<_>>(), ["endpointInput"]);
     for (enabled, percentage, every) in [(true, 0, 0), (true, 100, 1000), (false, 100, 0)] {
         let (one, _) = capture(DataCapture {
+            kms_key: None,
             enabled,
             percentage,
             ..settings()

@@ -638,13 +638,14 @@ fn a_further_container_that_never_answers_fails_the_endpoint_under_its_name() {
     assert!(lab.world.lock().containers.is_empty());
 }
 
-/// Proves: CC-61, CC-63
+/// Proves: CC-36, CC-61, CC-63
 #[test]
 fn captured_data_is_delivered_as_the_role_and_not_lost_by_update_or_end() {
     use crate::capture::Side;
     use isolarium_model::sagemaker::data_capture::DataCapture;
     let mut lab = Lab::new(vec![variant("v", 1)]);
     let settings = DataCapture {
+        kms_key: Some("alias/captured".into()),
         enabled: true,
         percentage: 100,
         destination: "s3://kept/here".parse().unwrap(),
@@ -682,6 +683,8 @@ fn captured_data_is_delivered_as_the_role_and_not_lost_by_update_or_end() {
         role.ends_with("role/serve") && call == "put" && what.starts_with("s3://kept/here/Ep/v/")
     });
     assert!(put, "as the execution role");
+    let sealed = lab.world.lock().sealed.values().cloned().collect::<Vec<_>>();
+    assert_eq!(sealed.first().map(String::as_str), Some("alias/captured"));
     // What the role may not put is lost, and nothing else.
     invoke(&lab);
     lab.world.fail("put", "denied:no");
@@ -709,6 +712,7 @@ fn captured_data_is_delivered_as_the_role_and_not_lost_by_update_or_end() {
 
 fn captured(percentage: u8) -> isolarium_model::sagemaker::data_capture::DataCapture {
     isolarium_model::sagemaker::data_capture::DataCapture {
+        kms_key: None,
         enabled: true,
         percentage,
         destination: "s3://kept/here".parse().unwrap(),

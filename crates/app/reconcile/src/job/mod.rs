@@ -54,6 +54,8 @@ pub(crate) trait Job: Record {
 
     fn arn(&self) -> &Arn;
     fn role_arn(&self) -> &Arn;
+    /// The key of the key store under which it stores (CC-36).
+    fn kms_key(&self) -> Option<&String>;
     /// When the last phase began.
     fn modified(&self) -> Timestamp;
     fn network(&self) -> &JobNetwork;
@@ -253,7 +255,9 @@ enum Trouble {
 impl<'a> Work<'a> {
     /// The execution role, moving data as a placement wants.
     fn actor<J: Job>(&self, job: &J, placement: &Placement) -> Actor {
-        Deps::actor(self.key, job.role_arn(), job.arn()).of(placement)
+        Deps::actor(self.key, job.role_arn(), job.arn())
+            .sealing(job.kms_key())
+            .of(placement)
     }
 
     fn sites<'b, J: Job>(&self, job: &'b J) -> Vec<Site<'b>>

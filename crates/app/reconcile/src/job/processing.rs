@@ -61,6 +61,10 @@ impl Job for ProcessingJob {
         &self.spec.role_arn
     }
 
+    fn kms_key(&self) -> Option<&String> {
+        self.spec.kms_key.as_ref()
+    }
+
     fn modified(&self) -> Timestamp {
         self.modified
     }

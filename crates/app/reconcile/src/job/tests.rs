@@ -140,6 +140,7 @@ fn job(created: Timestamp, placement: Placement) -> TrainingJob {
             output: OutputConfig {
                 uri: "s3://out/jobs".parse().unwrap(),
                 compression: OutputCompression::Gzip,
+                kms_key: None,
             },
             checkpoints: None,
             metrics: vec![MetricDefinition {

@@ -39,6 +39,10 @@ impl Job for TrainingJob {
         &self.spec.role_arn
     }
 
+    fn kms_key(&self) -> Option<&String> {
+        self.spec.output.kms_key.as_ref()
+    }
+
     fn modified(&self) -> Timestamp {
         self.modified
     }

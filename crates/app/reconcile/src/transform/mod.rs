@@ -154,7 +154,9 @@ struct Work<'a> {
 impl Work<'_> {
     /// The model's execution role, moving data as the instance's placement wants.
     fn actor(&self, job: &TransformJob, instance: &TransformInstance) -> Actor {
-        Deps::actor(self.key, &job.spec.model.role_arn, &job.arn).of(&instance.placement)
+        Deps::actor(self.key, &job.spec.model.role_arn, &job.arn)
+            .sealing(job.spec.output.kms_key.as_ref())
+            .of(&instance.placement)
     }
 
     /// Gives every instance an id, a workload and a network. Nothing of it is on the host before this is committed.

@@ -40,6 +40,7 @@ fn job(change: impl FnOnce(&mut TransformSpec)) -> TransformJob {
             split: SplitType::Line,
         },
         output: TransformOutput {
+            kms_key: None,
             uri: "s3://data/out".parse().unwrap(),
             accept: Some("text/csv".into()),
             assemble: AssembleWith::Line,

@@ -52,6 +52,7 @@ fn definition() -> Definition {
             output: OutputConfig {
                 uri: "s3://out/jobs".parse().unwrap(),
                 compression: OutputCompression::Gzip,
+                kms_key: None,
             },
             checkpoints: Some(CheckpointConfig {
                 uri: "s3://out/checkpoints".parse().unwrap(),

@@ -58,6 +58,7 @@ fn job(attachment: Attachment) -> TrainingJob {
             output: OutputConfig {
                 uri: "s3://b/o".parse().unwrap(),
                 compression: OutputCompression::Gzip,
+                kms_key: None,
             },
             checkpoints: None,
             metrics: Vec::new(),

@@ -165,6 +165,12 @@ impl Lab {
                 isolarium_services::iam::authority_of(policies.as_ref(), caller, now.now())
                     .map_err(isolarium_wire::ApiError::internal)
             }),
+            keys: Arc::new(isolarium_services::kms::through::KeyStore {
+                store: store.clone(),
+                master: MasterKey::new([7; 32]),
+                ids: Arc::new(crate::clock::SystemIds),
+                clock: clock.clone(),
+            }),
             identities: Arc::new(StoredIdentities {
                 store: store.clone(),
                 master: MasterKey::new([7; 32]),
@@ -439,9 +445,10 @@ fn a_bucket_gets_a_compressed_file_where_its_policy_lets_the_service_write() {
     };
     let listed = lab.objects.list(&name, &query).unwrap().objects;
     assert_eq!(listed.len(), 1);
-    let mut reading = lab.objects.open_object(&name, &listed[0].key, None).unwrap();
+    let reading = lab.objects.open_object(&name, &listed[0].key, None).unwrap();
     let mut text = String::new();
-    GzDecoder::new(&mut reading.file).read_to_string(&mut text).unwrap();
+    let bytes = reading.stretch(None, 0, u64::MAX).unwrap();
+    GzDecoder::new(bytes).read_to_string(&mut text).unwrap();
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[0], Format::default().header());
     assert!(

@@ -121,7 +121,9 @@ impl Transfer for AsTransfer {
         if let Some(via) = of.via {
             return self.subnet.put(of, via, object, from);
         }
-        self.roles.put(&actor(of), object, from).map_err(failed)
+        self.roles
+            .put(&actor(of), object, from, of.kms_key.as_deref())
+            .map_err(failed)
     }
 
     fn delete(&self, of: &Actor, object: &S3Uri) -> Result<(), TransferError> {

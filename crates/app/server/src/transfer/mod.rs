@@ -331,7 +331,9 @@ impl SubnetS3 {
 
     pub(crate) fn put(&self, of: &Actor, via: Via, object: &S3Uri, from: &Path) -> Result<(), TransferError> {
         let file = File::open(from).map_err(disk)?;
-        self.with(of, via, object, |client| client.put(object, &file))
+        self.with(of, via, object, |client| {
+            client.put(object, &file, of.kms_key.as_deref())
+        })
     }
 
     pub(crate) fn delete(&self, of: &Actor, via: Via, object: &S3Uri) -> Result<(), TransferError> {

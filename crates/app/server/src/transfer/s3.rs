@@ -124,6 +124,16 @@ fn plain<'a>(method: &'static str, uri: &'a S3Uri, query: String, body: Body<'a>
     }
 }
 
+/// The headers that ask for encryption under a key (CC-36).
+fn encryption(kms_key: Option<&str>) -> Vec<(&'static str, String)> {
+    kms_key.map_or_else(Vec::new, |key| {
+        vec![
+            ("x-amz-server-side-encryption", "aws:kms".into()),
+            ("x-amz-server-side-encryption-aws-kms-key-id", key.into()),
+        ]
+    })
+}
+
 /// `text` as it stands in a path or, with the slash encoded, in a query.
 fn encoded(text: &str, slash: bool) -> String {
     let mut out = String::with_capacity(text.len());
@@ -418,24 +428,27 @@ impl Client<'_> {
         }
     }
 
-    /// Stores a file as an object, in parts when it is large.
-    pub fn put(&mut self, object: &S3Uri, file: &File) -> Result<(), S3Error> {
+    /// Stores a file as an object, in parts when it is large; under a key of the key store where one is named.
+    pub fn put(&mut self, object: &S3Uri, file: &File, kms_key: Option<&str>) -> Result<(), S3Error> {
         let length = file.metadata().map_err(S3Error::Disk)?.len();
         if length > self.settings.part {
-            return self.put_parts(object, file, length);
+            return self.put_parts(object, file, length, kms_key);
         }
         let call = Call {
             method: "PUT",
             uri: object,
             query: String::new(),
-            headers: Vec::new(),
+            headers: encryption(kms_key),
             body: Body::Piece { file, from: 0, length },
         };
         self.document(&call).map(|_| ())
     }
 
-    fn put_parts(&mut self, object: &S3Uri, file: &File, length: u64) -> Result<(), S3Error> {
-        let begun = self.document(&plain("POST", object, "uploads=".into(), Body::None))?;
+    fn put_parts(&mut self, object: &S3Uri, file: &File, length: u64, kms_key: Option<&str>) -> Result<(), S3Error> {
+        let begun = self.document(&Call {
+            headers: encryption(kms_key),
+            ..plain("POST", object, "uploads=".into(), Body::None)
+        })?;
         let upload = begun.as_ref().and_then(|answer| answer.text_of("UploadId"));
         let upload = encoded(upload.ok_or(S3Error::Request("the upload has no id"))?, true);
         let sent = self.parts(object, file, length, &upload).and_then(|list| {

@@ -295,6 +295,7 @@ fn a_download_that_breaks_off_goes_on_where_it_was() {
     assert!(matches!(refused, Err(S3Error::Refused { code, .. }) if code == "EntityTooLarge"));
 }
 
+/// Proves: CC-36
 #[test]
 fn a_large_file_is_stored_in_parts_and_a_refused_one_is_aborted() {
     let begun = || {
@@ -314,11 +315,18 @@ fn a_large_file_is_stored_in_parts_and_a_refused_one_is_aborted() {
     let content: Vec<u8> = (0..250_000u32).map(|n| n.to_le_bytes()[0]).collect();
     world
         .client(&settings)
-        .put(&uri("s3://out/m"), &file(&content))
+        .put(&uri("s3://out/m"), &file(&content), Some("alias/k"))
         .unwrap();
     let got = world.got.lock().unwrap().clone();
     assert_eq!(got[0].line, "POST /out/m?uploads= HTTP/1.1");
     assert_eq!(got[2].line, "PUT /out/m?partNumber=2&uploadId=u%201 HTTP/1.1");
+    let asks = |got: &Got, header: &str| got.headers.iter().any(|line| line.eq_ignore_ascii_case(header));
+    assert!(asks(&got[0], "x-amz-server-side-encryption: aws:kms"));
+    assert!(asks(&got[0], "x-amz-server-side-encryption-aws-kms-key-id: alias/k"));
+    assert!(
+        !asks(&got[1], "x-amz-server-side-encryption: aws:kms"),
+        "parts are the upload's"
+    );
     let sent: Vec<u8> = got[1..4].iter().flat_map(|one| one.body.clone()).collect();
     assert!(sent == content, "every byte, in order");
     let list = String::from_utf8(got[4].body.clone()).unwrap();
@@ -338,7 +346,7 @@ fn a_large_file_is_stored_in_parts_and_a_refused_one_is_aborted() {
     );
     let refused = world
         .client(&settings)
-        .put(&uri("s3://out/m"), &file(&content))
+        .put(&uri("s3://out/m"), &file(&content), None)
         .unwrap_err();
     assert!(
         matches!(&refused, S3Error::Refused { code, .. } if code == "AccessDenied"),

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use indexmap::IndexMap;
 use isolarium_model::Arn;
 use isolarium_model::kms::KmsKey;
+use isolarium_model::time::IdSource;
 use isolarium_policy::{Granted, Question};
 use isolarium_store::{StateStore, StoreError};
 use isolarium_wire::ApiError;
@@ -20,13 +21,13 @@ const FORM: u8 = 1;
 /// Bytes of an encryption context at most.
 const LARGEST_CONTEXT: usize = 8192;
 
-type Context = Option<IndexMap<String, String>>;
+pub(super) type Context = Option<IndexMap<String, String>>;
 
 /// Makes sealed material for a new key.
-pub(super) fn new_material(ctx: &Ctx<'_>, arn: &Arn) -> Result<String, ApiError> {
-    let bytes = crypto::random(ctx.ids, 32).map_err(ApiError::internal)?;
-    let wrapping = ctx.master.derive(WRAPPING);
-    let sealed = crypto::seal(&wrapping, ctx.ids, arn.as_str().as_bytes(), &bytes).map_err(ApiError::internal)?;
+pub(super) fn new_material(master: &MasterKey, ids: &dyn IdSource, arn: &Arn) -> Result<String, ApiError> {
+    let bytes = crypto::random(ids, 32).map_err(ApiError::internal)?;
+    let wrapping = master.derive(WRAPPING);
+    let sealed = crypto::seal(&wrapping, ids, arn.as_str().as_bytes(), &bytes).map_err(ApiError::internal)?;
     Ok(STANDARD.encode(sealed))
 }
 
@@ -62,7 +63,7 @@ pub fn seals(store: &dyn StateStore, master: &MasterKey) -> Result<Seals, StoreE
 }
 
 /// Adds what a request says about its encryption.
-fn asked(question: Question, algorithm: &str, context: &Context) -> Question {
+pub(super) fn asked(question: Question, algorithm: &str, context: &Context) -> Question {
     let question = question.with("kms:EncryptionAlgorithm", algorithm);
     context.iter().flatten().fold(question, |question, (key, value)| {
         question
@@ -85,8 +86,19 @@ fn bound(arn: &Arn, context: &Context) -> Result<Vec<u8>, ApiError> {
 }
 
 fn sealed(ctx: &Ctx<'_>, key: &KmsKey, context: &Context, plain: &[u8]) -> Result<Vec<u8>, ApiError> {
+    sealed_under(ctx.master, ctx.ids, key, context, plain)
+}
+
+/// A ciphertext under a key.
+pub(super) fn sealed_under(
+    master: &MasterKey,
+    ids: &dyn IdSource,
+    key: &KmsKey,
+    context: &Context,
+    plain: &[u8],
+) -> Result<Vec<u8>, ApiError> {
     let context = bound(&key.arn, context)?;
-    let text = crypto::seal(&material(ctx, key)?, ctx.ids, &context, plain).map_err(ApiError::internal)?;
+    let text = crypto::seal(&unsealed(master, key)?, ids, &context, plain).map_err(ApiError::internal)?;
     let arn = key.arn.as_str().as_bytes();
     let length = u16::try_from(arn.len()).map_err(ApiError::internal)?;
     Ok([&[FORM], length.to_be_bytes().as_slice(), arn, &text].concat())
@@ -98,6 +110,20 @@ fn parted(blob: &[u8]) -> Option<(&str, &[u8])> {
     let (length, rest) = rest.split_first_chunk::<2>()?;
     let (arn, text) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
     Some((std::str::from_utf8(arn).ok()?, text))
+}
+
+/// What a ciphertext under this key holds; `None` when it is none, or the context is another.
+pub(super) fn opened_under(
+    master: &MasterKey,
+    key: &KmsKey,
+    context: &Context,
+    blob: &[u8],
+) -> Result<Option<Vec<u8>>, ApiError> {
+    let Some((_, text)) = parted(blob).filter(|(arn, _)| *arn == key.arn.as_str()) else {
+        return Ok(None);
+    };
+    let context = bound(&key.arn, context)?;
+    Ok(crypto::open(&unsealed(master, key)?, &context, text).ok())
 }
 
 /// Whether what a request names is this key. The question was about the ciphertext's key alone, so another account's key is
@@ -139,7 +165,7 @@ fn dry(run: Option<bool>) -> Result<(), ApiError> {
     }
 }
 
-const SYMMETRIC: shapes::EncryptionAlgorithmSpec = shapes::EncryptionAlgorithmSpec::SymmetricDefault;
+pub(super) const SYMMETRIC: shapes::EncryptionAlgorithmSpec = shapes::EncryptionAlgorithmSpec::SymmetricDefault;
 
 fn any<T>(list: Option<&Vec<T>>) -> bool {
     list.is_some_and(|list| !list.is_empty())

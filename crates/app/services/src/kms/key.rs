@@ -97,7 +97,8 @@ impl Operation for shapes::CreateKeyRequest {
             description: request.description.unwrap_or_default(),
             policy: text,
             tags: tag::of_request(request.tags.unwrap_or_default())?,
-            material: cryptography::new_material(ctx, &arn)?,
+            material: cryptography::new_material(ctx.master, ctx.ids, &arn)?,
+            of_service: false,
             id,
             arn,
         };
@@ -129,7 +130,10 @@ fn described(key: KmsKey) -> shapes::KeyMetadata {
         key_state: Some(state),
         deletion_date: deletion,
         origin: Some(shapes::OriginType::AwsKms),
-        key_manager: Some(shapes::KeyManagerType::Customer),
+        key_manager: Some(match key.of_service {
+            true => shapes::KeyManagerType::Aws,
+            false => shapes::KeyManagerType::Customer,
+        }),
         customer_master_key_spec: Some(shapes::CustomerMasterKeySpec::SymmetricDefault),
         key_spec: Some(shapes::KeySpec::SymmetricDefault),
         encryption_algorithms: Some(vec![shapes::EncryptionAlgorithmSpec::SymmetricDefault]),

@@ -9,6 +9,7 @@ pub mod housekeeping;
 mod key;
 mod policy;
 mod tag;
+pub mod through;
 
 use crate::Ctx;
 use crate::dispatch::{Handler, handler};
@@ -67,7 +68,11 @@ struct Named {
 
 /// What a text names. `None` when it is an alias that there is not.
 fn named(ctx: &Ctx<'_>, given: &str) -> Result<Option<Named>, ApiError> {
-    let own = &ctx.caller.scope;
+    named_in(ctx.store, &ctx.caller.scope, given)
+}
+
+/// What a text names for whoever belongs to `own`.
+fn named_in(store: &dyn StateStore, own: &Scope, given: &str) -> Result<Option<Named>, ApiError> {
     let (scope, rest) = match given.parse::<Arn>() {
         Err(_) => (own.clone(), given.to_owned()),
         Ok(arn) => {
@@ -85,10 +90,7 @@ fn named(ctx: &Ctx<'_>, given: &str) -> Result<Option<Named>, ApiError> {
         let alias = None;
         return Ok(Some(Named { scope, id, alias }));
     }
-    let found = ctx
-        .store
-        .get::<KmsAlias>(&KmsAlias::key(&scope, &rest))
-        .map_err(stored)?;
+    let found = store.get::<KmsAlias>(&KmsAlias::key(&scope, &rest)).map_err(stored)?;
     Ok(found.map(|found| Named {
         scope,
         id: found.record.key_id,
@@ -120,7 +122,10 @@ fn caller_account(ctx: &Ctx<'_>) -> String {
 }
 
 fn missing(ctx: &Ctx<'_>, given: &str) -> ApiError {
-    let scope = &ctx.caller.scope;
+    missing_in(&ctx.caller.scope, given)
+}
+
+fn missing_in(scope: &Scope, given: &str) -> ApiError {
     let text = match given {
         alias if alias.starts_with("alias/") => format!("Alias {} is not found.", KmsAlias::arn(scope, alias)),
         arn if arn.starts_with("arn:") && arn.contains(":alias/") => format!("Alias {arn} is not found."),
@@ -152,7 +157,10 @@ fn is_own(ctx: &Ctx<'_>, given: &str) -> bool {
 
 /// A key that may encrypt and decrypt now.
 fn usable(ctx: &Ctx<'_>, given: &str) -> Result<KmsKey, ApiError> {
-    let key = find(ctx, given)?.record;
+    enabled(find(ctx, given)?.record)
+}
+
+fn enabled(key: KmsKey) -> Result<KmsKey, ApiError> {
     match key.state {
         KmsState::Enabled => Ok(key),
         KmsState::Disabled => Err(ApiError::client(

@@ -1,6 +1,7 @@
 //! An account whose roles, images and objects are lists. It keeps no state of requests and refuses on request.
 
 use super::{Actor, AsRole, PlatformError, PlatformSettings};
+use isolarium_model::Scope;
 use isolarium_model::sagemaker::S3Uri;
 
 /// What exists and what is denied.
@@ -13,6 +14,8 @@ pub(crate) struct FakePlatform {
     pub unattached_roles: Vec<String>,
     pub missing_images: Vec<String>,
     pub missing_buckets: Vec<String>,
+    /// Keys of the key store that are not there.
+    pub missing_keys: Vec<String>,
     /// `s3://bucket/key` of what is not there.
     pub missing_objects: Vec<String>,
     /// `s3://bucket/key` of what the role may not read.
@@ -67,6 +70,13 @@ impl AsRole for FakePlatform {
         }
         if self.missing_objects.contains(&text) {
             return Err(PlatformError::Unusable(format!("no object {text}")));
+        }
+        Ok(())
+    }
+
+    fn check_key(&self, _: &Scope, key: &str) -> Result<(), PlatformError> {
+        if self.missing_keys.iter().any(|missing| missing == key) {
+            return Err(PlatformError::Unusable(format!("Key '{key}' does not exist")));
         }
         Ok(())
     }

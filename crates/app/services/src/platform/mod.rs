@@ -109,6 +109,13 @@ pub trait AsRole: Send + Sync {
     /// `Denied`, `Unusable`.
     fn check_object(&self, actor: &Actor, object: &S3Uri) -> Result<(), PlatformError>;
 
+    /// Whether a key of the key store, as a request names it, could be used now: it is another account's, or there and
+    /// enabled. Whether a role may use it shows when it does (CC-36).
+    ///
+    /// # Errors
+    /// `Unusable` in the key store's words.
+    fn check_key(&self, scope: &Scope, key: &str) -> Result<(), PlatformError>;
+
     /// Whether there is a bucket of that name, whoever's it is (NET-55).
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use crate::ecr::{self, Registry, ResolveError, ResolvedImage};
 use crate::iam::credentials::{
     AssumeError, ExecutionRole, MasterKey, SessionCredentials, check_execution_role, mint_session,
 };
+use crate::kms::through::KeyFault;
 use crate::s3::{S3Front, TransferError};
 use crate::{Caller, Session, Source};
 use isolarium_model::ecr::ImageReference;
@@ -16,7 +17,7 @@ use isolarium_model::metrics::Sample;
 use isolarium_model::s3::{BucketName, ObjectKey};
 use isolarium_model::sagemaker::S3Uri;
 use isolarium_model::time::{Clock, IdSource};
-use isolarium_model::{Arn, Sha256Digest};
+use isolarium_model::{Arn, Scope, Sha256Digest};
 use isolarium_policy::Question;
 use isolarium_policy::evaluate::ResourceSide;
 use isolarium_store::objects::ListingQuery;
@@ -250,11 +251,9 @@ impl ExecutionRoles {
     /// `Role`, `Denied`, `Unusable`.
     pub fn open(&self, actor: &Actor, object: &S3Uri) -> Result<(File, u64), PlatformError> {
         let caller = self.session(actor)?;
-        let reading = self
-            .s3
-            .platform_open(&caller, &bucket(object)?, &key(object)?)
-            .map_err(transfer(object))?;
-        Ok((reading.file, reading.object.size))
+        let opened = self.s3.platform_open(&caller, &bucket(object)?, &key(object)?);
+        let (file, found) = opened.map_err(transfer(object))?;
+        Ok((file, found.size))
     }
 
     /// A small object's bytes.
@@ -275,7 +274,8 @@ impl ExecutionRoles {
         Ok(bytes)
     }
 
-    /// Shows an object as `name` below `directory`, without copying a byte (`s3:GetObject`).
+    /// Shows an object as `name` below `directory`, without copying a byte unless it lies encrypted (`s3:GetObject`,
+    /// `kms:Decrypt`).
     ///
     /// # Errors
     /// `Role`, `Denied`, `Unusable`.
@@ -288,16 +288,17 @@ impl ExecutionRoles {
             .map_err(transfer(object))
     }
 
-    /// Stores a file as an object (`s3:PutObject`).
+    /// Stores a file as an object (`s3:PutObject`), encrypted under a key of the key store where one is named (CC-36,
+    /// `kms:GenerateDataKey`).
     ///
     /// # Errors
     /// `Role`, `Denied`, `Unusable`.
-    pub fn put(&self, actor: &Actor, object: &S3Uri, from: &Path) -> Result<(), PlatformError> {
+    pub fn put(&self, actor: &Actor, object: &S3Uri, from: &Path, kms_key: Option<&str>) -> Result<(), PlatformError> {
         let caller = self.session(actor)?;
         let mut file = File::open(from).map_err(|error| PlatformError::Engine(error.into()))?;
         let (bucket, key) = (bucket(object)?, key(object)?);
         self.s3
-            .platform_put(&caller, &bucket, &key, None, &mut file)
+            .platform_put(&caller, &bucket, &key, kms_key, &mut file)
             .map(|_| ())
             .map_err(transfer(object))
     }
@@ -460,7 +461,17 @@ impl AsRole for ExecutionRoles {
     }
 
     fn check_object(&self, actor: &Actor, object: &S3Uri) -> Result<(), PlatformError> {
-        self.open(actor, object).map(|_| ())
+        let caller = self.session(actor)?;
+        self.s3
+            .platform_check(&caller, &bucket(object)?, &key(object)?)
+            .map_err(transfer(object))
+    }
+
+    fn check_key(&self, scope: &Scope, key: &str) -> Result<(), PlatformError> {
+        self.s3.platform_check_key(scope, key).map_err(|error| match error {
+            KeyFault::Engine(cause) => PlatformError::Engine(cause.into()),
+            readable => PlatformError::Unusable(readable.to_string()),
+        })
     }
 
     fn has_bucket(&self, name: &str) -> Result<bool, PlatformError> {

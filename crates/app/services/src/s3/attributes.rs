@@ -4,6 +4,7 @@ use super::body::blocking;
 use super::convert::{
     etag, fill_checksums, kind_of, names, new_acl, owner, shown_version, signed, tag_set, tags_of, timestamp,
 };
+use super::encryption::checksum_asks;
 use super::gate::{Ask, Call};
 use super::objects::read_action;
 use isolarium_model::s3::{ChecksumAlgorithm, Object, Versioning};
@@ -45,6 +46,9 @@ pub(super) async fn attributes(
                 .flat_map(|one| one.as_str().split(','))
                 .any(|one| one.trim() == name)
         };
+        if asked("Checksum") && checksum_asks(&object) {
+            call.data_key(allowed.bucket()?, &key, object.encryption.as_ref())?;
+        }
         let mut output = dto::GetObjectAttributesOutput {
             last_modified: Some(timestamp(object.modified)),
             version_id: shown_version(&object, versioned),

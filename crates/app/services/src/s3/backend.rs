@@ -378,12 +378,14 @@ impl S3 for Backend {
         &self,
         request: S3Request<dto::GetBucketEncryptionInput>,
     ) -> S3Result<S3Response<dto::GetBucketEncryptionOutput>> {
-        never_set!(
-            request,
-            "s3:GetEncryptionConfiguration",
-            "ServerSideEncryptionConfigurationNotFoundError",
-            "The server side encryption configuration was not found"
-        )
+        buckets::get_encryption(request).await
+    }
+
+    async fn put_bucket_encryption(
+        &self,
+        request: S3Request<dto::PutBucketEncryptionInput>,
+    ) -> S3Result<S3Response<dto::PutBucketEncryptionOutput>> {
+        buckets::put_encryption(request).await
     }
 
     async fn get_object_lock_configuration(
@@ -480,11 +482,7 @@ impl S3 for Backend {
         &self,
         request: S3Request<dto::DeleteBucketEncryptionInput>,
     ) -> S3Result<S3Response<dto::DeleteBucketEncryptionOutput>> {
-        nothing_to_delete!(
-            request,
-            "s3:PutEncryptionConfiguration",
-            dto::DeleteBucketEncryptionOutput {}
-        )
+        buckets::delete_encryption(request).await
     }
 
     async fn delete_bucket_ownership_controls(

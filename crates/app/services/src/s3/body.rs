@@ -7,7 +7,7 @@ use futures_util::{Stream, StreamExt};
 use http_body::{Body as HttpBody, Frame};
 use isolarium_model::Timestamp;
 use isolarium_model::s3::ChecksumAlgorithm;
-use isolarium_store::objects::{Staged, read_in_memory};
+use isolarium_store::objects::{Sealing, Staged, Unsealed, read_in_memory};
 use isolarium_store::{ObjectError, ObjectStore};
 use isolarium_wire::sigv4::{BodyCheck, ChunkFault};
 use s3s::dto::StreamingBlob;
@@ -217,11 +217,12 @@ pub(super) async fn receive(
     algorithms: Vec<ChecksumAlgorithm>,
     limit: u64,
     now: Timestamp,
+    sealing: Option<Sealing>,
 ) -> S3Result<Staged> {
     let (pieces, mut arriving) = mpsc::channel::<Bytes>(8);
     let store = store.clone();
     let writer = tokio::task::spawn_blocking(move || {
-        let mut incoming = store.receive(&algorithms, now)?;
+        let mut incoming = store.receive(&algorithms, now, sealing.as_ref())?;
         while let Some(piece) = arriving.blocking_recv() {
             incoming.write(&piece)?;
         }
@@ -403,6 +404,94 @@ impl Stream for Outgoing {
 }
 
 impl ByteStream for Outgoing {
+    fn remaining_length(&self) -> RemainingLength {
+        RemainingLength::new_exact(usize::try_from(self.left).unwrap_or(usize::MAX))
+    }
+}
+
+/// Plain bytes `from..from + length` of an encrypted file as a response body. Few bytes are opened at once, so that a file
+/// that was tampered with is an error before anything is sent.
+///
+/// # Errors
+/// The host's failure; a file that is not what was written.
+pub(super) fn send_unsealed(mut plain: Unsealed, from: u64, length: u64) -> S3Result<StreamingBlob> {
+    if length > SMALL {
+        return Ok(StreamingBlob::new(Opening {
+            plain: Some(plain),
+            at: from,
+            left: length,
+            waiting: None,
+        }));
+    }
+    let mut bytes = vec![0_u8; usize::try_from(length).unwrap_or(0)];
+    plain.read_exact_at(&mut bytes, from).map_err(|source| {
+        fault::of(ObjectError::Io {
+            what: "decrypting an object",
+            source,
+        })
+    })?;
+    Ok(send_bytes(bytes.into()))
+}
+
+/// What opening a piece gives back: the file for the next one, and the plain bytes.
+type Opened = std::io::Result<(Unsealed, Bytes)>;
+
+/// An encrypted file on its way out, opened on a thread that may wait for the disk.
+struct Opening {
+    plain: Option<Unsealed>,
+    at: u64,
+    left: u64,
+    waiting: Option<JoinHandle<Opened>>,
+}
+
+impl Opening {
+    /// The piece that is waited for, begun if it is not under way. `None`: there is nothing to read from any more.
+    fn reader(&mut self) -> Option<&mut JoinHandle<Opened>> {
+        if self.waiting.is_none() {
+            let mut plain = self.plain.take()?;
+            let at = self.at;
+            let wanted = usize::try_from(self.left).unwrap_or(usize::MAX).min(DISK_PIECE);
+            self.waiting = Some(tokio::task::spawn_blocking(move || {
+                let mut piece = vec![0_u8; wanted];
+                plain.read_exact_at(&mut piece, at)?;
+                Ok((plain, Bytes::from(piece)))
+            }));
+        }
+        self.waiting.as_mut()
+    }
+}
+
+impl Stream for Opening {
+    type Item = Result<Bytes, StdError>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if this.left == 0 {
+            return Poll::Ready(None);
+        }
+        let Some(reader) = this.reader() else {
+            return Poll::Ready(None);
+        };
+        let opened = ready!(Pin::new(reader).poll(cx));
+        this.waiting = None;
+        match opened.unwrap_or_else(|lost| Err(std::io::Error::other(lost))) {
+            Ok((plain, piece)) => {
+                this.plain = Some(plain);
+                this.at = this.at.saturating_add(piece.len() as u64);
+                this.left = this.left.saturating_sub(piece.len() as u64);
+                Poll::Ready(Some(Ok(piece)))
+            }
+            Err(error) => {
+                tracing::error!(%error, "an encrypted object could not be read to its end");
+                // Nothing follows a failure: the answer is cut short, and never looks whole.
+                this.left = 0;
+                Poll::Ready(Some(Err(error.into())))
+            }
+        }
+    }
+}
+
+impl ByteStream for Opening {
     fn remaining_length(&self) -> RemainingLength {
         RemainingLength::new_exact(usize::try_from(self.left).unwrap_or(usize::MAX))
     }

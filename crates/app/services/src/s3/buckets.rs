@@ -2,6 +2,7 @@
 
 use super::body::blocking;
 use super::convert::{bucket_name, canned, new_acl, owner, tag_set, tags_of, timestamp};
+use super::encryption;
 use super::fault::{self, custom};
 use super::gate::{Allowed, Ask, Call, ROOT_KEEPS};
 use super::public::is_public;
@@ -453,6 +454,60 @@ pub(super) async fn delete_tagging(
     let response = on_bucket(request, "s3:PutBucketTagging", of_bucket!(), |allowed, bucket, _| {
         allowed.store.set_bucket_tags(bucket, None).map_err(fault::of)?;
         Ok(dto::DeleteBucketTaggingOutput {})
+    })
+    .await?;
+    Ok(S3Response {
+        status: Some(StatusCode::NO_CONTENT),
+        ..response
+    })
+}
+
+pub(super) async fn get_encryption(
+    request: S3Request<dto::GetBucketEncryptionInput>,
+) -> S3Result<S3Response<dto::GetBucketEncryptionOutput>> {
+    on_bucket(
+        request,
+        "s3:GetEncryptionConfiguration",
+        of_bucket!(),
+        |allowed, _, _| {
+            let found = allowed.bucket()?.encryption.as_ref().ok_or_else(|| {
+                custom(
+                    "ServerSideEncryptionConfigurationNotFoundError",
+                    StatusCode::NOT_FOUND,
+                    "The server side encryption configuration was not found",
+                )
+            })?;
+            Ok(dto::GetBucketEncryptionOutput {
+                server_side_encryption_configuration: Some(encryption::configuration(found)),
+            })
+        },
+    )
+    .await
+}
+
+pub(super) async fn put_encryption(
+    request: S3Request<dto::PutBucketEncryptionInput>,
+) -> S3Result<S3Response<dto::PutBucketEncryptionOutput>> {
+    on_bucket(
+        request,
+        "s3:PutEncryptionConfiguration",
+        of_bucket!(),
+        |allowed, bucket, input| {
+            let wanted = encryption::configured(&input.server_side_encryption_configuration)?;
+            allowed.store.set_encryption(bucket, Some(&wanted)).map_err(fault::of)?;
+            Ok(dto::PutBucketEncryptionOutput {})
+        },
+    )
+    .await
+}
+
+pub(super) async fn delete_encryption(
+    request: S3Request<dto::DeleteBucketEncryptionInput>,
+) -> S3Result<S3Response<dto::DeleteBucketEncryptionOutput>> {
+    let action = "s3:PutEncryptionConfiguration";
+    let response = on_bucket(request, action, of_bucket!(), |allowed, bucket, _| {
+        allowed.store.set_encryption(bucket, None).map_err(fault::of)?;
+        Ok(dto::DeleteBucketEncryptionOutput {})
     })
     .await?;
     Ok(S3Response {

@@ -318,10 +318,8 @@ pub(super) fn stored_encoding(text: String) -> Option<String> {
 /// (IAM-59).
 macro_rules! kept {
     ($input:expr) => {{
-        let encrypted = $input.server_side_encryption.is_some()
-            || $input.ssekms_key_id.is_some()
-            || $input.sse_customer_algorithm.is_some()
-            || $input.sse_customer_key.is_some();
+        // Other kinds of encryption are `encryption::Wish`'s.
+        let encrypted = $input.sse_customer_algorithm.is_some() || $input.sse_customer_key.is_some();
         let locked = $input.object_lock_mode.is_some()
             || $input.object_lock_legal_hold_status.is_some()
             || $input.object_lock_retain_until_date.is_some();

@@ -4,12 +4,13 @@ use super::body::blocking;
 use super::convert::{
     algorithm, etag, fill_checksums, header_tags, kept, kind_of, names, object_headers, shown_version, timestamp,
 };
+use super::encryption::{Wish, show_encryption};
 use super::fault;
 use super::gate::{Allowed, Ask, Call, Write};
 use super::objects::{LARGEST_PUT, ReadConditions, read_action};
 use http::HeaderMap;
 use isolarium_model::s3::{BucketName, ChecksumAlgorithm, Object, ObjectHeaders, ObjectKey, Tags, Versioning};
-use isolarium_store::objects::{Attributes, CopySource, Put, WriteCondition};
+use isolarium_store::objects::{Attributes, CopySource, DataKey, Put, Sealing, WriteCondition};
 use isolarium_store::{ObjectError, ObjectStore};
 use s3s::dto;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
@@ -81,7 +82,8 @@ pub(super) async fn copy(request: S3Request<dto::CopyObjectInput>) -> S3Result<S
     let keep_headers = directive(input.metadata_directive.as_ref().map(|text| text.as_str()));
     let keep_tags = directive(input.tagging_directive.as_ref().map(|text| text.as_str()));
     let onto_itself = source.bucket == bucket && source.key == key && source.version.is_none();
-    if onto_itself && keep_headers && keep_tags {
+    let wish = Wish::of(&request.headers);
+    if onto_itself && keep_headers && keep_tags && matches!(wish, Ok(Wish::Default)) {
         return Err(s3_error!(
             InvalidRequest,
             "This copy request is illegal because it is trying to copy an object to itself without changing the \
@@ -141,16 +143,18 @@ pub(super) async fn copy(request: S3Request<dto::CopyObjectInput>) -> S3Result<S
             now: call.now,
             condition: WriteCondition::None,
         };
-        let object = if needs_hashing(&from, wanted) {
-            rehash(
-                &allowed.store,
-                &source,
-                &bucket,
-                &key,
+        let source_bucket = allowed.store.bucket(&source.bucket).map_err(fault::of)?;
+        let opening = call.data_key(&source_bucket, &source.key, from.encryption.as_ref())?;
+        let sealing = call.sealing(allowed.bucket()?, &key, &wish?)?;
+        let object = if needs_hashing(&from, wanted) || opening.is_some() || sealing.is_some() {
+            let how = Rewriting {
                 attributes,
                 wanted,
-                (keep_headers, keep_tags),
-            )?
+                keep: (keep_headers, keep_tags),
+                opening,
+                sealing,
+            };
+            rehash(&allowed.store, &source, &bucket, &key, how)?
         } else {
             let keep = (keep_headers, keep_tags);
             allowed
@@ -165,12 +169,14 @@ pub(super) async fn copy(request: S3Request<dto::CopyObjectInput>) -> S3Result<S
             ..Default::default()
         };
         fill_checksums!(result, &object.checksums);
-        Ok(S3Response::new(dto::CopyObjectOutput {
+        let mut output = dto::CopyObjectOutput {
             copy_object_result: Some(result),
             copy_source_version_id: (from.version != "null").then_some(from.version),
             version_id: shown_version(&object, versioned),
             ..Default::default()
-        }))
+        };
+        output.ssekms_encryption_context = show_encryption!(output, object.encryption.as_ref());
+        Ok(S3Response::new(output))
     })
     .await
 }
@@ -185,9 +191,21 @@ pub(super) fn source_owner(allowed: &Allowed, bucket: &BucketName, expected: Opt
     }
 }
 
-/// A copy of a multipart object, or one that asks for another checksum, is read once; all others share the bytes.
+/// A copy of a multipart object, or one that asks for another checksum, is read once, and so is what is or becomes
+/// encrypted; all others share the bytes.
 fn needs_hashing(from: &Object, wanted: Option<ChecksumAlgorithm>) -> bool {
     !from.parts.is_empty() || wanted.is_some_and(|wanted| !from.checksums.iter().any(|sum| sum.algorithm == wanted))
+}
+
+/// How a copy is written anew.
+struct Rewriting {
+    attributes: Attributes,
+    wanted: Option<ChecksumAlgorithm>,
+    /// Whether headers and tags are the source's.
+    keep: (bool, bool),
+    /// What opens the source, and what the copy is encrypted with.
+    opening: Option<DataKey>,
+    sealing: Option<Sealing>,
 }
 
 fn rehash(
@@ -195,23 +213,25 @@ fn rehash(
     source: &CopySource,
     bucket: &BucketName,
     key: &ObjectKey,
-    mut attributes: Attributes,
-    wanted: Option<ChecksumAlgorithm>,
-    (keep_headers, keep_tags): (bool, bool),
+    how: Rewriting,
 ) -> S3Result<Object> {
-    let mut reading = store
+    let reading = store
         .open_object(&source.bucket, &source.key, source.version.as_deref())
         .map_err(fault::of)?;
-    let kept = reading.object.checksums.first().map(|sum| sum.algorithm);
-    let algorithms = [wanted.or(kept).unwrap_or(ChecksumAlgorithm::Crc64Nvme)];
+    let from = reading.object.clone();
+    let mut attributes = how.attributes;
+    let kept = from.checksums.first().map(|sum| sum.algorithm);
+    let algorithms = [how.wanted.or(kept).unwrap_or(ChecksumAlgorithm::Crc64Nvme)];
+    let mut bytes = reading.stretch(how.opening.as_ref(), 0, from.size).map_err(fault::of)?;
     let data = store
-        .receive_all(&mut reading.file, &algorithms, attributes.now)
+        .receive_all(&mut bytes, &algorithms, attributes.now, how.sealing.as_ref())
         .map_err(fault::of)?;
+    let (keep_headers, keep_tags) = how.keep;
     if keep_headers {
-        attributes.headers = reading.object.headers;
+        attributes.headers = from.headers;
     }
     if keep_tags {
-        attributes.tags = reading.object.tags;
+        attributes.tags = from.tags;
     }
     let put = Put {
         bucket: bucket.clone(),

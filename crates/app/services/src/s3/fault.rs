@@ -11,6 +11,13 @@ pub(super) fn custom(code: &'static str, status: StatusCode, message: &'static s
     error
 }
 
+/// The same with a code and a text that are made.
+pub(super) fn custom_text(code: &str, status: StatusCode, message: String) -> S3Error {
+    let mut error = S3Error::with_message(S3ErrorCode::Custom(code.into()), message);
+    error.set_status_code(status);
+    error
+}
+
 /// What the caller reads for a failure of the store.
 pub(super) fn of(error: ObjectError) -> S3Error {
     match error {
@@ -77,7 +84,10 @@ pub(super) fn of(error: ObjectError) -> S3Error {
                 "The disk of the object store is full. Nothing was stored."
             )
         }
-        error @ (ObjectError::BadStagingPath | ObjectError::Store(_) | ObjectError::Io { .. }) => {
+        error @ (ObjectError::BadStagingPath
+        | ObjectError::Encrypted
+        | ObjectError::Store(_)
+        | ObjectError::Io { .. }) => {
             tracing::error!(error = &error as &dyn std::error::Error, "the object store failed");
             s3_error!(InternalError, "We encountered an internal error. Please try again.")
         }

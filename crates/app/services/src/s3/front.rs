@@ -15,6 +15,7 @@ use super::host::{Hosts, bucket_of};
 use super::log::{AccessLog, AccessRecord, Trace};
 use super::query;
 use crate::iam::credentials::Identities;
+use crate::kms::through::KeyStore;
 use crate::{Caller, Source};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING};
@@ -49,6 +50,8 @@ pub struct S3Wiring {
     pub objects: ObjectStore,
     pub clock: Arc<dyn Clock>,
     pub authorities: Arc<dyn Authorities>,
+    /// What encrypts objects.
+    pub keys: Arc<KeyStore>,
     /// Signers of forms: their signature is in the body, so the front door cannot look for it.
     pub identities: Arc<dyn Identities>,
     pub access_log: Arc<dyn AccessLog>,
@@ -148,7 +151,7 @@ impl S3Front {
         builder.set_access(Noting);
         Self {
             service: builder.build(),
-            gate: Arc::new(Gate::new(wiring.objects, wiring.clock, wiring.authorities)),
+            gate: Arc::new(Gate::new(wiring.objects, wiring.clock, wiring.authorities, wiring.keys)),
             access_log: wiring.access_log,
             audit: wiring.audit,
             base_hosts: Arc::new(wiring.base_hosts),

@@ -3,6 +3,7 @@
 use super::fault;
 use super::log::Trace;
 use crate::audit::authorize;
+use crate::kms::through::KeyStore;
 use crate::{Caller, Source};
 use http::HeaderMap;
 use isolarium_model::s3::{Bucket, BucketName, ObjectKey, Tags};
@@ -37,6 +38,7 @@ pub(super) struct Gate {
     objects: ObjectStore,
     clock: Arc<dyn Clock>,
     authorities: Arc<dyn Authorities>,
+    keys: Arc<KeyStore>,
     /// What was asked, for the check against AWS's authorization reference.
     #[cfg(test)]
     pub(super) asked: std::sync::Mutex<Vec<Question>>,
@@ -231,11 +233,17 @@ impl Gate {
         }
     }
 
-    pub(super) fn new(objects: ObjectStore, clock: Arc<dyn Clock>, authorities: Arc<dyn Authorities>) -> Self {
+    pub(super) fn new(
+        objects: ObjectStore,
+        clock: Arc<dyn Clock>,
+        authorities: Arc<dyn Authorities>,
+        keys: Arc<KeyStore>,
+    ) -> Self {
         Self {
             objects,
             clock,
             authorities,
+            keys,
             #[cfg(test)]
             asked: std::sync::Mutex::default(),
         }
@@ -243,6 +251,10 @@ impl Gate {
 
     pub(super) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    pub(super) fn key_store(&self) -> &KeyStore {
+        &self.keys
     }
 
     /// Whether there is a bucket of that name.
@@ -272,6 +284,18 @@ impl Call {
             keys: Arc::new(keys),
             ..self
         }
+    }
+
+    /// The keys of the key store, which ask for themselves whether the caller may use them.
+    pub(super) fn key_store(&self) -> &KeyStore {
+        &self.gate.keys
+    }
+
+    /// Whether the request was signed by a version of the signature.
+    pub(super) fn signed_by(&self, version: &str) -> bool {
+        self.keys
+            .iter()
+            .any(|(name, value)| *name == "s3:signatureversion" && value == version)
     }
 
     /// The call that the front put into a request's extensions.

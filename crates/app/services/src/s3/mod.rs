@@ -7,6 +7,7 @@ mod buckets;
 mod convert;
 mod copies;
 mod deletes;
+mod encryption;
 mod event;
 mod fault;
 mod form;

@@ -1,10 +1,11 @@
 //! Reading and writing objects.
 
-use super::body::{SMALL, Trailers, blocking, read_small, receive, send, send_bytes};
+use super::body::{SMALL, Trailers, blocking, read_small, receive, send, send_bytes, send_unsealed};
 use super::convert::{
     CHECKSUMS, algorithm, algorithm_name, etag, etag_text, fill_checksums, given_checksums, header_tags, kept, kind_of,
     names, object_headers, seconds, shown_version, signed, timestamp, write_condition,
 };
+use super::encryption::{Wish, checksum_asks, show_encryption, unopened};
 use super::fault;
 use super::gate::{Ask, Call, Write};
 use base64::Engine as _;
@@ -12,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use isolarium_model::s3::{Checksum, ChecksumAlgorithm, Object, ObjectHeaders, Versioning};
 use isolarium_store::ObjectError;
-use isolarium_store::objects::{Attributes, Put, Staged};
+use isolarium_store::objects::{Attributes, ObjectBytes, Put, Reading, Staged};
 use s3s::dto::{self, ETagCondition};
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
@@ -160,14 +161,25 @@ pub(super) async fn put(mut request: S3Request<dto::PutObjectInput>) -> S3Result
         asks.push(Ask::object("s3:PutObjectTagging", &bucket, key.as_str()).with_tags(&tags));
     }
     let expected = input.expected_bucket_owner.clone();
-    let (call, allowed) = blocking(move || {
+    let wish = Wish::of(&request.headers);
+    let asked = key.clone();
+    let (call, allowed, sealing) = blocking(move || {
         let allowed = call.allow(&asks, expected.as_deref())?;
-        allowed.bucket()?;
+        let bucket = allowed.bucket()?;
         kept?;
-        Ok((call, allowed))
+        let sealing = call.sealing(bucket, &asked, &wish?)?;
+        Ok((call, allowed, sealing))
     })
     .await?;
-    let staged = receive(&allowed.store, body, wanted.algorithms(), LARGEST_PUT, call.now).await?;
+    let staged = receive(
+        &allowed.store,
+        body,
+        wanted.algorithms(),
+        LARGEST_PUT,
+        call.now,
+        sealing,
+    )
+    .await?;
     wanted.check(&staged)?;
     let owner = allowed.bucket()?.owner.clone();
     let versioned = allowed.bucket()?.versioning != Versioning::Never;
@@ -198,6 +210,7 @@ pub(super) async fn put(mut request: S3Request<dto::PutObjectInput>) -> S3Result
         ..Default::default()
     };
     fill_checksums!(output, &object.checksums);
+    output.ssekms_encryption_context = show_encryption!(output, object.encryption.as_ref());
     Ok(S3Response::new(output))
 }
 
@@ -308,6 +321,7 @@ macro_rules! describe {
         $out.cache_control = object.headers.cache_control.clone();
         $out.expires = parsed_date(object.headers.expires.as_ref());
         $out.website_redirect_location = object.headers.website_redirect.clone();
+        show_encryption!($out, object.encryption.as_ref());
         $out.e_tag = Some(etag(&object.etag));
         $out.last_modified = Some(timestamp(object.modified));
         $out.version_id = shown_version(object, $versioned);
@@ -335,11 +349,10 @@ pub(super) async fn get(request: S3Request<dto::GetObjectInput>) -> S3Result<S3R
         let asks = [Ask::existing(action, &bucket, &key, input.version_id.as_ref())];
         let allowed = call.allow(&asks, input.expected_bucket_owner.as_deref())?;
         let versioned = allowed.bucket()?.versioning != Versioning::Never;
-        let reading = allowed
+        let Reading { object, bytes, .. } = allowed
             .store
             .open_object(&bucket, &key, input.version_id.as_deref())
             .map_err(|error| call.missing(error, &bucket))?;
-        let object = reading.object;
         let conditions = ReadConditions {
             matches: input.if_match.as_ref(),
             none_match: input.if_none_match.as_ref(),
@@ -351,10 +364,14 @@ pub(super) async fn get(request: S3Request<dto::GetObjectInput>) -> S3Result<S3R
             .map_err(|status| failed_condition(status, &object))?;
         let (from, length, content_range) = span(&object, input.range, input.part_number)?;
         let partial = content_range.is_some();
-        let body = if length <= SMALL {
-            send_bytes(read_small(&reading.file, from, length)?)
-        } else {
-            send(reading.file, from, length)
+        let data_key = call.data_key(allowed.bucket()?, &key, object.encryption.as_ref())?;
+        let body = match (bytes, data_key) {
+            (ObjectBytes::Plain(file), _) if length <= SMALL => send_bytes(read_small(&file, from, length)?),
+            (ObjectBytes::Plain(file), _) => send(file, from, length),
+            (ObjectBytes::Sealed(_), None) => return Err(unopened()),
+            (ObjectBytes::Sealed(sealed), Some(data_key)) => {
+                send_unsealed(sealed.open(&data_key).map_err(fault::of)?, from, length)?
+            }
         };
         // The stored checksum is that of all bytes.
         let sums = !partial
@@ -411,6 +428,9 @@ pub(super) async fn head(request: S3Request<dto::HeadObjectInput>) -> S3Result<S
                 .checksum_mode
                 .as_ref()
                 .is_some_and(|mode| mode.as_str() == "ENABLED");
+        if sums && checksum_asks(&object) {
+            call.data_key(allowed.bucket()?, &key, object.encryption.as_ref())?;
+        }
         let mut output = dto::HeadObjectOutput::default();
         describe!(output, &object, versioned, sums, length, content_range);
         output.parts_count = input

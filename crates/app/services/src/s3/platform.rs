@@ -1,6 +1,7 @@
 //! The platform's own transfers (NI-12, NI-14): the same questions, the same access log, as the execution role's
 //! session. Nothing here can reach an object that the role may not.
 
+use super::encryption::{self, Wish};
 use super::event;
 use super::fault;
 use super::front::S3Front;
@@ -8,11 +9,14 @@ use super::gate::{Allowed, Ask, Call, SignatureKeys, Write};
 use super::log::{AccessRecord, Trace};
 use crate::Caller;
 use crate::audit;
+use crate::kms::through::KeyFault;
 use http::HeaderMap;
+use isolarium_model::Scope;
 use isolarium_model::s3::{BucketName, Object, ObjectHeaders, ObjectKey};
-use isolarium_store::Keep;
-use isolarium_store::objects::{Attributes, Listing, ListingQuery, Put, Reading, Target, WriteCondition};
+use isolarium_store::objects::{Attributes, Listing, ListingQuery, Put, Target, WriteCondition};
+use isolarium_store::{Keep, ObjectError};
 use s3s::S3Error;
+use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -95,6 +99,14 @@ impl S3Front {
         self.gate.has_bucket(bucket).map_err(|error| fault::of(error).into())
     }
 
+    /// Whether a key of the key store could be used now; see [`crate::kms::through::KeyStore::check`].
+    ///
+    /// # Errors
+    /// The key store's.
+    pub fn platform_check_key(&self, scope: &Scope, key: &str) -> Result<(), KeyFault> {
+        self.gate.key_store().check(scope, key)
+    }
+
     /// A page of objects; needs `s3:ListBucket` with `s3:prefix`.
     ///
     /// # Errors
@@ -111,7 +123,8 @@ impl S3Front {
         })
     }
 
-    /// Opens an object for reading; needs `s3:GetObject`.
+    /// An object's plain bytes as a file; needs `s3:GetObject`, and `kms:Decrypt` for one that lies encrypted under a key.
+    /// Such a one is decrypted to a file without a name.
     ///
     /// # Errors
     /// S3's error.
@@ -120,7 +133,7 @@ impl S3Front {
         caller: &Caller,
         bucket: &BucketName,
         key: &ObjectKey,
-    ) -> Result<Reading, TransferError> {
+    ) -> Result<(File, Object), TransferError> {
         let ask = Ask::existing("s3:GetObject", bucket, key, None);
         self.transfer(
             caller,
@@ -129,16 +142,33 @@ impl S3Front {
             Some(key.as_str()),
             &[ask],
             |allowed, call| {
-                allowed
-                    .store
-                    .open_object(bucket, key, None)
-                    .map_err(|error| call.missing(error, bucket))
+                let reading = allowed.store.open_object(bucket, key, None);
+                let reading = reading.map_err(|error| call.missing(error, bucket))?;
+                let object = reading.object.clone();
+                let opening = call.data_key(allowed.bucket()?, key, object.encryption.as_ref())?;
+                let file = reading.into_file(opening.as_ref(), &allowed.store).map_err(fault::of)?;
+                Ok((file, object))
             },
         )
     }
 
+    /// Whether an object could be opened now, without reading it; asks as [`Self::platform_open`] does.
+    ///
+    /// # Errors
+    /// S3's error.
+    pub fn platform_check(&self, caller: &Caller, bucket: &BucketName, key: &ObjectKey) -> Result<(), TransferError> {
+        let ask = Ask::existing("s3:GetObject", bucket, key, None);
+        let name = Some(key.as_str());
+        self.transfer(caller, "GetObject", bucket, name, &[ask], |allowed, call| {
+            let found = allowed.store.head(bucket, key, None);
+            let found = found.map_err(|error| call.missing(error, bucket))?;
+            call.data_key(allowed.bucket()?, key, found.encryption.as_ref())
+                .map(|_| ())
+        })
+    }
+
     /// Stages an object without copying it: one more name for its file, `relative` below `directory`; needs
-    /// `s3:GetObject`.
+    /// `s3:GetObject`. What lies encrypted is decrypted to a file of its own; under a key that needs `kms:Decrypt`.
     ///
     /// # Errors
     /// S3's error; `InternalError` when the name exists or leads out of the directory.
@@ -158,10 +188,19 @@ impl S3Front {
             Some(key.as_str()),
             &[ask],
             |allowed, call| {
+                match allowed.store.link_into(bucket, key, None, directory, relative) {
+                    Err(ObjectError::Encrypted) => {}
+                    other => return other.map_err(|error| call.missing(error, bucket)),
+                }
+                let reading = allowed.store.open_object(bucket, key, None);
+                let reading = reading.map_err(|error| call.missing(error, bucket))?;
+                let opening = call.data_key(allowed.bucket()?, key, reading.object.encryption.as_ref())?;
+                // It was replaced by a plain one since: the next try links that.
+                let opening = opening.ok_or_else(|| fault::of(ObjectError::Busy))?;
                 allowed
                     .store
-                    .link_into(bucket, key, None, directory, relative)
-                    .map_err(|error| call.missing(error, bucket))
+                    .decrypt_into(reading, &opening, directory, relative)
+                    .map_err(fault::of)
             },
         )
     }
@@ -191,7 +230,8 @@ impl S3Front {
         })
     }
 
-    /// Stores an object; needs `s3:PutObject`.
+    /// Stores an object; needs `s3:PutObject`. With `kms_key` it is encrypted under that key (CC-36), which needs
+    /// `kms:GenerateDataKey`; without it as the bucket does.
     ///
     /// # Errors
     /// S3's error.
@@ -200,11 +240,13 @@ impl S3Front {
         caller: &Caller,
         bucket: &BucketName,
         key: &ObjectKey,
-        content_type: Option<&str>,
+        kms_key: Option<&str>,
         source: &mut dyn Read,
     ) -> Result<Object, TransferError> {
-        let ask = Ask::write(bucket, key, &HeaderMap::new(), Write::Object);
-        self.put_asking(caller, bucket, key, ask, content_type, source)
+        // What a client would send, so that a bucket policy that insists on it is met.
+        let headers = encryption::headers(kms_key);
+        let ask = Ask::write(bucket, key, &headers, Write::Object);
+        self.put_asking(caller, bucket, key, ask, kms_key, source)
     }
 
     /// Stores an object as a service of AWS, for the resource that `about` tells the bucket's policy of; needs
@@ -233,7 +275,7 @@ impl S3Front {
         bucket: &BucketName,
         key: &ObjectKey,
         ask: Ask,
-        content_type: Option<&str>,
+        kms_key: Option<&str>,
         source: &mut dyn Read,
     ) -> Result<Object, TransferError> {
         self.transfer(
@@ -244,16 +286,13 @@ impl S3Front {
             &[ask],
             |allowed, call| {
                 let algorithms = [isolarium_model::s3::ChecksumAlgorithm::Crc64Nvme];
+                let sealing = call.sealing(allowed.bucket()?, key, &Wish::of_key(kms_key))?;
                 let data = allowed
                     .store
-                    .receive_all(source, &algorithms, call.now)
+                    .receive_all(source, &algorithms, call.now, sealing.as_ref())
                     .map_err(fault::of)?;
-                let headers = ObjectHeaders {
-                    content_type: content_type.map(str::to_owned),
-                    ..Default::default()
-                };
                 let attributes = Attributes {
-                    headers,
+                    headers: ObjectHeaders::default(),
                     tags: Vec::new(),
                     owner: allowed.bucket()?.owner.clone(),
                     now: call.now,

@@ -1,11 +1,12 @@
 use super::*;
 use crate::iam::credentials::{MasterKey, StoredIdentities};
+use crate::kms::through::KeyStore;
 use crate::{Caller, Source};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use isolarium_model::s3::{BucketName, ObjectKey};
-use isolarium_model::time::Clock;
+use isolarium_model::time::{Clock, IdSource};
 use isolarium_model::{Principal, Scope, Timestamp};
 use isolarium_policy::{Authority, DocumentKind, EndpointPolicy, NamedPolicy, Question};
 use isolarium_store::objects::{ListingQuery, SCHEMA};
@@ -14,6 +15,7 @@ use isolarium_store::{Database, ObjectStore};
 use isolarium_wire::sigv4::BodyCheck;
 use std::collections::HashMap;
 use std::io::Read;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 
@@ -21,6 +23,14 @@ mod reference;
 mod rights;
 
 const ROLE: &str = "arn:aws:sts::123456789012:assumed-role/exec/job-1";
+
+struct Counter(AtomicU64);
+
+impl IdSource for Counter {
+    fn hex(&self, digits: usize) -> String {
+        format!("{:0digits$x}", self.0.fetch_add(1, Ordering::Relaxed))
+    }
+}
 
 struct Fixed;
 
@@ -125,6 +135,12 @@ impl Lab {
             objects: ObjectStore::open(dir.path(), database).unwrap(),
             clock: Arc::new(Fixed),
             authorities: Arc::new(authority),
+            keys: Arc::new(KeyStore {
+                store: Arc::new(MemoryState::new()),
+                master: MasterKey::new([7; 32]),
+                ids: Arc::new(Counter(AtomicU64::new(1))),
+                clock: Arc::new(Fixed),
+            }),
             identities: Arc::new(StoredIdentities {
                 store: Arc::new(MemoryState::new()),
                 master: MasterKey::new([7; 32]),
@@ -331,7 +347,7 @@ async fn transfers_run_as_the_role_and_the_log_says_so() {
     front
         .platform_open(&session, &bucket(), &key("in/k"))
         .unwrap()
-        .file
+        .0
         .read_to_string(&mut text)
         .unwrap();
     assert_eq!(text, "bytes");
@@ -340,7 +356,7 @@ async fn transfers_run_as_the_role_and_the_log_says_so() {
         .unwrap();
     assert_eq!(std::fs::read(work.join("train/k")).unwrap(), b"bytes");
     front
-        .platform_put(&session, &bucket(), &key("out"), Some("a/b"), &mut &b"model"[..])
+        .platform_put(&session, &bucket(), &key("out"), None, &mut &b"model"[..])
         .unwrap();
     let records = lab.log.0.lock().unwrap().clone();
     let platform: Vec<_> = records.iter().filter(|record| record.platform).collect();

@@ -7,6 +7,7 @@ use super::convert::{
     names, object_headers, owner, shown_version, signed, timestamp, write_condition,
 };
 use super::copies::{check_part_source, copy_ask, source_ask, source_of, source_owner};
+use super::encryption::{Wish, show_encryption};
 use super::fault;
 use super::gate::{Allowed, Ask, Call, Write};
 use super::lists::{limit, prefixes, url_encoding};
@@ -16,7 +17,6 @@ use isolarium_store::ObjectError;
 use isolarium_store::objects::{Completion, PartRef};
 use s3s::dto;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
-use std::io::{Read, Seek, SeekFrom};
 
 /// Least bytes of every part but the last.
 const LEAST_PART: u64 = 5 << 20;
@@ -95,6 +95,7 @@ pub(super) async fn create(
     let tags = header_tags(input.tagging.as_deref())?;
     let checksum = checksum_plan(input.checksum_algorithm.as_ref(), input.checksum_type.as_ref())?;
     let headers: ObjectHeaders = object_headers!(input);
+    let wish = Wish::of(&request.headers);
     blocking(move || {
         let mut asks = vec![Ask::write(&bucket, &key, &request.headers, Write::Upload).with_tags(&tags)];
         if !tags.is_empty() {
@@ -103,6 +104,9 @@ pub(super) async fn create(
         let allowed = call.allow(&asks, input.expected_bucket_owner.as_deref())?;
         let account = allowed.bucket()?.owner.clone();
         kept?;
+        let sealing = call.sealing(allowed.bucket()?, &key, &wish?)?;
+        let encryption = sealing.map(|sealing| sealing.encryption);
+        let shown = encryption.clone();
         let initiator = call
             .caller
             .principal
@@ -111,16 +115,20 @@ pub(super) async fn create(
             .unwrap_or_default();
         let id = allowed
             .store
-            .begin_upload(&bucket, &key, headers, &tags, &account, &initiator, checksum, call.now)
+            .begin_upload(
+                &bucket, &key, headers, &tags, &account, &initiator, checksum, encryption, call.now,
+            )
             .map_err(fault::of)?;
-        Ok(S3Response::new(dto::CreateMultipartUploadOutput {
+        let mut output = dto::CreateMultipartUploadOutput {
             bucket: Some(bucket.into()),
             key: Some(key.into()),
             upload_id: Some(id),
             checksum_algorithm: checksum.map(|(algorithm, _)| algorithm_name(algorithm)),
             checksum_type: checksum.map(|(_, kind)| kind_name(kind)),
             ..Default::default()
-        }))
+        };
+        output.ssekms_encryption_context = show_encryption!(output, shown.as_ref());
+        Ok(S3Response::new(output))
     })
     .await
 }
@@ -137,7 +145,7 @@ pub(super) async fn part(mut request: S3Request<dto::UploadPartInput>) -> S3Resu
     let md5 = input.content_md5.clone();
     let asks = [Ask::write(&bucket, &key, &request.headers, Write::Upload)];
     let asked = (bucket.clone(), key.clone(), id.clone());
-    let (call, allowed, upload) = blocking(move || {
+    let (call, allowed, upload, sealing) = blocking(move || {
         let (bucket, key, id) = asked;
         let allowed = call.allow(&asks, expected.as_deref())?;
         allowed.bucket()?;
@@ -145,14 +153,15 @@ pub(super) async fn part(mut request: S3Request<dto::UploadPartInput>) -> S3Resu
             return Err(super::convert::not_implemented());
         }
         let upload = upload_of(&allowed, &bucket, &key, &id)?;
-        Ok((call, allowed, upload))
+        let sealing = call.upload_sealing(allowed.bucket()?, &upload)?;
+        Ok((call, allowed, upload, sealing))
     })
     .await?;
     let planned = upload.checksum.map(|(algorithm, _)| algorithm);
     let wanted = Wanted::new(&request, given, named.as_ref(), md5, planned)?;
     let mut algorithms = wanted.algorithms();
     algorithms.extend(planned);
-    let staged = receive(&allowed.store, body, algorithms, LARGEST_PUT, call.now).await?;
+    let staged = receive(&allowed.store, body, algorithms, LARGEST_PUT, call.now, sealing).await?;
     wanted.check(&staged)?;
     let part = blocking(move || {
         allowed
@@ -166,6 +175,7 @@ pub(super) async fn part(mut request: S3Request<dto::UploadPartInput>) -> S3Resu
         ..Default::default()
     };
     fill_checksums!(output, &part.checksums);
+    show_encryption!(output, upload.encryption.as_ref());
     Ok(S3Response::new(output))
 }
 
@@ -210,7 +220,8 @@ pub(super) async fn part_copy(
         }
         source_owner(&allowed, &source.bucket, input.expected_source_bucket_owner.as_deref())?;
         let upload = upload_of(&allowed, &bucket, &key, &input.upload_id)?;
-        let mut reading = allowed
+        let sealing = call.upload_sealing(allowed.bucket()?, &upload)?;
+        let reading = allowed
             .store
             .open_object(&source.bucket, &source.key, source.version.as_deref())
             .map_err(|error| call.missing(error, &source.bucket))?;
@@ -225,18 +236,14 @@ pub(super) async fn part_copy(
                 "Your proposed upload exceeds the maximum allowed size"
             ));
         }
-        let failed = |source| {
-            fault::of(ObjectError::Io {
-                what: "reading a part's source",
-                source,
-            })
-        };
-        reading.file.seek(SeekFrom::Start(from)).map_err(failed)?;
+        let source_bucket = allowed.store.bucket(&source.bucket).map_err(fault::of)?;
+        let opening = call.data_key(&source_bucket, &source.key, reading.object.encryption.as_ref())?;
         let algorithms: Vec<_> = upload.checksum.map(|(algorithm, _)| algorithm).into_iter().collect();
-        let mut bytes = reading.file.take(length);
+        let version = reading.object.version.clone();
+        let mut bytes = reading.stretch(opening.as_ref(), from, length).map_err(fault::of)?;
         let staged = allowed
             .store
-            .receive_all(&mut bytes, &algorithms, call.now)
+            .receive_all(&mut bytes, &algorithms, call.now, sealing.as_ref())
             .map_err(fault::of)?;
         let part = allowed
             .store
@@ -248,11 +255,13 @@ pub(super) async fn part_copy(
             ..Default::default()
         };
         fill_checksums!(result, &part.checksums);
-        Ok(S3Response::new(dto::UploadPartCopyOutput {
+        let mut output = dto::UploadPartCopyOutput {
             copy_part_result: Some(result),
-            copy_source_version_id: Some(reading.object.version).filter(|version| version != "null"),
+            copy_source_version_id: Some(version).filter(|version| version != "null"),
             ..Default::default()
-        }))
+        };
+        show_encryption!(output, upload.encryption.as_ref());
+        Ok(S3Response::new(output))
     })
     .await
 }
@@ -301,6 +310,8 @@ pub(super) async fn complete(
                 "The checksum type of the completion is not the one the upload was created with."
             ));
         }
+        // S3 asks for the key here too, though the parts are joined without being opened.
+        call.data_key(allowed.bucket()?, &key, upload.encryption.as_ref())?;
         let how = Completion {
             parts,
             condition,
@@ -323,6 +334,7 @@ pub(super) async fn complete(
             ..Default::default()
         };
         fill_checksums!(output, &object.checksums);
+        show_encryption!(output, object.encryption.as_ref());
         output.key = Some(key.into());
         Ok(S3Response::new(output))
     })

@@ -246,6 +246,17 @@ pub(super) enum DataRule {
     Below,
 }
 
+/// The key that a request names for what is to be stored: an empty name is none.
+pub(super) fn given_key(key: Option<&String>) -> Option<String> {
+    key.filter(|key| !key.is_empty()).cloned()
+}
+
+/// CC-36: a key of the account's own that is not there, or may not be used, would be found when everything is done.
+pub(super) fn output_key(ctx: &Ctx<'_>, key: Option<&String>) -> Result<(), ApiError> {
+    let Some(key) = key else { return Ok(()) };
+    ctx.platform.check_key(&ctx.caller.scope, key).map_err(refused)
+}
+
 /// SM-60: model data that the role cannot read; as [`has_objects`] where it is read through a VPC.
 pub(super) fn model_data(
     ctx: &Ctx<'_>,

@@ -1,6 +1,6 @@
 //! CreateEndpointConfig, Describe, List, Delete (SM-20, SM-21).
 
-use super::check::{refuse, s3_uri, unsupported};
+use super::check::{given_key, output_key, refuse, s3_uri, unsupported};
 use super::listing::{Listing, descending, page};
 use super::training_spec::instance_type;
 use super::{conditions, create, creating, delete, find, keep, kept, model, must_keep, shapes, tag};
@@ -87,6 +87,7 @@ impl Operation for shapes::CreateEndpointConfigInput {
             .map(|given| variant(given, &ctx.platform.settings().instances))
             .collect::<Result<Vec<_>, _>>()?;
         let capture = request.data_capture_config.as_ref().map(capture).transpose()?;
+        output_key(ctx, capture.as_ref().and_then(|capture| capture.kms_key.as_ref()))?;
         let names: BTreeSet<&str> = variants.iter().map(|variant| variant.name.as_str()).collect();
         if names.len() != variants.len() {
             return Err(ApiError::validation("The names of production variants must be unique."));
@@ -161,7 +162,6 @@ fn variant(given: &shapes::ProductionVariant, table: &InstanceTable) -> Result<P
 
 /// `DataCaptureConfig` as it is carried out (CC-60).
 fn capture(given: &shapes::DataCaptureConfig) -> Result<DataCapture, ApiError> {
-    refuse(&[(given.kms_key_id.is_some(), "KmsKeyId of a DataCaptureConfig")])?;
     let wants = |one: shapes::CaptureMode| {
         let mut modes = given.capture_options.iter().map(|option| option.capture_mode);
         modes.any(|mode| mode == one || mode == shapes::CaptureMode::InputAndOutput)
@@ -177,6 +177,7 @@ fn capture(given: &shapes::DataCaptureConfig) -> Result<DataCapture, ApiError> {
         destination: s3_uri("DestinationS3Uri", &given.destination_s3_uri)?,
         input: wants(shapes::CaptureMode::Input),
         output: wants(shapes::CaptureMode::Output),
+        kms_key: given_key(given.kms_key_id.as_ref()),
         csv: lower(kinds.and_then(|kinds| kinds.csv_content_types.as_ref())),
         json: lower(kinds.and_then(|kinds| kinds.json_content_types.as_ref())),
     })

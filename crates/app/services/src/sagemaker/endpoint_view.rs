@@ -69,6 +69,7 @@ fn capture_summary(capture: &DataCapture) -> shapes::DataCaptureConfigSummary {
         enable_capture: capture.enabled,
         current_sampling_percentage: i64::from(capture.percentage),
         destination_s3_uri: capture.destination.to_string(),
+        kms_key_id: capture.kms_key.clone().unwrap_or_default(),
         ..shapes::DataCaptureConfigSummary::new(status)
     }
 }

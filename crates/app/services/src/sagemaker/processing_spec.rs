@@ -1,6 +1,6 @@
 //! From a CreateProcessingJob request to what the engine acts on. What it does not carry out yet is refused here.
 
-use super::check::{refuse, s3_uri, unsupported};
+use super::check::{given_key, refuse, s3_uri, unsupported};
 use super::training_spec::instance_type;
 use super::{keep, shapes};
 use crate::Ctx;
@@ -24,14 +24,11 @@ pub(super) fn spec(request: &Request, role_arn: Arn, table: &InstanceTable) -> R
     instances(request)?;
     let cluster = &request.processing_resources.cluster_config;
     let filled = |key: Option<&String>| key.is_some_and(|key| !key.is_empty());
-    let outputs_key = request.processing_output_config.as_ref();
-    let outputs_key = outputs_key.and_then(|config| config.kms_key_id.as_ref());
     refuse(&[
         (cluster.instance_preferences.is_some(), "InstancePreferences"),
         (cluster.selected_instance_type.is_some(), "SelectedInstanceType"),
         (cluster.selected_instance_count.is_some(), "SelectedInstanceCount"),
         (filled(cluster.volume_kms_key_id.as_ref()), "VolumeKmsKeyId"),
-        (filled(outputs_key), "KmsKeyId of ProcessingOutputConfig"),
     ])?;
     let program = &request.app_specification;
     if program.image_uri.is_empty() {
@@ -55,6 +52,12 @@ pub(super) fn spec(request: &Request, role_arn: Arn, table: &InstanceTable) -> R
         role_arn,
         max_runtime: max_runtime.unwrap_or(DEFAULT_MAX_RUNTIME),
         network: JobNetwork::new(isolation(request), None),
+        kms_key: given_key(
+            request
+                .processing_output_config
+                .as_ref()
+                .and_then(|config| config.kms_key_id.as_ref()),
+        ),
     })
 }
 

@@ -742,7 +742,8 @@ fn managed_images_that_need_s3_cannot_be_isolated() {
 
 #[test]
 fn what_is_not_enforced_is_refused_and_not_stored() {
-    let fixture = Fixture::new();
+    let mut fixture = Fixture::new();
+    fixture.platform.missing_keys.push("gone".into());
     type Edit = Box<dyn Fn(&mut CreateTrainingJobRequest)>;
     let edits: Vec<(&str, Edit)> = vec![
         (
@@ -778,8 +779,8 @@ fn what_is_not_enforced_is_refused_and_not_stored() {
             }),
         ),
         (
-            "KmsKeyId",
-            Box::new(|r| r.output_data_config.kms_key_id = Some("key".into())),
+            "Key 'gone' does not exist",
+            Box::new(|r| r.output_data_config.kms_key_id = Some("gone".into())),
         ),
         (
             "VolumeKmsKeyId",

@@ -2,7 +2,7 @@
 
 use super::channels::{ACCOUNT_PIPES, pipes};
 use super::check::{
-    attachment, has_objects, isolation, no_way_between, pass_role, refused, role, shared_tenancy, shown,
+    attachment, has_objects, isolation, no_way_between, output_key, pass_role, refused, role, shared_tenancy, shown,
 };
 use super::listing::{Listing, page};
 use super::{conditions, creating, find, kept, must_keep, place, shapes, stored, tag, training_spec, update};
@@ -131,6 +131,7 @@ pub(super) fn settle(
         return Err(super::check::unsupported("InstanceCount above 1 in a tuning job"));
     }
     quota(ctx, spec, instances)?;
+    output_key(ctx, spec.output.kms_key.as_ref())?;
     ctx.platform
         .check_image(&actor, &spec.container.image)
         .map_err(refused)?;

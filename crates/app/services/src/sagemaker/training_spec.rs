@@ -1,7 +1,7 @@
 //! From a CreateTrainingJob request to what the engine acts on. What it does not carry out yet is refused here.
 
 use super::channels::channels;
-use super::check::{refuse, s3_uri, unsupported};
+use super::check::{given_key, refuse, s3_uri, unsupported};
 use super::{keep, shapes};
 use isolarium_model::Arn;
 use isolarium_model::sagemaker::metric_pattern::MetricPattern;
@@ -62,6 +62,7 @@ pub(super) fn spec(request: &Request, role_arn: Arn, table: &InstanceTable) -> R
         output: OutputConfig {
             uri: s3_uri("S3OutputPath", &output.s3_output_path)?,
             compression,
+            kms_key: given_key(output.kms_key_id.as_ref()),
         },
         checkpoints: checkpoints(request)?,
         metrics: metrics(algorithm)?,
@@ -128,7 +129,6 @@ pub(super) fn echo(request: &Request) -> Result<Echo, ApiError> {
 
 fn refuse_unsupported(request: &Request) -> Result<(), ApiError> {
     let some = |present: bool, what: &'static str| (present, what);
-    let output = &request.output_data_config;
     let filled = |list: Option<usize>| list.is_some_and(|length| length > 0);
     refuse(&[
         some(
@@ -165,10 +165,6 @@ fn refuse_unsupported(request: &Request) -> Result<(), ApiError> {
         some(request.serverless_job_config.is_some(), "ServerlessJobConfig"),
         some(request.mlflow_config.is_some(), "MlflowConfig"),
         some(request.model_package_config.is_some(), "ModelPackageConfig"),
-        some(
-            output.kms_key_id.as_ref().is_some_and(|key| !key.is_empty()),
-            "KmsKeyId of OutputDataConfig",
-        ),
     ])
 }
 

@@ -1,6 +1,6 @@
 //! From a CreateTransformJob request to what the engine acts on. What it does not carry out yet is refused here.
 
-use super::check::{refuse, s3_uri};
+use super::check::{given_key, refuse, s3_uri};
 use super::training_spec::instance_type;
 use super::{keep, shapes};
 use isolarium_batch::Processing;
@@ -58,10 +58,6 @@ pub(super) fn asked(request: &Request, table: &InstanceTable) -> Result<Asked, A
     let resources = &request.transform_resources;
     refuse(&[
         (request.data_capture_config.is_some(), "DataCaptureConfig"),
-        (
-            filled(request.transform_output.kms_key_id.as_ref()),
-            "KmsKeyId of TransformOutput",
-        ),
         (filled(resources.volume_kms_key_id.as_ref()), "VolumeKmsKeyId"),
         (resources.transform_ami_version.is_some(), "TransformAmiVersion"),
     ])?;
@@ -173,6 +169,7 @@ fn output(request: &Request) -> Result<TransformOutput, ApiError> {
             None | Some(shapes::AssemblyType::None) => AssembleWith::None,
             Some(shapes::AssemblyType::Line) => AssembleWith::Line,
         },
+        kms_key: given_key(given.kms_key_id.as_ref()),
     })
 }
 

@@ -31,6 +31,7 @@ fn spec() -> TransformSpec {
             split: SplitType::None,
         },
         output: TransformOutput {
+            kms_key: None,
             uri: "s3://b/out".parse().unwrap(),
             accept: None,
             assemble: AssembleWith::None,

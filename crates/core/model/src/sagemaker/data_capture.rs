@@ -20,4 +20,7 @@ pub struct DataCapture {
     pub csv: Vec<String>,
     /// The same of JSON.
     pub json: Vec<String>,
+    /// The key of the key store under which it is encrypted (CC-36); `None`: as the bucket does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kms_key: Option<String>,
 }

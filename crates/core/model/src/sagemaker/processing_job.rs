@@ -117,6 +117,9 @@ pub struct ProcessingSpec {
     /// Seconds, counted from the start of the containers (SM-40).
     pub max_runtime: u64,
     pub network: JobNetwork,
+    /// The key of the key store under which outputs are encrypted (CC-36); `None`: as the bucket does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kms_key: Option<String>,
 }
 
 impl ProcessingSpec {

@@ -293,6 +293,9 @@ pub enum OutputCompression {
 pub struct OutputConfig {
     pub uri: S3Uri,
     pub compression: OutputCompression,
+    /// The key of the key store under which everything the job stores is encrypted (CC-36); `None`: as the bucket does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kms_key: Option<String>,
 }
 
 /// Checkpoints (CC-35).

@@ -161,6 +161,9 @@ pub struct TransformOutput {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accept: Option<String>,
     pub assemble: AssembleWith,
+    /// The key of the key store under which it is encrypted (CC-36); `None`: as the bucket does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kms_key: Option<String>,
 }
 
 /// `ModelClientConfig` (CC-74).

@@ -2,7 +2,7 @@
 
 use super::rows::{BucketRow, json, versioning_text};
 use super::{ObjectError, ObjectStore};
-use isolarium_model::s3::{Bucket, BucketName, PublicAccessBlock, Tags, Versioning};
+use isolarium_model::s3::{Bucket, BucketEncryption, BucketName, PublicAccessBlock, Tags, Versioning};
 use isolarium_model::{AccountId, Region, Timestamp};
 use rusqlite::ToSql;
 
@@ -134,6 +134,14 @@ impl ObjectStore {
         block: Option<PublicAccessBlock>,
     ) -> Result<(), ObjectError> {
         self.set(name, "public_access_block", block.as_ref().map(json).transpose()?)
+    }
+
+    /// Sets or removes the bucket's default encryption. Objects that are there stay as they are.
+    ///
+    /// # Errors
+    /// `NoSuchBucket`.
+    pub fn set_encryption(&self, name: &BucketName, encryption: Option<&BucketEncryption>) -> Result<(), ObjectError> {
+        self.set(name, "encryption", encryption.map(json).transpose()?)
     }
 
     /// Switches versioning on or suspends it. `Never` is not a way back: it counts as `Suspended`.

@@ -31,7 +31,7 @@ const PRIVATE_DIRECTORY: Mode = Mode::RWXU;
 /// A sealed object's file. A staged input is a link to it, and a container's user other than root must be able to read
 /// that: mounts can show other owners but no other mode. On the host nobody gains by it, because every way to the file
 /// leads through a directory of mode 0700, or through a workload's directory, which is its own.
-const SEALED: Mode = Mode::RUSR.union(Mode::RGRP).union(Mode::ROTH);
+pub(super) const SEALED: Mode = Mode::RUSR.union(Mode::RGRP).union(Mode::ROTH);
 /// A directory of staged inputs, readable for the same reason.
 const STAGED_DIRECTORY: Mode = Mode::RWXU
     .union(Mode::RGRP)
@@ -111,6 +111,14 @@ impl Disk {
         let fd = rustix::fs::openat(&self.new, name.as_str(), flags, Mode::RUSR | Mode::WUSR)
             .map_err(ObjectError::io("creating a file for an object"))?;
         Ok((name, File::from(fd)))
+    }
+
+    /// A file without a name: gone when it is closed, whatever ends the process.
+    pub(super) fn nameless(&self) -> Result<File, ObjectError> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.new, ".", flags, Mode::RUSR | Mode::WUSR)
+            .map(File::from)
+            .map_err(ObjectError::io("creating a file for a decrypted object"))
     }
 
     /// Makes a written file final: its stamp, read-only, on the disk.

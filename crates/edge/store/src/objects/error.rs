@@ -34,6 +34,8 @@ pub enum ObjectError {
     PreconditionFailed,
     #[error("the staging path leaves its directory")]
     BadStagingPath,
+    #[error("the object is encrypted, and its data key was not given")]
+    Encrypted,
     #[error("the object changed too often while it was read")]
     Busy,
     #[error(transparent)]

@@ -2,9 +2,10 @@
 
 use super::digest::Digests;
 use super::disk::{Disk, FileName, Stamp};
+use super::seal::{Sealer, Sealing};
 use super::{ObjectError, ObjectStore};
 use isolarium_model::Timestamp;
-use isolarium_model::s3::{Checksum, ChecksumAlgorithm};
+use isolarium_model::s3::{Checksum, ChecksumAlgorithm, Encryption, Segment, Wrapping};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ pub struct Incoming {
     size: u64,
     stamp: Stamp,
     name: Unclaimed,
+    sealing: Option<(Sealer, Encryption)>,
 }
 
 /// Bytes that are on the disk and wait for their index entry. Dropping it takes the bytes back.
@@ -28,6 +30,22 @@ pub struct Staged {
     pub md5: [u8; 16],
     /// The checksums that were asked for.
     pub checksums: Vec<Checksum>,
+    /// How they are encrypted.
+    pub(super) encryption: Option<Encryption>,
+}
+
+impl Staged {
+    /// The ETag, without quotes: the MD5 of the bytes, but for those under a key of the key store. Theirs says nothing
+    /// about them.
+    pub(super) fn etag(&self) -> Result<String, ObjectError> {
+        match &self.encryption {
+            Some(Encryption {
+                wrapping: Wrapping::Kms { .. },
+                ..
+            }) => Disk::fresh_name(),
+            _ => Ok(hex::encode(self.md5)),
+        }
+    }
 }
 
 /// A file in `escape/new/` that no index entry names yet.
@@ -63,11 +81,19 @@ impl Drop for Unclaimed {
 }
 
 impl ObjectStore {
-    /// Starts receiving an object or part. MD5 is always computed, `algorithms` besides.
+    /// Starts receiving an object or part. MD5 is always computed, `algorithms` besides. With `sealing`, no plain byte
+    /// reaches the disk.
     ///
     /// # Errors
     /// When no file can be created.
-    pub fn receive(&self, algorithms: &[ChecksumAlgorithm], now: Timestamp) -> Result<Incoming, ObjectError> {
+    pub fn receive(
+        &self,
+        algorithms: &[ChecksumAlgorithm],
+        now: Timestamp,
+        sealing: Option<&Sealing>,
+    ) -> Result<Incoming, ObjectError> {
+        let sealer = |sealing: &Sealing| Ok::<_, ObjectError>((Sealer::new(&sealing.key)?, sealing.encryption.clone()));
+        let sealing = sealing.map(sealer).transpose()?;
         let (name, file) = self.disk().create()?;
         let name = Unclaimed::new(&self.inner.disk, name);
         Ok(Incoming {
@@ -76,6 +102,7 @@ impl ObjectStore {
             size: 0,
             stamp: self.next_stamp(now),
             name,
+            sealing,
         })
     }
 
@@ -88,8 +115,9 @@ impl ObjectStore {
         source: &mut dyn Read,
         algorithms: &[ChecksumAlgorithm],
         now: Timestamp,
+        sealing: Option<&Sealing>,
     ) -> Result<Staged, ObjectError> {
-        let mut incoming = self.receive(algorithms, now)?;
+        let mut incoming = self.receive(algorithms, now, sealing)?;
         let mut buffer = vec![0_u8; 1 << 20];
         loop {
             let read = source.read(&mut buffer).map_err(|source| ObjectError::Io {
@@ -110,13 +138,11 @@ impl Incoming {
     /// # Errors
     /// When the disk is full or fails.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), ObjectError> {
-        self.file.write_all(bytes).map_err(|source| match source.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ObjectError::DiskFull,
-            _ => ObjectError::Io {
-                what: "writing an object",
-                source,
-            },
-        })?;
+        match &mut self.sealing {
+            None => self.file.write_all(bytes),
+            Some((sealer, _)) => sealer.write(&mut self.file, bytes),
+        }
+        .map_err(unwritten)?;
         self.digests.update(bytes);
         self.size += bytes.len() as u64;
         Ok(())
@@ -148,7 +174,16 @@ impl Incoming {
     ///
     /// # Errors
     /// When the disk is full or fails.
-    pub fn finish(self) -> Result<Staged, ObjectError> {
+    pub fn finish(mut self) -> Result<Staged, ObjectError> {
+        let encryption = match self.sealing.take() {
+            None => None,
+            Some((sealer, encryption)) => {
+                let salt = sealer.finish(&mut self.file).map_err(unwritten)?;
+                let size = self.size;
+                let segments = vec![Segment { salt, size }];
+                Some(Encryption { segments, ..encryption })
+            }
+        };
         Disk::seal(&self.file, self.stamp)?;
         let (md5, checksums) = self.digests.finish();
         Ok(Staged {
@@ -157,6 +192,17 @@ impl Incoming {
             size: self.size,
             md5,
             checksums,
+            encryption,
         })
+    }
+}
+
+fn unwritten(source: std::io::Error) -> ObjectError {
+    match source.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ObjectError::DiskFull,
+        _ => ObjectError::Io {
+            what: "writing an object",
+            source,
+        },
     }
 }

@@ -16,6 +16,7 @@ mod put;
 mod read;
 mod recover;
 mod rows;
+mod seal;
 mod stage;
 
 pub use buckets::NewBucket;
@@ -28,6 +29,7 @@ pub use multipart::{Completion, PartListing, PartRef, UploadListing};
 pub use put::{Attributes, CopySource, Put, WriteCondition};
 pub use read::{Reading, read_in_memory};
 pub use rows::SCHEMA;
+pub use seal::{DataKey, ObjectBytes, SealedFile, Sealing, Unsealed};
 
 use crate::Database;
 use disk::Disk;

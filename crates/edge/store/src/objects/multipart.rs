@@ -4,10 +4,11 @@ use super::disk::{Disk, Fate};
 use super::incoming::Staged;
 use super::listing::{common_prefix, successor};
 use super::rows::{self, BucketRow, PartRow, UploadMore, json, signed};
+use super::seal::sealed_size;
 use super::{ObjectError, ObjectStore, WriteCondition, combine, composite};
 use isolarium_model::s3::{
-    BucketName, Checksum, ChecksumAlgorithm, ChecksumKind, Object, ObjectHeaders, ObjectKey, Part, PartSize, Tags,
-    Upload,
+    BucketName, Checksum, ChecksumAlgorithm, ChecksumKind, Encryption, Object, ObjectHeaders, ObjectKey, Part,
+    PartSize, Segment, Tags, Upload,
 };
 use isolarium_model::{AccountId, Timestamp};
 use md5::{Digest as _, Md5};
@@ -69,10 +70,15 @@ impl ObjectStore {
         owner: &AccountId,
         initiator: &str,
         checksum: Option<(ChecksumAlgorithm, ChecksumKind)>,
+        encryption: Option<Encryption>,
         now: Timestamp,
     ) -> Result<String, ObjectError> {
         let id = Disk::fresh_name()?;
-        let more = json(&UploadMore { headers, checksum })?;
+        let more = json(&UploadMore {
+            headers,
+            checksum,
+            encryption,
+        })?;
         let tags = json(tags)?;
         let (bucket, key, owner, initiator) = (bucket.clone(), key.clone(), owner.clone(), initiator.to_owned());
         self.database().write(move |db| {
@@ -98,7 +104,7 @@ impl ObjectStore {
     /// Adds or replaces a part; durable when it returns.
     ///
     /// # Errors
-    /// `NoSuchUpload`.
+    /// `NoSuchUpload`; `Encrypted` when the part was not received with the data key of the upload, which has one.
     pub fn put_part(
         &self,
         bucket: &BucketName,
@@ -108,6 +114,11 @@ impl ObjectStore {
         now: Timestamp,
     ) -> Result<Part, ObjectError> {
         let upload = self.upload(bucket, id)?;
+        // What is plain never becomes part of an encrypted object.
+        let sealed_for = |encryption: &Option<Encryption>| encryption.as_ref().map(|own| own.data_key.clone());
+        if sealed_for(&data.encryption) != sealed_for(&upload.encryption) {
+            return Err(ObjectError::Encrypted);
+        }
         let _key = self.lock_key(bucket, &upload.key);
         let before = number.saturating_sub(1);
         let old = self.database().read(|db| rows::parts(db, id, before, 1))?;
@@ -119,17 +130,20 @@ impl ObjectStore {
         let part = Part {
             number,
             size: data.size,
-            etag: hex::encode(data.md5),
+            etag: data.etag()?,
             modified: now,
             checksums: data.checksums.clone(),
         };
+        let segment = data.encryption.as_ref().and_then(|own| own.segments.first());
+        let salt = segment.map(|segment| segment.salt.clone());
         let (row, sums) = (part.clone(), json(&part.checksums)?);
         let (upload_id, file, stamp) = (id.to_owned(), data.name.name().to_owned(), data.stamp);
         let bucket_name = bucket.clone();
         let stored: Result<(), ObjectError> = self.database().write(move |db| {
             rows::upload(db, &bucket_name, &upload_id)?;
-            let sql = "INSERT OR REPLACE INTO s3_parts (upload, number, file, stamp, size, etag, modified, checksums)
-                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+            let sql =
+                "INSERT OR REPLACE INTO s3_parts (upload, number, file, stamp, size, etag, modified, checksums, salt)
+                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
             db.execute(
                 sql,
                 (
@@ -141,6 +155,7 @@ impl ObjectStore {
                     row.etag,
                     row.modified.0,
                     sums,
+                    salt,
                 ),
             )?;
             Ok(())
@@ -176,13 +191,19 @@ impl ObjectStore {
                 return Err(ObjectError::ChecksumMismatch);
             }
         }
-        let mut incoming = self.receive(&[], how.now)?;
+        let encryption = joined_encryption(upload.encryption, &chosen)?;
+        // The parts' files are joined as they are: what is sealed stays so.
+        let mut incoming = self.receive(&[], how.now, None)?;
         for row in &chosen {
             let file = self.disk().find(bucket, &upload.key, &row.file, row.stamp)?;
             let mut file = file.ok_or(ObjectError::InvalidPart {
                 number: row.part.number,
             })?;
-            incoming.append_file(&mut file, row.part.size)?;
+            let length = match encryption {
+                None => row.part.size,
+                Some(_) => sealed_size(row.part.size),
+            };
+            incoming.append_file(&mut file, length)?;
         }
         let joined = incoming.finish()?;
         let object = Object {
@@ -197,6 +218,7 @@ impl ObjectStore {
             checksums: checksum.into_iter().collect(),
             parts: chosen.iter().map(|row| part_size(row, upload.checksum)).collect(),
             tags: upload.tags,
+            encryption,
         };
         // The parts' files go away with the commit; on the move, so that a crash after it leaves none behind.
         let files: Vec<String> = stored.into_iter().map(|row| row.file).collect();
@@ -382,6 +404,18 @@ fn choose<'r>(how: &Completion, stored: &'r [PartRow]) -> Result<Vec<&'r PartRow
         None if chosen.is_empty() => Err(ObjectError::InvalidPart { number: 0 }),
         None => Ok(chosen),
     }
+}
+
+/// How the parts lie encrypted one behind the other.
+fn joined_encryption(upload: Option<Encryption>, parts: &[&PartRow]) -> Result<Option<Encryption>, ObjectError> {
+    let Some(encryption) = upload else { return Ok(None) };
+    let segments = parts.iter().map(|row| {
+        let salt = row.salt.clone().ok_or(ObjectError::Encrypted)?;
+        let size = row.part.size;
+        Ok(Segment { salt, size })
+    });
+    let segments = segments.collect::<Result<_, ObjectError>>()?;
+    Ok(Some(Encryption { segments, ..encryption }))
 }
 
 fn checksum_of(part: &Part, algorithm: ChecksumAlgorithm) -> Option<&Checksum> {

@@ -3,6 +3,7 @@
 use super::disk::{Disk, Fate};
 use super::incoming::{Staged, Unclaimed};
 use super::rows::{BucketRow, More, VersionRow, json, signed};
+use super::seal::ObjectBytes;
 use super::{ObjectError, ObjectStore};
 use isolarium_model::s3::{
     BucketName, Checksum, Object, ObjectHeaders, ObjectKey, PartSize, Tags, Version, Versioning,
@@ -81,18 +82,23 @@ impl ObjectStore {
     /// # Errors
     /// `NoSuchBucket`, `PreconditionFailed`, `NoSuchKey` (If-Match on nothing), or the host's failures.
     pub fn put(&self, put: Put) -> Result<Object, ObjectError> {
+        let etag = match put.etag {
+            Some(etag) => etag,
+            None => put.data.etag()?,
+        };
         let object = Object {
             key: put.key,
             version: "null".into(),
             latest: true,
             size: put.data.size,
-            etag: put.etag.unwrap_or_else(|| hex::encode(put.data.md5)),
+            etag,
             modified: put.attributes.now,
             owner: put.attributes.owner,
             headers: put.attributes.headers,
             checksums: put.checksums.unwrap_or(put.data.checksums),
             parts: put.parts,
             tags: put.attributes.tags,
+            encryption: put.data.encryption,
         };
         let stamp = put.data.stamp;
         self.insert(
@@ -106,12 +112,12 @@ impl ObjectStore {
     }
 
     /// Copies a whole object without copying its bytes: the copy is one more link of the same inode, until the file
-    /// system takes no more links; then the bytes are copied once.
+    /// system takes no more links; then the bytes are copied once. An encrypted object is not copied so: its key is its own.
     ///
     /// `headers` and `tags` of `None` are taken from the source.
     ///
     /// # Errors
-    /// As [`ObjectStore::put`] and [`ObjectStore::open_object`].
+    /// As [`ObjectStore::put`] and [`ObjectStore::open_object`]; `Encrypted`.
     pub fn copy(
         &self,
         source: &CopySource,
@@ -121,11 +127,14 @@ impl ObjectStore {
         keep: (bool, bool),
     ) -> Result<Object, ObjectError> {
         let mut reading = self.open_object(&source.bucket, &source.key, source.version.as_deref())?;
-        let (name, stamp) = match self.disk().link(&reading.file)? {
+        let ObjectBytes::Plain(file) = &mut reading.bytes else {
+            return Err(ObjectError::Encrypted);
+        };
+        let (name, stamp) = match self.disk().link(file)? {
             Some(name) => (Unclaimed::new(&self.inner.disk, name), reading.stamp),
             None => {
-                let mut incoming = self.receive(&[], attributes.now)?;
-                incoming.append_file(&mut reading.file, reading.object.size)?;
+                let mut incoming = self.receive(&[], attributes.now, None)?;
+                incoming.append_file(file, reading.object.size)?;
                 let staged = incoming.finish()?;
                 (staged.name, staged.stamp)
             }
@@ -223,6 +232,7 @@ impl ObjectStore {
             headers: object.headers.clone(),
             checksums: object.checksums.clone(),
             parts: object.parts.clone(),
+            encryption: object.encryption.clone(),
         };
         let (more, tags) = (json(&more)?, json(&object.tags)?);
         let gone: Vec<i64> = moved.iter().filter(|m| m.destroyed).map(|m| m.row.id).collect();

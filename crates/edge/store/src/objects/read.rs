@@ -2,12 +2,13 @@
 
 use super::disk::Stamp;
 use super::rows::{BucketRow, VersionRow};
+use super::seal::{DataKey, ObjectBytes, SealedFile};
 use super::{ObjectError, ObjectStore};
 use isolarium_model::s3::{BucketName, Object, ObjectKey, Version};
 use rusqlite::Connection;
 use rustix::io::{Errno, ReadWriteFlags};
 use std::fs::File;
-use std::io::IoSliceMut;
+use std::io::{IoSliceMut, Read, Seek, SeekFrom};
 
 /// How often to look again when an object is replaced between reading the index and opening its file.
 const ATTEMPTS: usize = 64;
@@ -16,8 +17,54 @@ const ATTEMPTS: usize = 64;
 #[derive(Debug)]
 pub struct Reading {
     pub object: Object,
-    pub file: File,
+    pub bytes: ObjectBytes,
     pub(super) stamp: Stamp,
+}
+
+impl Reading {
+    /// Plain bytes of the object, `length` of them from `from` on. `key` opens an encrypted one.
+    ///
+    /// # Errors
+    /// `Encrypted` when there is no key for an encrypted one; the host's failures.
+    pub fn stretch(self, key: Option<&DataKey>, from: u64, length: u64) -> Result<Box<dyn Read + Send>, ObjectError> {
+        match (self.bytes, key) {
+            (ObjectBytes::Plain(mut file), _) => {
+                file.seek(SeekFrom::Start(from)).map_err(|source| ObjectError::Io {
+                    what: "reading an object",
+                    source,
+                })?;
+                Ok(Box::new(file.take(length)))
+            }
+            (ObjectBytes::Sealed(_), None) => Err(ObjectError::Encrypted),
+            (ObjectBytes::Sealed(sealed), Some(key)) => {
+                let mut plain = sealed.open(key)?;
+                plain.narrow(from, length);
+                Ok(Box::new(plain))
+            }
+        }
+    }
+
+    /// Plain bytes of the object as a file. Those of an encrypted one are decrypted to a file that has no name and is gone
+    /// when it is closed.
+    ///
+    /// # Errors
+    /// As [`Self::stretch`].
+    pub fn into_file(self, key: Option<&DataKey>, store: &ObjectStore) -> Result<File, ObjectError> {
+        let failed = |source| ObjectError::Io {
+            what: "decrypting an object",
+            source,
+        };
+        match (self.bytes, key) {
+            (ObjectBytes::Plain(file), _) => Ok(file),
+            (ObjectBytes::Sealed(_), None) => Err(ObjectError::Encrypted),
+            (ObjectBytes::Sealed(sealed), Some(key)) => {
+                let mut file = store.disk().nameless()?;
+                sealed.open(key)?.copy_to(&mut file).map_err(failed)?;
+                file.rewind().map_err(failed)?;
+                Ok(file)
+            }
+        }
+    }
 }
 
 pub(super) fn find(
@@ -84,9 +131,16 @@ impl ObjectStore {
                 continue;
             };
             if let Some(file) = self.disk().find(bucket, key, name, row.stamp)? {
+                let bytes = match &object.encryption {
+                    None => ObjectBytes::Plain(file),
+                    Some(encryption) => ObjectBytes::Sealed(SealedFile {
+                        file,
+                        segments: encryption.segments.clone(),
+                    }),
+                };
                 return Ok(Reading {
                     object: *object,
-                    file,
+                    bytes,
                     stamp: row.stamp,
                 });
             }

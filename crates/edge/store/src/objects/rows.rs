@@ -4,8 +4,8 @@ use super::ObjectError;
 use super::disk::{FileName, Stamp};
 use crate::{Schema, StoreError};
 use isolarium_model::s3::{
-    Bucket, BucketName, Checksum, ChecksumAlgorithm, ChecksumKind, Object, ObjectHeaders, ObjectKey, Part, PartSize,
-    PublicAccessBlock, Tags, Upload, Version, Versioning,
+    Bucket, BucketEncryption, BucketName, Checksum, ChecksumAlgorithm, ChecksumKind, Encryption, Object, ObjectHeaders,
+    ObjectKey, Part, PartSize, PublicAccessBlock, Tags, Upload, Version, Versioning,
 };
 use isolarium_model::{AccountId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row};
@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 /// The index of buckets, objects and uploads. Keys are blobs: S3 sorts by bytes.
 pub const SCHEMA: Schema = Schema {
     module: "objects",
-    steps: &["
+    steps: &[
+        "
 CREATE TABLE s3_buckets (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     name TEXT NOT NULL UNIQUE,
@@ -72,7 +73,12 @@ CREATE TABLE s3_parts (
 ) WITHOUT ROWID;
 CREATE INDEX s3_parts_stamp ON s3_parts (stamp);
 CREATE VIEW s3_stamps AS SELECT max(stamp) AS stamp FROM s3_versions UNION ALL SELECT max(stamp) FROM s3_parts;
-"],
+",
+        "
+ALTER TABLE s3_buckets ADD COLUMN encryption TEXT;
+ALTER TABLE s3_parts ADD COLUMN salt TEXT;
+",
+    ],
 };
 
 /// Columns of a version, in the order of [`VersionRow::read`].
@@ -102,6 +108,8 @@ pub(super) struct More {
     pub(super) checksums: Vec<Checksum>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) parts: Vec<PartSize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) encryption: Option<Encryption>,
 }
 
 /// The same for an upload.
@@ -109,12 +117,16 @@ pub(super) struct More {
 pub(super) struct UploadMore {
     pub(super) headers: ObjectHeaders,
     pub(super) checksum: Option<(ChecksumAlgorithm, ChecksumKind)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) encryption: Option<Encryption>,
 }
 
 pub(super) struct PartRow {
     pub(super) file: FileName,
     pub(super) stamp: Stamp,
     pub(super) part: Part,
+    /// The salt of its segment, if the upload is encrypted.
+    pub(super) salt: Option<String>,
 }
 
 pub(super) fn versioning_text(versioning: Versioning) -> &'static str {
@@ -153,11 +165,12 @@ fn size(value: i64) -> Result<u64, ObjectError> {
 }
 
 impl BucketRow {
-    const COLUMNS: &str = "id, name, owner, region, created, versioning, policy, tags, public_access_block";
+    const COLUMNS: &str = "id, name, owner, region, created, versioning, policy, tags, public_access_block, encryption";
 
     fn read(row: &Row<'_>) -> Result<Self, ObjectError> {
         let tags: Option<String> = row.get(7)?;
         let block: Option<String> = row.get(8)?;
+        let encryption: Option<String> = row.get(9)?;
         let versioning: String = row.get(5)?;
         Ok(Self {
             id: row.get(0)?,
@@ -174,6 +187,7 @@ impl BucketRow {
                 policy: row.get(6)?,
                 tags: tags.map(|text| parse::<Tags>(&text)).transpose()?,
                 public_access_block: block.map(|text| parse::<PublicAccessBlock>(&text)).transpose()?,
+                encryption: encryption.map(|text| parse::<BucketEncryption>(&text)).transpose()?,
             },
         })
     }
@@ -234,6 +248,7 @@ impl VersionRow {
                 checksums: more.checksums,
                 parts: more.parts,
                 tags: parse(&row.get::<_, String>(12)?)?,
+                encryption: more.encryption,
             }))
         };
         Ok(Self {
@@ -337,12 +352,13 @@ pub(super) fn read_upload(row: &Row<'_>, bucket: &BucketName, id: String) -> Res
         headers: more.headers,
         checksum: more.checksum,
         tags: parse(&row.get::<_, String>(5)?)?,
+        encryption: more.encryption,
     })
 }
 
 /// Parts of an upload with a number above `after`, ascending.
 pub(super) fn parts(db: &Connection, upload: &str, after: u16, limit: usize) -> Result<Vec<PartRow>, ObjectError> {
-    let sql = "SELECT number, file, stamp, size, etag, modified, checksums FROM s3_parts
+    let sql = "SELECT number, file, stamp, size, etag, modified, checksums, salt FROM s3_parts
                WHERE upload = ?1 AND number > ?2 ORDER BY number LIMIT ?3";
     let mut statement = db.prepare_cached(sql)?;
     let mut rows = statement.query((upload, after, i64::try_from(limit).unwrap_or(i64::MAX)))?;
@@ -351,6 +367,7 @@ pub(super) fn parts(db: &Connection, upload: &str, after: u16, limit: usize) -> 
         found.push(PartRow {
             file: row.get(1)?,
             stamp: row.get(2)?,
+            salt: row.get(7)?,
             part: Part {
                 number: row.get(0)?,
                 size: size(row.get(3)?)?,

@@ -1,11 +1,14 @@
 //! Job inputs without a copy: an object's file under one more name, in a staging directory.
 
-use super::disk::{Disk, Stamp, link_at, parent_beneath};
+use super::disk::{Disk, SEALED, Stamp, link_at, parent_beneath};
+use super::seal::{DataKey, ObjectBytes};
 use super::{ObjectError, ObjectStore, Reading};
 use isolarium_model::Timestamp;
 use isolarium_model::s3::{BucketName, Object, ObjectKey};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
-use std::os::fd::AsFd;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 impl ObjectStore {
@@ -15,7 +18,7 @@ impl ObjectStore {
     ///
     /// # Errors
     /// As [`ObjectStore::head`]; `BadStagingPath` when `relative` has empty, `.` or `..` components or leads through a
-    /// link; an existing name is an I/O failure (`EEXIST`).
+    /// link; an existing name is an I/O failure (`EEXIST`); `Encrypted`: see [`ObjectStore::decrypt_into`].
     pub fn link_into(
         &self,
         bucket: &BucketName,
@@ -24,15 +27,15 @@ impl ObjectStore {
         directory: &Path,
         relative: &str,
     ) -> Result<Object, ObjectError> {
-        let (parent, name) = parent_beneath(directory, relative).map_err(|error| match error {
-            Errno::INVAL | Errno::LOOP | Errno::NOTDIR => ObjectError::BadStagingPath,
-            other => ObjectError::from_errno("making a staging directory", other),
-        })?;
+        let (parent, name) = parent_of(directory, relative)?;
         let failed = |error| ObjectError::from_errno("linking an input", error);
         let mut tries = 0;
         loop {
             let reading = self.open_object(bucket, key, version)?;
-            match link_at(&reading.file, parent.as_fd(), name) {
+            let ObjectBytes::Plain(file) = &reading.bytes else {
+                return Err(ObjectError::Encrypted);
+            };
+            match link_at(file, parent.as_fd(), name) {
                 Ok(()) => return Ok(reading.object),
                 // Deleted or replaced since it was opened: look again.
                 Err(Errno::NOENT) if tries < 16 => {}
@@ -43,10 +46,52 @@ impl ObjectStore {
         }
     }
 
+    /// Decrypts an object to a file of its own, `relative` below `directory`, readable as the links of
+    /// [`ObjectStore::link_into`] are. A file that could not be finished is taken away again.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::link_into`].
+    pub fn decrypt_into(
+        &self,
+        reading: Reading,
+        key: &DataKey,
+        directory: &Path,
+        relative: &str,
+    ) -> Result<Object, ObjectError> {
+        let (parent, name) = parent_of(directory, relative)?;
+        let ObjectBytes::Sealed(sealed) = reading.bytes else {
+            return Err(ObjectError::BadStagingPath);
+        };
+        let mut plain = sealed.open(key)?;
+        let failed = |source: std::io::Error| match source.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ObjectError::DiskFull,
+            _ => ObjectError::Io {
+                what: "decrypting an input",
+                source,
+            },
+        };
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = rustix::fs::openat(&parent, name, flags, Mode::RUSR | Mode::WUSR);
+        let mut file = File::from(file.map_err(|error| ObjectError::from_errno("creating an input", error))?);
+        let done = plain
+            .copy_to(&mut file)
+            .and_then(|()| rustix::fs::fchmod(&file, SEALED).map_err(Into::into));
+        match done {
+            Ok(()) => Ok(reading.object),
+            Err(error) => {
+                let _ = rustix::fs::unlinkat(&parent, name, AtFlags::empty());
+                Err(failed(error))
+            }
+        }
+    }
+
     /// Gives an object whose inode is full of links a fresh inode with the same bytes, in the same place.
     fn renew(&self, bucket: &BucketName, key: &ObjectKey, mut full: Reading) -> Result<(), ObjectError> {
-        let mut incoming = self.receive(&[], Timestamp(0))?;
-        incoming.append_file(&mut full.file, full.object.size)?;
+        let ObjectBytes::Plain(file) = &mut full.bytes else {
+            return Err(ObjectError::Encrypted);
+        };
+        let mut incoming = self.receive(&[], Timestamp(0), None)?;
+        incoming.append_file(file, full.object.size)?;
         let fresh = incoming.finish()?;
         let _key = self.lock_key(bucket, key);
         let (bucket_name, object_key, version) = (bucket.clone(), key.clone(), full.object.version.clone());
@@ -71,6 +116,13 @@ impl ObjectStore {
         changed?;
         self.settle_by_index(&fresh.name.claimed())
     }
+}
+
+fn parent_of<'p>(directory: &Path, relative: &'p str) -> Result<(OwnedFd, &'p str), ObjectError> {
+    parent_beneath(directory, relative).map_err(|error| match error {
+        Errno::INVAL | Errno::LOOP | Errno::NOTDIR => ObjectError::BadStagingPath,
+        other => ObjectError::from_errno("making a staging directory", other),
+    })
 }
 
 impl Disk {

@@ -10,20 +10,20 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use tempfile::TempDir;
 
-struct Lab {
-    dir: TempDir,
-    store: ObjectStore,
+pub(super) struct Lab {
+    pub(super) dir: TempDir,
+    pub(super) store: ObjectStore,
 }
 
-fn account() -> AccountId {
+pub(super) fn account() -> AccountId {
     "123456789012".parse().unwrap()
 }
 
-fn bucket() -> BucketName {
+pub(super) fn bucket() -> BucketName {
     "data".parse().unwrap()
 }
 
-fn key(text: &str) -> ObjectKey {
+pub(super) fn key(text: &str) -> ObjectKey {
     text.parse().unwrap()
 }
 
@@ -32,7 +32,7 @@ fn open(dir: &Path) -> ObjectStore {
     ObjectStore::open(dir, Arc::new(database)).unwrap()
 }
 
-fn attributes() -> Attributes {
+pub(super) fn attributes() -> Attributes {
     Attributes {
         headers: ObjectHeaders::default(),
         tags: Vec::new(),
@@ -43,7 +43,7 @@ fn attributes() -> Attributes {
 }
 
 fn put_into(store: &ObjectStore, name: &str, bytes: &[u8], attributes: Attributes) -> Result<Object, ObjectError> {
-    let data = store.receive_all(&mut &bytes[..], &[], attributes.now)?;
+    let data = store.receive_all(&mut &bytes[..], &[], attributes.now, None)?;
     let put = Put {
         bucket: bucket(),
         key: key(name),
@@ -57,7 +57,7 @@ fn put_into(store: &ObjectStore, name: &str, bytes: &[u8], attributes: Attribute
 }
 
 impl Lab {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = TempDir::new().unwrap();
         let store = open(dir.path());
         let region = "us-east-1".parse().unwrap();
@@ -76,15 +76,15 @@ impl Lab {
         self.store = open(self.dir.path());
     }
 
-    fn put(&self, name: &str, bytes: &[u8]) -> Object {
+    pub(super) fn put(&self, name: &str, bytes: &[u8]) -> Object {
         put_into(&self.store, name, bytes, attributes()).unwrap()
     }
 
     fn get(&self, name: &str, version: Option<&str>) -> Result<Vec<u8>, ObjectError> {
-        let mut reading = self.store.open_object(&bucket(), &key(name), version)?;
-        let mut bytes = Vec::new();
-        reading.file.read_to_end(&mut bytes).unwrap();
-        assert_eq!(bytes.len() as u64, reading.object.size);
+        let reading = self.store.open_object(&bucket(), &key(name), version)?;
+        let (size, mut bytes) = (reading.object.size, Vec::new());
+        reading.stretch(None, 0, size)?.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes.len() as u64, size);
         Ok(bytes)
     }
 
@@ -101,7 +101,7 @@ impl Lab {
         done.pop().unwrap().unwrap()
     }
 
-    fn plain(&self, name: &str) -> PathBuf {
+    pub(super) fn plain(&self, name: &str) -> PathBuf {
         self.dir.path().join("buckets/data").join(name)
     }
 
@@ -115,7 +115,7 @@ impl Lab {
     }
 
     /// Files under a directory of the data directory, recursively.
-    fn files(&self, below: &str) -> Vec<PathBuf> {
+    pub(super) fn files(&self, below: &str) -> Vec<PathBuf> {
         let mut found = Vec::new();
         let mut left = vec![self.dir.path().join(below)];
         while let Some(dir) = left.pop() {
@@ -161,11 +161,15 @@ fn an_overwrite_makes_a_new_inode_and_leaves_open_readers_alone() {
     let lab = Lab::new();
     lab.put("k", b"first");
     let inode = std::fs::metadata(lab.plain("k")).unwrap().ino();
-    let mut reading = lab.store.open_object(&bucket(), &key("k"), None).unwrap();
+    let reading = lab.store.open_object(&bucket(), &key("k"), None).unwrap();
     lab.put("k", b"second!");
     assert_ne!(std::fs::metadata(lab.plain("k")).unwrap().ino(), inode);
     let mut old = Vec::new();
-    reading.file.read_to_end(&mut old).unwrap();
+    reading
+        .stretch(None, 0, u64::MAX)
+        .unwrap()
+        .read_to_end(&mut old)
+        .unwrap();
     assert_eq!(old, b"first");
     assert_eq!(lab.get("k", None).unwrap(), b"second!");
 }
@@ -427,6 +431,7 @@ fn parts_join_in_order_with_composite_and_full_checksums() {
                 &account(),
                 "me",
                 sum,
+                None,
                 Timestamp(1),
             )
             .unwrap();
@@ -439,7 +444,7 @@ fn parts_join_in_order_with_composite_and_full_checksums() {
         ] {
             let data = lab
                 .store
-                .receive_all(&mut &bytes[..], &[algorithm], Timestamp(1))
+                .receive_all(&mut &bytes[..], &[algorithm], Timestamp(1), None)
                 .unwrap();
             parts.retain(|part: &PartRef| part.number != number);
             let part = lab.store.put_part(&bucket(), &id, number, data, Timestamp(1)).unwrap();
@@ -513,10 +518,14 @@ fn an_aborted_upload_leaves_nothing() {
             &account(),
             "me",
             None,
+            None,
             Timestamp(1),
         )
         .unwrap();
-    let data = lab.store.receive_all(&mut &b"part"[..], &[], Timestamp(1)).unwrap();
+    let data = lab
+        .store
+        .receive_all(&mut &b"part"[..], &[], Timestamp(1), None)
+        .unwrap();
     lab.store.put_part(&bucket(), &id, 1, data, Timestamp(1)).unwrap();
     assert_eq!(
         lab.store.list_uploads(&bucket(), "k", None, 10).unwrap().uploads.len(),

@@ -76,6 +76,7 @@ impl Lab {
             started: None,
             ended: None,
             spec: ProcessingSpec {
+kms_key: None,
                 container: ContainerSpec {
                     image: IMAGE.into(),
                     environment: BTreeMap::from([("MODE".into(), "fast".into())]),

@@ -76,6 +76,10 @@ impl AsRole for Refusing {
     fn check_object(&self, _: &Actor, _: &S3Uri) -> Result<(), PlatformError> {
         Err(PlatformError::Unusable("refused".into()))
     }
+    fn check_key(&self, _: &isolarium_model::Scope, _: &str) -> Result<(), PlatformError> {
+        Err(PlatformError::Unusable("no keys here".into()))
+    }
+
     fn has_bucket(&self, _: &str) -> Result<bool, PlatformError> {
         Err(PlatformError::Unusable("refused".into()))
     }

@@ -10,6 +10,7 @@ fn sealed_elsewhere() -> (Scope, KmsKey) {
         region: "us-east-1".parse().unwrap(),
     };
     let key = KmsKey {
+        of_service: false,
         id: "1".into(),
         arn: KmsKey::arn(&scope, "1"),
         created: Timestamp(0),

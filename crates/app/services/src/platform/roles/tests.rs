@@ -97,6 +97,12 @@ impl Lab {
             authorities: Arc::new(move |caller: &Caller| {
                 crate::iam::authority_of(&*policies, caller, NOW).map_err(isolarium_wire::ApiError::internal)
             }),
+            keys: Arc::new(crate::kms::through::KeyStore {
+                store: store.clone(),
+                master: crate::iam::credentials::MasterKey::new([7; 32]),
+                ids: Arc::new(Zero),
+                clock: Arc::new(Still),
+            }),
             identities: Arc::new(crate::iam::credentials::StoredIdentities {
                 store: store.clone(),
                 master: crate::iam::credentials::MasterKey::new([7; 32]),
@@ -193,7 +199,7 @@ fn denied<T: std::fmt::Debug>(outcome: Result<T, PlatformError>, action: &str) {
 fn every_access_needs_the_roles_own_permission_and_is_logged_as_its_session() {
     let lab = Lab::new(&policy(WRITE));
     let from = lab.file("weights");
-    lab.roles.put(&actor(), &uri("s3://data/in/a"), &from).unwrap();
+    lab.roles.put(&actor(), &uri("s3://data/in/a"), &from, None).unwrap();
     denied(lab.roles.open(&actor(), &uri("s3://data/in/a")), "s3:GetObject");
     denied(lab.roles.list(&actor(), &uri("s3://data/in/")), "s3:ListBucket");
     let staging = lab.directory.path().join("work");
@@ -218,7 +224,7 @@ fn every_access_needs_the_roles_own_permission_and_is_logged_as_its_session() {
         .unwrap();
     assert_eq!(std::fs::read(staging.join("sub/a")).unwrap(), b"weights");
     denied(
-        lab.roles.put(&actor(), &uri("s3://other/x"), &lab.file("x")),
+        lab.roles.put(&actor(), &uri("s3://other/x"), &lab.file("x"), None),
         "s3:PutObject",
     );
     lab.roles.delete(&actor(), &uri("s3://data/in/a")).unwrap();
@@ -389,7 +395,7 @@ fn an_image_needs_the_pull_permissions_before_it_is_looked_for() {
 fn the_audit_trail_tells_what_the_platform_did_for_whom_and_why_it_was_denied() {
     let lab = Lab::new(&policy(WRITE));
     let from = lab.file("weights");
-    lab.roles.put(&actor(), &uri("s3://data/in/a"), &from).unwrap();
+    lab.roles.put(&actor(), &uri("s3://data/in/a"), &from, None).unwrap();
     denied(lab.roles.open(&actor(), &uri("s3://data/in/a")), "s3:GetObject");
     lab.role(&TRUST.replace("sagemaker", "ec2"), &policy(WRITE));
     assert!(lab.roles.assume(&actor()).is_err());
@@ -587,7 +593,7 @@ impl Lab {
 async fn everything_a_training_job_transfers_passes_an_endpoint_with_p1_alone() {
     let lab = Lab::new(&policy(r#"{"Effect":"Allow","Action":"s3:*","Resource":"*"}"#));
     for place in ["s3://data/in/a", "s3://data/checkpoints/0"] {
-        lab.roles.put(&actor(), &uri(place), &lab.file("bytes")).unwrap();
+        lab.roles.put(&actor(), &uri(place), &lab.file("bytes"), None).unwrap();
     }
     let caller = lab.through(&P1);
     for (action, outcome) in lab.transfers(&caller) {

@@ -57,6 +57,8 @@ const WRITE: &[(&str, &str)] = &[
     ("x-amz-website-redirect-location", "/elsewhere"),
 ];
 
+const ENCRYPTION: &str = "<ServerSideEncryptionConfiguration><Rule><ApplyServerSideEncryptionByDefault><SSEAlgorithm>AES256\
+    </SSEAlgorithm></ApplyServerSideEncryptionByDefault></Rule></ServerSideEncryptionConfiguration>";
 const COPY: &[(&str, &str)] = &[("x-amz-copy-source", "/data/in/k"), ("x-amz-tagging-directive", "COPY")];
 const TAGS: &str = "<Tagging><TagSet><Tag><Key>team</Key><Value>red</Value></Tag></TagSet></Tagging>";
 const DELETE: &str = "<Delete><Object><Key>none</Key></Object></Delete>";
@@ -186,6 +188,13 @@ fn rows() -> Vec<Row> {
             put.clone(),
             "/data?publicAccessBlock",
             BLOCK,
+            &[],
+        ),
+        (
+            "put_bucket_encryption",
+            put.clone(),
+            "/data?encryption",
+            ENCRYPTION,
             &[],
         ),
         ("put_bucket_acl", put.clone(), "/data?acl", "", &ACCESS),

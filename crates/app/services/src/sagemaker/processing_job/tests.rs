@@ -237,7 +237,8 @@ fn creation_is_checked_as_the_execution_role() {
 /// Proves: CC-41
 #[test]
 fn what_cannot_be_done_is_refused_when_the_job_is_created() {
-    let fixture = Fixture::new();
+    let mut fixture = Fixture::new();
+    fixture.platform.missing_keys.push("gone".into());
     let input = |more: Value| json!({"ProcessingInputs": [{"InputName": "in", "S3Input": source(more)}]});
     let second = |kind: &str, path: &str| {
         let output = json!({"OutputName": "two", "S3Output": target(json!({"LocalPath": path}))});
@@ -307,8 +308,8 @@ fn what_cannot_be_done_is_refused_when_the_job_is_created() {
             "EnableInterContainerTrafficEncryption with InstanceCount above 1",
         ),
         (
-            json!({"ProcessingOutputConfig": {"KmsKeyId": "1234", "Outputs": []}}),
-            "KmsKeyId of ProcessingOutputConfig",
+            json!({"ProcessingOutputConfig": {"KmsKeyId": "gone", "Outputs": []}}),
+            "Key 'gone' does not exist",
         ),
     ] {
         let (code, text) = refusal(create(&fixture, request("p", more)));

@@ -233,7 +233,8 @@ fn what_is_on_its_way_at_once_has_a_limit() {
 /// Proves: CC-77, CC-78
 #[test]
 fn what_cannot_be_done_is_refused_when_the_job_is_created() {
-    let fixture = furnished();
+    let mut fixture = furnished();
+    fixture.platform.missing_keys.push("gone".into());
     let join = json!({"JoinSource": "Input"});
     let key = json!("1234");
     for (more, about) in [
@@ -285,8 +286,8 @@ fn what_cannot_be_done_is_refused_when_the_job_is_created() {
             "DataCaptureConfig is not supported",
         ),
         (
-            vec![("TransformOutput.KmsKeyId", key.clone())],
-            "KmsKeyId of TransformOutput",
+            vec![("TransformOutput.KmsKeyId", json!("gone"))],
+            "Key 'gone' does not exist",
         ),
         (vec![("TransformResources.VolumeKmsKeyId", key)], "VolumeKmsKeyId"),
         (

@@ -30,6 +30,7 @@ fn job() -> TrainingJob {
             output: OutputConfig {
                 uri: "s3://b/out".parse().unwrap(),
                 compression: OutputCompression::Gzip,
+                kms_key: None,
             },
             checkpoints: None,
             metrics: vec![],

@@ -59,6 +59,7 @@ fn job(goal: Goal, ends: &[(FinalStatus, Option<f64>)]) -> TuningJob {
                 output: OutputConfig {
                     uri: "s3://b/out".parse().unwrap(),
                     compression: OutputCompression::Gzip,
+                    kms_key: None,
                 },
                 checkpoints: None,
                 metrics: vec![],

@@ -70,12 +70,22 @@ fn in_parts(store: &ObjectStore, name: &str, bytes: &[u8]) {
     let now = Timestamp(1);
     let headers = ObjectHeaders::default();
     let id = store
-        .begin_upload(&bucket(), &key(name), headers, &vec![], &account(), "me", None, now)
+        .begin_upload(
+            &bucket(),
+            &key(name),
+            headers,
+            &vec![],
+            &account(),
+            "me",
+            None,
+            None,
+            now,
+        )
         .unwrap();
     let (head, tail) = bytes.split_at(bytes.len() / 2);
     let mut parts = Vec::new();
     for (number, mut piece) in [(1, head), (2, tail)] {
-        let data = store.receive_all(&mut piece, &[], now).unwrap();
+        let data = store.receive_all(&mut piece, &[], now, None).unwrap();
         let part = store.put_part(&bucket(), &id, number, data, now).unwrap();
         parts.push(PartRef {
             number,
