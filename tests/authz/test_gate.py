@@ -64,6 +64,7 @@ MEMBERS = {
     "PermissionsBoundary": f"arn:aws:iam::{ACCOUNT}:policy/gate", "PolicyInputList": [POLICY], "Bucket": "gate", "Key": "gate",
     "CopySource": "gate/source", "ActionNames": ["s3:GetObject"],
     "MultipartUpload": {"Parts": [{"ETag": "etag", "PartNumber": 1}]}, "VersioningConfiguration": {"Status": "Suspended"},
+    "ModelPackageArn": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:model-package/gate",
     "OwnershipControls": {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]},
 }
 KINDS = {str: "string", list: "list", dict: "structure"}

@@ -11,6 +11,7 @@ use crate::scheduler::Scheduler;
 use crate::settings::ReconcileSettings;
 use crate::transfer::{Actor, Layer, Transfer, Via};
 use crate::workdir::WorkDir;
+use isolarium_model::ec2::id::VpcId;
 use isolarium_model::sagemaker::network::{IsolationRecord, Sight};
 use isolarium_model::sagemaker::training_job::JobRun;
 use isolarium_model::sagemaker::{AddressLease, Attachment, BlockedDestination, JobNetwork, Placement, Reach};
@@ -287,6 +288,36 @@ impl Deps {
                 Err(StepError::NoAddress(network))
             }
         }
+    }
+
+    /// New workloads for the instances of a job that begins again, as for a new job.
+    pub(crate) fn places(
+        &self,
+        network: &JobNetwork,
+        owner: &Key,
+        owner_arn: &Arn,
+        instances: usize,
+        mut batch: Batch,
+    ) -> Result<(Vec<Placement>, Batch), StepError> {
+        let mut all: Vec<Placement> = Vec::new();
+        let mut peers = None;
+        for number in 0..instances {
+            let (mut placement, more) = self.place(network, owner, owner_arn, batch)?;
+            batch = more;
+            if instances > 1 && network.isolated() {
+                // As in a new job: its own network is called after its first workload.
+                let peers = *peers.get_or_insert(VpcId::of(placement.workload.number()));
+                placement.attachment = match placement.attachment {
+                    Attachment::Unattached { isolated, .. } => Attachment::Unattached {
+                        isolated,
+                        peers: Some(peers),
+                    },
+                    _ => Attachment::peer(peers, &placement.workload, number).ok_or(StepError::Identifier)?,
+                };
+            }
+            all.push(placement);
+        }
+        Ok((all, batch))
     }
 
     /// Gives a workload its place in the VPC, if it has none yet, and brings VPC and transfer interface to the host. `commit`

@@ -312,6 +312,10 @@ impl Shared {
             if !job.record.status().is_final() {
                 self.deps.scheduler.adopt_job(&self.deps, &job.key, &job.record);
                 self.wake(&Subject::Job(job.key));
+            } else if let Some(pool) = job.record.warm_pool.as_ref().filter(|pool| pool.until().is_some()) {
+                let since = pool.since.unwrap_or(job.record.modified);
+                self.deps.scheduler.adopt_pool(&self.deps, &job.key, &job.record, since);
+                self.wake(&Subject::Job(job.key));
             }
         }
         for job in store.all::<ProcessingJob>()? {
@@ -771,8 +775,8 @@ struct Owner {
 impl Owner {
     fn of_job<J: Job>(job: &J, deps: &Deps) -> Self {
         use isolarium_model::sagemaker::training_job::SecondaryStatus::{
-            Completed, Downloading, Failed, MaxRuntimeExceeded, MaxWaitTimeExceeded, Pending, Starting, Stopped,
-            Stopping, Training, Uploading,
+            Completed, Downloading, Failed, MaxRuntimeExceeded, MaxWaitTimeExceeded, Pending, Restarting, Starting,
+            Stopped, Stopping, Training, Uploading,
         };
         let running = || {
             // All of them: the end of one may be the end of the job.
@@ -783,7 +787,7 @@ impl Owner {
         };
         let (phase, in_vpc) = (job.phase(), job.network().vpc().is_some());
         let moves = match phase {
-            Starting | Pending | Downloading | Uploading => true,
+            Starting | Pending | Restarting | Downloading | Uploading => true,
             Training => job.tends_objects() || !running(),
             Stopping => !running(),
             Completed | Failed | Stopped | MaxRuntimeExceeded | MaxWaitTimeExceeded => false,

@@ -396,6 +396,7 @@ fn exited(code: i32, now: Timestamp) -> WorkloadState {
         code,
         signal,
         out_of_memory: false,
+        lost: false,
         started: now,
         ended: now,
     })

@@ -18,7 +18,7 @@ use crate::job::Job;
 use crate::workdir::WorkDir;
 use isolarium_model::sagemaker::training_job::SecondaryStatus;
 use isolarium_model::sagemaker::{Endpoint, EndpointStatus, TransformJob, TransformJobStatus};
-use isolarium_model::{Key, Record, Timestamp, WorkloadId};
+use isolarium_model::{Key, Record, Scope, Timestamp, WorkloadId};
 use queue::{Amount, Answer, Capacity, Owner, Queue, Request, Wanted};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -154,14 +154,51 @@ impl Scheduler {
         }
     }
 
-    /// Owners that have got room since the last call: to be woken. Called after every step, so at least as often as the host
+    /// The job has ended, and its room is kept for one that fits, as long as nobody else needs it.
+    pub(crate) fn shelve(&self, owner: &Owner, since: Timestamp) {
+        let mut state = self.lock();
+        state.queue.shelve(owner, since);
+        let State { queue, devices, .. } = &mut *state;
+        devices.retain(|workload, _| queue.held().contains_key(workload));
+        state.admit();
+    }
+
+    /// As [`Self::shelve`], as the engine starts.
+    pub(crate) fn adopt_pool<J: Job>(&self, deps: &Deps, key: &Key, job: &J, since: Timestamp) {
+        if let Some(request) = request_of(deps, key, job) {
+            self.lock().queue.keep_pool(request, since);
+        }
+    }
+
+    /// Owners of a kind in an account and region whose room is kept, the longest kept first.
+    pub(crate) fn pools(&self, kind: &str, scope: &Scope) -> Vec<Owner> {
+        let state = self.lock();
+        let own = state.queue.pools().into_iter();
+        own.filter(|owner| owner.kind == kind && owner.key.scope == *scope)
+            .collect()
+    }
+
+    /// Whether an owner's room is kept still.
+    pub(crate) fn has_pool(&self, owner: &Owner) -> bool {
+        self.lock().queue.pools().contains(owner)
+    }
+
+    /// Gives the room that is kept for `pool` to a request, whoever waits. `false`: it is not kept any more, or the account
+    /// has its part already.
+    pub(crate) fn reuse(&self, pool: &Owner, request: &Request) -> bool {
+        self.lock().queue.reuse(pool, request)
+    }
+
+    /// Owners that have got room since the last call, or whose kept room somebody needed: to be woken. Called after every step, so at least as often as the host
     /// is swept, it also ends the turn of a request that others are kept back for.
     pub fn take_granted(&self) -> Vec<Owner> {
         let mut state = self.lock();
         if state.queue.overdue() {
             state.admit();
         }
-        std::mem::take(&mut state.granted)
+        let mut woken = std::mem::take(&mut state.granted);
+        woken.extend(state.queue.take_given_up());
+        woken
     }
 
     /// Lets those in who were enrolled while the records were read. Containers that no record speaks of any more, or that are
@@ -196,6 +233,14 @@ impl Scheduler {
                 .or_insert_with(|| Holder::new(&hold.owner, &hold.instance_type, None));
             holder.add(hold.amount);
         }
+        let mut running: Vec<Holder> = running.into_values().collect();
+        running.extend(state.queue.kept().map(|(owner, pool)| {
+            let mut holder = Holder::new(owner, &pool.instance_type, None);
+            holder.kind = "warm_pool".into();
+            holder.instances = pool.instances;
+            (holder.vcpus, holder.memory_mib) = (pool.amount.vcpus, pool.amount.memory_mib);
+            holder
+        }));
         let waiting = state.queue.order().into_iter().map(|request| {
             let first = request.instances.first().map(|one| one.instance_type.clone());
             let mut holder = Holder::new(&request.owner, &first.unwrap_or_default(), Some(request.since));
@@ -211,7 +256,7 @@ impl Scheduler {
             capacity_vcpus: capacity.vcpus,
             capacity_memory_mib: capacity.memory_mib,
             waiting: waiting.collect(),
-            running: running.into_values().collect(),
+            running,
         }
     }
 
@@ -219,7 +264,7 @@ impl Scheduler {
     pub(crate) fn adopt_job<J: Job>(&self, deps: &Deps, key: &Key, job: &J) {
         let on_host = job.run().placements().any(|one| deps.seen.get(&one.workload).is_some());
         let waits = match job.phase() {
-            SecondaryStatus::Starting | SecondaryStatus::Pending => !on_host,
+            SecondaryStatus::Starting | SecondaryStatus::Pending | SecondaryStatus::Restarting => !on_host,
             SecondaryStatus::Stopping if !on_host => return,
             _ => false,
         };
@@ -339,7 +384,8 @@ pub struct Usage {
     /// What may be held; none: no limit.
     pub capacity_vcpus: Option<u64>,
     pub capacity_memory_mib: Option<u64>,
-    /// Jobs and endpoints with room, by kind and name; one with several instance types has a row for each.
+    /// Jobs and endpoints with room, by kind and name; one with several instance types has a row for each. Last the warm
+    /// pools, whose room is not part of the sums above: whoever needs it gets it.
     pub running: Vec<Holder>,
     /// Those that wait, the next one first.
     pub waiting: Vec<Holder>,
@@ -348,7 +394,7 @@ pub struct Usage {
 /// A job or endpoint with what it holds or waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
-    /// `training_job`, `transform_job`, `endpoint` and so on.
+    /// `training_job`, `transform_job`, `endpoint`, `warm_pool` and so on.
     pub kind: String,
     pub account: String,
     pub region: String,

@@ -6,7 +6,8 @@ use isolarium_model::ecr::Repository;
 use isolarium_model::iam::{Policy, Role, User};
 use isolarium_model::logs::GroupName;
 use isolarium_model::sagemaker::{
-    Endpoint, EndpointConfig, FeatureGroup, Model, ProcessingJob, TrainingJob, TransformJob, TuningJob,
+    Algorithm, Endpoint, EndpointConfig, FeatureGroup, Model, ModelPackage, ModelPackageGroup, ProcessingJob,
+    TrainingJob, TransformJob, TuningJob,
 };
 use isolarium_model::{AccountId, Arn, Key, Principal, Record, Scope};
 use isolarium_policy::Question;
@@ -107,6 +108,15 @@ fn tags_of(store: &dyn StateStore, logs: Option<&dyn LogStore>, arn: &Arn) -> Re
         }
         ("sagemaker", Some(("transform-job", name))) => {
             read::<TransformJob>(store, &TransformJob::key(&scope, name), |record| &record.tags)
+        }
+        ("sagemaker", Some(("algorithm", name))) => {
+            read::<Algorithm>(store, &Algorithm::key(&scope, name), |record| &record.tags)
+        }
+        ("sagemaker", Some(("model-package", name))) => {
+            read::<ModelPackage>(store, &ModelPackage::key(&scope, name), |record| &record.tags)
+        }
+        ("sagemaker", Some(("model-package-group", name))) => {
+            read::<ModelPackageGroup>(store, &ModelPackageGroup::key(&scope, name), |record| &record.tags)
         }
         ("sagemaker", Some(("hyper-parameter-tuning-job", name))) => {
             read::<TuningJob>(store, &TuningJob::key(&scope, name), |record| &record.tags)

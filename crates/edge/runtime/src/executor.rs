@@ -111,6 +111,9 @@ pub struct ExitStatus {
     pub signal: Option<i32>,
     /// The kernel killed it because it went over its memory limit.
     pub out_of_memory: bool,
+    /// Its shim went away before it, with the host or alone: it was killed then, and how it would have ended nobody knows.
+    #[serde(default)]
+    pub lost: bool,
     pub started: Timestamp,
     pub ended: Timestamp,
 }

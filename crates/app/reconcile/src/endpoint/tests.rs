@@ -18,6 +18,7 @@ struct Lab {
 
 fn model() -> ModelSpec {
     ModelSpec {
+        package: None,
         container: ContainerSpec {
             image: IMAGE.into(),
             environment: BTreeMap::new(),

@@ -6,8 +6,11 @@ use crate::driver::with_slow;
 use crate::logs;
 use isolarium_model::Timestamp;
 use isolarium_model::sagemaker::training_job::{JobEvent, SecondaryStatus, StopCause};
-use isolarium_model::sagemaker::{BlockedDestination, FailureKind, FailureReason};
+use isolarium_model::sagemaker::{BlockedDestination, FailureKind, FailureReason, Placement};
 use isolarium_runtime::executor::ExitStatus;
+
+/// Each instance with what it tried to reach.
+pub(super) type Reports<'a> = Vec<(&'a Placement, Vec<BlockedDestination>)>;
 
 impl Work<'_> {
     /// After exit code 0 of all, and again after a restart in Uploading.
@@ -98,20 +101,14 @@ impl Work<'_> {
     ) -> Result<Next, StepError> {
         memory.touched = true;
         job.leave(&mut memory.kept);
-        let mut reports = Vec::new();
-        for (number, placement) in job.run().placements().enumerate() {
-            let cursor = &mut memory.instance(number).logs;
-            let attempts = self.with_sink(job, number, placement, |sink| {
-                logs::report(self.deps, sink, placement, cursor)
-            })?;
-            reports.push((placement, attempts));
-        }
+        let reports = self.reports(job, memory)?;
         let (metrics, kept) = (memory.metrics.as_ref(), &memory.kept);
         let ended = self.deps.update::<J>(self.key, |job, mut batch| {
             if job.phase().status().is_final() {
                 return Ok(None);
             }
             let now = self.deps.now();
+            let begun = job.run().launched;
             if let Some(metrics) = metrics {
                 job.keep_metrics(metrics);
             }
@@ -127,6 +124,9 @@ impl Work<'_> {
                     job.apply(JobEvent::Uploaded, now)?;
                 }
             }
+            // SM-34: what the host broke is not kept for others, nor what never was.
+            let broken = matches!(outcome, Outcome::Failed(reason) if !reason.leaves_instances_whole());
+            job.leave_room(!broken && begun, now);
             for (placement, attempts) in &reports {
                 batch = self
                     .deps
@@ -136,18 +136,32 @@ impl Work<'_> {
         })?;
         // The record knows of interfaces that were made after `job` was read.
         match ended {
-            Some(ended) => self.clean(&ended.record, memory),
+            Some(ended) => self.over(&ended.record, memory),
             None => self.clean(job, memory),
         }
     }
 
-    pub(super) fn clean<J: Job>(&self, job: &J, memory: &Memory<J>) -> Result<Next, StepError> {
+    /// The attempts to leave of every instance, after they were written to its log.
+    pub(super) fn reports<'b, J: Job>(&self, job: &'b J, memory: &mut Memory<J>) -> Result<Reports<'b>, StepError> {
+        let mut reports = Vec::new();
+        for (number, placement) in job.run().placements().enumerate() {
+            let cursor = &mut memory.instance(number).logs;
+            let attempts = self.with_sink(job, number, placement, |sink| {
+                logs::report(self.deps, sink, placement, cursor)
+            })?;
+            reports.push((placement, attempts));
+        }
+        Ok(reports)
+    }
+
+    pub(super) fn clean<J: Job>(&self, job: &J, memory: &mut Memory<J>) -> Result<Next, StepError> {
         let seen = |workload| self.deps.seen.get(workload).is_some();
         let all = || job.run().placements();
         // A job that ended before this process began is the sweep's, which looks at the host itself.
         if memory.touched || all().any(|placement| seen(&placement.workload)) {
             self.deps
                 .remove_all(job.run(), &|placement| self.actor(job, placement))?;
+            memory.touched = false;
         }
         Ok(Next::Done)
     }

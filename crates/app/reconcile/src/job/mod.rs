@@ -21,7 +21,9 @@
 //! - A hook never ends a container; the phases do.
 
 mod end;
+mod pool;
 pub(crate) mod processing;
+mod restart;
 mod run;
 mod start;
 mod stop;
@@ -87,6 +89,26 @@ pub(crate) trait Job: Record {
     /// Moves the record along its lifecycle.
     fn apply(&mut self, event: JobEvent, now: Timestamp) -> Result<(), IllegalTransition>;
     fn fail(&mut self, reason: FailureReason, now: Timestamp) -> Result<(), IllegalTransition>;
+    /// Whether the job begins again where the host or the engine lost it (SM-34).
+    fn may_restart(&self) -> bool {
+        false
+    }
+    /// Begins again at new places; called where [`Self::may_restart`] says so.
+    fn restart(&mut self, _run: JobRun, _why: &str, _now: Timestamp) -> Result<(), IllegalTransition> {
+        Ok(())
+    }
+    /// Its room after the end, where the job may leave it to others: since when, and until when.
+    fn pool(&self) -> Option<(Timestamp, Timestamp)> {
+        None
+    }
+    /// Whether this job fits into the room that another one left.
+    fn fits_pool_of(&self, _other: &Self) -> bool {
+        false
+    }
+    /// In the commit of the end: what becomes of the room. An instance that may be broken is not kept.
+    fn leave_room(&mut self, _healthy: bool, _now: Timestamp) {}
+    /// The room is another job's, or nobody's.
+    fn end_pool(&mut self, _reused_by: Option<String>, _now: Timestamp) {}
     /// The last values of [`Self::metrics`], in the commit of the end.
     fn keep_metrics(&mut self, _scanner: &MetricScanner) {}
     /// What [`Self::collect`] found that the record is to tell, in the commit of the end.
@@ -219,7 +241,10 @@ pub(crate) fn step<J: Job>(deps: &Deps, key: &Key, memory: &mut Memory<J>) -> Re
     }
     let work = Work { deps, key };
     match job.phase() {
-        SecondaryStatus::Starting | SecondaryStatus::Pending | SecondaryStatus::Downloading => work.start(&job, memory),
+        SecondaryStatus::Starting
+        | SecondaryStatus::Pending
+        | SecondaryStatus::Restarting
+        | SecondaryStatus::Downloading => work.start(&job, memory),
         SecondaryStatus::Training => work.watch(&job, memory),
         SecondaryStatus::Uploading => work.finish(&job, memory),
         SecondaryStatus::Stopping => work.stop(&job, memory),
@@ -227,7 +252,7 @@ pub(crate) fn step<J: Job>(deps: &Deps, key: &Key, memory: &mut Memory<J>) -> Re
         | SecondaryStatus::Failed
         | SecondaryStatus::Stopped
         | SecondaryStatus::MaxRuntimeExceeded
-        | SecondaryStatus::MaxWaitTimeExceeded => work.clean(&job, memory),
+        | SecondaryStatus::MaxWaitTimeExceeded => work.over(&job, memory),
     }
 }
 

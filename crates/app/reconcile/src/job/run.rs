@@ -36,6 +36,8 @@ fn first_failure(states: &[Option<WorkloadState>]) -> Option<Failed> {
         let how = match state {
             Some(WorkloadState::Running { .. }) => continue,
             Some(WorkloadState::Exited(status)) if status.code == 0 => continue,
+            // The platform's loss, not the program's end (SM-34).
+            Some(WorkloadState::Exited(status)) if status.lost => Failure::Lost,
             Some(WorkloadState::Exited(status)) => Failure::Exited(status.clone()),
             Some(WorkloadState::NotStarted { reason }) => Failure::NotStarted(reason.clone()),
             None => Failure::Lost,
@@ -79,7 +81,15 @@ impl Work<'_> {
                     log_not_started(job.arn(), &reason);
                     self.fail(job, memory, FailureKind::Internal, NOT_STARTED)
                 }
-                Failure::Lost => self.lost(job, memory),
+                Failure::Lost => {
+                    if !job.may_restart() && states.iter().all(Option::is_some) {
+                        if let Some(next) = self.drain(job, memory)? {
+                            return Ok(next);
+                        }
+                        self.rescue(job, memory)?;
+                    }
+                    self.lost(job, memory)
+                }
             },
         }
     }

@@ -14,6 +14,14 @@ use isolarium_model::sagemaker::training_job::{JobEvent, SecondaryStatus};
 use isolarium_model::sagemaker::{Attachment, BlockedDestination, FailureKind, FailureReason};
 use isolarium_runtime::executor::ExecutorError;
 
+/// Nothing of this attempt is on the host yet, as far as the record knows.
+fn before_the_instance(phase: SecondaryStatus) -> bool {
+    matches!(
+        phase,
+        SecondaryStatus::Starting | SecondaryStatus::Pending | SecondaryStatus::Restarting
+    )
+}
+
 impl Work<'_> {
     pub(super) fn start<J: Job>(&self, job: &J, memory: &mut Memory<J>) -> Result<Next, StepError> {
         let mut missing = false;
@@ -30,6 +38,9 @@ impl Work<'_> {
             self.release(job).map_err(StepError::Executor)?;
         }
         if missing {
+            if let Some(due) = self.pause(job) {
+                return Ok(Next::At(due));
+            }
             if let Some(waits) = self.room(job, memory)? {
                 return Ok(waits);
             }
@@ -49,7 +60,11 @@ impl Work<'_> {
                 || {
                     self.show::<J>(
                         JobEvent::InstanceReady,
-                        &[SecondaryStatus::Starting, SecondaryStatus::Pending],
+                        &[
+                            SecondaryStatus::Starting,
+                            SecondaryStatus::Pending,
+                            SecondaryStatus::Restarting,
+                        ],
                     )
                 },
                 || self.launch(&attached, &mut memory.kept),
@@ -70,7 +85,7 @@ impl Work<'_> {
             let now = self.deps.now();
             job.run_mut().launched = true;
             job.run_mut().image.clone_from(&image);
-            if matches!(job.phase(), SecondaryStatus::Starting | SecondaryStatus::Pending) {
+            if before_the_instance(job.phase()) {
                 job.apply(JobEvent::InstanceReady, now)?;
             }
             if job.phase() == SecondaryStatus::Downloading {
@@ -88,7 +103,11 @@ impl Work<'_> {
             return Ok(None);
         };
         let created = request.since;
-        match self.deps.scheduler.ask(request) {
+        let answer = match self.reuse(job, &request)? {
+            true => Answer::Granted,
+            false => self.deps.scheduler.ask(request),
+        };
+        match answer {
             Answer::Granted => Ok(None),
             Answer::Never => self.fail(job, memory, FailureKind::Capacity, NO_CAPACITY).map(Some),
             Answer::Waits => {
@@ -96,7 +115,7 @@ impl Work<'_> {
                 let now = self.deps.now();
                 if let Some((_, over)) = limit.filter(|(at, _)| now >= *at) {
                     self.deps.update::<J>(self.key, |job, batch| {
-                        if !matches!(job.phase(), SecondaryStatus::Starting | SecondaryStatus::Pending) {
+                        if !before_the_instance(job.phase()) {
                             return Ok(None);
                         }
                         job.run_mut().stop = Some((over, now));
@@ -105,8 +124,9 @@ impl Work<'_> {
                     })?;
                     return Ok(Some(Next::At(now)));
                 }
-                if job.phase() == SecondaryStatus::Starting {
-                    self.show::<J>(JobEvent::NoCapacity, &[SecondaryStatus::Starting]);
+                if matches!(job.phase(), SecondaryStatus::Starting | SecondaryStatus::Restarting) {
+                    let from = [SecondaryStatus::Starting, SecondaryStatus::Restarting];
+                    self.show::<J>(JobEvent::NoCapacity, &from);
                 }
                 Ok(Some(Next::At(limit.map_or(Timestamp(i64::MAX), |(at, _)| at))))
             }
@@ -133,10 +153,7 @@ impl Work<'_> {
             let actor = self.actor(job, placement);
             let placement = self.deps.attach(&actor, &wanted, placement, &mut |plan| {
                 let stored = self.deps.update::<J>(self.key, |job, batch| {
-                    let starting = matches!(
-                        job.phase(),
-                        SecondaryStatus::Starting | SecondaryStatus::Pending | SecondaryStatus::Downloading
-                    );
+                    let starting = before_the_instance(job.phase()) || job.phase() == SecondaryStatus::Downloading;
                     let Some(own) = job.run_mut().placement_mut(number) else {
                         return Ok(None);
                     };
@@ -259,6 +276,9 @@ impl Work<'_> {
         kind: FailureKind,
         text: &str,
     ) -> Result<Next, StepError> {
+        if kind == FailureKind::Internal && job.may_restart() {
+            return self.restart(job, memory, text);
+        }
         let first = self.first_attempt(job);
         let reason = FailureReason::job(kind, text, first.as_ref().map(BlockedDestination::note).as_ref());
         self.conclude(job, memory, &Outcome::Failed(reason))

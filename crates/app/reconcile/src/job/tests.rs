@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod again;
 mod piped;
 mod several;
 
@@ -120,6 +121,7 @@ fn job(created: Timestamp, placement: Placement) -> TrainingJob {
         training_start: None,
         training_end: None,
         tuning_job: None,
+        warm_pool: None,
         spec: JobSpec {
             container: ContainerSpec {
                 image: IMAGE.into(),
@@ -152,6 +154,8 @@ fn job(created: Timestamp, placement: Placement) -> TrainingJob {
             max_runtime: 3600,
             max_pending: None,
             max_wait: None,
+            max_retries: 0,
+            keep_alive: 0,
             network: JobNetwork {
                 container: Reach::Nothing,
                 transfer: Reach::ServiceNetwork,
@@ -163,6 +167,7 @@ fn job(created: Timestamp, placement: Placement) -> TrainingJob {
             image: None,
             stop: None,
             launched: false,
+            restarts: 0,
         },
         warning: None,
         final_metrics: BTreeMap::new(),

@@ -110,8 +110,41 @@ impl Job for TrainingJob {
         Self::fail(self, reason, now)
     }
 
+    fn may_restart(&self) -> bool {
+        Self::may_restart(self)
+    }
+
+    fn restart(&mut self, run: JobRun, why: &str, now: Timestamp) -> Result<(), IllegalTransition> {
+        Self::restart(self, run, why, now)
+    }
+
+    fn pool(&self) -> Option<(Timestamp, Timestamp)> {
+        let pool = self.warm_pool.as_ref()?;
+        Some((pool.since?, pool.until()?))
+    }
+
+    fn fits_pool_of(&self, other: &Self) -> bool {
+        Self::fits_pool_of(self, other)
+    }
+
+    fn leave_room(&mut self, healthy: bool, now: Timestamp) {
+        if let Some(pool) = &mut self.warm_pool {
+            pool.job_ended(healthy, now);
+        }
+    }
+
+    fn end_pool(&mut self, reused_by: Option<String>, now: Timestamp) {
+        if let Some(pool) = &mut self.warm_pool {
+            pool.end(reused_by, now);
+            self.modified = now;
+        }
+    }
+
     fn keep_metrics(&mut self, scanner: &MetricScanner) {
-        self.final_metrics.clone_from(scanner.last());
+        // An attempt that was lost may have told others.
+        let told = scanner.last().iter();
+        self.final_metrics
+            .extend(told.map(|(name, value)| (name.clone(), value.clone())));
     }
 
     fn stage(&self, site: &Site<'_>, kept: &mut Kept) -> Result<(), StageError> {

@@ -151,6 +151,18 @@ pub struct Hold {
     pub amount: Amount,
 }
 
+/// Room that nobody uses, kept for a job like the one that left it. It is part of no sum that decides who gets room: whoever
+/// needs it gets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Since when it is kept.
+    pub since: Timestamp,
+    pub instance_type: String,
+    pub instances: u64,
+    /// Of all instances together.
+    pub amount: Amount,
+}
+
 /// A place in the order of an account: when the owner was asked for, then who it is.
 type Place = (Timestamp, Owner);
 
@@ -176,6 +188,10 @@ pub struct Queue {
     now: Duration,
     /// Since when a request that fits is kept back for one that does not.
     kept_back: Option<Duration>,
+    /// Room kept for jobs that fit. INVARIANT (pools-fit): with `total` it is never more than there is.
+    pools: BTreeMap<Owner, Pool>,
+    /// Those whose pool was needed by others since [`Self::take_given_up`].
+    given_up: Vec<Owner>,
 }
 
 impl Queue {
@@ -257,6 +273,7 @@ impl Queue {
             amount: one.amount,
         };
         self.held.insert(one.workload, hold);
+        self.squeeze();
     }
 
     /// Lets an instance take over the room of another of the same owner. Without that room nothing happens.
@@ -299,6 +316,7 @@ impl Queue {
     /// Takes back all that an owner has and waits for.
     pub fn leave(&mut self, owner: &Owner) {
         self.withdraw(owner);
+        self.pools.remove(owner);
         let own: Vec<WorkloadId> = self
             .held
             .iter()
@@ -348,6 +366,7 @@ impl Queue {
             if self.capacity.holds(self.total.and(amount), 100) {
                 if !waited_for.is_empty() && !overdue {
                     self.kept_back.get_or_insert(self.now);
+                    self.give_up_pools();
                     return granted;
                 }
                 self.places.remove(&place.1);
@@ -363,7 +382,103 @@ impl Queue {
             }
         }
         self.kept_back = None;
+        if !waited_for.is_empty() {
+            self.give_up_pools();
+        }
         granted
+    }
+
+    /// Makes the room of an owner that has ended a pool. Without any nothing happens.
+    pub fn shelve(&mut self, owner: &Owner, since: Timestamp) {
+        let own = self.held.iter().filter(|(_, hold)| hold.owner == *owner);
+        let own: Vec<(WorkloadId, Hold)> = own.map(|(workload, hold)| (workload.clone(), hold.clone())).collect();
+        let Some((_, first)) = own.first() else { return };
+        let instance_type = first.instance_type.clone();
+        let mut pool = Pool {
+            since,
+            instance_type,
+            instances: 0,
+            amount: Amount::default(),
+        };
+        for (workload, hold) in own {
+            pool.instances = pool.instances.saturating_add(1);
+            pool.amount = pool.amount.and(hold.amount);
+            self.release(&workload);
+        }
+        self.pools.insert(owner.clone(), pool);
+        self.squeeze();
+    }
+
+    /// Notes a pool that was kept already.
+    pub fn keep_pool(&mut self, request: Request, since: Timestamp) {
+        let instance_type = request.instances.first().map(|one| one.instance_type.clone());
+        let pool = Pool {
+            since,
+            instance_type: instance_type.unwrap_or_default(),
+            instances: u64::try_from(request.instances.len()).unwrap_or(u64::MAX),
+            amount: request.amount(),
+        };
+        self.pools.insert(request.owner, pool);
+        self.squeeze();
+    }
+
+    /// Gives the room of a pool to a request that asks for no more, ahead of all who wait: they did not need it, or the pool
+    /// would be gone. Says whether it did.
+    pub fn reuse(&mut self, pool: &Owner, request: &Request) -> bool {
+        let amount = request.amount();
+        let part = self.by_account.get(request.owner.account()).copied();
+        let may = self
+            .capacity
+            .holds(part.unwrap_or_default().and(amount), self.capacity.account_percent);
+        if !may || self.pools.get(pool).is_none_or(|kept| kept.amount != amount) {
+            return false;
+        }
+        self.pools.remove(pool);
+        self.withdraw(&request.owner);
+        for one in &request.instances {
+            self.keep(&request.owner, one.clone());
+        }
+        true
+    }
+
+    /// Owners whose room is kept, the longest kept first.
+    pub fn pools(&self) -> Vec<Owner> {
+        let mut pools: Vec<(Timestamp, &Owner)> = self.pools.iter().map(|(owner, pool)| (pool.since, owner)).collect();
+        pools.sort_unstable();
+        pools.into_iter().map(|(_, owner)| owner.clone()).collect()
+    }
+
+    /// Every pool with its owner.
+    pub fn kept(&self) -> impl Iterator<Item = (&Owner, &Pool)> {
+        self.pools.iter()
+    }
+
+    /// Owners whose pools were given up since the last call.
+    pub fn take_given_up(&mut self) -> Vec<Owner> {
+        std::mem::take(&mut self.given_up)
+    }
+
+    /// Gives up pools, the longest kept first, until the others have room beside what is held.
+    fn squeeze(&mut self) {
+        for owner in self.pools() {
+            let kept = self.pools.values().fold(self.total, |sum, pool| sum.and(pool.amount));
+            if self.capacity.holds(kept, 100) {
+                return;
+            }
+            self.pools.remove(&owner);
+            self.given_up.push(owner);
+        }
+    }
+
+    /// Somebody waits for room: none is kept any more that counts.
+    fn give_up_pools(&mut self) {
+        let capacity = self.capacity;
+        let (needed, kept) = std::mem::take(&mut self.pools)
+            .into_iter()
+            .partition(|(_, pool)| capacity.counts(pool.amount));
+        self.pools = kept;
+        let needed: BTreeMap<Owner, Pool> = needed;
+        self.given_up.extend(needed.into_keys());
     }
 
     /// What may be held.

@@ -20,6 +20,7 @@ fn job(change: impl FnOnce(&mut TransformSpec)) -> TransformJob {
     let mut spec = TransformSpec {
         model_name: "m".into(),
         model: ModelSpec {
+            package: None,
             container: ContainerSpec {
                 image: IMAGE.into(),
                 environment: [("A".into(), "model".into()), ("B".into(), "model".into())].into(),

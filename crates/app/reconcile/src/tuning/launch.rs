@@ -3,11 +3,11 @@
 use super::learns;
 use crate::deps::{Deps, StepError};
 use isolarium_model::Key;
-use isolarium_model::sagemaker::Echo;
 use isolarium_model::sagemaker::training_job::{JobRun, JobSpec, SecondaryStatus, TrainingJob, TrainingJobStatus};
 use isolarium_model::sagemaker::tuning_job::{
     Definition, OBJECTIVE_PARAMETER, Trial, TuningJob, Values, WarmStartKind,
 };
+use isolarium_model::sagemaker::{Echo, WarmPool};
 use isolarium_store::{Expect, Query};
 use isolarium_tuning::{Observed, Score, Search, Space};
 use serde_json::{Value, json};
@@ -126,6 +126,7 @@ pub(super) fn start(
             training_start: None,
             training_end: None,
             tuning_job: Some(job.arn.clone()),
+            warm_pool: WarmPool::asked(spec.keep_alive),
             echo: echo(&definition, &spec),
             spec,
             run: JobRun::new(vec![placement]).ok_or(StepError::Identifier)?,

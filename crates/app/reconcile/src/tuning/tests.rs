@@ -67,6 +67,8 @@ fn definition() -> Definition {
             max_runtime: 3600,
             max_pending: None,
             max_wait: None,
+            max_retries: 0,
+            keep_alive: 0,
             network: JobNetwork::new(Some(true), None),
         },
         echo: json!({"CheckpointConfig": {"S3Uri": "s3://out/checkpoints"}})

@@ -167,6 +167,9 @@ enum Command {
     /// Make IAM users
     #[command(subcommand)]
     User(UserCommand),
+    /// Bring products of the marketplace in
+    #[command(subcommand)]
+    Product(ProductCommand),
     /// Print the path of the engine's CA bundle, or its certificate
     Ca {
         #[command(flatten)]
@@ -324,6 +327,22 @@ enum AccountCommand {
         /// Print a JSON array instead of lines
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        settings: Settings,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ProductCommand {
+    /// Make an algorithm or model package a product, and print its ARN
+    ///
+    /// Jobs and models that are made of it from then on must be isolated.
+    Import {
+        /// algorithm/NAME or model-package/NAME of the default account, or the ARN of either
+        target: String,
+        /// The product's id: letters, digits and hyphens
+        #[arg(long, value_name = "ID")]
+        product_id: String,
         #[command(flatten)]
         settings: Settings,
     },

@@ -1,6 +1,6 @@
 //! Commands that ask a running server.
 
-use super::{AccountCommand, Exit, UserCommand, run::print};
+use super::{AccountCommand, Exit, ProductCommand, UserCommand, run::print};
 use crate::layout::{DEFAULT_PROFILE, profile_text};
 use crate::operator::client::{AskError, ask};
 use crate::operator::message::{AccountLine, Answer, Ask};
@@ -78,6 +78,23 @@ pub(super) fn user(command: UserCommand) -> anyhow::Result<Exit> {
         .map(|path| std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display())))
         .transpose()?;
     key(asked(&config.data_dir, &Ask::CreateUser { account, name, policy })?)
+}
+
+pub(super) fn product(command: ProductCommand) -> anyhow::Result<Exit> {
+    let ProductCommand::Import {
+        target,
+        product_id,
+        settings,
+    } = command;
+    let config = settings.load(&[])?;
+    match asked(&config.data_dir, &Ask::ImportProduct { target, product_id })? {
+        Err(exit) => Ok(exit),
+        Ok(Answer::Product { arn }) => {
+            print(&format!("{arn}\n"))?;
+            Ok(Exit::Success)
+        }
+        Ok(_) => Err(other_question()),
+    }
 }
 
 fn key(answer: Result<Answer, Exit>) -> anyhow::Result<Exit> {

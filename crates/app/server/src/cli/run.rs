@@ -59,6 +59,7 @@ pub(super) fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Image(command) => super::image_command::image(command),
         Command::Account(command) => super::operator::account(command),
         Command::User(command) => super::operator::user(command),
+        Command::Product(command) => super::operator::product(command),
         Command::Ca { settings, pem } => ca(&settings, pem),
         Command::Teardown(settings) => teardown(&settings),
         // Answered before the command line is read.

@@ -46,6 +46,7 @@ fn job(attachment: Attachment) -> TrainingJob {
         training_start: None,
         training_end: None,
         tuning_job: None,
+        warm_pool: None,
         spec: JobSpec {
             container: ContainerSpec {
                 image: "i".into(),
@@ -67,6 +68,8 @@ fn job(attachment: Attachment) -> TrainingJob {
             max_runtime: 60,
             max_pending: None,
             max_wait: None,
+            max_retries: 0,
+            keep_alive: 0,
             network: JobNetwork::new(Some(false), None),
         },
         run: JobRun {
@@ -78,6 +81,7 @@ fn job(attachment: Attachment) -> TrainingJob {
             image: None,
             stop: None,
             launched: true,
+            restarts: 0,
         },
         warning: None,
         final_metrics: Default::default(),

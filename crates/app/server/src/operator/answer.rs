@@ -50,6 +50,7 @@ impl Operator {
             Ask::Usage => Ok(Answer::Usage {
                 usage: self.scheduler.usage(),
             }),
+            Ask::ImportProduct { target, product_id } => self.import_product(&target, &product_id),
             Ask::CreateUser { account, name, policy } => self.create_user(account, &name, policy),
         };
         answered.unwrap_or_else(|error| {
@@ -212,6 +213,12 @@ impl Operator {
             Document::String(alias) => Some(alias),
             _ => None,
         }))
+    }
+
+    fn import_product(&self, target: &str, product_id: &str) -> Result<Answer, Failure> {
+        let store = self.engine.store.as_ref();
+        let arn = isolarium_services::sagemaker::import_product(store, &self.home, target, product_id)?;
+        Ok(Answer::Product { arn: arn.to_string() })
     }
 
     fn create_user(&self, account: Option<AccountId>, name: &str, policy: Option<String>) -> Result<Answer, Failure> {

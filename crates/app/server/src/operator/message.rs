@@ -40,6 +40,9 @@ pub enum Ask {
     Vpcs,
     /// What runs and what waits.
     Usage,
+    /// Makes an algorithm or model package a product of the marketplace (D-13): by ARN, or `algorithm/NAME` or
+    /// `model-package/NAME` of the default account and region.
+    ImportProduct { target: String, product_id: String },
     /// A new IAM user with a key and perhaps an inline policy (IAM-68).
     CreateUser {
         account: Option<AccountId>,
@@ -86,6 +89,10 @@ pub enum Answer {
     /// What is reserved on the machine, and who waits.
     Usage {
         usage: Usage,
+    },
+    /// What is a product now.
+    Product {
+        arn: String,
     },
     /// It did not work; the text is for the operator.
     Failed {

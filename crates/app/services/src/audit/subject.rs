@@ -9,6 +9,8 @@ const KINDS: &[(&str, &str, &str)] = &[
     ("sagemaker", "transform-job", "AWS::SageMaker::TransformJob"),
     ("sagemaker", "processing-job", "AWS::SageMaker::ProcessingJob"),
     ("sagemaker", "feature-group", "AWS::SageMaker::FeatureGroup"),
+    ("sagemaker", "model-package", "AWS::SageMaker::ModelPackage"),
+    ("sagemaker", "model-package-group", "AWS::SageMaker::ModelPackageGroup"),
     ("iam", "role", "AWS::IAM::Role"),
     ("iam", "user", "AWS::IAM::User"),
     ("iam", "group", "AWS::IAM::Group"),

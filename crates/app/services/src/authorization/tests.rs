@@ -27,6 +27,16 @@ const NO_PERMISSION: &[(&str, &str)] = &[
 /// Where the product differs from the reference, with the reason.
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
     (
+        "sagemaker:AddTags",
+        "resource arn:aws:sagemaker:us-east-1:123456789012:model-package/thing/*",
+        "which version of the group it will be is not known yet",
+    ),
+    (
+        "sagemaker:CreateModelPackage",
+        "resource arn:aws:sagemaker:us-east-1:123456789012:model-package/thing/*",
+        "which version of the group it will be is not known yet",
+    ),
+    (
         "ecr:ListTagsForResource",
         "no aws:RequestTag/${TagKey}",
         "the request has no tags",

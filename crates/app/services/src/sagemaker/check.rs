@@ -8,9 +8,11 @@ use isolarium_model::ec2::group::{Direction, Peer as RulePeer};
 use isolarium_model::ec2::id::{GroupKind, Id, Kind, SubnetKind};
 use isolarium_model::ec2::vpc::Tenancy;
 use isolarium_model::ec2::{self, Resource, SecurityGroup, Subnet};
+use isolarium_model::sagemaker::model_package::PackageUse;
 use isolarium_model::sagemaker::{JobNetwork, S3Uri, VpcAttachment};
 use isolarium_policy::Question;
 use isolarium_wire::ApiError;
+use std::collections::BTreeSet;
 
 /// What IAM calls this service when a role is passed to it.
 const SERVICE: &str = "sagemaker.amazonaws.com";
@@ -55,6 +57,34 @@ pub(super) fn isolation(ctx: &Ctx<'_>, owner: &Arn, image: &str, isolated: bool)
         ))),
         _ => Ok(()),
     }
+}
+
+/// NI-15, NI-16, SM-45, D-13: a product of the marketplace must run isolated.
+pub(super) fn product(owner: &Arn, product: &Arn, isolated: bool) -> Result<(), ApiError> {
+    if isolated {
+        return Ok(());
+    }
+    Err(ApiError::validation(format!(
+        "EnableNetworkIsolation must be true for \"{owner}\": \"{product}\" is an AWS Marketplace product, and products of the \
+         marketplace run with network isolation only."
+    )))
+}
+
+/// An instance type that the package of a model does not support; an empty list has them all.
+pub(super) fn packaged_type<'a>(
+    package: Option<&'a PackageUse>,
+    types: impl Fn(&'a PackageUse) -> &'a BTreeSet<String>,
+    instance_type: &str,
+) -> Result<(), ApiError> {
+    let Some(package) = package else { return Ok(()) };
+    let types = types(package);
+    if types.is_empty() || types.contains(instance_type) {
+        return Ok(());
+    }
+    Err(ApiError::validation(format!(
+        "The instance type {instance_type} is not supported by the model package \"{}\".",
+        package.arn
+    )))
 }
 
 /// A request member that the engine does not carry out yet.

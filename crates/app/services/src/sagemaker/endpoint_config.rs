@@ -1,6 +1,6 @@
 //! CreateEndpointConfig, Describe, List, Delete (SM-20, SM-21).
 
-use super::check::{given_key, output_key, refuse, s3_uri, unsupported};
+use super::check::{given_key, output_key, packaged_type, refuse, s3_uri, unsupported};
 use super::listing::{Listing, descending, page};
 use super::training_spec::instance_type;
 use super::{conditions, create, creating, delete, find, keep, kept, model, must_keep, shapes, tag};
@@ -99,6 +99,8 @@ impl Operation for shapes::CreateEndpointConfigInput {
             let found = find::<Model>(ctx, &Model::key(scope, &variant.model_name))?;
             let model = found.ok_or_else(|| model::missing(&Model::arn(scope, &variant.model_name)))?;
             captures_outside_vpcs(capture.as_ref(), [&model.record.spec])?;
+            let package = model.record.spec.package.as_deref();
+            packaged_type(package, |package| &package.realtime_types, &variant.instance_type)?;
         }
         let name = request.endpoint_config_name.clone();
         let echo = echo(&request)?;

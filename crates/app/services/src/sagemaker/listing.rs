@@ -47,6 +47,35 @@ pub(super) fn page<R: Record>(ctx: &Ctx<'_>, listing: Listing) -> Result<(Vec<St
     Ok((page.rows, page.next))
 }
 
+/// As [`page`], of the records that are wanted alone.
+pub(super) fn page_of<R: Record>(
+    ctx: &Ctx<'_>,
+    listing: Listing,
+    wanted: impl Fn(&R) -> bool,
+) -> Result<(Vec<Stored<R>>, Option<String>), ApiError> {
+    let most = listing
+        .max_results
+        .and_then(|most| usize::try_from(most).ok())
+        .unwrap_or(PAGE);
+    let (mut found, mut after) = (Vec::new(), listing.next_token.clone());
+    loop {
+        let left = most.saturating_sub(found.len());
+        let listing = Listing {
+            next_token: after,
+            // Never more than there is room for: the token tells where the last row that was read stands.
+            max_results: i64::try_from(left).ok(),
+            name_contains: listing.name_contains.clone(),
+            ..listing
+        };
+        let (rows, next) = page::<R>(ctx, listing)?;
+        found.extend(rows.into_iter().filter(|row| wanted(&row.record)));
+        if next.is_none() || found.len() >= most {
+            return Ok((found, next));
+        }
+        after = next;
+    }
+}
+
 /// Whether a listing of models, configurations or endpoints is descending: the default (SM-11).
 pub(super) fn descending(order: Option<shapes::OrderKey>) -> bool {
     order != Some(shapes::OrderKey::Ascending)

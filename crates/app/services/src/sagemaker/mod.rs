@@ -1,6 +1,7 @@
 //! Handlers of the `sagemaker` service: one file per noun. What the engine does not do yet is refused, never stored
 //! without a word.
 
+mod algorithm;
 mod channels;
 mod check;
 mod conditions;
@@ -9,12 +10,16 @@ mod endpoint_config;
 mod endpoint_view;
 mod feature_group;
 mod feature_metadata;
+mod inference;
 mod invocation;
 mod listing;
 mod model;
+mod model_package;
+mod model_package_group;
 mod place;
 mod processing_job;
 mod processing_spec;
+mod product;
 mod search;
 mod tag;
 mod training_job;
@@ -25,6 +30,7 @@ mod tuning;
 
 pub(crate) use feature_group::{ask as ask_feature_group, named as feature_group_named};
 pub use invocation::invocation_question;
+pub use product::import_product;
 
 use crate::Ctx;
 use crate::dispatch::{Handler, handler};
@@ -85,6 +91,20 @@ pub fn handlers() -> Vec<Handler> {
         handler::<shapes::UpdateEndpointWeightsAndCapacitiesInput>(),
         handler::<shapes::UpdateFeatureGroupRequest>(),
         handler::<shapes::UpdateFeatureMetadataRequest>(),
+        handler::<shapes::UpdateTrainingJobRequest>(),
+        handler::<shapes::CreateAlgorithmInput>(),
+        handler::<shapes::DescribeAlgorithmInput>(),
+        handler::<shapes::ListAlgorithmsInput>(),
+        handler::<shapes::DeleteAlgorithmInput>(),
+        handler::<shapes::CreateModelPackageGroupInput>(),
+        handler::<shapes::DescribeModelPackageGroupInput>(),
+        handler::<shapes::ListModelPackageGroupsInput>(),
+        handler::<shapes::DeleteModelPackageGroupInput>(),
+        handler::<shapes::CreateModelPackageInput>(),
+        handler::<shapes::DescribeModelPackageInput>(),
+        handler::<shapes::ListModelPackagesInput>(),
+        handler::<shapes::UpdateModelPackageInput>(),
+        handler::<shapes::DeleteModelPackageInput>(),
     ]
 }
 

@@ -1,8 +1,10 @@
 //! CreateModel, Describe, List, Delete. Models never change (SM-19, AU-8).
 
-use super::check::{DataRule, attachment, isolation, model_data, pass_role, refuse, refused, role, s3_uri, shown};
+use super::check::{
+    DataRule, attachment, isolation, model_data, pass_role, product, refuse, refused, role, s3_uri, shown,
+};
 use super::listing::{Listing, descending, page};
-use super::{conditions, create, creating, delete, find, keep, kept, shapes, tag};
+use super::{conditions, create, creating, delete, find, keep, kept, model_package, shapes, tag};
 use crate::platform::Actor;
 use crate::{Ctx, Operation};
 use isolarium_model::Arn;
@@ -41,7 +43,8 @@ impl Operation for shapes::CreateModelInput {
         let arn = Model::arn(scope, &request.model_name);
         let key = Model::key(scope, &request.model_name);
         let tags = tag::of_request(request.tags.clone())?;
-        let (listed, mode) = containers(&request)?;
+        let unpacked = model_package::unpacked(ctx, &request)?;
+        let (listed, mode) = containers(&unpacked.request)?;
         let role_arn = request.execution_role_arn.as_deref();
         let role_arn = role_arn.ok_or_else(|| ApiError::validation("ExecutionRoleArn is required."))?;
         let role_arn = role(ctx, role_arn)?;
@@ -67,6 +70,9 @@ impl Operation for shapes::CreateModelInput {
             owner_arn: arn.clone(),
         };
         ctx.platform.assume(&actor).map_err(refused)?;
+        if let Some(package) = unpacked.package.as_ref().filter(|_| unpacked.is_product) {
+            product(&arn, &package.arn, isolated.unwrap_or(false))?;
+        }
         for one in &containers {
             isolation(ctx, &arn, &one.container.image, isolated.unwrap_or(false))?;
         }
@@ -92,6 +98,7 @@ impl Operation for shapes::CreateModelInput {
             data: first.data,
             role_arn,
             network,
+            package: unpacked.package.map(Box::new),
             several: (!others.is_empty()).then(|| {
                 Box::new(SeveralContainers {
                     mode,
@@ -164,7 +171,7 @@ fn hostname(container: &shapes::ContainerDefinition, number: usize) -> String {
     given.unwrap_or_else(|| format!("container-{}", number.saturating_add(1)))
 }
 
-fn environment(container: &shapes::ContainerDefinition) -> BTreeMap<String, String> {
+pub(super) fn environment(container: &shapes::ContainerDefinition) -> BTreeMap<String, String> {
     let entries = container.environment.iter().flatten();
     entries.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
@@ -175,7 +182,6 @@ fn image(container: &shapes::ContainerDefinition) -> Result<String, ApiError> {
         .as_ref()
         .is_some_and(|config| config.repository_access_mode == shapes::RepositoryAccessMode::Vpc);
     refuse(&[
-        (container.model_package_name.is_some(), "ModelPackageName"),
         (
             container.inference_specification_name.is_some(),
             "InferenceSpecificationName",
@@ -228,7 +234,7 @@ fn prefix_of_many(container: &shapes::ContainerDefinition, url: &str) -> Result<
 }
 
 /// Where the model's files come from (SM-15).
-fn data(container: &shapes::ContainerDefinition) -> Result<Option<ModelData>, ApiError> {
+pub(super) fn data(container: &shapes::ContainerDefinition) -> Result<Option<ModelData>, ApiError> {
     let source = container
         .model_data_source
         .as_ref()

@@ -130,7 +130,8 @@ fn documents(ctx: &Ctx<'_>, resource: shapes::ResourceType) -> Result<Vec<(Strin
     match resource {
         shapes::ResourceType::TrainingJob => each::<TrainingJob>(ctx, |job| {
             let tags = job.tags.clone();
-            Ok(vec![(job.name.clone(), tagged(training_job::view(job)?.into(), &tags))])
+            let shown = training_job::view(job.clone(), ctx.clock.now())?;
+            Ok(vec![(job.name, tagged(shown.into(), &tags))])
         }),
         shapes::ResourceType::Endpoint => each::<Endpoint>(ctx, |endpoint| {
             let (name, tags) = (endpoint.name.clone(), endpoint.tags.clone());

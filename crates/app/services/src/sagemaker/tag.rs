@@ -3,7 +3,8 @@
 use super::{shapes, stored, update};
 use crate::{Ctx, Operation};
 use isolarium_model::sagemaker::{
-    Endpoint, EndpointConfig, FeatureGroup, MAX_TAGS, Model, ProcessingJob, Tags, TrainingJob, TransformJob, TuningJob,
+    Algorithm, Endpoint, EndpointConfig, FeatureGroup, MAX_TAGS, Model, ModelPackage, ModelPackageGroup, ProcessingJob,
+    Tags, TrainingJob, TransformJob, TuningJob,
 };
 use isolarium_model::{Arn, Key, Record};
 use isolarium_policy::{Granted, Question};
@@ -55,6 +56,9 @@ enum Tagged {
     ProcessingJob(Key),
     TransformJob(Key),
     TuningJob(Key),
+    Algorithm(Key),
+    ModelPackage(Key),
+    ModelPackageGroup(Key),
 }
 
 impl Tagged {
@@ -77,6 +81,9 @@ impl Tagged {
             "feature-group" => Ok(Self::FeatureGroup(FeatureGroup::key(scope, name))),
             "processing-job" => Ok(Self::ProcessingJob(ProcessingJob::key(scope, name))),
             "transform-job" => Ok(Self::TransformJob(TransformJob::key(scope, name))),
+            "algorithm" => Ok(Self::Algorithm(Algorithm::key(scope, name))),
+            "model-package" => Ok(Self::ModelPackage(ModelPackage::key(scope, name))),
+            "model-package-group" => Ok(Self::ModelPackageGroup(ModelPackageGroup::key(scope, name))),
             "hyper-parameter-tuning-job" => Ok(Self::TuningJob(TuningJob::key(scope, name))),
             _ => Err(missing(text)),
         }
@@ -95,6 +102,9 @@ impl Tagged {
             Self::ProcessingJob(key) => of::<ProcessingJob>(ctx, key, |job| job.tags),
             Self::TransformJob(key) => of::<TransformJob>(ctx, key, |job| job.tags),
             Self::TuningJob(key) => of::<TuningJob>(ctx, key, |job| job.tags),
+            Self::Algorithm(key) => of::<Algorithm>(ctx, key, |one| one.tags),
+            Self::ModelPackage(key) => of::<ModelPackage>(ctx, key, |one| one.tags),
+            Self::ModelPackageGroup(key) => of::<ModelPackageGroup>(ctx, key, |one| one.tags),
         }
     }
 
@@ -129,6 +139,15 @@ impl Tagged {
             }
             Self::TuningJob(key) => {
                 update::<TuningJob>(ctx, key, gone, |one| change(&one.tags).map(|tags| one.tags = tags))?.tags
+            }
+            Self::Algorithm(key) => {
+                update::<Algorithm>(ctx, key, gone, |one| change(&one.tags).map(|tags| one.tags = tags))?.tags
+            }
+            Self::ModelPackage(key) => {
+                update::<ModelPackage>(ctx, key, gone, |one| change(&one.tags).map(|tags| one.tags = tags))?.tags
+            }
+            Self::ModelPackageGroup(key) => {
+                update::<ModelPackageGroup>(ctx, key, gone, |one| change(&one.tags).map(|tags| one.tags = tags))?.tags
             }
         })
     }

@@ -789,7 +789,7 @@ fn what_is_not_enforced_is_refused_and_not_stored() {
         (
             "KeepAlivePeriodInSeconds",
             Box::new(|r| {
-                r.resource_config.as_mut().unwrap().keep_alive_period_in_seconds = Some(60);
+                r.resource_config.as_mut().unwrap().keep_alive_period_in_seconds = Some(3601);
             }),
         ),
         (

@@ -2,21 +2,24 @@
 
 use super::channels::{ACCOUNT_PIPES, pipes};
 use super::check::{
-    attachment, has_objects, isolation, no_way_between, output_key, pass_role, refused, role, shared_tenancy, shown,
+    attachment, has_objects, isolation, no_way_between, output_key, pass_role, refuse, refused, role, shared_tenancy,
+    shown,
 };
-use super::listing::{Listing, page};
-use super::{conditions, creating, find, kept, must_keep, place, shapes, stored, tag, training_spec, update};
+use super::listing::{Listing, page_of};
+use super::{
+    algorithm, check, conditions, creating, find, kept, must_keep, place, shapes, stored, tag, training_spec, update,
+};
 use crate::platform::{Actor, PlatformError};
 use crate::{Ctx, Operation};
 use isolarium_model::sagemaker::training_job::{InputMode, JobEvent, JobRun, JobSpec, StopCause, TrainingJob as Job};
 use isolarium_model::sagemaker::tuning_job::{Trial, TuningJob};
-use isolarium_model::sagemaker::{JobNetwork, SecondaryStatus};
+use isolarium_model::sagemaker::{JobNetwork, SecondaryStatus, WarmPool, WarmPoolState};
 use isolarium_model::{Arn, Timestamp};
 use isolarium_policy::{Granted, Question};
 use isolarium_store::state::SortBy;
 use isolarium_store::{Batch, Expect, StoreError};
 use isolarium_wire::ApiError;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// SM-60: describe and stop of a job that is not there.
 fn missing() -> ApiError {
@@ -62,15 +65,16 @@ impl Operation for shapes::CreateTrainingJobRequest {
         let arn = Job::arn(scope, &request.training_job_name);
         let key = Job::key(scope, &request.training_job_name);
         let tags = tag::of_request(request.tags.clone())?;
+        let applied = algorithm::applied(ctx, &request, BTreeSet::new())?;
         let mut spec = training_spec::spec(
-            &request,
+            &applied.request,
             role(ctx, &request.role_arn)?,
             &ctx.platform.settings().instances,
         )?;
         if find::<Job>(ctx, &key)?.is_some() {
             return Err(taken(&arn));
         }
-        settle(ctx, &request, &arn, &mut spec)?;
+        settle(ctx, &request, &arn, applied.product(), &mut spec)?;
         let instances = training_spec::instances(&request)?;
         let created = ctx.clock.now();
         let run = JobRun::new(place::placements(ctx, &spec.network, instances)?);
@@ -94,12 +98,13 @@ impl Operation for shapes::CreateTrainingJobRequest {
             training_start: None,
             training_end: None,
             tuning_job: None,
+            warm_pool: WarmPool::asked(spec.keep_alive),
             spec,
             run: run.ok_or_else(|| ApiError::validation("InstanceCount must be at least 1."))?,
             warning,
             final_metrics: BTreeMap::new(),
             tags,
-            echo: training_spec::echo(&request)?,
+            echo: training_spec::echo(&applied.shown)?,
         };
         place::create_job(ctx, &key, &mut job, || taken(&arn))?;
         Ok(shapes::CreateTrainingJobResponse {
@@ -109,11 +114,13 @@ impl Operation for shapes::CreateTrainingJobRequest {
 }
 
 /// Checks against the account what a training job asks for, in SM-17's order, and settles its network. `owner` is the
-/// training job, or the tuning job that is to start such training jobs.
+/// training job, or the tuning job that is to start such training jobs; `product` the algorithm, where it is one of the
+/// marketplace.
 pub(super) fn settle(
     ctx: &Ctx<'_>,
     request: &shapes::CreateTrainingJobRequest,
     owner: &Arn,
+    product: Option<&Arn>,
     spec: &mut JobSpec,
 ) -> Result<(), ApiError> {
     let actor = Actor {
@@ -122,6 +129,9 @@ pub(super) fn settle(
         owner_arn: owner.clone(),
     };
     ctx.platform.assume(&actor).map_err(refused)?;
+    if let Some(product) = product {
+        check::product(owner, product, spec.network.isolated())?;
+    }
     isolation(ctx, owner, &spec.container.image, spec.network.isolated())?;
     let vpc = attachment(ctx, &actor, request.vpc_config.as_ref())?;
     shared_tenancy(ctx, vpc.as_ref())?;
@@ -211,7 +221,7 @@ impl Operation for shapes::DescribeTrainingJobRequest {
 
     fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
         let key = Job::key(&ctx.caller.scope, &request.get().training_job_name);
-        view(find::<Job>(ctx, &key)?.ok_or_else(missing)?.record)
+        view(find::<Job>(ctx, &key)?.ok_or_else(missing)?.record, ctx.clock.now())
     }
 }
 
@@ -221,7 +231,7 @@ fn ask(ctx: &Ctx<'_>, action: &str, name: &str) -> Question {
 }
 
 /// What DescribeTrainingJob shows.
-pub(super) fn view(job: Job) -> Result<shapes::DescribeTrainingJobResponse, ApiError> {
+pub(super) fn view(job: Job, now: Timestamp) -> Result<shapes::DescribeTrainingJobResponse, ApiError> {
     let spot = job.spec.max_wait.is_some();
     let artifacts = job.model_artifacts().to_string();
     let seconds = job.training_seconds().and_then(|seconds| i64::try_from(seconds).ok());
@@ -273,8 +283,8 @@ pub(super) fn view(job: Job) -> Result<shapes::DescribeTrainingJobResponse, ApiE
         role_arn: Some(job.spec.role_arn.to_string()),
         input_data_config: kept(&job.echo, "InputDataConfig")?,
         output_data_config: Some(output),
-        resource_config: Some(must_keep(&job.echo, "ResourceConfig")?),
-        warm_pool_status: None,
+        resource_config: Some(resources(&job)?),
+        warm_pool_status: pool(&job, now)?,
         vpc_config: shown(&job.spec.network),
         stopping_condition: stopping,
         creation_time: job.created.0,
@@ -302,7 +312,7 @@ pub(super) fn view(job: Job) -> Result<shapes::DescribeTrainingJobResponse, ApiE
         profiler_rule_evaluation_statuses: None,
         profiling_status: None,
         environment: kept(&job.echo, "Environment")?,
-        retry_strategy: None,
+        retry_strategy: kept(&job.echo, "RetryStrategy")?,
         remote_debug_config: None,
         infra_check_config: None,
         serverless_job_config: None,
@@ -311,6 +321,28 @@ pub(super) fn view(job: Job) -> Result<shapes::DescribeTrainingJobResponse, ApiE
         mlflow_details: None,
         progress_info: None,
         output_model_package_arn: None,
+    })
+}
+
+/// `WarmPoolStatus`, of a job that asked for a pool.
+fn pool(job: &Job, now: Timestamp) -> Result<Option<shapes::WarmPoolStatus>, ApiError> {
+    let Some(pool) = &job.warm_pool else { return Ok(None) };
+    let retained = pool.retained(now).and_then(|seconds| i64::try_from(seconds).ok());
+    Ok(Some(shapes::WarmPoolStatus {
+        status: pool.state().as_str().parse()?,
+        resource_retained_billable_time_in_seconds: retained,
+        reused_by_job: pool.over.as_ref().and_then(|end| end.reused_by.clone()),
+    }))
+}
+
+/// `ResourceConfig`, with the period that UpdateTrainingJob may have changed.
+fn resources(job: &Job) -> Result<shapes::ResourceConfig, ApiError> {
+    let given: shapes::ResourceConfig = must_keep(&job.echo, "ResourceConfig")?;
+    let keep_alive = job.warm_pool.as_ref().map(|pool| pool.keep_alive);
+    let keep_alive = keep_alive.and_then(|seconds| i64::try_from(seconds).ok());
+    Ok(shapes::ResourceConfig {
+        keep_alive_period_in_seconds: keep_alive.or(given.keep_alive_period_in_seconds),
+        ..given
     })
 }
 
@@ -346,17 +378,25 @@ impl Operation for shapes::ListTrainingJobsRequest {
             modified_after: request.last_modified_time_after,
             modified_before: request.last_modified_time_before,
         };
-        if request.warm_pool_status_equals.is_some() || request.training_plan_arn_equals.is_some() {
-            // There are no warm pools and no training plans: no job matches.
+        if request.training_plan_arn_equals.is_some() {
+            // There are no training plans: no job matches.
             return Ok(shapes::ListTrainingJobsResponse {
                 training_job_summaries: vec![],
                 next_token: None,
             });
         }
-        let (rows, next_token) = page::<Job>(ctx, listing)?;
+        let pool = request
+            .warm_pool_status_equals
+            .map(shapes::WarmPoolResourceStatus::as_str);
+        let wanted = |job: &Job| {
+            let state = job.warm_pool.as_ref().map(|pool| pool.state().as_str());
+            pool.is_none() || state == pool
+        };
+        let (rows, next_token) = page_of::<Job>(ctx, listing, wanted)?;
+        let now = ctx.clock.now();
         let summaries = rows
             .into_iter()
-            .map(|row| summary(&row.record))
+            .map(|row| summary(&row.record, now))
             .collect::<Result<_, _>>()?;
         Ok(shapes::ListTrainingJobsResponse {
             training_job_summaries: summaries,
@@ -365,7 +405,7 @@ impl Operation for shapes::ListTrainingJobsRequest {
     }
 }
 
-fn summary(job: &Job) -> Result<shapes::TrainingJobSummary, ApiError> {
+fn summary(job: &Job, now: Timestamp) -> Result<shapes::TrainingJobSummary, ApiError> {
     Ok(shapes::TrainingJobSummary {
         training_job_name: job.name.clone(),
         training_job_arn: job.arn.to_string(),
@@ -374,7 +414,7 @@ fn summary(job: &Job) -> Result<shapes::TrainingJobSummary, ApiError> {
         last_modified_time: Some(job.modified.0),
         training_job_status: job.status().as_str().parse()?,
         secondary_status: Some(phase(job.secondary)?),
-        warm_pool_status: None,
+        warm_pool_status: pool(job, now)?,
         training_plan_arn: None,
     })
 }
@@ -426,6 +466,118 @@ fn settled(ctx: &Ctx<'_>, child: &Job, batch: Batch) -> Result<Batch, ApiError> 
         .map_err(stored)
 }
 
+/// The job has ended, and its room waits for another one.
+fn retains(job: &Job) -> bool {
+    let state = job.warm_pool.as_ref().map(WarmPool::state);
+    state == Some(WarmPoolState::Available)
+}
+
+impl Operation for shapes::UpdateTrainingJobRequest {
+    const SERVICE: &'static str = "sagemaker";
+    const NAME: &'static str = "UpdateTrainingJob";
+    type Output = shapes::UpdateTrainingJobResponse;
+
+    fn questions(&self, ctx: &Ctx<'_>) -> Vec<Question> {
+        let mut question = ask(ctx, "sagemaker:UpdateTrainingJob", &self.training_job_name);
+        if let Some(resources) = &self.resource_config {
+            let period = resources.keep_alive_period_in_seconds.to_string();
+            question = question.with("sagemaker:KeepAlivePeriod", period);
+        }
+        let rules = self.profiler_rule_configurations.iter().flatten();
+        for instance_type in rules.filter_map(|rule| rule.instance_type.as_ref()) {
+            question = question.with("sagemaker:InstanceTypes", instance_type.to_string());
+        }
+        let debug = self.remote_debug_config.as_ref();
+        if let Some(debug) = debug.and_then(|config| config.enable_remote_debug) {
+            question = question.with("sagemaker:EnableRemoteDebug", debug.to_string());
+        }
+        vec![question]
+    }
+
+    fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
+        let request = request.into_inner();
+        let debug = request.remote_debug_config.as_ref();
+        refuse(&[
+            (
+                request
+                    .profiler_rule_configurations
+                    .as_ref()
+                    .is_some_and(|rules| !rules.is_empty()),
+                "ProfilerRuleConfigurations",
+            ),
+            (
+                debug.is_some_and(|config| config.enable_remote_debug == Some(true)),
+                "RemoteDebugConfig with EnableRemoteDebug",
+            ),
+        ])?;
+        let resources = request.resource_config.as_ref();
+        let keep_alive = resources
+            .map(|resources| training_spec::kept_alive(resources.keep_alive_period_in_seconds))
+            .transpose()?;
+        let key = Job::key(&ctx.caller.scope, &request.training_job_name);
+        let now = ctx.clock.now();
+        let job = update::<Job>(ctx, &key, missing, |job| {
+            if let Some(seconds) = keep_alive {
+                keep_for(job, seconds, now)?;
+            }
+            if let Some(profiler) = &request.profiler_config {
+                if job.status().is_final() {
+                    return Err(rejected(job));
+                }
+                merge(&mut job.echo, "ProfilerConfig", profiler)?;
+            }
+            job.modified = now;
+            Ok(())
+        })?;
+        Ok(shapes::UpdateTrainingJobResponse {
+            training_job_arn: job.arn.to_string(),
+        })
+    }
+}
+
+/// Another length for a warm pool that is in use or available; 0 ends an available one at once.
+fn keep_for(job: &mut Job, seconds: u64, now: Timestamp) -> Result<(), ApiError> {
+    let state = job.warm_pool.as_ref().map(WarmPool::state);
+    let Some(pool) = &mut job.warm_pool else {
+        return Err(ApiError::validation(
+            "KeepAlivePeriodInSeconds cannot be updated: the training job was created without a warm pool.",
+        ));
+    };
+    match state {
+        Some(WarmPoolState::InUse) => pool.keep_alive = seconds,
+        Some(WarmPoolState::Available) => {
+            pool.keep_alive = seconds;
+            if seconds == 0 {
+                pool.end(None, now);
+            }
+        }
+        Some(WarmPoolState::Reused | WarmPoolState::Terminated) | None => {
+            return Err(ApiError::validation(format!(
+                "KeepAlivePeriodInSeconds cannot be updated: the warm pool is in status {}.",
+                pool.state().as_str()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Members of an update beside what was kept of the creation.
+fn merge<T: serde::Serialize>(
+    echo: &mut isolarium_model::sagemaker::Echo,
+    member: &str,
+    given: &T,
+) -> Result<(), ApiError> {
+    let given = serde_json::to_value(given).map_err(ApiError::internal)?;
+    let Some(given) = given.as_object() else { return Ok(()) };
+    let kept = echo
+        .entry(member)
+        .or_insert_with(|| serde_json::Value::Object(serde_json::Map::new()));
+    if let Some(kept) = kept.as_object_mut() {
+        kept.extend(given.clone());
+    }
+    Ok(())
+}
+
 impl Operation for shapes::DeleteTrainingJobRequest {
     const SERVICE: &'static str = "sagemaker";
     const NAME: &'static str = "DeleteTrainingJob";
@@ -441,6 +593,12 @@ impl Operation for shapes::DeleteTrainingJobRequest {
             let found = find::<Job>(ctx, &key)?.ok_or_else(missing)?;
             if !found.record.status().is_final() {
                 return Err(rejected(&found.record));
+            }
+            if retains(&found.record) {
+                return Err(ApiError::validation(
+                    "The request was rejected because the training job retains an Available warm pool. Terminate the warm pool \
+                     first.",
+                ));
             }
             let batch = Batch::default().delete::<Job>(&key, Expect::At(found.revision));
             match ctx.store.commit(settled(ctx, &found.record, batch)?) {

@@ -18,6 +18,9 @@ type Request = shapes::CreateTrainingJobRequest;
 /// Time limit of a job that names none, seconds (SM-32).
 const DEFAULT_MAX_RUNTIME: u64 = 86_400;
 
+/// Longest time for which a warm pool is kept, seconds.
+const LONGEST_POOL: u64 = 3600;
+
 /// Where checkpoints lie unless the request says otherwise (CC-16).
 const CHECKPOINTS: &str = "/opt/ml/checkpoints";
 
@@ -73,8 +76,34 @@ pub(super) fn spec(request: &Request, role_arn: Arn, table: &InstanceTable) -> R
             .unwrap_or(DEFAULT_MAX_RUNTIME),
         max_pending: max_pending.and_then(|seconds| u64::try_from(seconds).ok()),
         max_wait: max_wait(request)?,
+        max_retries: retries(request),
+        keep_alive: keep_alive(request)?,
         network: JobNetwork::new(request.enable_network_isolation, None),
     })
+}
+
+/// `MaximumRetryAttempts`; the model of the API bounds it (SM-34).
+fn retries(request: &Request) -> u32 {
+    let given = request.retry_strategy.as_ref();
+    let given = given.map_or(0, |strategy| strategy.maximum_retry_attempts);
+    u32::try_from(given).unwrap_or(0)
+}
+
+/// `KeepAlivePeriodInSeconds`: what a warm pool is kept for.
+fn keep_alive(request: &Request) -> Result<u64, ApiError> {
+    let resources = request.resource_config.as_ref();
+    let given = resources.and_then(|resources| resources.keep_alive_period_in_seconds);
+    kept_alive(given.unwrap_or(0))
+}
+
+/// A `KeepAlivePeriodInSeconds` of a request.
+pub(super) fn kept_alive(given: i64) -> Result<u64, ApiError> {
+    match u64::try_from(given) {
+        Ok(seconds) if seconds <= LONGEST_POOL => Ok(seconds),
+        _ => Err(ApiError::validation(format!(
+            "KeepAlivePeriodInSeconds must be between 0 and {LONGEST_POOL}."
+        ))),
+    }
 }
 
 /// `MaxWaitTimeInSeconds` of managed spot training, which must have one (SM-32).
@@ -119,6 +148,7 @@ pub(super) fn echo(request: &Request) -> Result<Echo, ApiError> {
     keep(&mut echo, "ProfilerConfig", request.profiler_config.as_ref())?;
     keep(&mut echo, "ExperimentConfig", request.experiment_config.as_ref())?;
     keep(&mut echo, "Environment", request.environment.as_ref())?;
+    keep(&mut echo, "RetryStrategy", request.retry_strategy.as_ref())?;
     keep(
         &mut echo,
         "EnableInterContainerTrafficEncryption",
@@ -140,7 +170,6 @@ fn refuse_unsupported(request: &Request) -> Result<(), ApiError> {
             "ProfilerRuleConfigurations",
         ),
         some(request.tensor_board_output_config.is_some(), "TensorBoardOutputConfig"),
-        some(request.retry_strategy.is_some(), "RetryStrategy"),
         some(
             request
                 .remote_debug_config
@@ -183,7 +212,6 @@ fn algorithm(request: &Request) -> Result<&shapes::AlgorithmSpecification, ApiEr
         .as_ref()
         .is_some_and(|config| config.training_repository_access_mode == shapes::TrainingRepositoryAccessMode::Vpc);
     refuse(&[
-        (algorithm.algorithm_name.is_some(), "AlgorithmName"),
         (
             private_registry,
             "TrainingImageConfig with TrainingRepositoryAccessMode Vpc",
@@ -238,12 +266,6 @@ fn resources(request: &Request, table: &InstanceTable) -> Result<String, ApiErro
                 .is_some_and(|groups| !groups.is_empty()),
             "InstanceGroups",
         ),
-        (
-            resources
-                .keep_alive_period_in_seconds
-                .is_some_and(|seconds| seconds > 0),
-            "KeepAlivePeriodInSeconds",
-        ),
         (resources.training_plan_arn.is_some(), "TrainingPlanArn"),
         (resources.instance_placement_config.is_some(), "InstancePlacementConfig"),
         (resources.instance_preferences.is_some(), "InstancePreferences"),
@@ -280,8 +302,13 @@ fn pairs(request: &Request) -> BTreeMap<String, String> {
 
 /// Definitions whose pattern can be used (CC-38).
 fn metrics(algorithm: &shapes::AlgorithmSpecification) -> Result<Vec<MetricDefinition>, ApiError> {
-    let given = algorithm.metric_definitions.iter().flatten();
+    metric_definitions(algorithm.metric_definitions.as_deref().unwrap_or_default())
+}
+
+/// As [`metrics`], of whatever defines some.
+pub(super) fn metric_definitions(given: &[shapes::MetricDefinition]) -> Result<Vec<MetricDefinition>, ApiError> {
     given
+        .iter()
         .map(|one| match MetricPattern::compile(&one.regex) {
             Some(_) => Ok(MetricDefinition {
                 name: one.name.clone(),

@@ -81,6 +81,9 @@ impl Operation for shapes::CreateTransformJobRequest {
                 "A transform job with a model of Mode MultiModel",
             ),
         ])?;
+        let package = found.record.spec.package.as_deref();
+        let instance_type = &request.transform_resources.instance_type;
+        super::check::packaged_type(package, |package| &package.transform_types, instance_type)?;
         let spec = asked.with(found.record);
         let actor = Actor {
             scope: scope.clone(),

@@ -11,6 +11,7 @@ fn spec() -> TransformSpec {
     TransformSpec {
         model_name: "m".into(),
         model: ModelSpec {
+            package: None,
             container: ContainerSpec {
                 image: "i".into(),
                 environment: BTreeMap::new(),

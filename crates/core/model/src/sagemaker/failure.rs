@@ -70,6 +70,13 @@ impl FailureReason {
         self.0.starts_with(FailureKind::Internal.prefix())
     }
 
+    /// Whether the instances may be trusted to run another job: the container or the caller was at fault.
+    pub fn leaves_instances_whole(&self) -> bool {
+        [FailureKind::Algorithm, FailureKind::Client]
+            .iter()
+            .any(|kind| self.0.starts_with(kind.prefix()))
+    }
+
     /// The text, at most 1,024 characters.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,9 +1,10 @@
 //! Records and lifecycles of SageMaker: training, processing and transform jobs, models, endpoint configurations, endpoints,
-//! feature groups.
+//! feature groups, algorithms and model packages.
 //!
 //! A record holds typed fields for everything the engine acts on, and `echo`: the members of the request that the
 //! engine only gives back in Describe (for example `DebugHookConfig`). Nothing that must be enforced is kept in `echo`.
 
+pub mod algorithm;
 pub mod data_capture;
 pub mod endpoint;
 pub mod endpoint_config;
@@ -13,6 +14,7 @@ pub mod flows;
 pub mod instance_type;
 pub mod metric_pattern;
 pub mod model;
+pub mod model_package;
 pub mod network;
 pub mod processing_job;
 pub mod s3_uri;
@@ -20,13 +22,16 @@ pub mod training_job;
 pub mod transform_job;
 mod trial_curve;
 pub mod tuning_job;
+pub mod warm_pool;
 
+pub use algorithm::Algorithm;
 pub use endpoint::{Endpoint, EndpointEvent, EndpointStatus, Fleet, Instance, VariantFleet};
 pub use endpoint_config::{EndpointConfig, ProductionVariant};
 pub use failure::{FailureKind, FailureReason};
 pub use feature_group::{Feature, FeatureGroup, FeatureRecord, FeatureRemains};
 pub use instance_type::{InstanceShape, InstanceTable};
 pub use model::{ContainerSpec, Model, ModelData};
+pub use model_package::{ModelPackage, ModelPackageGroup};
 pub use network::{
     AddressLease, Attachment, BlockedDestination, JobNetwork, Placement, Reach, VpcAttachment, VpcPlace,
 };
@@ -35,6 +40,7 @@ pub use s3_uri::S3Uri;
 pub use training_job::{JobEvent, SecondaryStatus, TrainingJob, TrainingJobStatus};
 pub use transform_job::{TransformEvent, TransformJob, TransformJobStatus};
 pub use tuning_job::{TuningEvent, TuningJob, TuningStatus};
+pub use warm_pool::{WarmPool, WarmPoolState};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -1,5 +1,6 @@
 //! Models: image, model data and network of what an endpoint serves. They never change (SM-19, AU-8).
 
+use super::model_package::PackageUse;
 use super::network::JobNetwork;
 use super::s3_uri::S3Uri;
 use super::{Echo, Tags};
@@ -65,6 +66,9 @@ pub struct ModelSpec {
     /// The containers beside the first one, where the model has several (SM-15). Boxed: few models have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub several: Option<Box<SeveralContainers>>,
+    /// The package that it was made from, where there is one. Boxed: few models have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<Box<PackageUse>>,
 }
 
 /// How the containers of a model are asked (CC-57).

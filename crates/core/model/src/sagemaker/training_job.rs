@@ -4,6 +4,7 @@ use super::failure::FailureReason;
 use super::model::{ContainerSpec, ResolvedImage};
 use super::network::{JobNetwork, Placement};
 use super::s3_uri::S3Uri;
+use super::warm_pool::WarmPool;
 use super::{Echo, IllegalTransition, Tags};
 use crate::record::Facets;
 use crate::{Arn, Key, Record, Scope, Timestamp};
@@ -47,6 +48,8 @@ pub enum SecondaryStatus {
     Starting,
     /// The machine has no room for it yet.
     Pending,
+    /// The host lost an attempt, and another one is to begin (SM-34).
+    Restarting,
     Downloading,
     Training,
     Uploading,
@@ -77,6 +80,8 @@ pub enum StopCause {
 pub enum JobEvent {
     /// There is no room for the instances; the job waits for it.
     NoCapacity,
+    /// The host or the engine lost the attempt; the job may have another one (SM-34).
+    InstanceLost,
     /// The instance is ready; inputs come next.
     InstanceReady,
     /// Inputs are in place and the container runs.
@@ -99,6 +104,7 @@ impl SecondaryStatus {
         match self {
             Self::Starting => "Starting",
             Self::Pending => "Pending",
+            Self::Restarting => "Restarting",
             Self::Downloading => "Downloading",
             Self::Training => "Training",
             Self::Uploading => "Uploading",
@@ -114,9 +120,12 @@ impl SecondaryStatus {
     /// The `TrainingJobStatus` of this phase (SM-28).
     pub fn status(self) -> TrainingJobStatus {
         match self {
-            Self::Starting | Self::Pending | Self::Downloading | Self::Training | Self::Uploading => {
-                TrainingJobStatus::InProgress
-            }
+            Self::Starting
+            | Self::Pending
+            | Self::Restarting
+            | Self::Downloading
+            | Self::Training
+            | Self::Uploading => TrainingJobStatus::InProgress,
             Self::Stopping => TrainingJobStatus::Stopping,
             Self::Completed => TrainingJobStatus::Completed,
             Self::Failed => TrainingJobStatus::Failed,
@@ -132,26 +141,38 @@ impl SecondaryStatus {
         use JobEvent as E;
         use SecondaryStatus as S;
         match (self, event) {
-            (S::Starting | S::Pending, E::NoCapacity) => Ok(S::Pending),
-            (S::Starting | S::Pending, E::InstanceReady) => Ok(S::Downloading),
+            (S::Starting | S::Pending | S::Restarting, E::NoCapacity) => Ok(S::Pending),
+            (S::Starting | S::Pending | S::Restarting, E::InstanceReady) => Ok(S::Downloading),
+            (
+                S::Starting | S::Pending | S::Restarting | S::Downloading | S::Training | S::Uploading,
+                E::InstanceLost,
+            ) => Ok(S::Restarting),
             (S::Downloading, E::ContainerRuns) => Ok(S::Training),
             (S::Training, E::ContainerSucceeded) => Ok(S::Uploading),
             (S::Uploading, E::Uploaded) => Ok(S::Completed),
             (
-                S::Starting | S::Pending | S::Downloading | S::Training | S::Uploading | S::Stopping,
+                S::Starting | S::Pending | S::Restarting | S::Downloading | S::Training | S::Uploading | S::Stopping,
                 E::StopRequested,
             ) => Ok(S::Stopping),
             (S::Stopping, E::StopFinished(StopCause::Asked | StopCause::MaxPending)) => Ok(S::Stopped),
             (S::Stopping, E::StopFinished(StopCause::MaxRuntime)) => Ok(S::MaxRuntimeExceeded),
             (S::Stopping, E::StopFinished(StopCause::MaxWait)) => Ok(S::MaxWaitTimeExceeded),
-            (S::Starting | S::Pending | S::Downloading | S::Training | S::Uploading | S::Stopping, E::Failed) => {
-                Ok(S::Failed)
-            }
+            (
+                S::Starting | S::Pending | S::Restarting | S::Downloading | S::Training | S::Uploading | S::Stopping,
+                E::Failed,
+            ) => Ok(S::Failed),
             (S::Downloading | S::Training | S::Uploading | S::Stopping, E::NoCapacity | E::InstanceReady)
-            | (S::Starting | S::Pending | S::Training | S::Uploading | S::Stopping, E::ContainerRuns)
-            | (S::Starting | S::Pending | S::Downloading | S::Uploading | S::Stopping, E::ContainerSucceeded)
-            | (S::Starting | S::Pending | S::Downloading | S::Training | S::Stopping, E::Uploaded)
-            | (S::Starting | S::Pending | S::Downloading | S::Training | S::Uploading, E::StopFinished(_))
+            | (S::Starting | S::Pending | S::Restarting | S::Training | S::Uploading | S::Stopping, E::ContainerRuns)
+            | (
+                S::Starting | S::Pending | S::Restarting | S::Downloading | S::Uploading | S::Stopping,
+                E::ContainerSucceeded,
+            )
+            | (S::Starting | S::Pending | S::Restarting | S::Downloading | S::Training | S::Stopping, E::Uploaded)
+            | (
+                S::Starting | S::Pending | S::Restarting | S::Downloading | S::Training | S::Uploading,
+                E::StopFinished(_),
+            )
+            | (S::Stopping, E::InstanceLost)
             | (S::Completed | S::Failed | S::Stopped | S::MaxRuntimeExceeded | S::MaxWaitTimeExceeded, _) => {
                 Err(IllegalTransition {
                     from: self.as_str().into(),
@@ -166,6 +187,7 @@ impl SecondaryStatus {
         match self {
             Self::Starting => "Starting the training job",
             Self::Pending => "Training job waiting for capacity",
+            Self::Restarting => "Restarting the training job",
             Self::Downloading => "Downloading input data",
             Self::Training => "Training image download completed. Training in progress.",
             Self::Uploading => "Uploading generated training model",
@@ -348,6 +370,12 @@ pub struct JobSpec {
     /// Nobody takes an instance back here, so the job runs as any other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_wait: Option<u64>,
+    /// `MaximumRetryAttempts`: how often the job may begin again after the host or the engine lost it (SM-34).
+    #[serde(default)]
+    pub max_retries: u32,
+    /// `KeepAlivePeriodInSeconds`: how long the room is kept for a job that fits; 0: it is given back.
+    #[serde(default)]
+    pub keep_alive: u64,
     pub network: JobNetwork,
 }
 
@@ -368,6 +396,9 @@ pub struct JobRun {
     /// The first program was let go, or may have been.
     #[serde(default)]
     pub launched: bool,
+    /// Attempts before this one that the host or the engine lost (SM-34).
+    #[serde(default)]
+    pub restarts: u32,
 }
 
 impl JobRun {
@@ -380,6 +411,7 @@ impl JobRun {
             image: None,
             stop: None,
             launched: false,
+            restarts: 0,
         })
     }
 
@@ -429,6 +461,9 @@ pub struct TrainingJob {
     pub tuning_job: Option<Arn>,
     pub spec: JobSpec,
     pub run: JobRun,
+    /// What becomes of its room, where the job asked for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm_pool: Option<WarmPool>,
     /// What the caller should know although the job was accepted; part of the first phases' messages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
@@ -508,7 +543,8 @@ impl TrainingJob {
         self.secondary = next;
         self.modified = now;
         if next == SecondaryStatus::Downloading {
-            self.training_start = Some(now);
+            // The time limit is that of the whole job, attempts that were lost included (SM-34).
+            self.training_start.get_or_insert(now);
         }
         if is_final {
             self.training_end = self.training_start.map(|_| now);
@@ -526,6 +562,29 @@ impl TrainingJob {
             open.message = reason.to_string();
         }
         self.failure_reason = Some(reason);
+        Ok(())
+    }
+
+    /// Whether the job may begin again after the host or the engine lost it (SM-34).
+    pub fn may_restart(&self) -> bool {
+        self.run.restarts < self.spec.max_retries && self.secondary.on(JobEvent::InstanceLost).is_ok()
+    }
+
+    /// Begins again at these places. Why the last attempt was lost is told by the phase's message.
+    ///
+    /// # Errors
+    /// When the lifecycle has no such step.
+    pub fn restart(&mut self, run: JobRun, why: &str, now: Timestamp) -> Result<(), IllegalTransition> {
+        self.apply(JobEvent::InstanceLost, now)?;
+        if let Some(open) = self.transitions.last_mut() {
+            open.message = format!("{}: {why}", SecondaryStatus::Restarting.message());
+        }
+        // Also where the attempt before was lost in this phase already.
+        self.modified = now;
+        self.run = JobRun {
+            restarts: self.run.restarts.saturating_add(1),
+            ..run
+        };
         Ok(())
     }
 

@@ -40,6 +40,29 @@ crate::shapes::structure! { AddTagsOutput
     optional tags "Tags",
 }
 
+/// `AdditionalInferenceSpecificationDefinition`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct AdditionalInferenceSpecificationDefinition {
+    pub name: String,
+    pub description: Option<String>,
+    pub containers: Vec<ModelPackageContainerDefinition>,
+    pub supported_transform_instance_types: Option<Vec<String>>,
+    pub supported_realtime_inference_instance_types: Option<Vec<String>>,
+    pub supported_content_types: Option<Vec<String>>,
+    pub supported_response_mime_types: Option<Vec<String>>,
+}
+
+crate::shapes::structure! { AdditionalInferenceSpecificationDefinition
+    required name "Name",
+    optional description "Description",
+    required containers "Containers",
+    optional supported_transform_instance_types "SupportedTransformInstanceTypes",
+    optional supported_realtime_inference_instance_types "SupportedRealtimeInferenceInstanceTypes",
+    optional supported_content_types "SupportedContentTypes",
+    optional supported_response_mime_types "SupportedResponseMIMETypes",
+}
+
 /// `AdditionalModelDataSource`.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -63,6 +86,42 @@ crate::shapes::structure! { AdditionalModelDataSource
     required s3_data_source "S3DataSource",
 }
 
+/// `AdditionalS3DataSource`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct AdditionalS3DataSource {
+    pub s3_data_type: AdditionalS3DataSourceDataType,
+    pub s3_uri: String,
+    pub compression_type: Option<CompressionType>,
+    pub e_tag: Option<String>,
+}
+
+impl AdditionalS3DataSource {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(s3_data_type: AdditionalS3DataSourceDataType) -> Self {
+        Self {
+            s3_data_type,
+            s3_uri: Default::default(),
+            compression_type: Default::default(),
+            e_tag: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { AdditionalS3DataSource
+    required s3_data_type "S3DataType",
+    required s3_uri "S3Uri",
+    optional compression_type "CompressionType",
+    optional e_tag "ETag",
+}
+
+crate::shapes::string_enum! {
+    /// `AdditionalS3DataSourceDataType`.
+    AdditionalS3DataSourceDataType
+    S3Object = "S3Object",
+    S3Prefix = "S3Prefix",
+}
+
 /// `Alarm`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -72,6 +131,13 @@ pub struct Alarm {
 
 crate::shapes::structure! { Alarm
     optional alarm_name "AlarmName",
+}
+
+crate::shapes::string_enum! {
+    /// `AlgorithmSortBy`.
+    AlgorithmSortBy
+    Name = "Name",
+    CreationTime = "CreationTime",
 }
 
 /// `AlgorithmSpecification`.
@@ -113,6 +179,127 @@ crate::shapes::structure! { AlgorithmSpecification
     optional container_entrypoint "ContainerEntrypoint",
     optional container_arguments "ContainerArguments",
     optional training_image_config "TrainingImageConfig",
+}
+
+crate::shapes::string_enum! {
+    /// `AlgorithmStatus`.
+    AlgorithmStatus
+    Pending = "Pending",
+    InProgress = "InProgress",
+    Completed = "Completed",
+    Failed = "Failed",
+    Deleting = "Deleting",
+}
+
+/// `AlgorithmStatusDetails`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct AlgorithmStatusDetails {
+    pub validation_statuses: Option<Vec<AlgorithmStatusItem>>,
+    pub image_scan_statuses: Option<Vec<AlgorithmStatusItem>>,
+}
+
+crate::shapes::structure! { AlgorithmStatusDetails
+    optional validation_statuses "ValidationStatuses",
+    optional image_scan_statuses "ImageScanStatuses",
+}
+
+/// `AlgorithmStatusItem`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct AlgorithmStatusItem {
+    pub name: String,
+    pub status: DetailedAlgorithmStatus,
+    pub failure_reason: Option<String>,
+}
+
+impl AlgorithmStatusItem {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(status: DetailedAlgorithmStatus) -> Self {
+        Self {
+            name: Default::default(),
+            status,
+            failure_reason: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { AlgorithmStatusItem
+    required name "Name",
+    required status "Status",
+    optional failure_reason "FailureReason",
+}
+
+/// `AlgorithmSummary`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct AlgorithmSummary {
+    pub algorithm_name: String,
+    pub algorithm_arn: String,
+    pub algorithm_description: Option<String>,
+    /// Milliseconds since the epoch.
+    pub creation_time: i64,
+    pub algorithm_status: AlgorithmStatus,
+}
+
+impl AlgorithmSummary {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(algorithm_status: AlgorithmStatus) -> Self {
+        Self {
+            algorithm_name: Default::default(),
+            algorithm_arn: Default::default(),
+            algorithm_description: Default::default(),
+            creation_time: Default::default(),
+            algorithm_status,
+        }
+    }
+}
+
+crate::shapes::structure! { AlgorithmSummary
+    required algorithm_name "AlgorithmName",
+    required algorithm_arn "AlgorithmArn",
+    optional algorithm_description "AlgorithmDescription",
+    required creation_time "CreationTime",
+    required algorithm_status "AlgorithmStatus",
+}
+
+/// `AlgorithmValidationProfile`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct AlgorithmValidationProfile {
+    pub profile_name: String,
+    pub training_job_definition: TrainingJobDefinition,
+    pub transform_job_definition: Option<TransformJobDefinition>,
+}
+
+impl AlgorithmValidationProfile {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(training_job_definition: TrainingJobDefinition) -> Self {
+        Self {
+            profile_name: Default::default(),
+            training_job_definition,
+            transform_job_definition: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { AlgorithmValidationProfile
+    required profile_name "ProfileName",
+    required training_job_definition "TrainingJobDefinition",
+    optional transform_job_definition "TransformJobDefinition",
+}
+
+/// `AlgorithmValidationSpecification`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct AlgorithmValidationSpecification {
+    pub validation_role: String,
+    pub validation_profiles: Vec<AlgorithmValidationProfile>,
+}
+
+crate::shapes::structure! { AlgorithmValidationSpecification
+    required validation_role "ValidationRole",
+    required validation_profiles "ValidationProfiles",
 }
 
 /// `AppSpecification`.
@@ -307,6 +494,21 @@ crate::shapes::string_enum! {
     Enabled = "Enabled",
 }
 
+/// `BaseModel`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct BaseModel {
+    pub hub_content_name: Option<String>,
+    pub hub_content_version: Option<String>,
+    pub recipe_name: Option<String>,
+}
+
+crate::shapes::structure! { BaseModel
+    optional hub_content_name "HubContentName",
+    optional hub_content_version "HubContentVersion",
+    optional recipe_name "RecipeName",
+}
+
 /// `BatchDataCaptureConfig`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -338,6 +540,21 @@ pub struct BestObjectiveNotImproving {
 
 crate::shapes::structure! { BestObjectiveNotImproving
     optional max_number_of_training_jobs_not_improving "MaxNumberOfTrainingJobsNotImproving",
+}
+
+/// `Bias`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct Bias {
+    pub report: Option<MetricsSource>,
+    pub pre_training_report: Option<MetricsSource>,
+    pub post_training_report: Option<MetricsSource>,
+}
+
+crate::shapes::structure! { Bias
+    optional report "Report",
+    optional pre_training_report "PreTrainingReport",
+    optional post_training_report "PostTrainingReport",
 }
 
 /// `BlueGreenUpdatePolicy`.
@@ -468,6 +685,17 @@ crate::shapes::structure! { CategoricalParameterRange
     required values "Values",
 }
 
+/// `CategoricalParameterRangeSpecification`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct CategoricalParameterRangeSpecification {
+    pub values: Vec<String>,
+}
+
+crate::shapes::structure! { CategoricalParameterRangeSpecification
+    required values "Values",
+}
+
 /// `Channel`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -489,6 +717,27 @@ crate::shapes::structure! { Channel
     optional record_wrapper_type "RecordWrapperType",
     optional input_mode "InputMode",
     optional shuffle_config "ShuffleConfig",
+}
+
+/// `ChannelSpecification`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ChannelSpecification {
+    pub name: String,
+    pub description: Option<String>,
+    pub is_required: Option<bool>,
+    pub supported_content_types: Vec<String>,
+    pub supported_compression_types: Option<Vec<CompressionType>>,
+    pub supported_input_modes: Vec<TrainingInputMode>,
+}
+
+crate::shapes::structure! { ChannelSpecification
+    required name "Name",
+    optional description "Description",
+    optional is_required "IsRequired",
+    required supported_content_types "SupportedContentTypes",
+    optional supported_compression_types "SupportedCompressionTypes",
+    required supported_input_modes "SupportedInputModes",
 }
 
 /// `CheckpointConfig`.
@@ -799,6 +1048,19 @@ crate::shapes::structure! { ContinuousParameterRange
     optional scaling_type "ScalingType",
 }
 
+/// `ContinuousParameterRangeSpecification`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ContinuousParameterRangeSpecification {
+    pub min_value: String,
+    pub max_value: String,
+}
+
+crate::shapes::structure! { ContinuousParameterRangeSpecification
+    required min_value "MinValue",
+    required max_value "MaxValue",
+}
+
 /// `ConvergenceDetected`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -808,6 +1070,40 @@ pub struct ConvergenceDetected {
 
 crate::shapes::structure! { ConvergenceDetected
     optional complete_on_convergence "CompleteOnConvergence",
+}
+
+/// `CreateAlgorithmInput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct CreateAlgorithmInput {
+    pub algorithm_name: String,
+    pub algorithm_description: Option<String>,
+    pub training_specification: TrainingSpecification,
+    pub inference_specification: Option<InferenceSpecification>,
+    pub validation_specification: Option<AlgorithmValidationSpecification>,
+    pub certify_for_marketplace: Option<bool>,
+    pub tags: Option<Vec<Tag>>,
+}
+
+crate::shapes::structure! { CreateAlgorithmInput
+    required algorithm_name "AlgorithmName",
+    optional algorithm_description "AlgorithmDescription",
+    required training_specification "TrainingSpecification",
+    optional inference_specification "InferenceSpecification",
+    optional validation_specification "ValidationSpecification",
+    optional certify_for_marketplace "CertifyForMarketplace",
+    optional tags "Tags",
+}
+
+/// `CreateAlgorithmOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct CreateAlgorithmOutput {
+    pub algorithm_arn: String,
+}
+
+crate::shapes::structure! { CreateAlgorithmOutput
+    required algorithm_arn "AlgorithmArn",
 }
 
 /// `CreateEndpointConfigInput`.
@@ -1007,6 +1303,104 @@ pub struct CreateModelOutput {
 
 crate::shapes::structure! { CreateModelOutput
     required model_arn "ModelArn",
+}
+
+/// `CreateModelPackageGroupInput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct CreateModelPackageGroupInput {
+    pub model_package_group_name: String,
+    pub model_package_group_description: Option<String>,
+    pub tags: Option<Vec<Tag>>,
+    pub managed_configuration: Option<ManagedConfiguration>,
+}
+
+crate::shapes::structure! { CreateModelPackageGroupInput
+    required model_package_group_name "ModelPackageGroupName",
+    optional model_package_group_description "ModelPackageGroupDescription",
+    optional tags "Tags",
+    optional managed_configuration "ManagedConfiguration",
+}
+
+/// `CreateModelPackageGroupOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct CreateModelPackageGroupOutput {
+    pub model_package_group_arn: String,
+}
+
+crate::shapes::structure! { CreateModelPackageGroupOutput
+    required model_package_group_arn "ModelPackageGroupArn",
+}
+
+/// `CreateModelPackageInput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct CreateModelPackageInput {
+    pub model_package_name: Option<String>,
+    pub model_package_group_name: Option<String>,
+    pub model_package_description: Option<String>,
+    pub model_package_registration_type: Option<ModelPackageRegistrationType>,
+    pub inference_specification: Option<InferenceSpecification>,
+    pub validation_specification: Option<ModelPackageValidationSpecification>,
+    pub source_algorithm_specification: Option<SourceAlgorithmSpecification>,
+    pub certify_for_marketplace: Option<bool>,
+    pub tags: Option<Vec<Tag>>,
+    pub model_approval_status: Option<ModelApprovalStatus>,
+    pub metadata_properties: Option<MetadataProperties>,
+    pub model_metrics: Option<ModelMetrics>,
+    pub client_token: Option<String>,
+    pub domain: Option<String>,
+    pub task: Option<String>,
+    pub sample_payload_url: Option<String>,
+    pub customer_metadata_properties: Option<IndexMap<String, String>>,
+    pub drift_check_baselines: Option<DriftCheckBaselines>,
+    pub additional_inference_specifications: Option<Vec<AdditionalInferenceSpecificationDefinition>>,
+    pub skip_model_validation: Option<SkipModelValidation>,
+    pub source_uri: Option<String>,
+    pub security_config: Option<ModelPackageSecurityConfig>,
+    pub model_card: Option<ModelPackageModelCard>,
+    pub model_life_cycle: Option<ModelLifeCycle>,
+    pub managed_storage_type: Option<ManagedStorageType>,
+}
+
+crate::shapes::structure! { CreateModelPackageInput
+    optional model_package_name "ModelPackageName",
+    optional model_package_group_name "ModelPackageGroupName",
+    optional model_package_description "ModelPackageDescription",
+    optional model_package_registration_type "ModelPackageRegistrationType",
+    optional inference_specification "InferenceSpecification",
+    optional validation_specification "ValidationSpecification",
+    optional source_algorithm_specification "SourceAlgorithmSpecification",
+    optional certify_for_marketplace "CertifyForMarketplace",
+    optional tags "Tags",
+    optional model_approval_status "ModelApprovalStatus",
+    optional metadata_properties "MetadataProperties",
+    optional model_metrics "ModelMetrics",
+    optional client_token "ClientToken",
+    optional domain "Domain",
+    optional task "Task",
+    optional sample_payload_url "SamplePayloadUrl",
+    optional customer_metadata_properties "CustomerMetadataProperties",
+    optional drift_check_baselines "DriftCheckBaselines",
+    optional additional_inference_specifications "AdditionalInferenceSpecifications",
+    optional skip_model_validation "SkipModelValidation",
+    optional source_uri "SourceUri",
+    optional security_config "SecurityConfig",
+    optional model_card "ModelCard",
+    optional model_life_cycle "ModelLifeCycle",
+    optional managed_storage_type "ManagedStorageType",
+}
+
+/// `CreateModelPackageOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct CreateModelPackageOutput {
+    pub model_package_arn: String,
+}
+
+crate::shapes::structure! { CreateModelPackageOutput
+    required model_package_arn "ModelPackageArn",
 }
 
 /// `CreateProcessingJobRequest`.
@@ -1421,6 +1815,25 @@ crate::shapes::structure! { DebugRuleEvaluationStatus
     optional last_modified_time "LastModifiedTime",
 }
 
+/// `DeleteAlgorithmInput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeleteAlgorithmInput {
+    pub algorithm_name: String,
+}
+
+crate::shapes::structure! { DeleteAlgorithmInput
+    required algorithm_name "AlgorithmName",
+}
+
+/// `DeleteAlgorithmOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeleteAlgorithmOutput {}
+
+crate::shapes::structure! { DeleteAlgorithmOutput
+}
+
 /// `DeleteEndpointConfigInput`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -1514,6 +1927,44 @@ crate::shapes::structure! { DeleteModelInput
 pub struct DeleteModelOutput {}
 
 crate::shapes::structure! { DeleteModelOutput
+}
+
+/// `DeleteModelPackageGroupInput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeleteModelPackageGroupInput {
+    pub model_package_group_name: String,
+}
+
+crate::shapes::structure! { DeleteModelPackageGroupInput
+    required model_package_group_name "ModelPackageGroupName",
+}
+
+/// `DeleteModelPackageGroupOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeleteModelPackageGroupOutput {}
+
+crate::shapes::structure! { DeleteModelPackageGroupOutput
+}
+
+/// `DeleteModelPackageInput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeleteModelPackageInput {
+    pub model_package_name: String,
+}
+
+crate::shapes::structure! { DeleteModelPackageInput
+    required model_package_name "ModelPackageName",
+}
+
+/// `DeleteModelPackageOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeleteModelPackageOutput {}
+
+crate::shapes::structure! { DeleteModelPackageOutput
 }
 
 /// `DeleteProcessingJobOutput`.
@@ -1627,6 +2078,68 @@ impl DeploymentRecommendation {
 crate::shapes::structure! { DeploymentRecommendation
     required recommendation_status "RecommendationStatus",
     optional real_time_inference_recommendations "RealTimeInferenceRecommendations",
+}
+
+/// `DescribeAlgorithmInput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DescribeAlgorithmInput {
+    pub algorithm_name: String,
+}
+
+crate::shapes::structure! { DescribeAlgorithmInput
+    required algorithm_name "AlgorithmName",
+}
+
+/// `DescribeAlgorithmOutput`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DescribeAlgorithmOutput {
+    pub algorithm_name: String,
+    pub algorithm_arn: String,
+    pub algorithm_description: Option<String>,
+    /// Milliseconds since the epoch.
+    pub creation_time: i64,
+    pub training_specification: TrainingSpecification,
+    pub inference_specification: Option<InferenceSpecification>,
+    pub validation_specification: Option<AlgorithmValidationSpecification>,
+    pub algorithm_status: AlgorithmStatus,
+    pub algorithm_status_details: AlgorithmStatusDetails,
+    pub product_id: Option<String>,
+    pub certify_for_marketplace: Option<bool>,
+}
+
+impl DescribeAlgorithmOutput {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(algorithm_status: AlgorithmStatus) -> Self {
+        Self {
+            algorithm_name: Default::default(),
+            algorithm_arn: Default::default(),
+            algorithm_description: Default::default(),
+            creation_time: Default::default(),
+            training_specification: Default::default(),
+            inference_specification: Default::default(),
+            validation_specification: Default::default(),
+            algorithm_status,
+            algorithm_status_details: Default::default(),
+            product_id: Default::default(),
+            certify_for_marketplace: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { DescribeAlgorithmOutput
+    required algorithm_name "AlgorithmName",
+    required algorithm_arn "AlgorithmArn",
+    optional algorithm_description "AlgorithmDescription",
+    required creation_time "CreationTime",
+    required training_specification "TrainingSpecification",
+    optional inference_specification "InferenceSpecification",
+    optional validation_specification "ValidationSpecification",
+    required algorithm_status "AlgorithmStatus",
+    required algorithm_status_details "AlgorithmStatusDetails",
+    optional product_id "ProductId",
+    optional certify_for_marketplace "CertifyForMarketplace",
 }
 
 /// `DescribeEndpointConfigInput`.
@@ -1999,6 +2512,184 @@ crate::shapes::structure! { DescribeModelOutput
     required model_arn "ModelArn",
     optional enable_network_isolation "EnableNetworkIsolation",
     optional deployment_recommendation "DeploymentRecommendation",
+}
+
+/// `DescribeModelPackageGroupInput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DescribeModelPackageGroupInput {
+    pub model_package_group_name: String,
+}
+
+crate::shapes::structure! { DescribeModelPackageGroupInput
+    required model_package_group_name "ModelPackageGroupName",
+}
+
+/// `DescribeModelPackageGroupOutput`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DescribeModelPackageGroupOutput {
+    pub model_package_group_name: String,
+    pub model_package_group_arn: String,
+    pub model_package_group_description: Option<String>,
+    /// Milliseconds since the epoch.
+    pub creation_time: i64,
+    pub created_by: UserContext,
+    pub model_package_group_status: ModelPackageGroupStatus,
+    pub managed_configuration: Option<ManagedConfiguration>,
+}
+
+impl DescribeModelPackageGroupOutput {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(model_package_group_status: ModelPackageGroupStatus) -> Self {
+        Self {
+            model_package_group_name: Default::default(),
+            model_package_group_arn: Default::default(),
+            model_package_group_description: Default::default(),
+            creation_time: Default::default(),
+            created_by: Default::default(),
+            model_package_group_status,
+            managed_configuration: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { DescribeModelPackageGroupOutput
+    required model_package_group_name "ModelPackageGroupName",
+    required model_package_group_arn "ModelPackageGroupArn",
+    optional model_package_group_description "ModelPackageGroupDescription",
+    required creation_time "CreationTime",
+    required created_by "CreatedBy",
+    required model_package_group_status "ModelPackageGroupStatus",
+    optional managed_configuration "ManagedConfiguration",
+}
+
+/// `DescribeModelPackageInput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DescribeModelPackageInput {
+    pub model_package_name: String,
+    pub included_data: Option<IncludedData>,
+}
+
+crate::shapes::structure! { DescribeModelPackageInput
+    required model_package_name "ModelPackageName",
+    optional included_data "IncludedData",
+}
+
+/// `DescribeModelPackageOutput`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DescribeModelPackageOutput {
+    pub model_package_name: String,
+    pub model_package_group_name: Option<String>,
+    pub model_package_version: Option<i64>,
+    pub model_package_registration_type: Option<ModelPackageRegistrationType>,
+    pub model_package_arn: String,
+    pub model_package_description: Option<String>,
+    /// Milliseconds since the epoch.
+    pub creation_time: i64,
+    pub inference_specification: Option<InferenceSpecification>,
+    pub source_algorithm_specification: Option<SourceAlgorithmSpecification>,
+    pub validation_specification: Option<ModelPackageValidationSpecification>,
+    pub model_package_status: ModelPackageStatus,
+    pub model_package_status_details: ModelPackageStatusDetails,
+    pub certify_for_marketplace: Option<bool>,
+    pub model_approval_status: Option<ModelApprovalStatus>,
+    pub created_by: Option<UserContext>,
+    pub metadata_properties: Option<MetadataProperties>,
+    pub model_metrics: Option<ModelMetrics>,
+    /// Milliseconds since the epoch.
+    pub last_modified_time: Option<i64>,
+    pub last_modified_by: Option<UserContext>,
+    pub approval_description: Option<String>,
+    pub domain: Option<String>,
+    pub task: Option<String>,
+    pub sample_payload_url: Option<String>,
+    pub customer_metadata_properties: Option<IndexMap<String, String>>,
+    pub drift_check_baselines: Option<DriftCheckBaselines>,
+    pub additional_inference_specifications: Option<Vec<AdditionalInferenceSpecificationDefinition>>,
+    pub skip_model_validation: Option<SkipModelValidation>,
+    pub source_uri: Option<String>,
+    pub security_config: Option<ModelPackageSecurityConfig>,
+    pub model_card: Option<ModelPackageModelCard>,
+    pub model_life_cycle: Option<ModelLifeCycle>,
+    pub managed_storage_type: Option<ManagedStorageType>,
+}
+
+impl DescribeModelPackageOutput {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(model_package_status: ModelPackageStatus) -> Self {
+        Self {
+            model_package_name: Default::default(),
+            model_package_group_name: Default::default(),
+            model_package_version: Default::default(),
+            model_package_registration_type: Default::default(),
+            model_package_arn: Default::default(),
+            model_package_description: Default::default(),
+            creation_time: Default::default(),
+            inference_specification: Default::default(),
+            source_algorithm_specification: Default::default(),
+            validation_specification: Default::default(),
+            model_package_status,
+            model_package_status_details: Default::default(),
+            certify_for_marketplace: Default::default(),
+            model_approval_status: Default::default(),
+            created_by: Default::default(),
+            metadata_properties: Default::default(),
+            model_metrics: Default::default(),
+            last_modified_time: Default::default(),
+            last_modified_by: Default::default(),
+            approval_description: Default::default(),
+            domain: Default::default(),
+            task: Default::default(),
+            sample_payload_url: Default::default(),
+            customer_metadata_properties: Default::default(),
+            drift_check_baselines: Default::default(),
+            additional_inference_specifications: Default::default(),
+            skip_model_validation: Default::default(),
+            source_uri: Default::default(),
+            security_config: Default::default(),
+            model_card: Default::default(),
+            model_life_cycle: Default::default(),
+            managed_storage_type: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { DescribeModelPackageOutput
+    required model_package_name "ModelPackageName",
+    optional model_package_group_name "ModelPackageGroupName",
+    optional model_package_version "ModelPackageVersion",
+    optional model_package_registration_type "ModelPackageRegistrationType",
+    required model_package_arn "ModelPackageArn",
+    optional model_package_description "ModelPackageDescription",
+    required creation_time "CreationTime",
+    optional inference_specification "InferenceSpecification",
+    optional source_algorithm_specification "SourceAlgorithmSpecification",
+    optional validation_specification "ValidationSpecification",
+    required model_package_status "ModelPackageStatus",
+    required model_package_status_details "ModelPackageStatusDetails",
+    optional certify_for_marketplace "CertifyForMarketplace",
+    optional model_approval_status "ModelApprovalStatus",
+    optional created_by "CreatedBy",
+    optional metadata_properties "MetadataProperties",
+    optional model_metrics "ModelMetrics",
+    optional last_modified_time "LastModifiedTime",
+    optional last_modified_by "LastModifiedBy",
+    optional approval_description "ApprovalDescription",
+    optional domain "Domain",
+    optional task "Task",
+    optional sample_payload_url "SamplePayloadUrl",
+    optional customer_metadata_properties "CustomerMetadataProperties",
+    optional drift_check_baselines "DriftCheckBaselines",
+    optional additional_inference_specifications "AdditionalInferenceSpecifications",
+    optional skip_model_validation "SkipModelValidation",
+    optional source_uri "SourceUri",
+    optional security_config "SecurityConfig",
+    optional model_card "ModelCard",
+    optional model_life_cycle "ModelLifeCycle",
+    optional managed_storage_type "ManagedStorageType",
 }
 
 /// `DescribeProcessingJobRequest`.
@@ -2389,6 +3080,95 @@ crate::shapes::structure! { DesiredWeightAndCapacity
     optional serverless_update_config "ServerlessUpdateConfig",
 }
 
+crate::shapes::string_enum! {
+    /// `DetailedAlgorithmStatus`.
+    DetailedAlgorithmStatus
+    NotStarted = "NotStarted",
+    InProgress = "InProgress",
+    Completed = "Completed",
+    Failed = "Failed",
+}
+
+crate::shapes::string_enum! {
+    /// `DetailedModelPackageStatus`.
+    DetailedModelPackageStatus
+    NotStarted = "NotStarted",
+    InProgress = "InProgress",
+    Completed = "Completed",
+    Failed = "Failed",
+}
+
+/// `DriftCheckBaselines`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DriftCheckBaselines {
+    pub bias: Option<DriftCheckBias>,
+    pub explainability: Option<DriftCheckExplainability>,
+    pub model_quality: Option<DriftCheckModelQuality>,
+    pub model_data_quality: Option<DriftCheckModelDataQuality>,
+}
+
+crate::shapes::structure! { DriftCheckBaselines
+    optional bias "Bias",
+    optional explainability "Explainability",
+    optional model_quality "ModelQuality",
+    optional model_data_quality "ModelDataQuality",
+}
+
+/// `DriftCheckBias`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DriftCheckBias {
+    pub config_file: Option<FileSource>,
+    pub pre_training_constraints: Option<MetricsSource>,
+    pub post_training_constraints: Option<MetricsSource>,
+}
+
+crate::shapes::structure! { DriftCheckBias
+    optional config_file "ConfigFile",
+    optional pre_training_constraints "PreTrainingConstraints",
+    optional post_training_constraints "PostTrainingConstraints",
+}
+
+/// `DriftCheckExplainability`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DriftCheckExplainability {
+    pub constraints: Option<MetricsSource>,
+    pub config_file: Option<FileSource>,
+}
+
+crate::shapes::structure! { DriftCheckExplainability
+    optional constraints "Constraints",
+    optional config_file "ConfigFile",
+}
+
+/// `DriftCheckModelDataQuality`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DriftCheckModelDataQuality {
+    pub statistics: Option<MetricsSource>,
+    pub constraints: Option<MetricsSource>,
+}
+
+crate::shapes::structure! { DriftCheckModelDataQuality
+    optional statistics "Statistics",
+    optional constraints "Constraints",
+}
+
+/// `DriftCheckModelQuality`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DriftCheckModelQuality {
+    pub statistics: Option<MetricsSource>,
+    pub constraints: Option<MetricsSource>,
+}
+
+crate::shapes::structure! { DriftCheckModelQuality
+    optional statistics "Statistics",
+    optional constraints "Constraints",
+}
+
 /// `Ec2CapacityReservation`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -2510,6 +3290,17 @@ crate::shapes::structure! { ExperimentConfig
     optional run_name "RunName",
 }
 
+/// `Explainability`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct Explainability {
+    pub report: Option<MetricsSource>,
+}
+
+crate::shapes::structure! { Explainability
+    optional report "Report",
+}
+
 /// `ExplainerConfig`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -2615,6 +3406,21 @@ crate::shapes::string_enum! {
     Integral = "Integral",
     Fractional = "Fractional",
     String = "String",
+}
+
+/// `FileSource`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct FileSource {
+    pub content_type: Option<String>,
+    pub content_digest: Option<String>,
+    pub s3_uri: String,
+}
+
+crate::shapes::structure! { FileSource
+    optional content_type "ContentType",
+    optional content_digest "ContentDigest",
+    required s3_uri "S3Uri",
 }
 
 crate::shapes::string_enum! {
@@ -2737,6 +3543,44 @@ crate::shapes::string_enum! {
     Linear = "Linear",
     Logarithmic = "Logarithmic",
     ReverseLogarithmic = "ReverseLogarithmic",
+}
+
+/// `HyperParameterSpecification`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct HyperParameterSpecification {
+    pub name: String,
+    pub description: Option<String>,
+    pub r#type: ParameterType,
+    pub range: Option<ParameterRange>,
+    pub is_tunable: Option<bool>,
+    pub is_required: Option<bool>,
+    pub default_value: Option<String>,
+}
+
+impl HyperParameterSpecification {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(r#type: ParameterType) -> Self {
+        Self {
+            name: Default::default(),
+            description: Default::default(),
+            r#type,
+            range: Default::default(),
+            is_tunable: Default::default(),
+            is_required: Default::default(),
+            default_value: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { HyperParameterSpecification
+    required name "Name",
+    optional description "Description",
+    required r#type "Type",
+    optional range "Range",
+    optional is_tunable "IsTunable",
+    optional is_required "IsRequired",
+    optional default_value "DefaultValue",
 }
 
 /// `HyperParameterTrainingJobDefinition`.
@@ -3140,6 +3984,21 @@ crate::shapes::structure! { HyperbandStrategyConfig
     optional max_resource "MaxResource",
 }
 
+/// `IamIdentity`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct IamIdentity {
+    pub arn: Option<String>,
+    pub principal_id: Option<String>,
+    pub source_identity: Option<String>,
+}
+
+crate::shapes::structure! { IamIdentity
+    optional arn "Arn",
+    optional principal_id "PrincipalId",
+    optional source_identity "SourceIdentity",
+}
+
 /// `ImageConfig`.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -3161,6 +4020,13 @@ impl ImageConfig {
 crate::shapes::structure! { ImageConfig
     required repository_access_mode "RepositoryAccessMode",
     optional repository_auth_config "RepositoryAuthConfig",
+}
+
+crate::shapes::string_enum! {
+    /// `IncludedData`.
+    IncludedData
+    AllData = "AllData",
+    MetadataOnly = "MetadataOnly",
 }
 
 /// `InferenceExecutionConfig`.
@@ -3197,6 +4063,25 @@ pub struct InferenceHubAccessConfig {
 
 crate::shapes::structure! { InferenceHubAccessConfig
     required hub_content_arn "HubContentArn",
+}
+
+/// `InferenceSpecification`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct InferenceSpecification {
+    pub containers: Vec<ModelPackageContainerDefinition>,
+    pub supported_transform_instance_types: Option<Vec<String>>,
+    pub supported_realtime_inference_instance_types: Option<Vec<String>>,
+    pub supported_content_types: Option<Vec<String>>,
+    pub supported_response_mime_types: Option<Vec<String>>,
+}
+
+crate::shapes::structure! { InferenceSpecification
+    required containers "Containers",
+    optional supported_transform_instance_types "SupportedTransformInstanceTypes",
+    optional supported_realtime_inference_instance_types "SupportedRealtimeInferenceInstanceTypes",
+    optional supported_content_types "SupportedContentTypes",
+    optional supported_response_mime_types "SupportedResponseMIMETypes",
 }
 
 /// `InfraCheckConfig`.
@@ -3305,6 +4190,19 @@ crate::shapes::structure! { IntegerParameterRange
     optional scaling_type "ScalingType",
 }
 
+/// `IntegerParameterRangeSpecification`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct IntegerParameterRangeSpecification {
+    pub min_value: String,
+    pub max_value: String,
+}
+
+crate::shapes::structure! { IntegerParameterRangeSpecification
+    required min_value "MinValue",
+    required max_value "MaxValue",
+}
+
 crate::shapes::string_enum! {
     /// `JoinSource`.
     JoinSource
@@ -3341,6 +4239,44 @@ crate::shapes::string_enum! {
     Successful = "Successful",
     Failed = "Failed",
     InProgress = "InProgress",
+}
+
+/// `ListAlgorithmsInput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListAlgorithmsInput {
+    /// Milliseconds since the epoch.
+    pub creation_time_after: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub creation_time_before: Option<i64>,
+    pub max_results: Option<i64>,
+    pub name_contains: Option<String>,
+    pub next_token: Option<String>,
+    pub sort_by: Option<AlgorithmSortBy>,
+    pub sort_order: Option<SortOrder>,
+}
+
+crate::shapes::structure! { ListAlgorithmsInput
+    optional creation_time_after "CreationTimeAfter",
+    optional creation_time_before "CreationTimeBefore",
+    optional max_results "MaxResults",
+    optional name_contains "NameContains",
+    optional next_token "NextToken",
+    optional sort_by "SortBy",
+    optional sort_order "SortOrder",
+}
+
+/// `ListAlgorithmsOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListAlgorithmsOutput {
+    pub algorithm_summary_list: Vec<AlgorithmSummary>,
+    pub next_token: Option<String>,
+}
+
+crate::shapes::structure! { ListAlgorithmsOutput
+    required algorithm_summary_list "AlgorithmSummaryList",
+    optional next_token "NextToken",
 }
 
 /// `ListEndpointConfigsInput`.
@@ -3512,6 +4448,90 @@ pub struct ListHyperParameterTuningJobsResponse {
 
 crate::shapes::structure! { ListHyperParameterTuningJobsResponse
     required hyper_parameter_tuning_job_summaries "HyperParameterTuningJobSummaries",
+    optional next_token "NextToken",
+}
+
+/// `ListModelPackageGroupsInput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListModelPackageGroupsInput {
+    /// Milliseconds since the epoch.
+    pub creation_time_after: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub creation_time_before: Option<i64>,
+    pub max_results: Option<i64>,
+    pub name_contains: Option<String>,
+    pub next_token: Option<String>,
+    pub sort_by: Option<ModelPackageGroupSortBy>,
+    pub sort_order: Option<SortOrder>,
+    pub cross_account_filter_option: Option<CrossAccountFilterOption>,
+}
+
+crate::shapes::structure! { ListModelPackageGroupsInput
+    optional creation_time_after "CreationTimeAfter",
+    optional creation_time_before "CreationTimeBefore",
+    optional max_results "MaxResults",
+    optional name_contains "NameContains",
+    optional next_token "NextToken",
+    optional sort_by "SortBy",
+    optional sort_order "SortOrder",
+    optional cross_account_filter_option "CrossAccountFilterOption",
+}
+
+/// `ListModelPackageGroupsOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListModelPackageGroupsOutput {
+    pub model_package_group_summary_list: Vec<ModelPackageGroupSummary>,
+    pub next_token: Option<String>,
+}
+
+crate::shapes::structure! { ListModelPackageGroupsOutput
+    required model_package_group_summary_list "ModelPackageGroupSummaryList",
+    optional next_token "NextToken",
+}
+
+/// `ListModelPackagesInput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListModelPackagesInput {
+    /// Milliseconds since the epoch.
+    pub creation_time_after: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub creation_time_before: Option<i64>,
+    pub max_results: Option<i64>,
+    pub name_contains: Option<String>,
+    pub model_approval_status: Option<ModelApprovalStatus>,
+    pub model_package_group_name: Option<String>,
+    pub model_package_type: Option<ModelPackageType>,
+    pub next_token: Option<String>,
+    pub sort_by: Option<ModelPackageSortBy>,
+    pub sort_order: Option<SortOrder>,
+}
+
+crate::shapes::structure! { ListModelPackagesInput
+    optional creation_time_after "CreationTimeAfter",
+    optional creation_time_before "CreationTimeBefore",
+    optional max_results "MaxResults",
+    optional name_contains "NameContains",
+    optional model_approval_status "ModelApprovalStatus",
+    optional model_package_group_name "ModelPackageGroupName",
+    optional model_package_type "ModelPackageType",
+    optional next_token "NextToken",
+    optional sort_by "SortBy",
+    optional sort_order "SortOrder",
+}
+
+/// `ListModelPackagesOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListModelPackagesOutput {
+    pub model_package_summary_list: Vec<ModelPackageSummary>,
+    pub next_token: Option<String>,
+}
+
+crate::shapes::structure! { ListModelPackagesOutput
+    required model_package_summary_list "ModelPackageSummaryList",
     optional next_token "NextToken",
 }
 
@@ -3757,6 +4777,17 @@ crate::shapes::structure! { ListTransformJobsResponse
     optional next_token "NextToken",
 }
 
+/// `ManagedConfiguration`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ManagedConfiguration {
+    pub managed_storage_type: Option<ManagedStorageType>,
+}
+
+crate::shapes::structure! { ManagedConfiguration
+    optional managed_storage_type "ManagedStorageType",
+}
+
 crate::shapes::string_enum! {
     /// `ManagedInstanceScalingScaleInStrategy`.
     ManagedInstanceScalingScaleInStrategy
@@ -3769,6 +4800,29 @@ crate::shapes::string_enum! {
     ManagedInstanceScalingStatus
     Enabled = "ENABLED",
     Disabled = "DISABLED",
+}
+
+crate::shapes::string_enum! {
+    /// `ManagedStorageType`.
+    ManagedStorageType
+    Restricted = "Restricted",
+}
+
+/// `MetadataProperties`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct MetadataProperties {
+    pub commit_id: Option<String>,
+    pub repository: Option<String>,
+    pub generated_by: Option<String>,
+    pub project_id: Option<String>,
+}
+
+crate::shapes::structure! { MetadataProperties
+    optional commit_id "CommitId",
+    optional repository "Repository",
+    optional generated_by "GeneratedBy",
+    optional project_id "ProjectId",
 }
 
 /// `MetricData`.
@@ -3828,6 +4882,21 @@ crate::shapes::structure! { MetricsEndpoint
     optional metric_publish_frequency_in_seconds "MetricPublishFrequencyInSeconds",
 }
 
+/// `MetricsSource`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct MetricsSource {
+    pub content_type: String,
+    pub content_digest: Option<String>,
+    pub s3_uri: String,
+}
+
+crate::shapes::structure! { MetricsSource
+    required content_type "ContentType",
+    optional content_digest "ContentDigest",
+    required s3_uri "S3Uri",
+}
+
 /// `MlflowConfig`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -3867,6 +4936,14 @@ crate::shapes::structure! { ModelAccessConfig
     required accept_eula "AcceptEula",
 }
 
+crate::shapes::string_enum! {
+    /// `ModelApprovalStatus`.
+    ModelApprovalStatus
+    Approved = "Approved",
+    Rejected = "Rejected",
+    PendingManualApproval = "PendingManualApproval",
+}
+
 /// `ModelArtifacts`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -3883,6 +4960,15 @@ crate::shapes::string_enum! {
     ModelCacheSetting
     Enabled = "Enabled",
     Disabled = "Disabled",
+}
+
+crate::shapes::string_enum! {
+    /// `ModelCardStatus`.
+    ModelCardStatus
+    Draft = "Draft",
+    PendingReview = "PendingReview",
+    Approved = "Approved",
+    Archived = "Archived",
 }
 
 /// `ModelClientConfig`.
@@ -3905,6 +4991,19 @@ crate::shapes::string_enum! {
     Gzip = "Gzip",
 }
 
+/// `ModelDataQuality`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ModelDataQuality {
+    pub statistics: Option<MetricsSource>,
+    pub constraints: Option<MetricsSource>,
+}
+
+crate::shapes::structure! { ModelDataQuality
+    optional statistics "Statistics",
+    optional constraints "Constraints",
+}
+
 /// `ModelDataSource`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -3914,6 +5013,49 @@ pub struct ModelDataSource {
 
 crate::shapes::structure! { ModelDataSource
     optional s3_data_source "S3DataSource",
+}
+
+/// `ModelInput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ModelInput {
+    pub data_input_config: String,
+}
+
+crate::shapes::structure! { ModelInput
+    required data_input_config "DataInputConfig",
+}
+
+/// `ModelLifeCycle`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ModelLifeCycle {
+    pub stage: String,
+    pub stage_status: String,
+    pub stage_description: Option<String>,
+}
+
+crate::shapes::structure! { ModelLifeCycle
+    required stage "Stage",
+    required stage_status "StageStatus",
+    optional stage_description "StageDescription",
+}
+
+/// `ModelMetrics`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ModelMetrics {
+    pub model_quality: Option<ModelQuality>,
+    pub model_data_quality: Option<ModelDataQuality>,
+    pub bias: Option<Bias>,
+    pub explainability: Option<Explainability>,
+}
+
+crate::shapes::structure! { ModelMetrics
+    optional model_quality "ModelQuality",
+    optional model_data_quality "ModelDataQuality",
+    optional bias "Bias",
+    optional explainability "Explainability",
 }
 
 /// `ModelPackageConfig`.
@@ -3927,6 +5069,293 @@ pub struct ModelPackageConfig {
 crate::shapes::structure! { ModelPackageConfig
     required model_package_group_arn "ModelPackageGroupArn",
     optional source_model_package_arn "SourceModelPackageArn",
+}
+
+/// `ModelPackageContainerDefinition`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ModelPackageContainerDefinition {
+    pub container_hostname: Option<String>,
+    pub image: Option<String>,
+    pub image_digest: Option<String>,
+    pub model_data_url: Option<String>,
+    pub model_data_source: Option<ModelDataSource>,
+    pub product_id: Option<String>,
+    pub environment: Option<IndexMap<String, String>>,
+    pub model_input: Option<ModelInput>,
+    pub framework: Option<String>,
+    pub framework_version: Option<String>,
+    pub nearest_model_name: Option<String>,
+    pub additional_model_data_sources: Option<Vec<AdditionalModelDataSource>>,
+    pub additional_s3_data_source: Option<AdditionalS3DataSource>,
+    pub model_data_e_tag: Option<String>,
+    pub is_checkpoint: Option<bool>,
+    pub base_model: Option<BaseModel>,
+}
+
+crate::shapes::structure! { ModelPackageContainerDefinition
+    optional container_hostname "ContainerHostname",
+    optional image "Image",
+    optional image_digest "ImageDigest",
+    optional model_data_url "ModelDataUrl",
+    optional model_data_source "ModelDataSource",
+    optional product_id "ProductId",
+    optional environment "Environment",
+    optional model_input "ModelInput",
+    optional framework "Framework",
+    optional framework_version "FrameworkVersion",
+    optional nearest_model_name "NearestModelName",
+    optional additional_model_data_sources "AdditionalModelDataSources",
+    optional additional_s3_data_source "AdditionalS3DataSource",
+    optional model_data_e_tag "ModelDataETag",
+    optional is_checkpoint "IsCheckpoint",
+    optional base_model "BaseModel",
+}
+
+crate::shapes::string_enum! {
+    /// `ModelPackageGroupSortBy`.
+    ModelPackageGroupSortBy
+    Name = "Name",
+    CreationTime = "CreationTime",
+}
+
+crate::shapes::string_enum! {
+    /// `ModelPackageGroupStatus`.
+    ModelPackageGroupStatus
+    Pending = "Pending",
+    InProgress = "InProgress",
+    Completed = "Completed",
+    Failed = "Failed",
+    Deleting = "Deleting",
+    DeleteFailed = "DeleteFailed",
+}
+
+/// `ModelPackageGroupSummary`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ModelPackageGroupSummary {
+    pub model_package_group_name: String,
+    pub model_package_group_arn: String,
+    pub model_package_group_description: Option<String>,
+    /// Milliseconds since the epoch.
+    pub creation_time: i64,
+    pub model_package_group_status: ModelPackageGroupStatus,
+    pub managed_configuration: Option<ManagedConfiguration>,
+}
+
+impl ModelPackageGroupSummary {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(model_package_group_status: ModelPackageGroupStatus) -> Self {
+        Self {
+            model_package_group_name: Default::default(),
+            model_package_group_arn: Default::default(),
+            model_package_group_description: Default::default(),
+            creation_time: Default::default(),
+            model_package_group_status,
+            managed_configuration: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { ModelPackageGroupSummary
+    required model_package_group_name "ModelPackageGroupName",
+    required model_package_group_arn "ModelPackageGroupArn",
+    optional model_package_group_description "ModelPackageGroupDescription",
+    required creation_time "CreationTime",
+    required model_package_group_status "ModelPackageGroupStatus",
+    optional managed_configuration "ManagedConfiguration",
+}
+
+/// `ModelPackageModelCard`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ModelPackageModelCard {
+    pub model_card_content: Option<String>,
+    pub model_card_status: Option<ModelCardStatus>,
+}
+
+crate::shapes::structure! { ModelPackageModelCard
+    optional model_card_content "ModelCardContent",
+    optional model_card_status "ModelCardStatus",
+}
+
+crate::shapes::string_enum! {
+    /// `ModelPackageRegistrationType`.
+    ModelPackageRegistrationType
+    Logged = "Logged",
+    Registered = "Registered",
+}
+
+/// `ModelPackageSecurityConfig`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ModelPackageSecurityConfig {
+    pub kms_key_id: String,
+}
+
+crate::shapes::structure! { ModelPackageSecurityConfig
+    required kms_key_id "KmsKeyId",
+}
+
+crate::shapes::string_enum! {
+    /// `ModelPackageSortBy`.
+    ModelPackageSortBy
+    Name = "Name",
+    CreationTime = "CreationTime",
+}
+
+crate::shapes::string_enum! {
+    /// `ModelPackageStatus`.
+    ModelPackageStatus
+    Pending = "Pending",
+    InProgress = "InProgress",
+    Completed = "Completed",
+    Failed = "Failed",
+    Deleting = "Deleting",
+}
+
+/// `ModelPackageStatusDetails`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ModelPackageStatusDetails {
+    pub validation_statuses: Vec<ModelPackageStatusItem>,
+    pub image_scan_statuses: Option<Vec<ModelPackageStatusItem>>,
+}
+
+crate::shapes::structure! { ModelPackageStatusDetails
+    required validation_statuses "ValidationStatuses",
+    optional image_scan_statuses "ImageScanStatuses",
+}
+
+/// `ModelPackageStatusItem`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ModelPackageStatusItem {
+    pub name: String,
+    pub status: DetailedModelPackageStatus,
+    pub failure_reason: Option<String>,
+}
+
+impl ModelPackageStatusItem {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(status: DetailedModelPackageStatus) -> Self {
+        Self {
+            name: Default::default(),
+            status,
+            failure_reason: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { ModelPackageStatusItem
+    required name "Name",
+    required status "Status",
+    optional failure_reason "FailureReason",
+}
+
+/// `ModelPackageSummary`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ModelPackageSummary {
+    pub model_package_name: Option<String>,
+    pub model_package_group_name: Option<String>,
+    pub model_package_version: Option<i64>,
+    pub model_package_arn: String,
+    pub model_package_description: Option<String>,
+    /// Milliseconds since the epoch.
+    pub creation_time: i64,
+    pub model_package_status: ModelPackageStatus,
+    pub model_approval_status: Option<ModelApprovalStatus>,
+    pub model_life_cycle: Option<ModelLifeCycle>,
+    pub model_package_registration_type: Option<ModelPackageRegistrationType>,
+}
+
+impl ModelPackageSummary {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(model_package_status: ModelPackageStatus) -> Self {
+        Self {
+            model_package_name: Default::default(),
+            model_package_group_name: Default::default(),
+            model_package_version: Default::default(),
+            model_package_arn: Default::default(),
+            model_package_description: Default::default(),
+            creation_time: Default::default(),
+            model_package_status,
+            model_approval_status: Default::default(),
+            model_life_cycle: Default::default(),
+            model_package_registration_type: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { ModelPackageSummary
+    optional model_package_name "ModelPackageName",
+    optional model_package_group_name "ModelPackageGroupName",
+    optional model_package_version "ModelPackageVersion",
+    required model_package_arn "ModelPackageArn",
+    optional model_package_description "ModelPackageDescription",
+    required creation_time "CreationTime",
+    required model_package_status "ModelPackageStatus",
+    optional model_approval_status "ModelApprovalStatus",
+    optional model_life_cycle "ModelLifeCycle",
+    optional model_package_registration_type "ModelPackageRegistrationType",
+}
+
+crate::shapes::string_enum! {
+    /// `ModelPackageType`.
+    ModelPackageType
+    Versioned = "Versioned",
+    Unversioned = "Unversioned",
+    Both = "Both",
+}
+
+/// `ModelPackageValidationProfile`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ModelPackageValidationProfile {
+    pub profile_name: String,
+    pub transform_job_definition: TransformJobDefinition,
+}
+
+impl ModelPackageValidationProfile {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(transform_job_definition: TransformJobDefinition) -> Self {
+        Self {
+            profile_name: Default::default(),
+            transform_job_definition,
+        }
+    }
+}
+
+crate::shapes::structure! { ModelPackageValidationProfile
+    required profile_name "ProfileName",
+    required transform_job_definition "TransformJobDefinition",
+}
+
+/// `ModelPackageValidationSpecification`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ModelPackageValidationSpecification {
+    pub validation_role: String,
+    pub validation_profiles: Vec<ModelPackageValidationProfile>,
+}
+
+crate::shapes::structure! { ModelPackageValidationSpecification
+    required validation_role "ValidationRole",
+    required validation_profiles "ValidationProfiles",
+}
+
+/// `ModelQuality`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ModelQuality {
+    pub statistics: Option<MetricsSource>,
+    pub constraints: Option<MetricsSource>,
+}
+
+crate::shapes::structure! { ModelQuality
+    optional statistics "Statistics",
+    optional constraints "Constraints",
 }
 
 crate::shapes::string_enum! {
@@ -4147,6 +5576,21 @@ crate::shapes::structure! { OutputDataConfig
     optional compression_type "CompressionType",
 }
 
+/// `ParameterRange`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ParameterRange {
+    pub integer_parameter_range_specification: Option<IntegerParameterRangeSpecification>,
+    pub continuous_parameter_range_specification: Option<ContinuousParameterRangeSpecification>,
+    pub categorical_parameter_range_specification: Option<CategoricalParameterRangeSpecification>,
+}
+
+crate::shapes::structure! { ParameterRange
+    optional integer_parameter_range_specification "IntegerParameterRangeSpecification",
+    optional continuous_parameter_range_specification "ContinuousParameterRangeSpecification",
+    optional categorical_parameter_range_specification "CategoricalParameterRangeSpecification",
+}
+
 /// `ParameterRanges`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -4162,6 +5606,15 @@ crate::shapes::structure! { ParameterRanges
     optional continuous_parameter_ranges "ContinuousParameterRanges",
     optional categorical_parameter_ranges "CategoricalParameterRanges",
     optional auto_parameters "AutoParameters",
+}
+
+crate::shapes::string_enum! {
+    /// `ParameterType`.
+    ParameterType
+    Integer = "Integer",
+    Continuous = "Continuous",
+    Categorical = "Categorical",
+    FreeText = "FreeText",
 }
 
 /// `ParentHyperParameterTuningJob`.
@@ -4820,6 +6273,23 @@ crate::shapes::structure! { ProfilerConfig
     optional disable_profiler "DisableProfiler",
 }
 
+/// `ProfilerConfigForUpdate`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ProfilerConfigForUpdate {
+    pub s3_output_path: Option<String>,
+    pub profiling_interval_in_milliseconds: Option<i64>,
+    pub profiling_parameters: Option<IndexMap<String, String>>,
+    pub disable_profiler: Option<bool>,
+}
+
+crate::shapes::structure! { ProfilerConfigForUpdate
+    optional s3_output_path "S3OutputPath",
+    optional profiling_interval_in_milliseconds "ProfilingIntervalInMilliseconds",
+    optional profiling_parameters "ProfilingParameters",
+    optional disable_profiler "DisableProfiler",
+}
+
 /// `ProfilerRuleConfiguration`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -4973,6 +6443,17 @@ crate::shapes::structure! { RemoteDebugConfig
     optional enable_remote_debug "EnableRemoteDebug",
 }
 
+/// `RemoteDebugConfigForUpdate`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct RemoteDebugConfigForUpdate {
+    pub enable_remote_debug: Option<bool>,
+}
+
+crate::shapes::structure! { RemoteDebugConfigForUpdate
+    optional enable_remote_debug "EnableRemoteDebug",
+}
+
 crate::shapes::string_enum! {
     /// `RepositoryAccessMode`.
     RepositoryAccessMode
@@ -5020,6 +6501,17 @@ crate::shapes::structure! { ResourceConfig
     optional instance_preferences "InstancePreferences",
     optional selected_instance_type "SelectedInstanceType",
     optional selected_instance_count "SelectedInstanceCount",
+}
+
+/// `ResourceConfigForUpdate`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ResourceConfigForUpdate {
+    pub keep_alive_period_in_seconds: i64,
+}
+
+crate::shapes::structure! { ResourceConfigForUpdate
+    required keep_alive_period_in_seconds "KeepAlivePeriodInSeconds",
 }
 
 /// `ResourceLimits`.
@@ -5428,6 +6920,13 @@ crate::shapes::structure! { ShuffleConfig
 }
 
 crate::shapes::string_enum! {
+    /// `SkipModelValidation`.
+    SkipModelValidation
+    All = "All",
+    None = "None",
+}
+
+crate::shapes::string_enum! {
     /// `SortBy`.
     SortBy
     Name = "Name",
@@ -5440,6 +6939,34 @@ crate::shapes::string_enum! {
     SortOrder
     Ascending = "Ascending",
     Descending = "Descending",
+}
+
+/// `SourceAlgorithm`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct SourceAlgorithm {
+    pub model_data_url: Option<String>,
+    pub model_data_source: Option<ModelDataSource>,
+    pub model_data_e_tag: Option<String>,
+    pub algorithm_name: String,
+}
+
+crate::shapes::structure! { SourceAlgorithm
+    optional model_data_url "ModelDataUrl",
+    optional model_data_source "ModelDataSource",
+    optional model_data_e_tag "ModelDataETag",
+    required algorithm_name "AlgorithmName",
+}
+
+/// `SourceAlgorithmSpecification`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct SourceAlgorithmSpecification {
+    pub source_algorithms: Vec<SourceAlgorithm>,
+}
+
+crate::shapes::structure! { SourceAlgorithmSpecification
+    required source_algorithms "SourceAlgorithms",
 }
 
 crate::shapes::string_enum! {
@@ -5726,6 +7253,41 @@ crate::shapes::string_enum! {
     FastFile = "FastFile",
 }
 
+/// `TrainingJobDefinition`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct TrainingJobDefinition {
+    pub training_input_mode: TrainingInputMode,
+    pub hyper_parameters: Option<IndexMap<String, String>>,
+    pub input_data_config: Vec<Channel>,
+    pub output_data_config: OutputDataConfig,
+    pub resource_config: ResourceConfig,
+    pub stopping_condition: StoppingCondition,
+}
+
+impl TrainingJobDefinition {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(training_input_mode: TrainingInputMode) -> Self {
+        Self {
+            training_input_mode,
+            hyper_parameters: Default::default(),
+            input_data_config: Default::default(),
+            output_data_config: Default::default(),
+            resource_config: Default::default(),
+            stopping_condition: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { TrainingJobDefinition
+    required training_input_mode "TrainingInputMode",
+    optional hyper_parameters "HyperParameters",
+    required input_data_config "InputDataConfig",
+    required output_data_config "OutputDataConfig",
+    required resource_config "ResourceConfig",
+    required stopping_condition "StoppingCondition",
+}
+
 crate::shapes::string_enum! {
     /// `TrainingJobEarlyStoppingType`.
     TrainingJobEarlyStoppingType
@@ -5854,6 +7416,33 @@ crate::shapes::structure! { TrainingRepositoryAuthConfig
     required training_repository_credentials_provider_arn "TrainingRepositoryCredentialsProviderArn",
 }
 
+/// `TrainingSpecification`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct TrainingSpecification {
+    pub training_image: String,
+    pub training_image_digest: Option<String>,
+    pub supported_hyper_parameters: Option<Vec<HyperParameterSpecification>>,
+    pub supported_training_instance_types: Vec<String>,
+    pub supports_distributed_training: Option<bool>,
+    pub metric_definitions: Option<Vec<MetricDefinition>>,
+    pub training_channels: Vec<ChannelSpecification>,
+    pub supported_tuning_job_objective_metrics: Option<Vec<HyperParameterTuningJobObjective>>,
+    pub additional_s3_data_source: Option<AdditionalS3DataSource>,
+}
+
+crate::shapes::structure! { TrainingSpecification
+    required training_image "TrainingImage",
+    optional training_image_digest "TrainingImageDigest",
+    optional supported_hyper_parameters "SupportedHyperParameters",
+    required supported_training_instance_types "SupportedTrainingInstanceTypes",
+    optional supports_distributed_training "SupportsDistributedTraining",
+    optional metric_definitions "MetricDefinitions",
+    required training_channels "TrainingChannels",
+    optional supported_tuning_job_objective_metrics "SupportedTuningJobObjectiveMetrics",
+    optional additional_s3_data_source "AdditionalS3DataSource",
+}
+
 /// `TransformDataSource`.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -5899,6 +7488,44 @@ crate::shapes::structure! { TransformInput
     optional content_type "ContentType",
     optional compression_type "CompressionType",
     optional split_type "SplitType",
+}
+
+/// `TransformJobDefinition`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct TransformJobDefinition {
+    pub max_concurrent_transforms: Option<i64>,
+    pub max_payload_in_mb: Option<i64>,
+    pub batch_strategy: Option<BatchStrategy>,
+    pub environment: Option<IndexMap<String, String>>,
+    pub transform_input: TransformInput,
+    pub transform_output: TransformOutput,
+    pub transform_resources: TransformResources,
+}
+
+impl TransformJobDefinition {
+    /// With the members that have no natural default; use it after `..`.
+    pub fn new(transform_input: TransformInput) -> Self {
+        Self {
+            max_concurrent_transforms: Default::default(),
+            max_payload_in_mb: Default::default(),
+            batch_strategy: Default::default(),
+            environment: Default::default(),
+            transform_input,
+            transform_output: Default::default(),
+            transform_resources: Default::default(),
+        }
+    }
+}
+
+crate::shapes::structure! { TransformJobDefinition
+    optional max_concurrent_transforms "MaxConcurrentTransforms",
+    optional max_payload_in_mb "MaxPayloadInMB",
+    optional batch_strategy "BatchStrategy",
+    optional environment "Environment",
+    required transform_input "TransformInput",
+    required transform_output "TransformOutput",
+    required transform_resources "TransformResources",
 }
 
 crate::shapes::string_enum! {
@@ -6156,6 +7783,97 @@ crate::shapes::structure! { UpdateFeatureMetadataRequest
     optional description "Description",
     optional parameter_additions "ParameterAdditions",
     optional parameter_removals "ParameterRemovals",
+}
+
+/// `UpdateModelPackageInput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct UpdateModelPackageInput {
+    pub model_package_arn: String,
+    pub model_approval_status: Option<ModelApprovalStatus>,
+    pub model_package_registration_type: Option<ModelPackageRegistrationType>,
+    pub approval_description: Option<String>,
+    pub customer_metadata_properties: Option<IndexMap<String, String>>,
+    pub customer_metadata_properties_to_remove: Option<Vec<String>>,
+    pub additional_inference_specifications_to_add: Option<Vec<AdditionalInferenceSpecificationDefinition>>,
+    pub inference_specification: Option<InferenceSpecification>,
+    pub source_uri: Option<String>,
+    pub model_card: Option<ModelPackageModelCard>,
+    pub model_life_cycle: Option<ModelLifeCycle>,
+    pub client_token: Option<String>,
+}
+
+crate::shapes::structure! { UpdateModelPackageInput
+    required model_package_arn "ModelPackageArn",
+    optional model_approval_status "ModelApprovalStatus",
+    optional model_package_registration_type "ModelPackageRegistrationType",
+    optional approval_description "ApprovalDescription",
+    optional customer_metadata_properties "CustomerMetadataProperties",
+    optional customer_metadata_properties_to_remove "CustomerMetadataPropertiesToRemove",
+    optional additional_inference_specifications_to_add "AdditionalInferenceSpecificationsToAdd",
+    optional inference_specification "InferenceSpecification",
+    optional source_uri "SourceUri",
+    optional model_card "ModelCard",
+    optional model_life_cycle "ModelLifeCycle",
+    optional client_token "ClientToken",
+}
+
+/// `UpdateModelPackageOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct UpdateModelPackageOutput {
+    pub model_package_arn: String,
+}
+
+crate::shapes::structure! { UpdateModelPackageOutput
+    required model_package_arn "ModelPackageArn",
+}
+
+/// `UpdateTrainingJobRequest`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct UpdateTrainingJobRequest {
+    pub training_job_name: String,
+    pub profiler_config: Option<ProfilerConfigForUpdate>,
+    pub profiler_rule_configurations: Option<Vec<ProfilerRuleConfiguration>>,
+    pub resource_config: Option<ResourceConfigForUpdate>,
+    pub remote_debug_config: Option<RemoteDebugConfigForUpdate>,
+}
+
+crate::shapes::structure! { UpdateTrainingJobRequest
+    required training_job_name "TrainingJobName",
+    optional profiler_config "ProfilerConfig",
+    optional profiler_rule_configurations "ProfilerRuleConfigurations",
+    optional resource_config "ResourceConfig",
+    optional remote_debug_config "RemoteDebugConfig",
+}
+
+/// `UpdateTrainingJobResponse`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct UpdateTrainingJobResponse {
+    pub training_job_arn: String,
+}
+
+crate::shapes::structure! { UpdateTrainingJobResponse
+    required training_job_arn "TrainingJobArn",
+}
+
+/// `UserContext`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct UserContext {
+    pub user_profile_arn: Option<String>,
+    pub user_profile_name: Option<String>,
+    pub domain_id: Option<String>,
+    pub iam_identity: Option<IamIdentity>,
+}
+
+crate::shapes::structure! { UserContext
+    optional user_profile_arn "UserProfileArn",
+    optional user_profile_name "UserProfileName",
+    optional domain_id "DomainId",
+    optional iam_identity "IamIdentity",
 }
 
 /// `VariantProperty`.

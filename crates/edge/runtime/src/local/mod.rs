@@ -255,6 +255,7 @@ impl LocalRuntime {
                 code: 137,
                 signal: Some(libc::SIGKILL),
                 out_of_memory: false,
+                lost: true,
                 started,
                 ended: now(),
             };

@@ -210,6 +210,7 @@ fn finish(watched: &Watched, status: WaitStatus, ended: Timestamp) -> io::Result
         code,
         signal,
         out_of_memory: kills > 0 && code != 0,
+        lost: false,
         started: watched.started,
         ended,
     };

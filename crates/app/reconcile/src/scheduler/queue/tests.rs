@@ -312,3 +312,41 @@ fn who_gives_its_place_up_by_asking_for_nothing_lets_the_next_one_in() {
     assert_eq!(queue.ask(request(&large, 2, 10, 0), &mut granted), Answer::Granted);
     assert_eq!(names(&granted), ["small"]);
 }
+
+/// Room that is kept goes to a job like the one that left it, ahead of nobody who needs it.
+///
+/// Proves: CC-7
+#[test]
+fn kept_room_is_reused_at_once_and_given_up_to_whoever_needs_it() {
+    let mut queue = machine(4);
+    let (left, like, other) = (owner("1", "left"), owner("1", "like"), owner("2", "other"));
+    assert_eq!(ask(&mut queue, request(&left, 1, 0, 1)), Answer::Granted);
+    queue.shelve(&left, Timestamp(5));
+    assert_eq!((queue.total(), queue.pools()), (Amount::default(), vec![left.clone()]));
+    assert!(!queue.reuse(&left, &request(&like, 6, 10, 2)), "it asks for more");
+    assert!(queue.reuse(&left, &request(&like, 6, 10, 1)));
+    assert_eq!((queue.total(), queue.pools()), (ONE, vec![]));
+    assert!(!queue.reuse(&left, &request(&other, 7, 20, 1)), "one job has it");
+    queue.shelve(&like, Timestamp(8));
+    assert_eq!(ask(&mut queue, request(&other, 9, 20, 1)), Answer::Granted);
+    assert_eq!(queue.pools(), vec![like.clone()], "control: there was room for both");
+    assert_eq!(ask(&mut queue, request(&left, 10, 30, 1)), Answer::Granted);
+    assert_eq!((queue.pools(), queue.take_given_up()), (vec![], vec![like.clone()]));
+    assert_eq!(queue.take_given_up(), []);
+}
+
+/// Whoever waits for more room than a pool has gets the pool's too, or jobs like it could follow each other for ever.
+#[test]
+fn no_room_is_kept_while_anybody_waits() {
+    let mut queue = machine(6);
+    let (runs, left, large) = (owner("1", "runs"), owner("1", "left"), owner("2", "large"));
+    assert_eq!(ask(&mut queue, request(&runs, 1, 0, 1)), Answer::Granted);
+    assert_eq!(ask(&mut queue, request(&left, 1, 1, 1)), Answer::Granted);
+    queue.shelve(&left, Timestamp(2));
+    assert_eq!(queue.pools(), vec![left.clone()], "control");
+    assert_eq!(ask(&mut queue, request(&large, 3, 10, 3)), Answer::Waits);
+    assert_eq!(queue.pools(), vec![]);
+    assert!(!queue.reuse(&left, &request(&left, 4, 20, 1)));
+    queue.leave(&runs);
+    assert_eq!(names(&queue.admit()), ["large"]);
+}

@@ -8,7 +8,7 @@ mod view;
 
 use super::check::pass_role;
 use super::listing::{Listing, page};
-use super::{conditions, create, creating, find, shapes, stored, tag, training_job, update};
+use super::{algorithm, conditions, create, creating, find, shapes, stored, tag, training_job, update};
 use crate::{Ctx, Operation};
 use isolarium_model::Arn;
 use isolarium_model::sagemaker::tuning_job::{TrialCurve, TuningEvent, TuningJob as Job, TuningStatus};
@@ -93,7 +93,9 @@ impl Operation for shapes::CreateHyperParameterTuningJobRequest {
             return Err(taken(&arn));
         }
         for (definition, given) in plan.definitions.iter_mut().zip(definitions(&request)) {
-            training_job::settle(ctx, &spec::training_request(given), &arn, &mut definition.spec)?;
+            let request = spec::training_request(given);
+            let product = algorithm::product(ctx, &request)?;
+            training_job::settle(ctx, &request, &arn, product.as_ref(), &mut definition.spec)?;
         }
         let warm_start = match &request.warm_start_config {
             Some(config) => Some(parents::warm_start(ctx, config, &plan.definitions)?),

@@ -1,7 +1,7 @@
 //! From a CreateHyperParameterTuningJob request to what the loop acts on, with every check that needs no account.
 
 use super::super::check::{refuse, role};
-use super::super::{keep, shapes, training_spec};
+use super::super::{algorithm, keep, shapes, training_spec};
 use super::definitions;
 use crate::Ctx;
 use isolarium_model::sagemaker::Echo;
@@ -198,14 +198,20 @@ fn definition(
     };
     Space::new(&ranges).map_err(|error| invalid(error.to_string()))?;
     check_parameters(given, &ranges, strategy)?;
-    check_metrics(given, &objective.metric_name)?;
+    let tuned = ranges.iter().map(|range| range.name.clone()).collect();
+    let applied = algorithm::applied(ctx, &training_request(given), tuned)?;
+    let metrics = applied.request.algorithm_specification.as_ref();
+    let metrics = metrics.and_then(|one| one.metric_definitions.as_deref());
+    check_metrics(metrics.unwrap_or_default(), &objective.metric_name)?;
+    if let Some(algorithm) = &applied.algorithm {
+        check_objective(&algorithm.training.objectives, objective)?;
+    }
     refuse(&[(
         given.resource_config.is_some() && given.hyper_parameter_tuning_resource_config.is_some(),
         "ResourceConfig together with HyperParameterTuningResourceConfig",
     )])?;
-    let request = training_request(given);
     let spec = training_spec::spec(
-        &request,
+        &applied.request,
         role(ctx, &given.role_arn)?,
         &ctx.platform.settings().instances,
     )?;
@@ -220,7 +226,7 @@ fn definition(
         },
         ranges,
         spec,
-        echo: training_spec::echo(&request)?,
+        echo: training_spec::echo(&applied.shown)?,
     })
 }
 
@@ -271,12 +277,22 @@ fn check_parameters(given: &Given, ranges: &[ParameterRange], strategy: Strategy
     Ok(())
 }
 
-fn check_metrics(given: &Given, objective: &str) -> Result<(), ApiError> {
-    let metrics = given
-        .algorithm_specification
-        .metric_definitions
-        .as_deref()
-        .unwrap_or_default();
+/// What an algorithm lets tuning jobs aim at; nothing named: any of its metrics.
+fn check_objective(
+    supported: &BTreeSet<(String, String)>,
+    objective: &shapes::HyperParameterTuningJobObjective,
+) -> Result<(), ApiError> {
+    let wanted = (objective.r#type.as_str().to_owned(), objective.metric_name.clone());
+    if supported.is_empty() || supported.contains(&wanted) {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "The algorithm does not support the objective {} of the metric \"{}\".",
+        wanted.0, wanted.1
+    )))
+}
+
+fn check_metrics(metrics: &[shapes::MetricDefinition], objective: &str) -> Result<(), ApiError> {
     if metrics.len() > MAX_METRICS {
         return Err(invalid(format!(
             "A hyperparameter tuning job can have at most {MAX_METRICS} metric definitions."

@@ -18,6 +18,7 @@ fn job() -> TrainingJob {
         training_start: None,
         training_end: None,
         tuning_job: None,
+        warm_pool: None,
         spec: JobSpec {
             container: ContainerSpec {
                 image: "i".into(),
@@ -39,6 +40,8 @@ fn job() -> TrainingJob {
             max_runtime: 60,
             max_pending: None,
             max_wait: None,
+            max_retries: 0,
+            keep_alive: 0,
             network: JobNetwork::new(Some(true), None),
         },
         run: JobRun {
@@ -50,6 +53,7 @@ fn job() -> TrainingJob {
             image: None,
             stop: None,
             launched: false,
+            restarts: 0,
         },
         warning: None,
         final_metrics: BTreeMap::new(),
@@ -58,9 +62,10 @@ fn job() -> TrainingJob {
     }
 }
 
-const ALL: [SecondaryStatus; 11] = [
+const ALL: [SecondaryStatus; 12] = [
     SecondaryStatus::Starting,
     SecondaryStatus::Pending,
+    SecondaryStatus::Restarting,
     SecondaryStatus::Downloading,
     SecondaryStatus::Training,
     SecondaryStatus::Uploading,
@@ -72,8 +77,9 @@ const ALL: [SecondaryStatus; 11] = [
     SecondaryStatus::MaxWaitTimeExceeded,
 ];
 
-const EVENTS: [JobEvent; 11] = [
+const EVENTS: [JobEvent; 12] = [
     JobEvent::NoCapacity,
+    JobEvent::InstanceLost,
     JobEvent::InstanceReady,
     JobEvent::ContainerRuns,
     JobEvent::ContainerSucceeded,
@@ -209,4 +215,35 @@ fn a_record_survives_its_json_and_a_failure_is_kept() {
         job.fail(FailureReason::job(FailureKind::Client, "y", None), Timestamp(10))
             .is_err()
     );
+}
+
+/// Proves: SM-34
+#[test]
+fn a_lost_attempt_is_followed_by_another_as_often_as_was_asked_for() {
+    let mut job = job();
+    assert!(!job.may_restart(), "control: nobody asked for another attempt");
+    job.spec.max_retries = 1;
+    job.apply(JobEvent::InstanceReady, Timestamp(2000)).unwrap();
+    job.apply(JobEvent::ContainerRuns, Timestamp(3000)).unwrap();
+    assert!(job.may_restart());
+    let again = JobRun::new(vec![job.run.placement.clone()]).unwrap();
+    job.restart(again, "gone", Timestamp(4000)).unwrap();
+    assert_eq!(
+        (job.secondary.as_str(), job.status().as_str()),
+        ("Restarting", "InProgress")
+    );
+    assert_eq!(
+        job.transitions.last().unwrap().message,
+        "Restarting the training job: gone"
+    );
+    assert!((job.run.restarts, job.may_restart()) == (1, false));
+    job.apply(JobEvent::InstanceReady, Timestamp(5000)).unwrap();
+    assert_eq!(
+        job.training_start,
+        Some(Timestamp(2000)),
+        "the time limit is the whole job's"
+    );
+    job.spec.max_retries = 9;
+    job.apply(JobEvent::StopRequested, Timestamp(6000)).unwrap();
+    assert!(!job.may_restart(), "what was told to stop does not begin again");
 }

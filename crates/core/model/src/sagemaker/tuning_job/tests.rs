@@ -68,6 +68,8 @@ fn job(goal: Goal, ends: &[(FinalStatus, Option<f64>)]) -> TuningJob {
                 max_runtime: 60,
                 max_pending: None,
                 max_wait: None,
+                max_retries: 0,
+                keep_alive: 0,
                 network: JobNetwork::new(Some(true), None),
             },
             echo: Echo::new(),
