@@ -8,6 +8,8 @@ import tarfile
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.conformance.test_vpc_jobs import P6, Network
+from tests.harness.engine import execution_statements
 from tests.harness.jobs import eventually, gone, settled
 
 # Serves on the port that it is told, and says what it sees.
@@ -63,6 +65,9 @@ class Handler(BaseHTTPRequestHandler):
                 "own": reached("127.0.0.1", int(os.environ["SAGEMAKER_BIND_TO_PORT"])), "resolved": resolved("example.com"),
             }
             return self.answer(200, json.dumps(seen).encode(), "application/json")
+        if body.startswith(b"reach "):
+            told = {address: reached(address, 8080) for address in body.decode().split()[1:]}
+            return self.answer(200, json.dumps(told).encode(), "application/json")
         if body.startswith(b"fail in "):
             return self.answer(200, body, "text/plain")
         told = "%s(%s|%s|%s)" % (NAME, body.decode(), self.headers.get("Content-Type"), self.headers.get("Accept"))
@@ -223,6 +228,50 @@ def test_direct_invocation_asks_one_container_and_all_are_sealed_together(engine
             error = refused(runtime.invoke_endpoint, EndpointName=f"{name}-{kind}", Body=b"x", **target)
             assert error["Code"] == "ValidationError" and text in error["Message"], error
         delete(sagemaker, f"{name}-{kind}")
+
+
+def test_in_a_vpc_the_containers_of_an_instance_share_its_interface_and_its_groups(engine, sagemaker, runtime, name, bucket, binding, programs):
+    """Two addresses for each instance, however many containers it has; what the group lets one of them reach, it lets all.
+
+    Proves: CC-10, CC-56, NET-66, NET-73, VPC-4, VPC-10
+    """
+    ec2 = engine.client("ec2")
+    allow = {"Effect": "Allow", "Action": P6, "Resource": "*"}
+    role = engine.create_role("several-containers-vpc", [*execution_statements(bucket), allow])
+    network = Network(ec2, block="10.40.0.0/16", subnet="10.40.1.0/24")
+    free = network.free()
+    members = {"VpcConfig": network.config, "InferenceExecutionConfig": {"Mode": "Direct"}}
+    endpoint = create(sagemaker, name, role, containers(binding, programs), isolated=False, count=2, **members)
+    assert endpoint["EndpointStatus"] == "InService", endpoint.get("FailureReason")
+    assert network.free() == free - 4
+    own = [one for one in network.interfaces() if one["Description"].startswith("[Do not delete] Container")]
+    addresses = sorted(one["PrivateIpAddress"] for one in own)
+    assert len(addresses) == 2
+
+    def ask(one, body):
+        answer = runtime.invoke_endpoint(EndpointName=name, Body=body, TargetContainerHostname=one)
+        return json.loads(answer["Body"].read())
+
+    def reached(one):
+        return sorted(ask(one, b"reach " + " ".join(addresses).encode()).values())
+
+    for one in NAMES:
+        seen = ask(one, b"look")
+        assert seen["name"] == one and seen["interfaces"] == ["eth0", "lo"] and seen["outside"] != "connected"
+        assert seen["platform"] != "connected", "nothing of the platform's network is there"
+        outcomes = reached(one)
+        assert outcomes.count("connected") == 1, f"its own address, and not the other instance's: {outcomes}"
+    pair = {"UserIdGroupPairs": [{"GroupId": network.group}]}
+    rule = [{"IpProtocol": "tcp", "FromPort": 8080, "ToPort": 8080} | pair]
+    ec2.authorize_security_group_ingress(GroupId=network.group, IpPermissions=rule)
+    for one in NAMES:
+        eventually(lambda: reached(one) == ["connected", "connected"], 60)  # noqa: B023
+    ec2.revoke_security_group_ingress(GroupId=network.group, IpPermissions=rule)
+    for one in NAMES:
+        eventually(lambda: reached(one).count("connected") == 1, 60)  # noqa: B023
+    delete(sagemaker, name)
+    eventually(lambda: network.free() == free, 60)
+    network.remove()
 
 
 def test_a_container_that_dies_takes_its_instance_along(sagemaker, runtime, name, binding, programs, role):
