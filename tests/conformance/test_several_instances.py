@@ -1,9 +1,14 @@
 """Training jobs with several instances: boto3 against the real engine, containers that look for each other."""
+import ctypes
 import io
 import json
 import os
+import select
+import signal
+import socket
 import subprocess
 import tarfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -238,23 +243,209 @@ while true; do sleep 0.1; done
     assert said(engine, name).count("told") == 2
 
 
-def test_what_several_instances_cannot_have_yet_is_refused(sagemaker, small, role, bucket, name):
+def test_what_a_job_cannot_have_is_refused(sagemaker, small, role, bucket, name):
     """
-    Encrypted traffic between containers is out of reach: nothing is stored, and nobody believes to be protected.
+    Alone there is nothing to encrypt.
     """
-    resources = {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1}
-    for members in (
-        {"EnableInterContainerTrafficEncryption": True, "ResourceConfig": resources},
-        {"ResourceConfig": resources | {"InstanceCount": 251}},
-    ):
-        with pytest.raises(sagemaker.exceptions.ClientError) as refused:
-            run(sagemaker, name, small, role, bucket, None, "true", **members)
-        assert refused.value.response["Error"]["Code"] == "ValidationException"
+    resources = {"InstanceType": "ml.m5.large", "InstanceCount": 251, "VolumeSizeInGB": 1}
+    with pytest.raises(sagemaker.exceptions.ClientError) as refused:
+        run(sagemaker, name, small, role, bucket, None, "true", ResourceConfig=resources)
+    assert refused.value.response["Error"]["Code"] == "ValidationException"
     with pytest.raises(sagemaker.exceptions.ClientError):
         sagemaker.describe_training_job(TrainingJobName=name)
     alone = {"EnableInterContainerTrafficEncryption": True}
     run(sagemaker, name, small, role, bucket, None, "true", **alone)
-    assert completed(sagemaker, name)["EnableInterContainerTrafficEncryption"] is True, "alone there is nothing to encrypt"
+    assert completed(sagemaker, name)["EnableInterContainerTrafficEncryption"] is True
+
+
+def test_groups_of_instances_have_their_own_types_and_channels(engine, sagemaker, image, role, bucket, parts, name):
+    """
+    Proves: CC-19, CC-20, CC-28, NI-9
+    """
+    group = lambda name, kind, count: {"InstanceGroupName": name, "InstanceType": kind, "InstanceCount": count}  # noqa: E731
+    resources = {"InstanceGroups": [group("lead", "ml.m5.large", 1), group("workers", "ml.m5.xlarge", 2)], "VolumeSizeInGB": 1}
+    source = {"S3DataType": "S3Prefix", "S3Uri": parts, "S3DataDistributionType": "ShardedByS3Key"}
+    channels = [
+        {"ChannelName": "dealt", "DataSource": {"S3DataSource": source | {"InstanceGroupNames": ["workers"]}}},
+        {"ChannelName": "shared", "DataSource": {"S3DataSource": source | {"InstanceGroupNames": ["lead", "workers"]}}},
+    ]
+    request = training_request(name, image, role, bucket, parts, isolated=True, InputDataConfig=channels)
+    request |= {"ResourceConfig": resources, "HyperParameters": {"token": name}}
+    request = with_program(engine, bucket, request, PROBE)
+    for wrong, text in (
+        ({"ResourceConfig": resources | {"InstanceCount": 2, "InstanceType": "ml.m5.large"}}, "either InstanceGroups"),
+        ({"ResourceConfig": resources | {"InstanceGroups": resources["InstanceGroups"][:1]}}, "workers"),
+    ):
+        with pytest.raises(sagemaker.exceptions.ClientError) as refused:
+            sagemaker.create_training_job(**request | wrong)
+        error = refused.value.response["Error"]
+        assert error["Code"] == "ValidationException" and text in error["Message"], error
+    sagemaker.create_training_job(**request)
+    done = completed(sagemaker, name)
+    assert done["ResourceConfig"] == resources
+    told = results(engine, name, 3)
+    groups = [
+        {"instance_group_name": "lead", "instance_type": "ml.m5.large", "hosts": ["algo-1"]},
+        {"instance_group_name": "workers", "instance_type": "ml.m5.xlarge", "hosts": ["algo-2", "algo-3"]},
+    ]
+    for host, one in told.items():
+        assert met(one, name) and one["config"]["hosts"] == HOSTS and one["config"]["instance_groups"] == groups
+        own = groups[0 if host == "algo-1" else 1]
+        assert one["config"]["current_group_name"] == own["instance_group_name"]
+        assert one["config"]["current_instance_type"] == own["instance_type"]
+    assert sorted(told["algo-1"]["data"]) == ["code", "shared"]
+    every = [f"{n}.txt" for n in range(7)]
+    assert sorted(sum((one["data"]["shared"] for one in told.values()), [])) == every
+    assert sorted(told["algo-2"]["data"]["dealt"] + told["algo-3"]["data"]["dealt"]) == every
+
+
+class Wires:
+    """Every packet between instances: what crosses the platform's and the VPCs' routers while this is open."""
+
+    def __init__(self, engine):
+        self.folder = engine.data / "run/netns"
+        self.sockets, self.packets, self.over = {}, [], threading.Event()
+        self.thread = threading.Thread(target=self._listen)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+        for one in self.sockets.values():
+            one.close()
+
+    def _open(self, path):
+        with open(path) as space:
+            if ctypes.CDLL(None, use_errno=True).setns(space.fileno(), 0x4000_0000):
+                return None
+        made = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, socket.htons(0x0800))
+        made.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE
+        return made
+
+    def _listen(self):
+        # This thread alone moves from namespace to namespace.
+        while not self.over.is_set():
+            for path in self.folder.iterdir():
+                if path.name not in self.sockets and (path.name == "platform" or path.name.startswith("vpc-") and "." not in path.name):
+                    try:
+                        opened = self._open(path)
+                    except OSError:
+                        continue
+                    if opened:
+                        self.sockets[path.name] = opened
+            ready, _, _ = select.select(list(self.sockets.values()), [], [], 0.02)
+            for one in ready:
+                try:
+                    while True:
+                        self.packets.append(one.recv(65536))
+                except BlockingIOError:
+                    pass
+
+    def between(self, addresses):
+        """Packets among these addresses: protocol, destination port, bytes."""
+        chosen = {socket.inet_aton(address) for address in addresses}
+        for packet in list(self.packets):
+            if packet[12:16] in chosen and packet[16:20] in chosen and packet[12:16] != packet[16:20]:
+                begin = 4 * (packet[0] & 15)
+                yield packet[9], int.from_bytes(packet[begin + 2:begin + 4], "big"), packet
+
+
+@pytest.mark.parametrize("shape", ["isolated", "platform", "vpc", "isolated in a vpc"])
+def test_encrypted_peers_meet_and_nothing_of_it_is_readable_on_the_wire(
+        engine, ec2, sagemaker, image, role, vpc_role, bucket, parts, network, name, shape):
+    """
+    Two jobs at once, one of them encrypted: both meet their peers in every way, the plain one's words are on the wire, the
+    other's are not, and nothing but UDP 500 passes between its instances. In a VPC the group admits that alone.
+    Proves: CC-89, NI-9, VPC-26, VPC-27, D-24, CC-20
+    """
+    isolated, in_vpc = shape.startswith("isolated"), shape.endswith("vpc")
+    plain, secret = f"plain-{name[-8:]}", f"secret-{name[-8:]}"
+    members = {"VpcConfig": network.config} if in_vpc else {}
+    jobs = [plain, secret]
+    if in_vpc:
+        pair = {"UserIdGroupPairs": [{"GroupId": network.group}]}
+        udp = [{"IpProtocol": "udp", "FromPort": 500, "ToPort": 500} | pair]
+        ec2.authorize_security_group_ingress(GroupId=network.group, IpPermissions=udp)
+    with Wires(engine) as wires:
+        used = {}
+        for job in jobs:
+            encrypted = {"EnableInterContainerTrafficEncryption": True} if job == secret else {}
+            if in_vpc and job == plain:
+                # The control needs what the encrypted one does without.
+                every = [{"IpProtocol": "-1"} | pair]
+                ec2.authorize_security_group_ingress(GroupId=network.group, IpPermissions=every)
+            probe(engine, sagemaker, bucket, job, image, vpc_role if in_vpc else role, parts, instances=2, isolated=isolated,
+                  hyper={"ping": "1"} if isolated else None, **members, **encrypted)
+            if in_vpc and job == plain:
+                completed(sagemaker, plain)
+                ec2.revoke_security_group_ingress(GroupId=network.group, IpPermissions=every)
+        for job in jobs:
+            done = completed(sagemaker, job)
+            assert done["EnableInterContainerTrafficEncryption"] is (job == secret)
+            told = results(engine, job, 2)
+            assert all(met(one, job, ping=isolated) for one in told.values()), told
+            expected = ["eth0", "lo", "peers0"] if job == secret else ["eth0", "lo"]
+            assert all(one["interfaces"] == expected for one in told.values()), told
+            used[job] = set(told["algo-1"]["addresses"].values())
+    everything = b"".join(wires.packets)
+    assert plain.encode() in everything, "control: the same capture shows what is said in the clear"
+    assert secret.encode() not in everything
+    if used[plain] != used[secret]:
+        seen = {(protocol, port) for protocol, port, _ in wires.between(used[secret])}
+        assert seen == {(17, 500)}, seen
+    else:
+        assert any((protocol, port) == (17, 500) for protocol, port, _ in wires.between(used[secret]))
+    assert not any((engine.data / "run/tunnels").iterdir()), "keys go with their containers"
+
+
+def tunnels(engine):
+    """The processes that encrypt for this engine's containers, by the folder that they are shut into."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and os.readlink(entry / "root") == str(engine.data / "run/tunnels"):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_encryption_outlives_the_engine_and_a_job_does_not_outlive_it(engine, sagemaker, small, role, bucket, name):
+    """
+    The processes that encrypt hold no privilege, go on through kills of node and service, and take their job along when they
+    die: what they carried is not said in the clear meanwhile.
+    Proves: CC-89, NI-9, NET-72
+    """
+    request = scripted(engine, bucket, name, small, role, 2, ASK)
+    sagemaker.create_training_job(**request, EnableInterContainerTrafficEncryption=True)
+    both = lambda state: lambda: states(engine, name) == {"algo-1": state, "algo-2": state}  # noqa: E731
+    eventually(both("7000 yes 9000 yes"), timeout=90)
+    running = sorted(tunnels(engine))
+    assert len(running) == 2
+    for pid in running:
+        status = Path(f"/proc/{pid}/status").read_text()
+        fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+        assert fields["Uid"].split() == ["65534"] * 4 and fields["CapEff"] == fields["CapPrm"] == "0" * 16
+        assert fields["NoNewPrivs"] == "1" and fields["Seccomp"] == "2"
+    os.kill(engine.pids()["serve"], signal.SIGKILL)
+    os.kill(engine.pids()["node"], signal.SIGKILL)
+    engine.process.wait()
+    engine.start()
+    assert sorted(tunnels(engine)) == running, "nobody started them anew"
+    assert sagemaker.describe_training_job(TrainingJobName=name)["TrainingJobStatus"] == "InProgress"
+    assert both("7000 yes 9000 yes")(), "nobody missed anything"
+    with Wires(engine) as wires:
+        eventually(lambda: any(port == 500 for _, port, _ in wires.between({"10.0.0.4", "10.0.0.5"})), timeout=30)
+        os.kill(running[0], signal.SIGKILL)
+        done = finished(sagemaker, name)
+    assert done["TrainingJobStatus"] == "Failed", done
+    assert {(protocol, port) for protocol, port, _ in wires.between({"10.0.0.4", "10.0.0.5"})} == {(17, 500)}
+    assert b"served" not in b"".join(wires.packets)
+    assert any("encryption of the traffic between the instances ended" in line for lines in streams(engine, name).values() for line in lines)
+    eventually(lambda: not tunnels(engine), timeout=30)
 
 
 @pytest.fixture(scope="module")

@@ -93,6 +93,30 @@ def interfaces(engine, job):
     return dict(one.split("=") for one in said.removeprefix("interfaces ").strip(",").split(",") if one)
 
 
+def test_the_training_jobs_of_a_definition_have_its_instances(engine, sagemaker, tuned, role, bucket, short):
+    """Proves: SM-35, SM-38, NI-9, CC-20, CC-89
+    """
+    members = {
+        "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1},
+        "EnableInterContainerTrafficEncryption": True,
+    }
+    sagemaker.create_hyper_parameter_tuning_job(
+        HyperParameterTuningJobName=short, HyperParameterTuningJobConfig=configuration(jobs=2, parallel=2),
+        TrainingJobDefinition=definition(tuned, role, bucket, **members))
+    job = ended(sagemaker, short)
+    assert job["HyperParameterTuningJobStatus"] == "Completed", job.get("FailureReason")
+    rows = children(sagemaker, short)
+    assert len(rows) == 2
+    for row in rows:
+        described = sagemaker.describe_training_job(TrainingJobName=row["TrainingJobName"])
+        assert described["ResourceConfig"]["InstanceCount"] == 2 and described["EnableInterContainerTrafficEncryption"] is True
+        streams = engine.client("logs").describe_log_streams(
+            logGroupName="/aws/sagemaker/TrainingJobs", logStreamNamePrefix=f"{row['TrainingJobName']}/algo-")["logStreams"]
+        own = [one["logStreamName"].split("/")[1] for one in streams if not one["logStreamName"].endswith("network-isolation")]
+        assert sorted(one[:6] for one in own) == ["algo-1", "algo-2"]
+        assert interfaces(engine, row["TrainingJobName"]) == {"lo": "127.0.0.1/8", "eth0": "10.0.0.4/32"}
+
+
 def test_a_sealed_tuning_job_finds_the_best_value_and_tells_all_of_it(engine, sagemaker, tuned, role, bucket, short):
     """Proves: SM-35, SM-38, SM-9, SM-11, NI-4, CC-17, CC-39
     """

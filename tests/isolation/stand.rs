@@ -177,6 +177,7 @@ impl Stand {
             self_exe: env!("CARGO_BIN_EXE_isolarium-test-shim").into(),
             archive_timeout: std::time::Duration::from_secs(600),
             cdi_folders: Vec::new(),
+            accelerators: "nvidia.com/gpu".into(),
             walls,
         };
         let network = default_network(Uplink::Netns { path: internet.path() });
@@ -243,6 +244,7 @@ impl Stand {
             },
             held: false,
             beside: None,
+            tunnel: None,
         }
     }
 

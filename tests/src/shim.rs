@@ -6,6 +6,7 @@ fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("shim") => isolarium_runtime::shim_main(),
         Some("unpack") => isolarium_runtime::unpack_main(),
+        Some("tunnel") => isolarium_runtime::tunnel_main(),
         _ => ExitCode::FAILURE,
     }
 }

@@ -276,6 +276,7 @@ fn base(
         mounts: Vec::new(),
         held: false,
         beside: None,
+        tunnel: None,
         devices: Vec::new(),
         limits: Limits {
             cpu_millis: shape.vcpus * 1000,

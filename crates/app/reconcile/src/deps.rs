@@ -290,30 +290,34 @@ impl Deps {
         }
     }
 
-    /// New workloads for the instances of a job that begins again, as for a new job.
+    /// The instances of a job that begins, or begins again, with their networks, as [`Self::place`]; isolated ones among several get a network of their
+    /// own (NI-9).
     pub(crate) fn places(
         &self,
         network: &JobNetwork,
         owner: &Key,
         owner_arn: &Arn,
         instances: usize,
-        mut batch: Batch,
+        batch: Batch,
     ) -> Result<(Vec<Placement>, Batch), StepError> {
-        let mut all: Vec<Placement> = Vec::new();
-        let mut peers = None;
-        for number in 0..instances {
-            let (mut placement, more) = self.place(network, owner, owner_arn, batch)?;
-            batch = more;
+        let (mut all, mut batch, mut shared): (Vec<Placement>, _, Option<VpcId>) = (Vec::new(), batch, None);
+        while all.len() < instances {
+            let (mut placement, with) = self.place(network, owner, owner_arn, batch.clone())?;
+            // A random address may come twice.
+            let own = placement.platform_address();
+            if own.is_some() && all.iter().any(|one| one.platform_address() == own) {
+                continue;
+            }
+            batch = with;
             if instances > 1 && network.isolated() {
-                // As in a new job: its own network is called after its first workload.
-                let peers = *peers.get_or_insert(VpcId::of(placement.workload.number()));
-                placement.attachment = match placement.attachment {
-                    Attachment::Unattached { isolated, .. } => Attachment::Unattached {
-                        isolated,
-                        peers: Some(peers),
-                    },
-                    _ => Attachment::peer(peers, &placement.workload, number).ok_or(StepError::Identifier)?,
-                };
+                let own = *shared.get_or_insert(VpcId::of(placement.workload.number()));
+                match &mut placement.attachment {
+                    Attachment::Unattached { peers, .. } => *peers = Some(own),
+                    attachment => {
+                        let peer = Attachment::peer(own, &placement.workload, all.len());
+                        *attachment = peer.ok_or(StepError::Identifier)?;
+                    }
+                }
             }
             all.push(placement);
         }
@@ -433,7 +437,7 @@ impl Deps {
         if run.instances() < 2 {
             return Ok(());
         }
-        if let Some(network) = peers::of(scope, run.placements()) {
+        if let Some(network) = peers::of(scope, run) {
             self.networks.ensure_peers(&network).map_err(host_error)?;
         }
         if run.placements().any(|placement| placement.platform_address().is_some()) {

@@ -18,7 +18,7 @@ use crate::job::Site;
 use crate::stage::{self, StageError};
 use crate::transfer::{Actor, Transfer};
 use isolarium_model::sagemaker::S3Uri;
-use isolarium_model::sagemaker::training_job::{Channel, Distribution, InputMode, PipeInput};
+use isolarium_model::sagemaker::training_job::{Channel, Distribution, InputMode, JobSpec, PipeInput};
 use isolarium_runtime::fifo::{self, Feed, Halt, Stop};
 use send::{Entries, Fault};
 use serde::{Deserialize, Serialize};
@@ -106,15 +106,18 @@ pub(crate) struct Pipes(BTreeMap<(usize, String), Running>);
 
 impl Pipes {
     /// Lets every pipe that containers may open be served, and says what went wrong. `running`: some of the containers run.
-    pub(crate) fn serve(&mut self, sites: &[Site<'_>], channels: &[Channel], running: bool) -> Option<Starved> {
-        for channel in channels {
+    pub(crate) fn serve(&mut self, sites: &[Site<'_>], spec: &JobSpec, running: bool) -> Option<Starved> {
+        for channel in &spec.channels {
             let InputMode::Pipe(input) = &channel.mode else {
                 continue;
             };
             for site in sites {
+                let Some(share) = spec.share(channel, site.number) else {
+                    continue;
+                };
                 let served = match self.0.get(&(site.number, channel.name.clone())) {
                     Some(running) => running.fault().map_or(Ok(()), Err),
-                    None => self.adopt(site, channel, input, running),
+                    None => self.adopt((site, share), channel, input, running),
                 };
                 if let Err(fault) = served {
                     return Some(fault);
@@ -125,7 +128,13 @@ impl Pipes {
     }
 
     /// What this process has not served yet.
-    fn adopt(&mut self, site: &Site<'_>, channel: &Channel, input: &PipeInput, running: bool) -> Result<(), Starved> {
+    fn adopt(
+        &mut self,
+        (site, share): (&Site<'_>, (usize, usize)),
+        channel: &Channel,
+        input: &PipeInput,
+        running: bool,
+    ) -> Result<(), Starved> {
         let disk = |error: io::Error| Starved::Stage(StageError::Disk(error));
         let place = Place::of(site, channel);
         let mark = Mark::read(&place.known).map_err(disk)?;
@@ -138,7 +147,7 @@ impl Pipes {
             )));
         }
         if running {
-            let begun = Running::begin(site, channel, input, place, mark.epoch).map_err(disk)?;
+            let begun = Running::begin((site, share), channel, input, place, mark.epoch).map_err(disk)?;
             self.0.insert((site.number, channel.name.clone()), begun);
         }
         Ok(())
@@ -188,13 +197,19 @@ struct Running {
 }
 
 impl Running {
-    fn begin(site: &Site<'_>, channel: &Channel, input: &PipeInput, place: Place, epoch: u64) -> io::Result<Self> {
+    fn begin(
+        (site, share): (&Site<'_>, (usize, usize)),
+        channel: &Channel,
+        input: &PipeInput,
+        place: Place,
+        epoch: u64,
+    ) -> io::Result<Self> {
         let deps = site.deps;
         let (feed, stop) = fifo::feed()?;
         let shared = Arc::new(Shared::default());
         let (number, of) = match channel.distribution {
             Distribution::FullyReplicated => (0, 1),
-            Distribution::ShardedByS3Key => (site.number, site.of.max(1)),
+            Distribution::ShardedByS3Key => share,
         };
         let source = Source {
             transfer: Arc::clone(&deps.transfer),

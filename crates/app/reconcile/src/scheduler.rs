@@ -335,9 +335,9 @@ impl State {
 
 /// What a job asks for. `None`: its instance type is known no more, which its launch tells.
 pub(crate) fn request_of<J: Job>(deps: &Deps, key: &Key, job: &J) -> Option<Request> {
-    let workloads = job.run().placements().map(|one| one.workload.clone()).collect();
-    deps.request::<J>(key, job.facets().created, [(workloads, job.instance_type())])
-        .ok()
+    let all = job.run().placements().enumerate();
+    let each = all.map(|(number, one)| (vec![one.workload.clone()], job.instance_type(number)));
+    deps.request::<J>(key, job.facets().created, each).ok()
 }
 
 impl Deps {

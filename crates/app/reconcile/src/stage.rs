@@ -83,7 +83,7 @@ pub(crate) fn ca_bundle(deps: &Deps, placement: &Placement) -> Result<(), StageE
 
 /// Shows a channel's objects below `input/data/<channel>` (CC-23, CC-27): all of them, or this instance's share (CC-28). No
 /// byte is copied or read, so this is FastFile's view as well (CC-24); or pipes are put there (CC-25).
-pub(crate) fn channel(site: &Site<'_>, channel: &Channel) -> Result<(), StageError> {
+pub(crate) fn channel(site: &Site<'_>, channel: &Channel, (number, of): (usize, usize)) -> Result<(), StageError> {
     if let InputMode::Pipe(input) = &channel.mode {
         return pipes::stage(site, channel, input);
     }
@@ -93,7 +93,7 @@ pub(crate) fn channel(site: &Site<'_>, channel: &Channel) -> Result<(), StageErr
         .make_empty(&site.placement.workload, &format!("input/data/{}", channel.name))?;
     let mut objects = channel_objects(deps, actor, channel)?;
     if channel.distribution == Distribution::ShardedByS3Key {
-        objects = share(objects, channel.shuffle_seed, site.number, site.of);
+        objects = share(objects, channel.shuffle_seed, number, of);
     }
     link_all(deps, actor, &objects, &directory, None)
 }

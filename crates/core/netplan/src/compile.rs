@@ -2,6 +2,7 @@
 //! out is refused here, before the kernel is touched.
 
 mod platform;
+mod tunnel;
 mod uplink;
 pub mod vpc;
 mod workload;
@@ -78,6 +79,9 @@ pub enum BadNetwork {
     /// A workload's address is not one that workloads may have.
     #[error("{0} is not a workload address of the platform network {1}")]
     Address(Ipv4Addr, Ipv4Net),
+    /// A container that has no interface, or another address, is to have encrypted peers.
+    #[error("a container at {0} has no peers to encrypt")]
+    Tunnel(Ipv4Addr),
     /// The network is an interface of a VPC, which is compiled with that VPC.
     #[error("{0} belongs to a VPC, which has not been applied")]
     Vpc(InterfaceId),
@@ -268,6 +272,14 @@ pub fn peers_seen(seen: &crate::plan::HostSeen) -> BTreeSet<BTreeSet<Ipv4Addr>> 
 /// ([`vpc::compile_interface`] compiles those).
 pub fn compile_workload(network: &HostNetwork, workload: &WorkloadNetwork) -> Result<WorkloadPlan, BadNetwork> {
     workload::compile(network, workload)
+}
+
+/// Encrypts what a workload says to its peers: nothing else reaches them, and nothing else of theirs is let in.
+///
+/// # Errors
+/// [`BadNetwork::Tunnel`] when the workload's namespace has no interface with the tunnel's address.
+pub fn encrypt(plan: &mut WorkloadPlan, tunnel: &crate::intent::Tunnel) -> Result<(), BadNetwork> {
+    tunnel::encrypt(plan, tunnel)
 }
 
 /// Compiles isolation; needs no shared network (NI-6, NI-11).

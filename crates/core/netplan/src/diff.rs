@@ -65,6 +65,12 @@ pub enum Step {
         peer: LinkName,
         peer_mac: Mac,
     },
+    /// Makes a tun device that stays without a process, down.
+    AddTun {
+        place: Place,
+        link: LinkName,
+        mtu: u16,
+    },
     AddAddress {
         place: Place,
         link: LinkName,
@@ -111,6 +117,7 @@ impl Step {
             | Self::DeleteAddress { place, .. }
             | Self::DeleteLink { place, .. }
             | Self::AddPair { place, .. }
+            | Self::AddTun { place, .. }
             | Self::AddAddress { place, .. }
             | Self::SetUp { place, .. }
             | Self::AddNeighbour { place, .. }
@@ -134,7 +141,7 @@ impl Step {
             Self::DeleteNeighbour { .. } => 6,
             Self::DeleteAddress { .. } => 7,
             Self::DeleteLink { .. } => 8,
-            Self::AddPair { .. } => 9,
+            Self::AddPair { .. } | Self::AddTun { .. } => 9,
             Self::SetSysctl { .. } => 10,
             Self::AddAddress { .. } => 11,
             Self::SetUp { .. } => 12,
@@ -172,6 +179,7 @@ impl fmt::Display for Step {
                     "add interface {link} in {place} with its peer {peer} in {peer_place}"
                 )
             }
+            Self::AddTun { link, .. } => write!(f, "add interface {link} in {place}"),
             Self::AddAddress { link, address, .. } => write!(f, "add {address} to {link} in {place}"),
             Self::SetUp { link, .. } => write!(f, "set {link} up in {place}"),
             Self::AddNeighbour { neighbour, .. } => write!(f, "add neighbour {} in {place}", neighbour.address),
@@ -378,7 +386,7 @@ fn links(
         }
         match (whole, link.kind) {
             (false, _) => {}
-            (true, KindSeen::Veth) => steps.push(Step::DeleteLink {
+            (true, KindSeen::Veth | KindSeen::Tun) => steps.push(Step::DeleteLink {
                 place,
                 link: name.clone(),
             }),
@@ -399,6 +407,15 @@ fn links(
     };
     for (name, link) in &want.links {
         let here = seen.links.get(name).filter(|_| !gone(name)).unwrap_or(&absent);
+        if let LinkKind::Tun { mtu } = link.kind
+            && here.kind != KindSeen::Tun
+        {
+            steps.push(Step::AddTun {
+                place,
+                link: name.clone(),
+                mtu,
+            });
+        }
         let stale = here.addresses.difference(&link.addresses);
         steps.extend(stale.map(|address| Step::DeleteAddress {
             place,

@@ -32,6 +32,27 @@ pub struct WorkloadNetwork {
     pub reach: Reach,
 }
 
+/// Encryption of what the containers of one job say to each other (`EnableInterContainerTrafficEncryption`): WireGuard between
+/// every two of them, below everything that a container can change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tunnel {
+    /// The container's own address.
+    pub own: Ipv4Addr,
+    /// The others of its job, each with its address.
+    pub peers: Vec<(Ipv4Addr, WorkloadId)>,
+}
+
+impl Tunnel {
+    /// The UDP port at both ends. Security groups see nothing else, and rules made for AWS's own encryption allow it.
+    pub const PORT: u16 = isolarium_model::sagemaker::network::ENCRYPTED_PORT;
+
+    /// Mark of encrypted packets. Setting a mark takes a privilege that no container has.
+    pub const MARK: u32 = 0x6973_6c31;
+
+    /// Longest packet inside, in bytes: that of an interface less the headers of IPv4, UDP and WireGuard.
+    pub const MTU: u16 = 1500 - 20 - 8 - 32;
+}
+
 /// Where "the internet" is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "uplink", rename_all = "snake_case")]

@@ -14,7 +14,7 @@ pub mod ruleset;
 pub mod withdrawal;
 
 pub use compile::vpc::{Edge, compile_interface, compile_vpc};
-pub use compile::{BadNetwork, Tag, compile_host, compile_host_with, compile_workload, peers_seen};
+pub use compile::{BadNetwork, Tag, compile_host, compile_host_with, compile_workload, encrypt, peers_seen};
 pub use diff::{Step, diff, diff_place};
 pub use plan::{HostPlan, HostSeen, NamespacePlan, NamespaceSeen, Place, WorkloadPlan};
 

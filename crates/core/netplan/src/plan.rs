@@ -118,6 +118,11 @@ impl LinkName {
         Self("eth0".into())
     }
 
+    /// The way to the other containers of an encrypted job (see [`crate::intent::Tunnel`]).
+    pub fn tunnel() -> Self {
+        Self("peers0".into())
+    }
+
     /// The platform's side of the uplink.
     pub fn uplink() -> Self {
         Self("up0".into())
@@ -217,6 +222,11 @@ pub enum LinkKind {
         peer_place: Place,
         peer: LinkName,
     },
+    /// What is routed here is read by a process, or by nobody.
+    Tun {
+        /// Longest packet, in bytes.
+        mtu: u16,
+    },
 }
 
 /// An interface as planned. Every planned interface is up and strict ([`LinkSeen::strict`]).
@@ -278,6 +288,9 @@ pub struct PolicyRule {
     pub priority: u32,
     /// Source network; `None` is any.
     pub from: Option<Ipv4Net>,
+    /// Mark of the packets it is about; `None` is any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<u32>,
     /// Table to look up.
     pub table: u32,
 }
@@ -337,6 +350,7 @@ pub struct LinkSeen {
 pub enum KindSeen {
     Loopback,
     Veth,
+    Tun,
     Other,
 }
 

@@ -59,6 +59,17 @@ impl FakeHost {
             self.pairs.insert((*peer_place, peer.clone()), (*place, link.clone()));
             return Ok(());
         }
+        if let Step::AddTun { place, link, .. } = step {
+            let device = LinkSeen {
+                kind: KindSeen::Tun,
+                up: false,
+                strict: false,
+                mac: None,
+                addresses: BTreeSet::new(),
+            };
+            self.place(*place)?.links.insert(link.clone(), device);
+            return Ok(());
+        }
         if let Step::DeleteLink { place, link } = step {
             let end = (*place, link.clone());
             if let Some(other) = self.pairs.remove(&end) {
@@ -125,7 +136,11 @@ impl FakeHost {
                 let link = here.links.get_mut(link).ok_or(io::ErrorKind::NotFound)?;
                 (link.up, link.strict) = (true, true);
             }
-            Step::Refuse { .. } | Step::CreateNamespace { .. } | Step::AddPair { .. } | Step::DeleteLink { .. } => {
+            Step::Refuse { .. }
+            | Step::CreateNamespace { .. }
+            | Step::AddPair { .. }
+            | Step::AddTun { .. }
+            | Step::DeleteLink { .. } => {
                 return Err(io::ErrorKind::Unsupported.into());
             }
         }

@@ -6,6 +6,7 @@
 //! runs, so this must be one that outlives the node: the host's own.
 
 mod listen;
+mod tunnel;
 mod uplink;
 mod vpc;
 
@@ -16,18 +17,20 @@ use crate::seal::{self, SealError, SealedNetns};
 use isolarium_netplan::compile::compile_nothing;
 use isolarium_netplan::id::VpcId;
 use isolarium_netplan::intent::vpc::Holder;
-use isolarium_netplan::intent::{HostNetwork, ListenerSpec, Reach, Uplink, WorkloadNetwork};
+use isolarium_netplan::intent::{HostNetwork, ListenerSpec, Reach, Tunnel, Uplink, WorkloadNetwork};
 use isolarium_netplan::plan::{HostPlan, LinkName, NamespacePlan, Place, Scope};
-use isolarium_netplan::{BadNetwork, Step, Tag, compile_host_with, compile_workload, peers_seen};
+use isolarium_netplan::{BadNetwork, Step, Tag, compile_host_with, compile_workload, encrypt, peers_seen};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub use tunnel::TunnelEnds;
 
 /// Where the shared network keeps its handles.
 #[derive(Clone, Debug)]
@@ -235,12 +238,36 @@ impl Host {
     /// # Errors
     /// See [`SealError`]; nothing is left behind.
     pub fn seal(&self, network: &WorkloadNetwork) -> Result<SealedNetns, SealError> {
+        self.seal_for(network, None)
+    }
+
+    /// As [`Self::seal`]; with a tunnel everything between the workload and its peers goes through the tunnel's ends, and
+    /// nothing while nobody reads them.
+    ///
+    /// # Errors
+    /// See [`SealError`]; nothing is left behind.
+    pub fn seal_for(&self, network: &WorkloadNetwork, tunnel: Option<&Tunnel>) -> Result<SealedNetns, SealError> {
+        let sealed = self.sealed(network, tunnel)?;
+        match tunnel {
+            None => Ok(sealed),
+            Some(tunnel) => {
+                let ends = tunnel::ends(sealed.as_fd(), tunnel).map_err(SealError::Tunnel)?;
+                Ok(sealed.with_tunnel(ends))
+            }
+        }
+    }
+
+    fn sealed(&self, network: &WorkloadNetwork, tunnel: Option<&Tunnel>) -> Result<SealedNetns, SealError> {
         match network.reach {
-            Reach::Nothing => seal::seal(&compile_nothing(), None),
+            Reach::Nothing => match tunnel {
+                None => seal::seal(&compile_nothing(), None),
+                Some(tunnel) => Err(BadNetwork::Tunnel(tunnel.own).into()),
+            },
             Reach::Vpc { vpc, interface } => self.seal_interface(
                 vpc,
                 interface,
                 vpc::Sort::Vpc { anew: false },
+                tunnel,
                 &|holder| matches!(holder, Holder::Container(workload) if *workload == network.workload),
             ),
             Reach::Peers {
@@ -250,6 +277,7 @@ impl Host {
                 peers,
                 interface,
                 vpc::Sort::Peers,
+                tunnel,
                 &|holder| matches!(holder, Holder::Container(workload) if *workload == network.workload),
             ),
             Reach::ServiceNetwork { .. } => {
@@ -260,7 +288,11 @@ impl Host {
                     ready
                         .still_stands()
                         .map_err(|error| SealError::Platform(Box::new(error)))?;
-                    (compile_workload(&ready.network, network)?, Arc::clone(&ready.platform))
+                    let mut plan = compile_workload(&ready.network, network)?;
+                    if let Some(tunnel) = tunnel {
+                        encrypt(&mut plan, tunnel)?;
+                    }
+                    (plan, Arc::clone(&ready.platform))
                 };
                 seal::seal(&plan, Some(&platform))
             }

@@ -10,6 +10,7 @@ pub(crate) mod observe;
 pub(crate) mod route;
 pub(crate) mod sysctl;
 mod timeouts;
+pub(crate) mod tun;
 
 use crate::net_host::{ApplyError, NetHost, ObserveError};
 use elements::Elements;
@@ -97,6 +98,7 @@ enum Class {
     Table,
     /// An interface must exist before a batch can name it.
     Pair,
+    Tun,
     Route,
 }
 
@@ -107,6 +109,7 @@ impl Class {
             Step::SetSysctl { .. } => Self::Sysctl,
             Step::ReplaceTable { .. } | Step::DeleteTable { .. } => Self::Table,
             Step::AddPair { .. } => Self::Pair,
+            Step::AddTun { .. } => Self::Tun,
             _ => Self::Route,
         }
     }
@@ -216,6 +219,17 @@ impl KernelHost {
                     .and_then(|()| load(last))
                     .and_then(|()| timeouts::delete(handle, &unused));
                 done.map_err(|source| refused(first, source))
+            }
+            Class::Tun => {
+                for step in steps {
+                    let Step::AddTun { link, mtu, .. } = step else { continue };
+                    handle
+                        .run(|| tun::make(link))
+                        .and_then(|made| made)
+                        .and_then(|()| tun::set_mtu(&mut handle.socket(), link, *mtu))
+                        .map_err(|source| refused(step, source))?;
+                }
+                Ok(())
             }
             Class::Pair | Class::Route => {
                 let peers = |place: Place| self.places.get(&place).map(|handle| handle.netns());

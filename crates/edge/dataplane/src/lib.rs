@@ -17,7 +17,7 @@ pub mod report;
 pub mod seal;
 
 pub use dial::dial;
-pub use host::{Host, HostError, HostOptions};
+pub use host::{Host, HostError, HostOptions, TunnelEnds};
 pub use net_host::{ApplyError, NetHost, ObserveError, converge};
 pub use report::{Question, RawAttempt, ReportError, Reporter};
 pub use seal::{SealError, SealedNetns};

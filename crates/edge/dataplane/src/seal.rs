@@ -1,5 +1,6 @@
 //! Namespaces proven to reach no more than their plan says.
 
+use crate::host::TunnelEnds;
 use crate::kernel::KernelHost;
 use crate::kernel::handle::Handle;
 use crate::kernel::netns;
@@ -19,6 +20,20 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub struct SealedNetns {
     fd: OwnedFd,
+    tunnel: Option<TunnelEnds>,
+}
+
+impl SealedNetns {
+    /// What encrypts between the containers of a job works with, where the namespace is sealed for that.
+    pub fn tunnel(&self) -> Option<&TunnelEnds> {
+        self.tunnel.as_ref()
+    }
+
+    /// Gives the ends of the tunnel that the namespace was sealed for.
+    pub(crate) fn with_tunnel(mut self, ends: TunnelEnds) -> Self {
+        self.tunnel = Some(ends);
+        self
+    }
 }
 
 impl From<SealedNetns> for OwnedFd {
@@ -48,6 +63,9 @@ pub enum SealError {
     /// The kernel gives no namespace.
     #[error("no network namespace could be made; the engine must run as root (CAP_SYS_ADMIN, CAP_NET_ADMIN)")]
     Namespace(#[source] io::Error),
+    /// There is no tun device or socket for encrypted peers.
+    #[error("peers cannot be encrypted; the host needs /dev/net/tun (the kernel module tun)")]
+    Tunnel(#[source] io::Error),
     /// A step failed, or the kernel shows something else than what was asked for.
     #[error("the workload's namespace is not as planned")]
     Install(#[from] ApplyError),
@@ -100,7 +118,7 @@ pub(crate) fn seal_by<H: NetHost>(
         };
         let undo = host(places.clone());
         match install(&mut wrap(host(places)), plan, fresh) {
-            Ok(()) => Ok(SealedNetns { fd }),
+            Ok(()) => Ok(SealedNetns { fd, tunnel: None }),
             Err(error) => {
                 // The namespace's end takes its interfaces along, but some time later; the address must be free at once.
                 leave_nothing(undo, fresh);
@@ -128,7 +146,10 @@ pub(crate) fn joined(netns: OwnedFd, plan: &WorkloadPlan) -> Result<SealedNetns,
         ..KernelHost::default()
     };
     verify(&mut host, &inside)?;
-    Ok(SealedNetns { fd: netns })
+    Ok(SealedNetns {
+        fd: netns,
+        tunnel: None,
+    })
 }
 
 /// A fresh namespace is known, so it is not looked at before; what was made of it is.

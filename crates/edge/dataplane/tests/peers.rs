@@ -14,12 +14,12 @@ use isolarium_netplan::id::{AclId, GroupId, InterfaceId, RouteTableId, SubnetId,
 use isolarium_netplan::intent::vpc::{
     AclEntry, Dns, Door, GroupRule, Holder, Interface, Match, NetworkAcl, Peer, RouteTable, SecurityGroup, Subnet, Vpc,
 };
-use isolarium_netplan::intent::{Reach, WorkloadNetwork};
+use isolarium_netplan::intent::{Reach, Tunnel, WorkloadNetwork};
 use isolarium_testkit::lab::vpc::run_in;
 use isolarium_testkit::lab::{Internet, Lab};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsFd;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 const PORT: u16 = 7000;
@@ -281,6 +281,118 @@ fn an_isolated_container_is_put_nowhere_but_into_a_network_of_peers() {
     let mut leads = peers(1);
     leads.dns.support = true;
     assert!(leads.check().is_err(), "a network of peers serves nobody");
+}
+
+fn hears(at: &SealedNetns) -> UdpSocket {
+    let socket = netns::within(at.as_fd(), || UdpSocket::bind(("0.0.0.0", 5000)).unwrap()).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    socket
+}
+
+/// As any program may: the socket uses this interface alone, whatever the routes say.
+#[expect(unsafe_code, reason = "this socket option has no safe wrapper")]
+fn bind_to_device(socket: &UdpSocket, link: &str) {
+    let length = libc::socklen_t::try_from(link.len()).unwrap();
+    let level = (libc::SOL_SOCKET, libc::SO_BINDTODEVICE);
+    // SAFETY: the descriptor is open, the pointer is to a live text of the given length.
+    let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level.0, level.1, link.as_ptr().cast(), length) };
+    assert_eq!(done, 0);
+}
+
+/// Sends a datagram; what the kernel refuses to send is not heard either.
+fn say(from: &SealedNetns, to: Ipv4Addr, link: Option<&str>) {
+    let socket = netns::within(from.as_fd(), || UdpSocket::bind(("0.0.0.0", 0)).unwrap()).unwrap();
+    if let Some(link) = link {
+        bind_to_device(&socket, link);
+    }
+    let _refused = socket.send_to(b"words", (to, 5000));
+}
+
+fn packet_of(device: &std::os::fd::OwnedFd) -> Option<Vec<u8>> {
+    let mut room = vec![0; 2048];
+    for _ in 0..100 {
+        match rustix::io::read(device, room.as_mut_slice()) {
+            // Not IPv4: the kernel's own words on a new interface.
+            Ok(length) if room[0] >> 4 == 4 => return Some(room[..length].to_vec()),
+            Ok(_) => {}
+            Err(_) => std::thread::yield_now(),
+        }
+    }
+    None
+}
+
+/// Proves: CC-89, NI-9
+#[test]
+fn what_is_said_to_an_encrypted_peer_goes_into_the_tunnel_or_nowhere() {
+    let lab = Lab::around(Internet::bare().unwrap()).unwrap();
+    lab.host().apply_vpc(peers(1).check().unwrap()).unwrap();
+    // The first is encrypted towards the second alone, the second towards both others, the third not at all.
+    let tunnel = |own: u8, others: &[u8]| Tunnel {
+        own: address(own),
+        peers: others.iter().map(|n| (address(*n), workload(1, *n))).collect(),
+    };
+    let seal = |n: u8, tunnel: Option<Tunnel>| lab.host().seal_for(&wanted(1, n), tunnel.as_ref()).unwrap();
+    let (a, b, c) = (
+        seal(0, Some(tunnel(0, &[1]))),
+        seal(1, Some(tunnel(1, &[0, 2]))),
+        seal(2, None),
+    );
+    let (at_a, at_b) = (hears(&a), hears(&b));
+    let heard = |socket: &UdpSocket| socket.recv_from(&mut [0; 16]).is_ok();
+    say(&c, address(0), None);
+    assert!(heard(&at_a), "control: the way is there");
+    say(&c, address(1), None);
+    assert!(!heard(&at_b), "in the clear from one whose words should be encrypted");
+
+    // What a program says to its peer waits for the process that encrypts, and for nobody else.
+    say(&a, address(1), None);
+    let ends = a.tunnel().unwrap();
+    let packet = packet_of(&ends.plain).expect("it is in the tunnel");
+    assert!(packet.ends_with(b"words") && packet[12..16] == address(0).octets());
+    say(&a, address(1), Some("eth0"));
+    assert!(!heard(&at_b), "not around it either");
+    let fake = netns::within(a.as_fd(), || UdpSocket::bind((address(0), 4500)).unwrap()).unwrap();
+    bind_to_device(&fake, "eth0");
+    let wire_of_b = &b.tunnel().unwrap().wire;
+    assert!(
+        fake.send_to(b"words", (address(1), Tunnel::PORT)).is_err(),
+        "nor to the port of encrypted packets"
+    );
+    let to = SocketAddrV4::new(address(1), Tunnel::PORT);
+    rustix::net::sendto(&ends.wire, b"sealed", rustix::net::SendFlags::empty(), &to).unwrap();
+    let mut room = [0; 64];
+    let (_, length, from) =
+        rustix::net::recvfrom(wire_of_b, room.as_mut_slice(), rustix::net::RecvFlags::empty()).unwrap();
+    assert_eq!(&room[..length], b"sealed", "the process's own packets pass");
+    let from = SocketAddrV4::try_from(from.unwrap()).unwrap();
+    assert_eq!(from, SocketAddrV4::new(address(0), Tunnel::PORT));
+    rustix::io::write(&b.tunnel().unwrap().plain, &packet).unwrap();
+    assert!(heard(&at_b), "and what they held is heard");
+
+    // The process is gone: nothing comes from its end, and nothing goes another way.
+    let routes = run_in(a.as_fd(), "ip", &["route", "get", &address(1).to_string()]).unwrap();
+    assert!(routes.contains("dev peers0"), "{routes}");
+    let link = run_in(a.as_fd(), "ip", &["link", "show", "peers0"]).unwrap();
+    assert!(link.contains("mtu 1440"), "{link}");
+    let a = std::os::fd::OwnedFd::from(a);
+    say_in(&a, address(1));
+    assert!(!heard(&at_b));
+    let routes = run_in(a.as_fd(), "ip", &["route", "get", &address(1).to_string()]).unwrap();
+    assert!(routes.contains("dev peers0"), "{routes}");
+    lab.host().remove_vpc(VpcId::of(1)).unwrap();
+    let nobody = WorkloadNetwork {
+        workload: workload(1, 0),
+        reach: Reach::Nothing,
+    };
+    assert!(matches!(
+        lab.host().seal_for(&nobody, Some(&tunnel(0, &[1]))),
+        Err(SealError::Plan(_))
+    ));
+}
+
+fn say_in(from: &std::os::fd::OwnedFd, to: Ipv4Addr) {
+    let socket = netns::within(from.as_fd(), || UdpSocket::bind(("0.0.0.0", 0)).unwrap()).unwrap();
+    let _refused = socket.send_to(b"words", (to, 5000));
 }
 
 /// Proves: CC-85, NET-72

@@ -2,6 +2,7 @@
 //! path or a limit that the privileged half acts on.
 
 use isolarium_model::AccountId;
+use isolarium_model::sagemaker::network::MAX_PEERS;
 use isolarium_netplan::intent::Reach;
 use isolarium_runtime::executor::{LaunchSpec, Mount};
 use rustix::fs::FileType;
@@ -32,6 +33,8 @@ pub enum BadRequest {
     Network,
     #[error("a workload cannot be started beside itself, nor beside one of a network of peers")]
     Beside,
+    #[error("the peers of an encrypted workload are not others, each once")]
+    Tunnel,
     #[error("the descriptor is not a regular file")]
     Descriptor,
     #[error("the credentials file may hold a key of the profile default, one for each other account, and nothing else")]
@@ -149,6 +152,24 @@ pub fn credentials(text: &str) -> Result<(), BadRequest> {
     Ok(())
 }
 
+/// Peers are others than the container itself, each once.
+fn tunnel(spec: &LaunchSpec) -> Result<(), BadRequest> {
+    let Some(tunnel) = &spec.tunnel else { return Ok(()) };
+    limit("peers", tunnel.peers.len() as u64, 1, MAX_PEERS as u64)?;
+    let mut addresses: HashSet<_> = HashSet::from([tunnel.own]);
+    let mut workloads = HashSet::from([&spec.workload]);
+    let all_differ = tunnel
+        .peers
+        .iter()
+        .all(|(address, workload)| addresses.insert(*address) && workloads.insert(workload));
+    // The interface is that of a workload's own namespace: one beside another has what that one has.
+    if all_differ && spec.beside.is_none() {
+        Ok(())
+    } else {
+        Err(BadRequest::Tunnel)
+    }
+}
+
 /// Checks a whole launch spec.
 ///
 /// # Errors
@@ -165,6 +186,7 @@ pub fn launch(spec: &LaunchSpec) -> Result<(), BadRequest> {
     {
         return Err(BadRequest::Beside);
     }
+    tunnel(spec)?;
     component("host name", &spec.hostname)?;
     text("owner ARN", &spec.owner_arn, 2048)?;
     limit("layers", spec.layers.len() as u64, 1, 127)?;

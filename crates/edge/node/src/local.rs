@@ -221,7 +221,7 @@ impl Executor for LocalHost {
             Err(error) => return Err(error),
         }
         let sealed = match &spec.beside {
-            None => self.network.seal(&spec.network),
+            None => self.network.seal_for(&spec.network, spec.tunnel.as_ref()),
             Some(beside) => {
                 let inside = self.inside(beside, &spec.owner_arn)?;
                 self.network.join(inside, &spec.network)

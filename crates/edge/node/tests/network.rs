@@ -23,6 +23,7 @@ fn configured() -> HostNetwork {
 fn open(data_dir: &Path) -> Result<LocalHost, ExecutorError> {
     let config = LocalConfig {
         cdi_folders: Vec::new(),
+        accelerators: "nvidia.com/gpu".into(),
         data_dir: data_dir.into(),
         service_uid: 64_900,
         service_gid: 64_900,

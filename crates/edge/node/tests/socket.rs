@@ -247,6 +247,7 @@ fn spec() -> LaunchSpec {
         mounts: Vec::new(),
         held: false,
         beside: None,
+        tunnel: None,
         devices: Vec::new(),
         limits: Limits {
             cpu_millis: 100,

@@ -3,7 +3,7 @@
 
 use isolarium_model::sagemaker::network::Sight;
 use isolarium_model::{Sha256Digest, Timestamp, WorkloadId};
-use isolarium_netplan::intent::WorkloadNetwork;
+use isolarium_netplan::intent::{Tunnel, WorkloadNetwork};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -37,6 +37,9 @@ pub struct LaunchSpec {
     /// and the namespace is proven again to be so (CC-10). Absent: a namespace of its own.
     #[serde(default)]
     pub beside: Option<WorkloadId>,
+    /// Encryption of what the containers of the job say to each other; `network` must reach them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<Tunnel>,
     /// Devices of the host by their CDI names, such as `nvidia.com/gpu=0` (CC-5).
     #[serde(default)]
     pub devices: Vec<String>,

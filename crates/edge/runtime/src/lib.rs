@@ -5,6 +5,7 @@
 //! - [`vpcs`]: VPCs on the host. [`fake`]: the same in memory, for tests.
 //! - [`fifo`]: named pipes that containers read.
 //! - `shim`: one container's parent process. `archive`: the unprivileged process that unpacks and packs.
+//! - `tunnel`: the process that encrypts what the containers of a job say to each other.
 //! - `log`: output on disk. `sys`: the system calls that need `unsafe`.
 
 mod archive;
@@ -16,6 +17,7 @@ pub mod local;
 mod log;
 mod shim;
 mod sys;
+mod tunnel;
 pub mod vpcs;
 
 pub use executor::{Archives, Dial, EgressReport, Executor};
@@ -33,4 +35,10 @@ pub fn shim_main() -> ExitCode {
 /// anything starts a thread.
 pub fn unpack_main() -> ExitCode {
     archive::main()
+}
+
+/// Entry point of the hidden subcommand `tunnel`: encrypts what one container says to its peers. Started by the container's
+/// shim. Call it before anything starts a thread.
+pub fn tunnel_main() -> ExitCode {
+    tunnel::main()
 }

@@ -50,7 +50,7 @@ impl Work<'_> {
         let own = sites.get(number);
         let mut text = own.map(|site| job.failure_text(site)).unwrap_or_default();
         if text.is_empty() && status.out_of_memory {
-            text = format!("The container used more memory than {} has", job.instance_type());
+            text = format!("The container used more memory than {} has", job.instance_type(number));
         }
         if sites.len() > 1 {
             // Whose words they are.

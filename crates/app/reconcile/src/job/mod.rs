@@ -63,7 +63,8 @@ pub(crate) trait Job: Record {
     fn network(&self) -> &JobNetwork;
     /// The image reference of the request.
     fn image(&self) -> &str;
-    fn instance_type(&self) -> &str;
+    /// Of an instance, counted from 0.
+    fn instance_type(&self, instance: usize) -> &str;
     fn run(&self) -> &JobRun;
     fn run_mut(&mut self) -> &mut JobRun;
 

@@ -77,7 +77,7 @@ impl Job for ProcessingJob {
         &self.spec.container.image
     }
 
-    fn instance_type(&self) -> &str {
+    fn instance_type(&self, _instance: usize) -> &str {
         &self.spec.instance_type
     }
 

@@ -10,8 +10,9 @@ use crate::stage::{self, StageError};
 use crate::transfer::Image;
 use isolarium_model::Timestamp;
 use isolarium_model::sagemaker::model::ResolvedImage;
-use isolarium_model::sagemaker::training_job::{JobEvent, SecondaryStatus};
-use isolarium_model::sagemaker::{Attachment, BlockedDestination, FailureKind, FailureReason};
+use isolarium_model::sagemaker::training_job::{JobEvent, JobRun, SecondaryStatus};
+use isolarium_model::sagemaker::{Attachment, BlockedDestination, FailureKind, FailureReason, Placement};
+use isolarium_netplan::intent::Tunnel;
 use isolarium_runtime::executor::ExecutorError;
 
 /// Nothing of this attempt is on the host yet, as far as the record knows.
@@ -20,6 +21,22 @@ fn before_the_instance(phase: SecondaryStatus) -> bool {
         phase,
         SecondaryStatus::Starting | SecondaryStatus::Pending | SecondaryStatus::Restarting
     )
+}
+
+/// Encryption of what an instance says to the others, where the job asks for it.
+///
+/// # Errors
+/// When an instance has no address: it would say everything in the clear.
+fn tunnel(run: &JobRun, own: &Placement) -> Result<Option<Tunnel>, &'static str> {
+    const NO_ADDRESS: &str = "An instance has no address to encrypt traffic for.";
+    if !run.encrypted {
+        return Ok(None);
+    }
+    let peers = run.placements().filter(|one| one.workload != own.workload);
+    let peers = peers.map(|peer| Some((peer.inner_address()?, peer.workload.clone())));
+    let peers: Option<Vec<_>> = peers.collect();
+    let (own, peers) = own.inner_address().zip(peers).ok_or(NO_ADDRESS)?;
+    Ok(Some(Tunnel { own, peers }))
 }
 
 impl Work<'_> {
@@ -244,6 +261,8 @@ impl Work<'_> {
         spec.hostname = job.host(site.number);
         spec.hosts = hosts(job);
         spec.held = site.of > 1;
+        spec.tunnel =
+            tunnel(job.run(), site.placement).map_err(|text| Trouble::Final(FailureKind::Internal, text.into()))?;
         let resolved = ResolvedImage {
             specified: job.image().into(),
             digest: image.digest.clone(),

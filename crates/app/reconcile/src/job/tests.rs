@@ -138,6 +138,7 @@ fn job(created: Timestamp, placement: Placement) -> TrainingJob {
                 content_type: Some("text/csv".into()),
                 mode: InputMode::File,
                 shuffle_seed: None,
+                groups: Vec::new(),
             }],
             output: OutputConfig {
                 uri: "s3://out/jobs".parse().unwrap(),
@@ -150,6 +151,8 @@ fn job(created: Timestamp, placement: Placement) -> TrainingJob {
                 regex: "loss=(.*?);".into(),
             }],
             instance_type: "ml.m5.large".into(),
+            instances: 1,
+            groups: Vec::new(),
             role_arn: "arn:aws:iam::123456789012:role/job".parse().unwrap(),
             max_runtime: 3600,
             max_pending: None,
@@ -168,6 +171,7 @@ fn job(created: Timestamp, placement: Placement) -> TrainingJob {
             stop: None,
             launched: false,
             restarts: 0,
+            encrypted: false,
         },
         warning: None,
         final_metrics: BTreeMap::new(),
@@ -849,6 +853,7 @@ fn prefixes_single_objects_and_manifests_give_the_promised_tree() {
             content_type: None,
             mode: InputMode::File,
             shuffle_seed: None,
+            groups: Vec::new(),
         };
         job.spec.channels = vec![
             channel("middle", "s3://data/train/b", S3DataType::S3Prefix),

@@ -55,8 +55,8 @@ impl Job for TrainingJob {
         &self.spec.container.image
     }
 
-    fn instance_type(&self) -> &str {
-        &self.spec.instance_type
+    fn instance_type(&self, instance: usize) -> &str {
+        self.spec.cluster_of(instance).1
     }
 
     fn run(&self) -> &JobRun {
@@ -157,7 +157,9 @@ impl Job for TrainingJob {
             site.deps.work.make(workload, "input/data")?;
         }
         for channel in &self.spec.channels {
-            stage::channel(site, channel)?;
+            if let Some(share) = self.spec.share(channel, site.number) {
+                stage::channel(site, channel, share)?;
+            }
         }
         match &self.spec.checkpoints {
             Some(config) => checkpoints::restore(site, config, &mut kept.checkpoints),
@@ -187,13 +189,14 @@ impl Job for TrainingJob {
             platform,
             mounts,
         };
-        container::job(site, &self.arn, &self.spec.instance_type, image, program)
+        let instance_type = self.spec.cluster_of(site.number).1;
+        container::job(site, &self.arn, instance_type, image, program)
     }
 
     fn feed(&self, sites: &[Site<'_>], running: bool, kept: &mut Kept) -> Option<(FailureKind, String)> {
         const WHAT: &str = "Data download failed:";
         if kept.starved.is_none() {
-            let fault = kept.pipes.serve(sites, &self.spec.channels, running)?;
+            let fault = kept.pipes.serve(sites, &self.spec, running)?;
             kept.starved = Some(match fault {
                 Starved::Cut(text) => (FailureKind::Internal, format!("{WHAT}{text}")),
                 Starved::Stage(error) => match staged(&self.arn, error, WHAT) {
@@ -262,25 +265,31 @@ fn wait_end(job: &TrainingJob) -> Option<Timestamp> {
 
 /// The files of `/opt/ml/input/config` (CC-16..19).
 fn config_files(job: &TrainingJob, site: &Site<'_>) -> Vec<(&'static str, Vec<u8>)> {
-    let mut hosts: Vec<String> = (0..site.of).map(host_name).collect();
     // As text: algo-10 comes before algo-2.
-    hosts.sort();
+    let named = |members: std::ops::Range<usize>| {
+        let mut hosts: Vec<String> = members.map(host_name).collect();
+        hosts.sort();
+        hosts
+    };
+    let hosts = named(0..site.of);
+    let (own_group, own_type) = job.spec.cluster_of(site.number);
+    let groups = job.spec.clusters().into_iter().map(|(name, instance_type, members)| {
+        json!({"instance_group_name": name, "instance_type": instance_type, "hosts": named(members)})
+    });
+    let groups: Vec<Value> = groups.collect();
     let resources = json!({
         "current_host": host_name(site.number),
-        "current_instance_type": job.spec.instance_type,
-        "current_group_name": "homogeneousCluster",
+        "current_instance_type": own_type,
+        "current_group_name": own_group,
         "hosts": hosts,
-        "instance_groups": [{
-            "instance_group_name": "homogeneousCluster",
-            "instance_type": job.spec.instance_type,
-            "hosts": hosts,
-        }],
+        "instance_groups": groups,
         "network_interface_name": container::interface_name(site.placement),
     });
     let channels: serde_json::Map<String, Value> = job
         .spec
         .channels
         .iter()
+        .filter(|channel| job.spec.share(channel, site.number).is_some())
         .map(|channel| (channel.name.clone(), channel_config(channel)))
         .collect();
     vec![

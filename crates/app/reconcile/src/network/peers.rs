@@ -11,9 +11,10 @@ use isolarium_model::sagemaker::network::PEER_BLOCK;
 use isolarium_model::sagemaker::training_job::JobRun;
 use isolarium_model::sagemaker::{Attachment, Placement, ProcessingJob, TrainingJob};
 use isolarium_model::{Scope, WorkloadId};
+use isolarium_netplan::intent::Tunnel;
 use isolarium_netplan::intent::vpc::{
-    AclEntry, CheckedVpc, Dns, GroupRule, Holder, Interface, Match, NetworkAcl, Peer, RouteTable, SecurityGroup,
-    Subnet, Vpc,
+    AclEntry, CheckedVpc, Dns, GroupRule, Holder, Interface, Match, NetworkAcl, Peer, RangeInclusive16, RouteTable,
+    SecurityGroup, Subnet, Vpc,
 };
 use isolarium_store::{StateStore, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +28,8 @@ pub(crate) struct PeerNetwork {
     members: Vec<Member>,
     /// Whose groups and ACLs count.
     vpc: Option<VpcId>,
+    /// Nothing but encrypted packets passes.
+    encrypted: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,9 +49,9 @@ impl PeerNetwork {
 }
 
 /// The network of a job's containers, if it has one and every instance has its place.
-pub(crate) fn of<'a>(scope: &Scope, placements: impl Iterator<Item = &'a Placement>) -> Option<PeerNetwork> {
+pub(crate) fn of(scope: &Scope, run: &JobRun) -> Option<PeerNetwork> {
     let mut found: Option<PeerNetwork> = None;
-    for placement in placements {
+    for placement in run.placements() {
         let id = placement.peer_network()?;
         let (vpc, member) = match &placement.attachment {
             Attachment::Peers { interface, address, .. } => (None, (*interface, *address, None)),
@@ -61,6 +64,7 @@ pub(crate) fn of<'a>(scope: &Scope, placements: impl Iterator<Item = &'a Placeme
             scope: scope.clone(),
             members: Vec::new(),
             vpc,
+            encrypted: run.encrypted,
         });
         network.members.push(Member {
             workload: placement.workload.clone(),
@@ -82,10 +86,7 @@ fn runs(store: &dyn StateStore) -> Result<Vec<(Scope, JobRun)>, StoreError> {
 /// The networks of all jobs that have not ended.
 pub(crate) fn all(store: &dyn StateStore) -> Result<Vec<PeerNetwork>, StoreError> {
     let all = runs(store)?;
-    Ok(all
-        .iter()
-        .filter_map(|(scope, run)| of(scope, run.placements()))
-        .collect())
+    Ok(all.iter().filter_map(|(scope, run)| of(scope, run)).collect())
 }
 
 /// Addresses of the platform network whose holders belong to one job, by job.
@@ -114,8 +115,13 @@ pub(crate) fn wanted(
     wanted.check().map_err(|cause| NetworkError::Plan { vpc, cause })
 }
 
-/// Everything passes between the members.
+/// Between the members passes everything, or what they encrypt.
 fn own(network: &PeerNetwork) -> Vpc {
+    let ports = RangeInclusive16::try_from((Tunnel::PORT, Tunnel::PORT)).unwrap_or(RangeInclusive16::ALL);
+    let traffic = match network.encrypted {
+        true => Match::Udp { ports },
+        false => Match::All,
+    };
     let (subnet, table, acl) = (SubnetId::of(1), RouteTableId::of(1), AclId::of(1));
     let group = GroupId::of(1);
     let everything = BTreeMap::from([(
@@ -127,7 +133,7 @@ fn own(network: &PeerNetwork) -> Vpc {
         },
     )]);
     let members = BTreeSet::from([GroupRule {
-        traffic: Match::All,
+        traffic,
         peer: Peer::Group(group),
     }]);
     let interfaces = network.members.iter().map(|member| {

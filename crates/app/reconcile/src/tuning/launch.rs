@@ -13,6 +13,9 @@ use isolarium_tuning::{Observed, Score, Search, Space};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
+/// The member of a definition that encrypts what the instances of a training job say to each other.
+const ENCRYPTION: &str = "EnableInterContainerTrafficEncryption";
+
 /// Seeds of definitions lie this far apart.
 const SEED_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -79,14 +82,17 @@ pub(super) fn has_room(deps: &Deps, key: &Key, job: &TuningJob, definition: usiz
         statuses: running.iter().map(|status| status.as_str().to_owned()).collect(),
         ..Query::all(&key.scope)
     };
-    let wanted = &definition.spec.instance_type;
     let jobs = deps.store.query::<TrainingJob>(&query)?.rows;
-    let used: usize = jobs
-        .iter()
-        .filter(|one| one.record.spec.instance_type == *wanted)
-        .map(|one| one.record.run.instances())
-        .sum();
-    Ok(u32::try_from(used).unwrap_or(u32::MAX) < limit)
+    let fits = |instance_type: &str| {
+        let used: usize = jobs.iter().map(|one| one.record.spec.instances_of(instance_type)).sum();
+        let all = used.saturating_add(definition.spec.instances_of(instance_type));
+        u32::try_from(all).unwrap_or(u32::MAX) <= limit
+    };
+    Ok(definition
+        .spec
+        .clusters()
+        .into_iter()
+        .all(|(_, instance_type, _)| fits(instance_type)))
 }
 
 /// Starts a training job: its record and the trial commit together. `None` when the tuning job is not as it was any more;
@@ -113,7 +119,8 @@ pub(super) fn start(
         let child_key = TrainingJob::key(&key.scope, &name);
         let arn = TrainingJob::arn(&key.scope, &name);
         let spec = spec(&definition, &name, values);
-        let (placement, batch) = deps.place(&spec.network, &child_key, &arn, batch)?;
+        let (placements, batch) = deps.places(&spec.network, &child_key, &arn, spec.instances, batch)?;
+        let encrypted = definition.echo.get(ENCRYPTION) == Some(&Value::Bool(true));
         let child = TrainingJob {
             warning: None,
             name: name.clone(),
@@ -129,7 +136,9 @@ pub(super) fn start(
             warm_pool: WarmPool::asked(spec.keep_alive),
             echo: echo(&definition, &spec),
             spec,
-            run: JobRun::new(vec![placement]).ok_or(StepError::Identifier)?,
+            run: JobRun::new(placements)
+                .ok_or(StepError::Identifier)?
+                .encrypted(encrypted),
             final_metrics: BTreeMap::new(),
             tags: job.tags.clone(),
         };

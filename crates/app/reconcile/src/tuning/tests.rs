@@ -63,6 +63,8 @@ fn definition() -> Definition {
                 regex: "loss=(.*?);".into(),
             }],
             instance_type: "ml.m5.large".into(),
+            instances: 1,
+            groups: Vec::new(),
             role_arn: "arn:aws:iam::123456789012:role/exec".parse().unwrap(),
             max_runtime: 3600,
             max_pending: None,

@@ -194,6 +194,9 @@ enum Command {
     /// Handles one archive without any privilege; started by the node alone
     #[command(hide = true)]
     Unpack,
+    /// Encrypts what one container says to its peers; started by shims alone
+    #[command(hide = true)]
+    Tunnel,
     /// Print a reference page
     #[command(hide = true)]
     Reference {
@@ -405,6 +408,7 @@ pub fn main() -> ExitCode {
     match std::env::args_os().nth(1) {
         Some(word) if word == "shim" => return isolarium_runtime::shim_main(),
         Some(word) if word == "unpack" => return isolarium_runtime::unpack_main(),
+        Some(word) if word == "tunnel" => return isolarium_runtime::tunnel_main(),
         _ => {}
     }
     let mut tree = command();

@@ -63,7 +63,7 @@ pub(super) fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Ca { settings, pem } => ca(&settings, pem),
         Command::Teardown(settings) => teardown(&settings),
         // Answered before the command line is read.
-        Command::Shim | Command::Unpack => Ok(Exit::Usage),
+        Command::Shim | Command::Unpack | Command::Tunnel => Ok(Exit::Usage),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut super::command(), "isolarium", &mut script);
@@ -246,6 +246,7 @@ fn local_config(config: &Config, data_dir: &Path, (uid, gid): (u32, u32)) -> any
         self_exe: std::env::current_exe().context("cannot find the program itself")?,
         archive_timeout: config.runtime.archive_timeout.duration(),
         cdi_folders: config.runtime.cdi_folders.clone(),
+        accelerators: config.runtime.accelerators.clone(),
         walls: Walls::default(),
     })
 }

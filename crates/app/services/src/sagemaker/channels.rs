@@ -2,22 +2,18 @@
 
 use super::check::{refuse, s3_uri, unsupported};
 use super::shapes;
-use isolarium_model::sagemaker::training_job::{Channel, Distribution, InputMode, PipeInput, S3DataType};
+use isolarium_model::sagemaker::training_job::{
+    Channel, Distribution, InputMode, InstanceGroup, PipeInput, S3DataType,
+};
 use isolarium_wire::ApiError;
 use std::collections::BTreeSet;
 
 /// How many pipes one training job may read at a time, channels times instances: the engine serves each with a thread, a
 /// handful of descriptors and kernel memory that all accounts share.
-const JOB_PIPES: usize = 64;
+pub(super) const JOB_PIPES: usize = 64;
 
 /// The same of all of an account's training jobs that have not ended.
 pub(super) const ACCOUNT_PIPES: usize = 1024;
-
-/// How many pipes a job of so many instances reads at a time.
-pub(super) fn pipes(channels: &[Channel], instances: usize) -> usize {
-    let piped = channels.iter().filter(|one| matches!(one.mode, InputMode::Pipe(_)));
-    piped.count().saturating_mul(instances)
-}
 
 /// The channels of a request. `mode` is the job's, before which a channel's own goes (CC-22).
 ///
@@ -26,7 +22,7 @@ pub(super) fn pipes(channels: &[Channel], instances: usize) -> usize {
 pub(super) fn channels(
     request: &shapes::CreateTrainingJobRequest,
     mode: shapes::TrainingInputMode,
-    instances: usize,
+    groups: &[InstanceGroup],
 ) -> Result<Vec<Channel>, ApiError> {
     let mut names = BTreeSet::new();
     let mut channels = Vec::new();
@@ -38,6 +34,13 @@ pub(super) fn channels(
             )));
         }
         let channel = channel(given, given.input_mode.unwrap_or(mode))?;
+        let known = |name: &String| groups.iter().any(|group| group.name == *name);
+        if let Some(unknown) = channel.groups.iter().find(|name| !known(name)) {
+            return Err(ApiError::validation(format!(
+                "The channel \"{}\" names the instance group \"{unknown}\", which is not one of InstanceGroups.",
+                channel.name
+            )));
+        }
         refuse(&[(
             channel.mode == InputMode::FastFile && request.vpc_config.is_some(),
             "Input mode FastFile with VpcConfig",
@@ -59,12 +62,6 @@ pub(super) fn channels(
             )));
         }
     }
-    let pipes = pipes(&channels, instances);
-    if pipes > JOB_PIPES {
-        return Err(ApiError::validation(format!(
-            "A training job can have at most {JOB_PIPES} channels with input mode Pipe times instances. This one has {pipes}."
-        )));
-    }
     Ok(channels)
 }
 
@@ -83,7 +80,6 @@ fn channel(given: &shapes::Channel, mode: shapes::TrainingInputMode) -> Result<C
             "FileSystemDataSource",
         ),
         (given.data_source.dataset_source.is_some(), "DatasetSource"),
-        (source.instance_group_names.is_some(), "InstanceGroupNames"),
         (source.model_access_config.is_some(), "ModelAccessConfig"),
         (source.hub_access_config.is_some(), "HubAccessConfig"),
     ])?;
@@ -145,6 +141,7 @@ fn channel(given: &shapes::Channel, mode: shapes::TrainingInputMode) -> Result<C
         distribution,
         content_type: given.content_type.clone(),
         mode,
+        groups: source.instance_group_names.clone().unwrap_or_default(),
         shuffle_seed: given.shuffle_config.as_ref().map(|shuffle| shuffle.seed),
     })
 }

@@ -6,9 +6,11 @@ use crate::platform::{Actor, PlatformError};
 use isolarium_model::Arn;
 use isolarium_model::ec2::group::{Direction, Peer as RulePeer};
 use isolarium_model::ec2::id::{GroupKind, Id, Kind, SubnetKind};
+use isolarium_model::ec2::traffic::Match;
 use isolarium_model::ec2::vpc::Tenancy;
 use isolarium_model::ec2::{self, Resource, SecurityGroup, Subnet};
 use isolarium_model::sagemaker::model_package::PackageUse;
+use isolarium_model::sagemaker::network::ENCRYPTED_PORT;
 use isolarium_model::sagemaker::{JobNetwork, S3Uri, VpcAttachment};
 use isolarium_policy::Question;
 use isolarium_wire::ApiError;
@@ -188,7 +190,11 @@ pub(super) fn shared_tenancy(ctx: &Ctx<'_>, attachment: Option<&VpcAttachment>) 
 
 /// VPC-26: what to say about several instances in a VPC whose security groups keep them apart. That is the owner's choice, so
 /// nothing is refused; whoever meant it otherwise reads why the instances never meet.
-pub(super) fn no_way_between(ctx: &Ctx<'_>, attachment: Option<&VpcAttachment>) -> Result<Option<String>, ApiError> {
+pub(super) fn no_way_between(
+    ctx: &Ctx<'_>,
+    attachment: Option<&VpcAttachment>,
+    encrypted: bool,
+) -> Result<Option<String>, ApiError> {
     let Some(attachment) = attachment else { return Ok(None) };
     let mut blocks = Vec::new();
     for subnet in &attachment.subnets {
@@ -201,6 +207,15 @@ pub(super) fn no_way_between(ctx: &Ctx<'_>, attachment: Option<&VpcAttachment>) 
         let key = ec2::key(&ctx.caller.scope, group);
         let found = ctx.store.get::<SecurityGroup>(&key).map_err(super::stored)?;
         for rule in found.iter().flat_map(|stored| stored.record.rules.values()) {
+            // Groups see the encrypted packets alone.
+            let carries = match rule.traffic {
+                Match::All => true,
+                Match::Udp { ports } => !encrypted || ports.range().contains(&ENCRYPTED_PORT),
+                Match::Tcp { .. } | Match::Icmp { .. } => !encrypted,
+            };
+            if !carries {
+                continue;
+            }
             let among = match rule.peer {
                 RulePeer::Group(peer) => attachment.groups.contains(&peer),
                 RulePeer::Block(block) => blocks.iter().all(|subnet| block.contains(subnet)),
@@ -219,8 +234,12 @@ pub(super) fn no_way_between(ctx: &Ctx<'_>, attachment: Option<&VpcAttachment>) 
         (false, false) => "inbound and outbound",
     };
     let groups: Vec<String> = attachment.groups.iter().map(ToString::to_string).collect();
+    let what = match encrypted {
+        true => format!(" to UDP port {ENCRYPTED_PORT}"),
+        false => String::new(),
+    };
     Ok(Some(format!(
-        "Warning: the instances cannot reach each other, because no {missing} rule of {} admits members of the same group",
+        "Warning: the instances cannot reach each other, because no {missing} rule of {} admits members of the same group{what}",
         groups.join(", ")
     )))
 }

@@ -65,8 +65,9 @@ impl Operation for shapes::CreateProcessingJobRequest {
         }
         settle(ctx, &request, &arn, &mut spec)?;
         let instances = processing_spec::instances(&request)?;
+        let encrypted = processing_spec::encrypted(&request);
         if instances > 1
-            && let Some(warning) = no_way_between(ctx, spec.network.vpc())?
+            && let Some(warning) = no_way_between(ctx, spec.network.vpc(), encrypted)?
         {
             // A processing job has no place to say so (CC-46).
             tracing::warn!(%arn, warning, "a job was created");
@@ -84,7 +85,9 @@ impl Operation for shapes::CreateProcessingJobRequest {
             started: None,
             ended: None,
             spec,
-            run: run.ok_or_else(|| ApiError::validation("InstanceCount must be at least 1."))?,
+            run: run
+                .ok_or_else(|| ApiError::validation("InstanceCount must be at least 1."))?
+                .encrypted(encrypted),
             tags,
             echo: processing_spec::echo(&request)?,
         };

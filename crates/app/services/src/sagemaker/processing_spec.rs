@@ -91,24 +91,22 @@ pub(super) fn vpc_config(request: &Request) -> Option<&shapes::VpcConfig> {
 /// How many instances a job asks for.
 ///
 /// # Errors
-/// Of a number that no job can have, and of what several instances cannot have yet.
+/// Of a number that no job can have.
 pub(super) fn instances(request: &Request) -> Result<usize, ApiError> {
     let count = request.processing_resources.cluster_config.instance_count.unwrap_or(1);
     let count = usize::try_from(count).unwrap_or(0);
     if count == 0 {
         return Err(ApiError::validation("InstanceCount must be at least 1."));
     }
-    let network = request.network_config.as_ref();
-    let encrypted = network.and_then(|config| config.enable_inter_container_traffic_encryption) == Some(true);
     let many = format!("InstanceCount above {MAX_PEERS}");
-    refuse(&[
-        (count > MAX_PEERS, many.as_str()),
-        (
-            count > 1 && encrypted,
-            "EnableInterContainerTrafficEncryption with InstanceCount above 1",
-        ),
-    ])?;
+    refuse(&[(count > MAX_PEERS, many.as_str())])?;
     Ok(count)
+}
+
+/// `EnableInterContainerTrafficEncryption`.
+pub(super) fn encrypted(request: &Request) -> bool {
+    let network = request.network_config.as_ref();
+    network.and_then(|config| config.enable_inter_container_traffic_encryption) == Some(true)
 }
 
 /// Feature groups that outputs name must be there. Only the application itself stores records in them.

@@ -747,13 +747,6 @@ fn what_is_not_enforced_is_refused_and_not_stored() {
     type Edit = Box<dyn Fn(&mut CreateTrainingJobRequest)>;
     let edits: Vec<(&str, Edit)> = vec![
         (
-            "EnableInterContainerTrafficEncryption",
-            Box::new(|r| {
-                r.resource_config.as_mut().unwrap().instance_count = Some(2);
-                r.enable_inter_container_traffic_encryption = Some(true);
-            }),
-        ),
-        (
             "InstanceCount",
             Box::new(|r| r.resource_config.as_mut().unwrap().instance_count = Some(0)),
         ),

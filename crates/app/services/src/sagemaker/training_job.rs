@@ -1,6 +1,6 @@
 //! CreateTrainingJob, Describe, List, Stop, Delete.
 
-use super::channels::{ACCOUNT_PIPES, pipes};
+use super::channels::ACCOUNT_PIPES;
 use super::check::{
     attachment, has_objects, isolation, no_way_between, output_key, pass_role, refuse, refused, role, shared_tenancy,
     shown,
@@ -76,12 +76,13 @@ impl Operation for shapes::CreateTrainingJobRequest {
         }
         settle(ctx, &request, &arn, applied.product(), &mut spec)?;
         let instances = training_spec::instances(&request)?;
+        let encrypted = request.enable_inter_container_traffic_encryption == Some(true);
         let created = ctx.clock.now();
         let run = JobRun::new(place::placements(ctx, &spec.network, instances)?);
         let mut first = Job::first_transition(created);
         let warning = match instances {
             1 => None,
-            _ => no_way_between(ctx, spec.network.vpc())?,
+            _ => no_way_between(ctx, spec.network.vpc(), encrypted)?,
         };
         if let Some(warning) = &warning {
             tracing::warn!(%arn, warning, "a job was created");
@@ -100,7 +101,9 @@ impl Operation for shapes::CreateTrainingJobRequest {
             tuning_job: None,
             warm_pool: WarmPool::asked(spec.keep_alive),
             spec,
-            run: run.ok_or_else(|| ApiError::validation("InstanceCount must be at least 1."))?,
+            run: run
+                .ok_or_else(|| ApiError::validation("InstanceCount must be at least 1."))?
+                .encrypted(encrypted),
             warning,
             final_metrics: BTreeMap::new(),
             tags,
@@ -136,11 +139,7 @@ pub(super) fn settle(
     let vpc = attachment(ctx, &actor, request.vpc_config.as_ref())?;
     shared_tenancy(ctx, vpc.as_ref())?;
     spec.network = JobNetwork::new(request.enable_network_isolation, vpc);
-    let instances = training_spec::instances(request)?;
-    if instances > 1 && !owner.resource().starts_with("training-job/") {
-        return Err(super::check::unsupported("InstanceCount above 1 in a tuning job"));
-    }
-    quota(ctx, spec, instances)?;
+    quota(ctx, spec)?;
     output_key(ctx, spec.output.kms_key.as_ref())?;
     ctx.platform
         .check_image(&actor, &spec.container.image)
@@ -160,9 +159,9 @@ pub(super) fn settle(
 }
 
 /// SM-60: the operator's limit of instances, if there is one, and the engine's of pipes.
-fn quota(ctx: &Ctx<'_>, spec: &JobSpec, instances: usize) -> Result<(), ApiError> {
+fn quota(ctx: &Ctx<'_>, spec: &JobSpec) -> Result<(), ApiError> {
     let limit = ctx.platform.settings().training_instances;
-    let wanted = pipes(&spec.channels, instances);
+    let wanted = spec.pipes();
     if limit.is_none() && wanted == 0 {
         return Ok(());
     }
@@ -177,7 +176,7 @@ fn quota(ctx: &Ctx<'_>, spec: &JobSpec, instances: usize) -> Result<(), ApiError
     let jobs = ctx.store.query::<Job>(&query).map_err(stored)?.rows;
     let piped = jobs
         .iter()
-        .map(|job| pipes(&job.record.spec.channels, job.record.run.instances()))
+        .map(|job| job.record.spec.pipes())
         .fold(0, usize::saturating_add);
     if wanted > 0 && piped.saturating_add(wanted) > ACCOUNT_PIPES {
         return Err(ApiError::client(
@@ -191,23 +190,24 @@ fn quota(ctx: &Ctx<'_>, spec: &JobSpec, instances: usize) -> Result<(), ApiError
     let Some(limit) = limit else {
         return Ok(());
     };
-    let instance_type = &spec.instance_type;
-    let used = jobs
-        .iter()
-        .filter(|job| job.record.spec.instance_type == *instance_type)
-        .map(|job| job.record.run.instances())
-        .sum::<usize>();
-    if u32::try_from(used.saturating_add(instances)).unwrap_or(u32::MAX) <= limit {
-        return Ok(());
+    for (_, instance_type, _) in spec.clusters() {
+        let instances = spec.instances_of(instance_type);
+        let used = jobs
+            .iter()
+            .map(|job| job.record.spec.instances_of(instance_type))
+            .sum::<usize>();
+        if u32::try_from(used.saturating_add(instances)).unwrap_or(u32::MAX) > limit {
+            return Err(ApiError::client(
+                "ResourceLimitExceeded",
+                format!(
+                    "The account-level service limit '{instance_type} for training job usage' is {limit} Instances, with \
+                     current utilization of {used} Instances and a request delta of {instances} Instances. Please contact AWS \
+                     support to request an increase for this limit."
+                ),
+            ));
+        }
     }
-    Err(ApiError::client(
-        "ResourceLimitExceeded",
-        format!(
-            "The account-level service limit '{instance_type} for training job usage' is {limit} Instances, with \
-             current utilization of {used} Instances and a request delta of {instances} Instances. Please contact AWS support to \
-             request an increase for this limit."
-        ),
-    ))
+    Ok(())
 }
 
 impl Operation for shapes::DescribeTrainingJobRequest {

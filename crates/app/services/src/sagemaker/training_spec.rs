@@ -1,17 +1,17 @@
 //! From a CreateTrainingJob request to what the engine acts on. What it does not carry out yet is refused here.
 
-use super::channels::channels;
+use super::channels::{JOB_PIPES, channels};
 use super::check::{given_key, refuse, s3_uri, unsupported};
 use super::{keep, shapes};
 use isolarium_model::Arn;
 use isolarium_model::sagemaker::metric_pattern::MetricPattern;
 use isolarium_model::sagemaker::network::MAX_PEERS;
 use isolarium_model::sagemaker::training_job::{
-    CheckpointConfig, JobSpec, MetricDefinition, OutputCompression, OutputConfig,
+    CheckpointConfig, InstanceGroup, JobSpec, MetricDefinition, OutputCompression, OutputConfig,
 };
 use isolarium_model::sagemaker::{ContainerSpec, Echo, InstanceTable, JobNetwork};
 use isolarium_wire::ApiError;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 type Request = shapes::CreateTrainingJobRequest;
 
@@ -39,8 +39,12 @@ const RESERVED: [&str; 7] = [
 pub(super) fn spec(request: &Request, role_arn: Arn, table: &InstanceTable) -> Result<JobSpec, ApiError> {
     refuse_unsupported(request)?;
     let instances = instances(request)?;
+    let groups = groups(request, table)?;
     let algorithm = algorithm(request)?;
-    let resources = resources(request, table)?;
+    let instance_type = match groups.first() {
+        Some(first) => first.instance_type.clone(),
+        None => resources(request, table)?,
+    };
     let image = algorithm.training_image.clone().unwrap_or_default();
     let environment = request
         .environment
@@ -56,12 +60,12 @@ pub(super) fn spec(request: &Request, role_arn: Arn, table: &InstanceTable) -> R
     let stopping = request.stopping_condition.as_ref();
     let max_runtime = stopping.and_then(|condition| condition.max_runtime_in_seconds);
     let max_pending = stopping.and_then(|condition| condition.max_pending_time_in_seconds);
-    Ok(JobSpec {
+    let spec = JobSpec {
         container: ContainerSpec { image, environment },
         entrypoint: algorithm.container_entrypoint.clone(),
         arguments: algorithm.container_arguments.clone(),
         hyperparameters: pairs(request),
-        channels: channels(request, algorithm.training_input_mode, instances)?,
+        channels: channels(request, algorithm.training_input_mode, &groups)?,
         output: OutputConfig {
             uri: s3_uri("S3OutputPath", &output.s3_output_path)?,
             compression,
@@ -69,7 +73,9 @@ pub(super) fn spec(request: &Request, role_arn: Arn, table: &InstanceTable) -> R
         },
         checkpoints: checkpoints(request)?,
         metrics: metrics(algorithm)?,
-        instance_type: resources,
+        instance_type,
+        instances,
+        groups,
         role_arn,
         max_runtime: max_runtime
             .and_then(|seconds| u64::try_from(seconds).ok())
@@ -79,7 +85,13 @@ pub(super) fn spec(request: &Request, role_arn: Arn, table: &InstanceTable) -> R
         max_retries: retries(request),
         keep_alive: keep_alive(request)?,
         network: JobNetwork::new(request.enable_network_isolation, None),
-    })
+    };
+    match spec.pipes() {
+        0..=JOB_PIPES => Ok(spec),
+        pipes => Err(ApiError::validation(format!(
+            "A training job can have at most {JOB_PIPES} channels with input mode Pipe times instances. This one has {pipes}."
+        ))),
+    }
 }
 
 /// `MaximumRetryAttempts`; the model of the API bounds it (SM-34).
@@ -232,39 +244,74 @@ fn algorithm(request: &Request) -> Result<&shapes::AlgorithmSpecification, ApiEr
 /// How many instances a job asks for.
 ///
 /// # Errors
-/// Of a number that no job can have, and of what several instances cannot have yet.
+/// Of a number that no job can have.
 pub(super) fn instances(request: &Request) -> Result<usize, ApiError> {
     let resources = request.resource_config.as_ref();
-    let count = resources.and_then(|resources| resources.instance_count).unwrap_or(1);
-    let count = usize::try_from(count).unwrap_or(0);
-    if count == 0 {
+    let groups = resources.and_then(|resources| resources.instance_groups.as_deref());
+    let counts: Vec<i64> = match groups.unwrap_or_default() {
+        [] => vec![resources.and_then(|resources| resources.instance_count).unwrap_or(1)],
+        groups => groups.iter().map(|group| group.instance_count).collect(),
+    };
+    let counts = counts.into_iter().map(|count| usize::try_from(count).unwrap_or(0));
+    if counts.clone().any(|count| count == 0) {
         return Err(ApiError::validation("InstanceCount must be at least 1."));
     }
-    let encrypted = request.enable_inter_container_traffic_encryption == Some(true);
+    let count = counts.fold(0, usize::saturating_add);
     let many = format!("InstanceCount above {MAX_PEERS}");
-    refuse(&[
-        (count > MAX_PEERS, many.as_str()),
-        (
-            count > 1 && encrypted,
-            "EnableInterContainerTrafficEncryption with InstanceCount above 1",
-        ),
-    ])?;
+    refuse(&[(count > MAX_PEERS, many.as_str())])?;
     Ok(count)
 }
 
-/// The instance type.
+/// The groups of a heterogeneous cluster; none where all instances are alike.
+fn groups(request: &Request, table: &InstanceTable) -> Result<Vec<InstanceGroup>, ApiError> {
+    let Some(resources) = &request.resource_config else {
+        return Ok(Vec::new());
+    };
+    let given = resources.instance_groups.as_deref().unwrap_or_default();
+    if !given.is_empty() && (resources.instance_type.is_some() || resources.instance_count.is_some()) {
+        return Err(ApiError::validation(
+            "Specify either InstanceGroups, or InstanceType and InstanceCount in ResourceConfig, and not both.",
+        ));
+    }
+    refuse_resources(resources)?;
+    let mut names = BTreeSet::new();
+    let group = |given: &shapes::InstanceGroup| {
+        let name = &given.instance_group_name;
+        if !names.insert(name.clone()) {
+            return Err(ApiError::validation(format!(
+                "The instance group name \"{name}\" is used twice."
+            )));
+        }
+        Ok(InstanceGroup {
+            name: name.clone(),
+            instance_type: instance_type(Some(&given.instance_type), table)?,
+            instances: usize::try_from(given.instance_count).unwrap_or(1),
+        })
+    };
+    given.iter().map(group).collect()
+}
+
+/// The instance type of all instances.
 fn resources(request: &Request, table: &InstanceTable) -> Result<String, ApiError> {
     let resources = request
         .resource_config
         .as_ref()
         .ok_or_else(|| ApiError::validation("ResourceConfig is required."))?;
+    instance_type(resources.instance_type.as_deref(), table)
+}
+
+/// What no cluster can have here.
+fn refuse_resources(resources: &shapes::ResourceConfig) -> Result<(), ApiError> {
     refuse(&[
         (
             resources
                 .instance_groups
                 .as_ref()
-                .is_some_and(|groups| !groups.is_empty()),
-            "InstanceGroups",
+                .is_some_and(|groups| !groups.is_empty())
+                && resources
+                    .keep_alive_period_in_seconds
+                    .is_some_and(|seconds| seconds > 0),
+            "KeepAlivePeriodInSeconds with InstanceGroups",
         ),
         (resources.training_plan_arn.is_some(), "TrainingPlanArn"),
         (resources.instance_placement_config.is_some(), "InstancePlacementConfig"),
@@ -273,8 +320,7 @@ fn resources(request: &Request, table: &InstanceTable) -> Result<String, ApiErro
             resources.volume_kms_key_id.as_ref().is_some_and(|key| !key.is_empty()),
             "VolumeKmsKeyId",
         ),
-    ])?;
-    instance_type(resources.instance_type.as_deref(), table)
+    ])
 }
 
 /// An instance type that this engine can stand for (CC-7).

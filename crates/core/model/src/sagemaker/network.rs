@@ -133,6 +133,9 @@ pub struct VpcPlace {
 /// The addresses of a job's own network, the same for every job: nothing leads from one to another (NI-9).
 pub const PEER_BLOCK: ipnet::Ipv4Net = ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 24);
 
+/// The UDP port of encrypted traffic between instances. Rules that were made for AWS's own encryption allow it.
+pub const ENCRYPTED_PORT: u16 = 500;
+
 /// Most containers of a job's own network.
 pub const MAX_PEERS: usize = 250;
 

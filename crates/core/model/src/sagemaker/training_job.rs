@@ -298,6 +298,9 @@ pub struct Channel {
     /// `ShuffleConfig`: what the order of objects, or of an augmented manifest's lines, is drawn from (CC-25).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shuffle_seed: Option<i64>,
+    /// `InstanceGroupNames`: who gets it; empty: every instance.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
 }
 
 /// `CompressionType` of the output (CC-32).
@@ -359,7 +362,14 @@ pub struct JobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoints: Option<CheckpointConfig>,
     pub metrics: Vec<MetricDefinition>,
+    /// Of all instances; of groups, the first one's.
     pub instance_type: String,
+    /// At least one.
+    #[serde(default = "one")]
+    pub instances: usize,
+    /// `InstanceGroups` in the request's order, which is that of the instances; empty: all instances are alike.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<InstanceGroup>,
     pub role_arn: Arn,
     /// Seconds (SM-32).
     pub max_runtime: u64,
@@ -377,6 +387,79 @@ pub struct JobSpec {
     #[serde(default)]
     pub keep_alive: u64,
     pub network: JobNetwork,
+}
+
+fn one() -> usize {
+    1
+}
+
+/// Alike instances of a heterogeneous cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceGroup {
+    /// Not another group's of the job.
+    pub name: String,
+    pub instance_type: String,
+    /// At least one.
+    pub instances: usize,
+}
+
+/// The name of the one group of a job without groups (CC-19).
+pub const HOMOGENEOUS: &str = "homogeneousCluster";
+
+impl JobSpec {
+    /// The groups with their instances, counted from 0: name, instance type, instances (CC-19).
+    pub fn clusters(&self) -> Vec<(&str, &str, std::ops::Range<usize>)> {
+        if self.groups.is_empty() {
+            return vec![(HOMOGENEOUS, &self.instance_type, 0..self.instances)];
+        }
+        let mut from = 0;
+        let mut all = Vec::new();
+        for group in &self.groups {
+            let to = from + group.instances;
+            all.push((group.name.as_str(), group.instance_type.as_str(), from..to));
+            from = to;
+        }
+        all
+    }
+
+    /// The name and instance type of an instance's group.
+    pub fn cluster_of(&self, instance: usize) -> (&str, &str) {
+        let all = self.clusters().into_iter();
+        let own = all.filter(|(_, _, members)| members.contains(&instance));
+        let own = own.map(|(name, instance_type, _)| (name, instance_type)).next();
+        own.unwrap_or((HOMOGENEOUS, &self.instance_type))
+    }
+
+    /// Which one of how many an instance is among those that get a channel. `None`: it does not get it.
+    pub fn share(&self, channel: &Channel, instance: usize) -> Option<(usize, usize)> {
+        let mut receivers = self.clusters();
+        receivers.retain(|(name, _, _)| channel.groups.is_empty() || channel.groups.iter().any(|one| one == name));
+        let all: Vec<usize> = receivers.into_iter().flat_map(|(_, _, members)| members).collect();
+        let number = all.iter().position(|one| *one == instance)?;
+        Some((number, all.len()))
+    }
+
+    /// How many instances of a type the job has.
+    pub fn instances_of(&self, instance_type: &str) -> usize {
+        let all = self.clusters().into_iter();
+        all.filter(|(_, of, _)| *of == instance_type)
+            .map(|(_, _, members)| members.len())
+            .sum()
+    }
+
+    /// Named pipes that its instances read.
+    pub fn pipes(&self) -> usize {
+        let piped = self
+            .channels
+            .iter()
+            .filter(|one| matches!(one.mode, InputMode::Pipe(_)));
+        let readers = piped.map(|channel| {
+            let named = |name: &str| channel.groups.is_empty() || channel.groups.iter().any(|one| one == name);
+            let groups = self.clusters().into_iter().filter(|(name, _, _)| named(name));
+            groups.map(|(_, _, members)| members.len()).sum::<usize>()
+        });
+        readers.fold(0, usize::saturating_add)
+    }
 }
 
 /// What has happened to a job's containers so far; survives restarts of the engine.
@@ -399,6 +482,9 @@ pub struct JobRun {
     /// Attempts before this one that the host or the engine lost (SM-34).
     #[serde(default)]
     pub restarts: u32,
+    /// What the instances say to each other is encrypted (`EnableInterContainerTrafficEncryption`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub encrypted: bool,
 }
 
 impl JobRun {
@@ -412,7 +498,15 @@ impl JobRun {
             stop: None,
             launched: false,
             restarts: 0,
+            encrypted: false,
         })
+    }
+
+    /// With encryption between the instances, if that is asked for; alone there is nothing to encrypt.
+    #[must_use]
+    pub fn encrypted(mut self, asked: bool) -> Self {
+        self.encrypted = asked && self.instances() > 1;
+        self
     }
 
     /// One per instance: the first is `algo-1`'s (CC-20).
@@ -583,6 +677,7 @@ impl TrainingJob {
         self.modified = now;
         self.run = JobRun {
             restarts: self.run.restarts.saturating_add(1),
+            encrypted: self.run.encrypted,
             ..run
         };
         Ok(())

@@ -122,6 +122,7 @@ impl TrainingJob {
         };
         own.role_arn == its.role_arn
             && own.instance_type == its.instance_type
+            && own.groups == its.groups
             && self.run.instances() == other.run.instances()
             && own.network.isolated() == its.network.isolated()
             && self.places() == other.places()

@@ -278,11 +278,13 @@ fn routes(vpc: &Vpc, edge: Option<&Edge>, plan: &mut NamespacePlan) {
     plan.rules.insert(PolicyRule {
         priority: LOCAL_PRIORITY,
         from: None,
+        mark: None,
         table: Route::MAIN,
     });
     plan.rules.insert(PolicyRule {
         priority: LAST_PRIORITY,
         from: None,
+        mark: None,
         table: NOWHERE,
     });
     let numbers = table_numbers(vpc);
@@ -291,6 +293,7 @@ fn routes(vpc: &Vpc, edge: Option<&Edge>, plan: &mut NamespacePlan) {
             plan.rules.insert(PolicyRule {
                 priority: SUBNET_PRIORITY,
                 from: Some(subnet.block),
+                mark: None,
                 table: *number,
             });
             let table = vpc.route_tables.get(&subnet.route_table);
@@ -304,6 +307,7 @@ fn routes(vpc: &Vpc, edge: Option<&Edge>, plan: &mut NamespacePlan) {
                 plan.rules.insert(PolicyRule {
                     priority: INTERFACE_PRIORITY,
                     from: Some(subnet.block),
+                    mark: None,
                     table,
                 });
             }

@@ -73,6 +73,11 @@ pub fn forged_source() -> Value {
     )
 }
 
+/// The packet does not have this mark.
+pub fn unmarked(mark: u32) -> Value {
+    json!({"match": {"op": "!=", "left": {"meta": {"key": "mark"}}, "right": mark}})
+}
+
 /// Counts packets and bytes.
 pub fn counter() -> Value {
     json!({"counter": null})

@@ -124,6 +124,7 @@ fn what_went_missing_comes_back_and_what_is_too_much_goes() {
         let address = want.links[&LinkName::lo()].addresses.iter().next().copied().unwrap();
         let stray = "100.64.0.77".parse().unwrap();
         let rule = isolarium_netplan::plan::PolicyRule {
+            mark: None,
             priority: 200,
             from: Some("10.0.0.0/8".parse().unwrap()),
             table: 77,

@@ -13,11 +13,11 @@ use crate::seal::{self, SealError, SealedNetns};
 use isolarium_model::WorkloadId;
 use isolarium_netplan::compile::vpc::TABLE;
 use isolarium_netplan::id::{InterfaceId, VpcId};
-use isolarium_netplan::intent::Transport;
 use isolarium_netplan::intent::vpc::{CheckedVpc, Door, Holder};
+use isolarium_netplan::intent::{Transport, Tunnel};
 use isolarium_netplan::plan::{HostSeen, LinkName, NamespacePlan, Place, Route, Scope, WorkloadPlan};
 use isolarium_netplan::withdrawal::{Connection, Withdrawal};
-use isolarium_netplan::{Edge, Step, compile_interface, compile_vpc, diff};
+use isolarium_netplan::{Edge, Step, compile_interface, compile_vpc, diff, encrypt};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -233,7 +233,7 @@ impl Host {
             // An intent without the interface took its link away: what is left reaches nothing and never will.
             netns::unpin(&path).map_err(SealError::Namespace)?;
         }
-        let sealed = self.seal_interface(vpc, interface, Sort::Vpc { anew: true }, &|holder| {
+        let sealed = self.seal_interface(vpc, interface, Sort::Vpc { anew: true }, None, &|holder| {
             matches!(holder, Holder::Transfer(_) | Holder::Program)
         })?;
         netns::pin(sealed.as_fd().as_raw_fd(), &path).map_err(SealError::Namespace)
@@ -316,6 +316,7 @@ impl Host {
         vpc: VpcId,
         interface: InterfaceId,
         sort: Sort,
+        tunnel: Option<&Tunnel>,
         admitted: &dyn Fn(&Holder) -> bool,
     ) -> Result<SealedNetns, SealError> {
         let fail = |error: HostError| SealError::Platform(Box::new(error));
@@ -335,7 +336,10 @@ impl Host {
             let plan = holder
                 .filter(|holder| admitted(holder))
                 .and_then(|_| compile_interface(&standing.vpc, interface));
-            let plan = plan.ok_or(SealError::Interface(interface))?;
+            let mut plan = plan.ok_or(SealError::Interface(interface))?;
+            if let Some(tunnel) = tunnel {
+                encrypt(&mut plan, tunnel)?;
+            }
             if sort == (Sort::Vpc { anew: true }) {
                 let left = route::delete_link(&mut router.handle.socket(), &LinkName::of_interface(interface));
                 left.map_err(SealError::Namespace)?;

@@ -18,6 +18,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 const IFF_UP: u32 = 1;
 const ARPHRD_LOOPBACK: u16 = 772;
+/// An interface without link-layer headers.
+const ARPHRD_NONE: u16 = 0xfffe;
 const RTPROT_KERNEL: u8 = 2;
 const RTN_BROADCAST: u8 = 3;
 const RTM_F_CLONED: u32 = 0x200;
@@ -143,6 +145,12 @@ fn link_of(message: &Message) -> io::Result<(i32, LinkName, LinkSeen)> {
     let kind = info.and_then(|info| info.find(libc::IFLA_INFO_KIND));
     let kind = match kind {
         Some(kind) if kind.strip_suffix(&[0]).unwrap_or(kind) == b"veth" => KindSeen::Veth,
+        // A tap device has the same kind and carries frames.
+        Some(kind)
+            if kind.strip_suffix(&[0]).unwrap_or(kind) == b"tun" && u16::from_ne_bytes([t0, t1]) == ARPHRD_NONE =>
+        {
+            KindSeen::Tun
+        }
         None if u16::from_ne_bytes([t0, t1]) == ARPHRD_LOOPBACK => KindSeen::Loopback,
         _ => KindSeen::Other,
     };

@@ -153,6 +153,7 @@ fn request(
         | Step::ReplaceTable { .. }
         | Step::DeleteTable { .. }
         | Step::SetSysctl { .. }
+        | Step::AddTun { .. }
         | Step::Refuse { .. } => return Err(io::Error::other("not a step of route netlink")),
     }))
 }
@@ -185,7 +186,7 @@ fn gone(refused: Vec<(usize, io::Error)>) -> io::Result<()> {
     other.map_or(Ok(()), |(_, error)| Err(error))
 }
 
-fn link_header(index: i32, flags: u32) -> [u8; 16] {
+pub(super) fn link_header(index: i32, flags: u32) -> [u8; 16] {
     let mut header = [0; 16];
     let (_, rest) = header.split_at_mut(4);
     let (index_place, rest) = rest.split_at_mut(4);
@@ -296,7 +297,9 @@ fn route_request(kind: u16, flags: u16, index: i32, route: &Route) -> Request {
 
 const FRA_SRC: u16 = 2;
 const FRA_PRIORITY: u16 = 6;
+const FRA_MARK: u16 = 10;
 const FRA_TABLE: u16 = 15;
+const FRA_MASK: u16 = 16;
 const FRA_PROTOCOL: u16 = 21;
 const FR_ACT_TO_TBL: u8 = 1;
 
@@ -309,6 +312,9 @@ fn rule_request(kind: u16, flags: u16, rule: &PolicyRule) -> Request {
     if let Some(from) = rule.from {
         request = request.with(FRA_SRC, &from.network().octets());
     }
+    if let Some(mark) = rule.mark {
+        request = request.with(FRA_MARK, &mark.to_ne_bytes());
+    }
     request
 }
 
@@ -317,8 +323,23 @@ pub(super) fn rule_of(header: [u8; 12], attributes: super::netlink::Attributes<'
     let priority = attributes.find(FRA_PRIORITY).map_or(0, number);
     let table = attributes.find(FRA_TABLE).map_or(u32::from(table), number);
     let described = || format!("routing rule {priority}");
-    let known = |kind: u16| matches!(kind, FRA_SRC | FRA_PRIORITY | FRA_TABLE | FRA_PROTOCOL | 13 | 14);
-    if to_len != 0 || tos != 0 || action != FR_ACT_TO_TBL || attributes.into_iter().any(|(kind, _)| !known(kind)) {
+    let known = |kind: u16| {
+        matches!(
+            kind,
+            FRA_SRC | FRA_PRIORITY | FRA_MARK | FRA_TABLE | FRA_MASK | FRA_PROTOCOL | 13 | 14
+        )
+    };
+    // A part of a mark is nothing that a plan asks for.
+    let mark = attributes.find(FRA_MARK).map(number);
+    let whole = attributes
+        .find(FRA_MASK)
+        .is_none_or(|mask| mark.is_none() || number(mask) == u32::MAX);
+    if to_len != 0
+        || tos != 0
+        || action != FR_ACT_TO_TBL
+        || !whole
+        || attributes.into_iter().any(|(kind, _)| !known(kind))
+    {
         return Err(described());
     }
     let from = match attributes.find(FRA_SRC) {
@@ -328,5 +349,10 @@ pub(super) fn rule_of(header: [u8; 12], attributes: super::netlink::Attributes<'
             Some(ipnet::Ipv4Net::new(Ipv4Addr::from(octets), from_len).map_err(|_| described())?)
         }
     };
-    Ok(PolicyRule { priority, from, table })
+    Ok(PolicyRule {
+        priority,
+        from,
+        mark,
+        table,
+    })
 }

@@ -28,6 +28,7 @@ fn good() -> LaunchSpec {
         }],
         held: false,
         beside: None,
+        tunnel: None,
         devices: Vec::new(),
         limits: Limits {
             cpu_millis: 1000,

@@ -31,9 +31,14 @@ fn of_folder(folder: &Path) -> Vec<CdiSpec> {
         let told = |reason: &dyn std::fmt::Display| {
             tracing::warn!(%reason, file = %path.display(), "a CDI file is not used");
         };
-        let size = fs::metadata(path).map_or(0, |found| found.len());
-        if size > LARGEST {
+        let found = fs::metadata(path).inspect_err(|error| told(error)).ok()?;
+        if found.len() > LARGEST {
             told(&"it is too large");
+            return None;
+        }
+        // It names programs and mounts that the privileged process acts on.
+        if found.uid() != 0 || found.mode() & 0o022 != 0 {
+            told(&"others than root can write it: it must be root's, with mode 0644 or less");
             return None;
         }
         let bytes = fs::read(path).inspect_err(|error| told(error)).ok()?;

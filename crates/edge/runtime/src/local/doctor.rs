@@ -226,6 +226,7 @@ fn build(config: &LocalConfig) -> Result<(), ExecutorError> {
         mounts: Vec::new(),
         held: false,
         beside: None,
+        tunnel: None,
         devices: Vec::new(),
         limits: Limits {
             cpu_millis: 100,
@@ -235,7 +236,7 @@ fn build(config: &LocalConfig) -> Result<(), ExecutorError> {
             overlay_bytes: 1 << 20,
         },
     };
-    let outcome = runtime.launch_in(&spec, netns.as_fd(), &mut |_, _| Ok(()));
+    let outcome = runtime.launch_in(&spec, netns.as_fd(), None, &mut |_, _| Ok(()));
     let removed = runtime.remove(&workload);
     match outcome {
         // The only thing missing is the program: all walls stood.

@@ -8,7 +8,8 @@ use crate::local::place::{absent_is_fine, host};
 use crate::local::record::{LaunchOutcome, Record, read_exit};
 use crate::shim::{Job, Reply};
 use crate::sys::{self, channel};
-use isolarium_dataplane::SealedNetns;
+use crate::tunnel;
+use isolarium_dataplane::{SealedNetns, TunnelEnds};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -30,13 +31,17 @@ impl LocalRuntime {
     /// # Errors
     /// `Seal` when `attach` failed, `Unstartable` when image or process spec cannot run, `Host` for the machine.
     pub fn launch(&self, spec: &LaunchSpec, netns: SealedNetns, attach: &mut Attach<'_>) -> Result<(), ExecutorError> {
-        self.launch_in(spec, netns.as_fd(), attach)
+        match (&spec.tunnel, netns.tunnel()) {
+            (None, _) | (Some(_), Some(_)) => self.launch_in(spec, netns.as_fd(), netns.tunnel(), attach),
+            (Some(_), None) => Err(ExecutorError::Seal("the namespace has no tunnel".into())),
+        }
     }
 
     pub(super) fn launch_in(
         &self,
         spec: &LaunchSpec,
         netns: BorrowedFd<'_>,
+        ends: Option<&TunnelEnds>,
         attach: &mut Attach<'_>,
     ) -> Result<(), ExecutorError> {
         let _turn = self.busy.turn(spec.workload.as_str());
@@ -65,7 +70,7 @@ impl LocalRuntime {
             return Ok(());
         }
         self.make_work(&spec.workload)?;
-        let outcome = self.start(spec, lock.into(), netns, attach);
+        let outcome = self.start(spec, lock.into(), (netns, ends), attach);
         if let Err(error) = &outcome {
             self.undo(spec, error);
         }
@@ -99,7 +104,7 @@ impl LocalRuntime {
         &self,
         spec: &LaunchSpec,
         lock_file: OwnedFd,
-        netns: BorrowedFd<'_>,
+        (netns, ends): (BorrowedFd<'_>, Option<&TunnelEnds>),
         attach: &mut Attach<'_>,
     ) -> Result<(), ExecutorError> {
         let (group, cgroup_id) = self
@@ -111,6 +116,17 @@ impl LocalRuntime {
         let slot = slots::take(&self.place.slots(), &spec.workload)
             .map_err(host("no range of ids is free for another container on this machine"))?;
         let version = self.oci.version();
+        let kind = &self.config.accelerators;
+        let of_kind = |name: &String| {
+            name.strip_prefix(kind.as_str())
+                .is_some_and(|rest| rest.starts_with('='))
+        };
+        if let Some(other) = spec.devices.iter().find(|name| !of_kind(name)) {
+            // Other kinds may bind what they like, or run programs as root: whoever asks is not believed about that.
+            return Err(ExecutorError::Refused(format!(
+                "{other} is not a device of the kind {kind}"
+            )));
+        }
         let given = match spec.devices.is_empty() {
             true => Ok(Vec::new()),
             // Read anew: a driver may have been changed since.
@@ -134,6 +150,13 @@ impl LocalRuntime {
         };
         let program = self.program.current(&self.oci);
         let mut descriptors = vec![lock_file.as_fd(), netns, group.as_fd()];
+        let keys = match ends.filter(|_| spec.tunnel.is_some()) {
+            None => None,
+            Some(_) => Some(tunnel::open_keys(&self.place).map_err(host("opening the folder of public keys"))?),
+        };
+        if let (Some(ends), Some(keys)) = (ends, &keys) {
+            descriptors.extend([ends.plain.as_fd(), ends.wire.as_fd(), keys.as_fd()]);
+        }
         descriptors.extend(program.as_deref().map(AsFd::as_fd));
         let (control, shim) = self
             .give(&job, &descriptors)

@@ -21,7 +21,7 @@ pub use place::{DISK_IDS, FIRST_WORKLOAD_ID, RANGE, make_folder};
 
 use crate::executor::{ExecutorError, ExitStatus, LogChunk, Observed, WorkloadState};
 use crate::log;
-use crate::sys;
+use crate::{sys, tunnel};
 use cgroup::Cgroups;
 use isolarium_model::{Timestamp, WorkloadId};
 use oci::{Identity, OciProgram, SealedProgram};
@@ -104,6 +104,8 @@ pub struct LocalConfig {
     pub archive_timeout: Duration,
     /// Folders with CDI files, the later ones winning; they and what is in them must be root's.
     pub cdi_folders: Vec<PathBuf>,
+    /// The only kind of devices of those files that containers may be given.
+    pub accelerators: String,
     pub walls: Walls,
 }
 
@@ -184,9 +186,13 @@ impl LocalRuntime {
             (place.works(), 0o755),
             (place.shims(), 0o700),
             (place.slots(), 0o700),
+            (place.tunnels(), 0o711),
         ] {
             make_folder(&folder, mode).map_err(host(format!("cannot make {}; run as root", folder.display())))?;
         }
+        // Whatever the umask: the processes that encrypt find names in it without a privilege.
+        let looked_up = fs::set_permissions(place.tunnels(), fs::Permissions::from_mode(0o711));
+        looked_up.map_err(host("the folder of public keys cannot be opened to its readers"))?;
         let oci = OciProgram::find(&config.oci)?;
         let cgroups = Cgroups::open().map_err(host(
             "control groups cannot be used; run as root, with cgroup v2 in the kernel",
@@ -400,6 +406,7 @@ impl LocalRuntime {
         self.cgroups.remove(workload).map_err(removing())?;
         slots::release_where(&self.place.slots(), |owner| owner == workload).map_err(removing())?;
         remove::remove_tree(&self.place.work(workload)).map_err(removing())?;
+        tunnel::forget(&self.place, workload).map_err(removing())?;
         let (record, exit) = (self.place.record(workload), self.place.exit(workload));
         // Last the record: while it is there, `observe` shows the workload and the removal is tried again.
         for path in [

@@ -81,6 +81,11 @@ impl Place {
         self.shims().join(format!("{workload}.gate"))
     }
 
+    /// Public keys of the processes that encrypt, by workload. Root alone writes here; the keys are no secrets.
+    pub fn tunnels(&self) -> PathBuf {
+        self.data_dir.join("run/tunnels")
+    }
+
     pub fn slots(&self) -> PathBuf {
         self.data_dir.join("run/slots")
     }

@@ -3,6 +3,7 @@
 
 use super::{Container, Job, build};
 use crate::local::place::{Place, absent_is_fine};
+use crate::tunnel::Running;
 use isolarium_model::WorkloadId;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
@@ -24,6 +25,7 @@ pub(super) fn make(place: &Place, workload: &WorkloadId) -> io::Result<OwnedFd> 
 /// Waits until the program may begin, and begins it; or until the container was killed.
 pub(super) fn pass(
     gate: &OwnedFd,
+    tunnel: Option<&Running>,
     job: &Job,
     place: &Place,
     container: &Container,
@@ -31,18 +33,19 @@ pub(super) fn pass(
 ) -> io::Result<()> {
     let init = pidfd_open(container.init, PidfdFlags::empty())?;
     let opened = loop {
-        let mut polled = [PollFd::new(gate, PollFlags::IN), PollFd::new(&init, PollFlags::IN)];
+        let mut polled = vec![PollFd::new(gate, PollFlags::IN), PollFd::new(&init, PollFlags::IN)];
+        let ended = tunnel.map(Running::ended);
+        polled.extend(ended.as_ref().map(|ended| PollFd::new(ended, PollFlags::IN)));
         match poll(&mut polled, None) {
             Err(rustix::io::Errno::INTR) => continue,
             Err(error) => return Err(error.into()),
             Ok(_) => {}
         }
-        let [gate, init] = &polled;
-        if gate.revents().contains(PollFlags::IN) {
-            break true;
-        }
-        if !init.revents().is_empty() {
-            break false;
+        let mut happened = polled.iter().map(|one| !one.revents().is_empty());
+        let (open, over) = (happened.next() == Some(true), happened.any(|happened| happened));
+        // Whoever watches the container sees both ends.
+        if open || over {
+            break open;
         }
     };
     if opened && build::begin(job, program).is_err() {

@@ -16,6 +16,7 @@ use crate::local::oci::OciProgram;
 use crate::local::place::Place;
 use crate::local::record::{LaunchOutcome, Process, Record};
 use crate::sys::{self, channel};
+use crate::tunnel::Running;
 use isolarium_model::Timestamp;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
@@ -67,6 +68,8 @@ pub(crate) struct Passed {
     pub netns: OwnedFd,
     /// The workload's v2 control group.
     pub group: OwnedFd,
+    /// The ends of the tunnel to the peers and the folder of public keys, for a job with [`LaunchSpec::tunnel`].
+    pub tunnel: Option<[OwnedFd; 3]>,
     /// The runtime's program, where `node` keeps a copy.
     pub program: Option<OwnedFd>,
 }
@@ -121,10 +124,18 @@ fn run() -> io::Result<()> {
     let (Some(lock), Some(netns), Some(group)) = (descriptors.next(), descriptors.next(), descriptors.next()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
+    let tunnel = match job.spec.tunnel {
+        None => None,
+        Some(_) => match (descriptors.next(), descriptors.next(), descriptors.next()) {
+            (Some(plain), Some(wire), Some(keys)) => Some([plain, wire, keys]),
+            _ => return Err(io::ErrorKind::InvalidInput.into()),
+        },
+    };
     let passed = Passed {
         lock,
         netns,
         group,
+        tunnel,
         program: descriptors.next(),
     };
     let place = Place::new(&job.data_dir);
@@ -132,15 +143,25 @@ fn run() -> io::Result<()> {
         true => Some(gate::make(&place, &job.spec.workload)?),
         false => None,
     };
-    match start(&job, &place, &passed) {
-        Ok((container, started)) => {
+    // First, while this process is in the host's namespaces: no program may run before its peers are reached by it alone.
+    let started = encrypt(&job, &passed).and_then(|tunnel| Ok((start(&job, &place, &passed)?, tunnel)));
+    match started {
+        Ok(((container, started), tunnel)) => {
+            drop(passed.tunnel);
             // The namespace lives by the container's processes now: it ends when they do.
             drop(passed.netns);
             let filter = build::compiled_filter(&job);
             channel::send(&control, &Reply::Started { filter }, &[]).ok();
             drop(control);
             if let Some(gate) = gate {
-                gate::pass(&gate, &job, &place, &container, passed.program.as_ref())?;
+                gate::pass(
+                    &gate,
+                    tunnel.as_ref(),
+                    &job,
+                    &place,
+                    &container,
+                    passed.program.as_ref(),
+                )?;
             }
             drop(passed.program);
             let watched = watch::Watched {
@@ -151,6 +172,7 @@ fn run() -> io::Result<()> {
                 lock: passed.lock,
                 slot: job.slot,
                 started,
+                tunnel,
             };
             drop(job);
             sys::trim_memory();
@@ -172,6 +194,18 @@ fn run() -> io::Result<()> {
 pub(crate) struct Container {
     pub init: rustix::process::Pid,
     pub output: [OwnedFd; 2],
+}
+
+/// Starts the process that encrypts for a container with peers, if it is to have one.
+fn encrypt(job: &Job, passed: &Passed) -> Result<Option<Running>, StartError> {
+    let (Some(tunnel), Some([plain, wire, keys])) = (&job.spec.tunnel, &passed.tunnel) else {
+        return Ok(None);
+    };
+    let ends = [plain.as_fd(), wire.as_fd()];
+    let running = Running::start(&job.spec.workload, tunnel, ends, keys.as_fd());
+    running
+        .map(Some)
+        .map_err(doing("starting the encryption of the traffic between instances"))
 }
 
 fn start(job: &Job, place: &Place, passed: &Passed) -> Result<(Container, Timestamp), StartError> {

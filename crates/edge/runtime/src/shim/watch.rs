@@ -8,10 +8,11 @@ use crate::local::record::write_exit;
 use crate::local::slots;
 use crate::log::Writer;
 use crate::log::lines::Lines;
+use crate::tunnel::Running;
 use isolarium_model::{Timestamp, WorkloadId};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Timestamps, futimens};
-use rustix::process::{PidfdFlags, WaitOptions, WaitStatus, pidfd_open, waitpid};
+use rustix::process::{PidfdFlags, Signal, WaitOptions, WaitStatus, kill_process, pidfd_open, waitpid};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -40,7 +41,12 @@ pub(super) struct Watched {
     pub lock: OwnedFd,
     pub slot: u32,
     pub started: Timestamp,
+    /// What encrypts the container's traffic with its peers.
+    pub tunnel: Option<Running>,
 }
+
+/// What a container's log says when that ends before the container does.
+const NOT_ENCRYPTED: &[u8] = b"The encryption of the traffic between the instances ended; the container is stopped.\n";
 
 struct Stream {
     pipe: Option<OwnedFd>,
@@ -61,7 +67,7 @@ struct Capture {
     stuck: bool,
 }
 
-pub(super) fn watch(watched: Watched, container: Container) -> io::Result<()> {
+pub(super) fn watch(mut watched: Watched, container: Container) -> io::Result<()> {
     let init = pidfd_open(container.init, PidfdFlags::empty())?;
     let mut streams = container.output.map(|pipe| Stream {
         pipe: Some(pipe),
@@ -87,7 +93,16 @@ pub(super) fn watch(watched: Watched, container: Container) -> io::Result<()> {
                 break;
             }
         }
-        wait(&init, &streams, &capture, ended.is_some())?;
+        let cut = wait(&init, &streams, &capture, watched.tunnel.as_ref(), ended.is_some())?;
+        if cut && ended.is_none() {
+            // Its peers hear nothing more of it, and would wait for ever.
+            watched.tunnel = None;
+            let _gone_already = kill_process(container.init, Signal::KILL);
+            if let Some(stream) = streams.last_mut() {
+                stream.lines.flush(now(), &mut capture.records);
+                stream.lines.push(NOT_ENCRYPTED, now(), &mut capture.records);
+            }
+        }
         capture.stuck = capture.flush() || (ended.is_none() && capture.writer.must_wait());
         if !capture.stuck {
             for stream in &mut streams {
@@ -114,8 +129,17 @@ pub(super) fn watch(watched: Watched, container: Container) -> io::Result<()> {
     Ok(())
 }
 
-fn wait(init: &OwnedFd, streams: &[Stream; 2], capture: &Capture, ended: bool) -> io::Result<()> {
-    let mut polled = Vec::with_capacity(3);
+/// Waits for the next thing to do; `true` when the tunnel is gone.
+fn wait(
+    init: &OwnedFd,
+    streams: &[Stream; 2],
+    capture: &Capture,
+    tunnel: Option<&Running>,
+    ended: bool,
+) -> io::Result<bool> {
+    let mut polled = Vec::with_capacity(4);
+    let cut = tunnel.filter(|_| !ended).map(Running::ended);
+    polled.extend(cut.as_ref().map(|cut| PollFd::new(cut, PollFlags::IN)));
     if !ended {
         polled.push(PollFd::new(init, PollFlags::IN));
     }
@@ -140,7 +164,8 @@ fn wait(init: &OwnedFd, streams: &[Stream; 2], capture: &Capture, ended: bool) -
         .transpose()
         .map_err(io::Error::other)?;
     match poll(&mut polled, timeout.as_ref()) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Ok(_) => Ok(cut.is_some() && polled.first().is_some_and(|first| !first.revents().is_empty())),
+        Err(rustix::io::Errno::INTR) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }

@@ -15,7 +15,7 @@ use std::os::unix::net::UnixStream;
 const LONGEST: usize = 64 << 20;
 
 /// Most descriptors in a message.
-const MOST_DESCRIPTORS: usize = 4;
+const MOST_DESCRIPTORS: usize = 6;
 
 /// Sends `message` and lends `descriptors` to the receiver, who gets copies.
 ///

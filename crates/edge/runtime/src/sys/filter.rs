@@ -1,4 +1,4 @@
-//! A system call allow-list for the process that reads archives.
+//! System call allow-lists for the processes that read what strangers made.
 
 use std::io;
 
@@ -60,6 +60,43 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_exit_group,
 ];
 
+/// Calls that moving packets between open descriptors needs, and opening the public keys of peers.
+pub const PACKETS: &[libc::c_long] = &[
+    libc::SYS_read,
+    libc::SYS_write,
+    libc::SYS_close,
+    libc::SYS_ppoll,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_poll,
+    libc::SYS_sendto,
+    libc::SYS_recvfrom,
+    libc::SYS_sendmsg,
+    libc::SYS_openat,
+    libc::SYS_fcntl,
+    libc::SYS_fstat,
+    libc::SYS_statx,
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_mprotect,
+    libc::SYS_madvise,
+    libc::SYS_brk,
+    libc::SYS_futex,
+    libc::SYS_sigaltstack,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_getpid,
+    libc::SYS_gettid,
+    libc::SYS_tgkill,
+    libc::SYS_getrandom,
+    libc::SYS_clock_gettime,
+    libc::SYS_sched_yield,
+    libc::SYS_restart_syscall,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+];
+
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: u32 = 0xC000_003E;
 #[cfg(target_arch = "aarch64")]
@@ -74,7 +111,7 @@ fn statement(code: u16, k: u32) -> libc::sock_filter {
 }
 
 /// The program: wrong architecture dies, an allowed call passes, any other is refused with EPERM.
-fn program() -> io::Result<Vec<libc::sock_filter>> {
+fn program(allowed: &[libc::c_long]) -> io::Result<Vec<libc::sock_filter>> {
     let mut program = vec![
         statement(LOAD, 4),
         libc::sock_filter {
@@ -86,7 +123,7 @@ fn program() -> io::Result<Vec<libc::sock_filter>> {
         statement(RETURN, libc::SECCOMP_RET_KILL_PROCESS),
         statement(LOAD, 0),
     ];
-    for call in ALLOWED {
+    for call in allowed {
         let k = u32::try_from(*call).map_err(io::Error::other)?;
         program.push(libc::sock_filter {
             code: JUMP_EQUAL,
@@ -107,9 +144,17 @@ fn program() -> io::Result<Vec<libc::sock_filter>> {
 ///
 /// # Errors
 /// When the kernel has no seccomp filters.
-#[expect(unsafe_code, reason = "no wrapper for filters")]
 pub fn confine() -> io::Result<()> {
-    let mut program = program()?;
+    confine_to(ALLOWED)
+}
+
+/// As [`confine`], to these calls.
+///
+/// # Errors
+/// When the kernel has no seccomp filters.
+#[expect(unsafe_code, reason = "no wrapper for filters")]
+pub fn confine_to(allowed: &[libc::c_long]) -> io::Result<()> {
+    let mut program = program(allowed)?;
     let header = libc::sock_fprog {
         len: u16::try_from(program.len()).map_err(io::Error::other)?,
         filter: program.as_mut_ptr(),

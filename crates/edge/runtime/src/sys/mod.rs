@@ -168,6 +168,36 @@ pub fn become_namespace_root() -> io::Result<()> {
     Ok(())
 }
 
+/// Becomes this user and group for good, with no other groups and no capability.
+#[expect(unsafe_code, reason = "process-wide set*id calls have no safe wrapper")]
+pub fn become_user(id: u32) -> io::Result<()> {
+    // SAFETY: plain numbers; a null list of length 0 clears the groups.
+    unsafe {
+        check(libc::setgroups(0, std::ptr::null()))?;
+        check(libc::setresgid(id, id, id))?;
+        check(libc::setresuid(id, id, id))?;
+    }
+    Ok(())
+}
+
+/// Keeps this process's memory from other processes of its user, from core files and, where the host allows it, from swap
+/// space.
+#[expect(unsafe_code, reason = "no wrappers")]
+pub fn keep_memory_private() {
+    let endless = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: plain numbers, and a struct that outlives its call. Locking needs the limit lifted first, or later
+    // allocations would fail.
+    unsafe {
+        libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
+        if libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const endless) == 0 {
+            libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT);
+        }
+    }
+}
+
 /// Gives memory that was freed back to the kernel.
 #[expect(unsafe_code, reason = "no wrapper")]
 pub fn trim_memory() {

@@ -163,6 +163,7 @@ impl Lab {
         let dir = tempfile::Builder::new().prefix("isolarium-runtime-").tempdir().unwrap();
         let config = LocalConfig {
             cdi_folders: Vec::new(),
+            accelerators: "nvidia.com/gpu".into(),
             data_dir: dir.path().to_path_buf(),
             service_uid: SERVICE,
             service_gid: SERVICE,
@@ -211,6 +212,7 @@ impl Lab {
             mounts: Vec::new(),
             held: false,
             beside: None,
+            tunnel: None,
             devices: Vec::new(),
             limits: Limits {
                 cpu_millis: 2000,

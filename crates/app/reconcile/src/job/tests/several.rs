@@ -2,7 +2,10 @@
 
 use super::*;
 use isolarium_model::ec2::id::VpcId;
+use isolarium_model::ec2::traffic::Match;
 use isolarium_model::sagemaker::network::PEER_BLOCK;
+use isolarium_model::sagemaker::training_job::InstanceGroup;
+use isolarium_netplan::intent::Tunnel;
 use std::net::Ipv4Addr;
 
 /// A job of three instances: isolated among themselves, or in the platform network.
@@ -27,7 +30,10 @@ pub(super) fn three(isolated: bool, edit: impl FnOnce(&mut TrainingJob)) -> Lab 
             placement.attachment = Attachment::peer(peers, &placement.workload, number).unwrap();
         }
     }
-    change(&lab, |job| job.run = JobRun::new(placements.clone()).unwrap());
+    change(&lab, |job| {
+        job.run = JobRun::new(placements.clone()).unwrap();
+        job.spec.instances = 3;
+    });
     lab
 }
 
@@ -86,6 +92,87 @@ fn every_instance_has_its_name_its_share_and_the_names_of_all() {
         let uri = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI";
         assert!(one.spec.process.env.iter().all(|(name, _)| name != uri));
     }
+}
+
+/// Proves: CC-7, CC-19, CC-28
+#[test]
+fn instances_of_a_group_have_its_type_and_its_channels() {
+    let mut lab = three(true, |job| {
+        let first = job.spec.channels[0].clone();
+        job.spec.channels[0].distribution = Distribution::ShardedByS3Key;
+        job.spec.channels[0].groups = vec!["workers".into()];
+        job.spec.channels.push(Channel {
+            name: "all".into(),
+            ..first
+        });
+    });
+    let group = |name: &str, instance_type: &str, instances| InstanceGroup {
+        name: name.into(),
+        instance_type: instance_type.into(),
+        instances,
+    };
+    change(&lab, |job| {
+        job.spec.groups = vec![group("lead", "ml.m5.large", 1), group("workers", "ml.m5.xlarge", 2)];
+    });
+    lab.run();
+    let shares = [None, Some(vec!["a.csv", "c.csv"]), Some(vec!["b.csv", "d.csv"])];
+    for ((number, workload), share) in workloads(&lab).iter().enumerate().zip(shares) {
+        let one = lab.world.container(workload);
+        let config: serde_json::Value = serde_json::from_str(&one.input["config/resourceconfig.json"]).unwrap();
+        let (own, of_type) = match number {
+            0 => ("lead", "ml.m5.large"),
+            _ => ("workers", "ml.m5.xlarge"),
+        };
+        assert_eq!(config["current_group_name"], own);
+        assert_eq!(config["current_instance_type"], of_type);
+        assert_eq!(config["hosts"], serde_json::json!(["algo-1", "algo-2", "algo-3"]));
+        let groups = serde_json::json!([
+            {"instance_group_name": "lead", "instance_type": "ml.m5.large", "hosts": ["algo-1"]},
+            {"instance_group_name": "workers", "instance_type": "ml.m5.xlarge", "hosts": ["algo-2", "algo-3"]},
+        ]);
+        assert_eq!(config["instance_groups"], groups);
+        let shape = lab.deps.settings.instances.shape(of_type).unwrap();
+        assert_eq!(
+            one.spec.limits.cpu_millis,
+            shape.vcpus * 1000,
+            "the limits of its own type"
+        );
+        let below = |channel: &str| -> Vec<String> {
+            let prefix = format!("data/{channel}/");
+            let names = one.input.keys().filter_map(|path| path.strip_prefix(&prefix));
+            names.map(String::from).collect()
+        };
+        assert_eq!(below("all").len(), 4);
+        assert_eq!(below("train"), share.clone().unwrap_or_default());
+        let channels: serde_json::Value = serde_json::from_str(&one.input["config/inputdataconfig.json"]).unwrap();
+        assert_eq!(channels.get("train").is_some(), share.is_some());
+    }
+}
+
+/// Proves: CC-89
+#[test]
+fn an_encrypted_job_tells_every_container_its_peers_and_lets_nothing_else_between_them() {
+    for encrypted in [false, true] {
+        let mut lab = three(true, |_| {});
+        change(&lab, |job| job.run = job.run.clone().encrypted(encrypted));
+        lab.run();
+        let all = workloads(&lab);
+        for (number, workload) in all.iter().enumerate() {
+            let address = |n: usize| Ipv4Addr::new(10, 0, 0, 4 + u8::try_from(n).unwrap());
+            let others = (0..3).filter(|other| *other != number);
+            let wanted = Tunnel {
+                own: address(number),
+                peers: others.map(|n| (address(n), all[n].clone())).collect(),
+            };
+            assert_eq!(lab.world.container(workload).spec.tunnel, encrypted.then_some(wanted));
+        }
+        let applied = lab.world.vpcs.state().vpcs[&network(&lab)].clone();
+        let rules = applied.groups.values().flat_map(|group| &group.ingress);
+        let everything = rules.clone().any(|rule| rule.traffic == Match::All);
+        assert_eq!((everything, rules.count()), (!encrypted, 1));
+    }
+    let alone = JobRun::new(vec![Lab::new(true, |_| {}).job().run.placement]).unwrap();
+    assert!(!alone.encrypted(true).encrypted);
 }
 
 /// Proves: CC-20, NI-9, NET-73

@@ -99,6 +99,7 @@ impl Real {
         let dir = tempfile::tempdir().unwrap();
         let config = LocalConfig {
             cdi_folders: Vec::new(),
+            accelerators: "nvidia.com/gpu".into(),
             data_dir: dir.path().into(),
             service_uid: 64_900,
             service_gid: 64_900,

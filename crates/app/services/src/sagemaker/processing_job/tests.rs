@@ -261,8 +261,6 @@ fn what_cannot_be_done_is_refused_when_the_job_is_created() {
         json!({"ProcessingResources": {"ClusterConfig": cluster}})
     };
     let outputs = |output: Value| json!({"ProcessingOutputConfig": {"Outputs": [output]}});
-    let mut encrypted = cluster(json!({"InstanceCount": 2}));
-    encrypted["NetworkConfig"] = json!({"EnableInterContainerTrafficEncryption": true});
     for (more, about) in [
         (
             input(json!({"S3InputMode": "Pipe"})),
@@ -303,10 +301,6 @@ fn what_cannot_be_done_is_refused_when_the_job_is_created() {
         ),
         (cluster(json!({"VolumeKmsKeyId": "1234"})), "VolumeKmsKeyId"),
         (cluster(json!({"InstanceType": "ml.p3.2xlarge"})), "ml.p3.2xlarge"),
-        (
-            encrypted,
-            "EnableInterContainerTrafficEncryption with InstanceCount above 1",
-        ),
         (
             json!({"ProcessingOutputConfig": {"KmsKeyId": "gone", "Outputs": []}}),
             "Key 'gone' does not exist",

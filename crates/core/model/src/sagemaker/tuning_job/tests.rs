@@ -64,6 +64,8 @@ fn job(goal: Goal, ends: &[(FinalStatus, Option<f64>)]) -> TuningJob {
                 checkpoints: None,
                 metrics: vec![],
                 instance_type: "ml.m5.large".into(),
+                instances: 1,
+                groups: Vec::new(),
                 role_arn: "arn:aws:iam::123456789012:role/r".parse().unwrap(),
                 max_runtime: 60,
                 max_pending: None,

@@ -139,7 +139,9 @@ fn perform(host: &mut HostSeen, steps: &[Step]) {
                 here.routes.retain(|route| route.link.as_ref() != Some(link));
                 here.neighbours.retain(|neighbour| neighbour.link != *link);
             }
-            Step::Refuse { .. } | Step::CreateNamespace { .. } | Step::AddPair { .. } => panic!("{step}"),
+            Step::Refuse { .. } | Step::CreateNamespace { .. } | Step::AddPair { .. } | Step::AddTun { .. } => {
+                panic!("{step}")
+            }
         }
     }
 }

@@ -33,6 +33,7 @@ fn spec(workload: WorkloadId, env_bytes: usize) -> LaunchSpec {
         mounts: Vec::new(),
         held: false,
         beside: None,
+        tunnel: None,
         devices: Vec::new(),
         limits: Limits {
             cpu_millis: 1000,
@@ -58,6 +59,7 @@ fn a_shim_that_does_not_answer_is_ended() {
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let mut runtime = LocalRuntime::open(LocalConfig {
         cdi_folders: Vec::new(),
+        accelerators: "nvidia.com/gpu".into(),
         data_dir: dir.path().join("data"),
         service_uid: 64_902,
         service_gid: 64_902,
@@ -77,7 +79,9 @@ fn a_shim_that_does_not_answer_is_ended() {
         let workload: WorkloadId = format!("w-{:017x}", (u64::from(std::process::id()) << 24) + number)
             .parse()
             .unwrap();
-        let refused = runtime.launch_in(&spec(workload.clone(), env_bytes), netns.as_fd(), &mut |_, _| Ok(()));
+        let refused = runtime.launch_in(&spec(workload.clone(), env_bytes), netns.as_fd(), None, &mut |_, _| {
+            Ok(())
+        });
         assert!(matches!(refused, Err(ExecutorError::Host(_))), "{refused:?}");
         assert!(!runtime.shim_lives(&workload).unwrap(), "nobody holds the lock");
         runtime.reap();
