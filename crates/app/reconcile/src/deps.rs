@@ -1,5 +1,6 @@
 //! What every step works with.
 
+use crate::asynchronous::Bounds;
 use crate::capture::Budget;
 use crate::cut::Cuts;
 use crate::fleets::Fleets;
@@ -45,6 +46,8 @@ pub struct Deps {
     pub held: Arc<Held>,
     /// What bounds the captured data that waits for delivery.
     pub captured: Arc<Budget>,
+    /// What bounds the asynchronous requests that run at once.
+    pub asynchronous: Arc<Bounds>,
     /// The live routing table, shared with the inference proxy.
     pub fleets: Arc<Fleets>,
     /// What the host was last seen to run.

@@ -10,6 +10,7 @@ use crate::network;
 use crate::scheduler::queue::Owner as Holder;
 use crate::transform::{self, TransformMemory};
 use crate::tuning::{self, TuningMemory};
+use isolarium_model::sagemaker::async_inference::AsyncInvocation;
 use isolarium_model::sagemaker::{Endpoint, ProcessingJob, TrainingJob, TransformJob, TuningJob};
 use isolarium_model::{AccountId, Key, Record, Timestamp};
 use isolarium_store::StateStore;
@@ -298,6 +299,10 @@ impl Shared {
                 self.wake(&Subject::Tuning(key.clone()));
             } else if *kind == Endpoint::KIND {
                 self.record_changed(Subject::Endpoint(key.clone()));
+            } else if *kind == AsyncInvocation::KIND {
+                if let Some(endpoint) = AsyncInvocation::endpoint_of(key) {
+                    self.wake_known(&Subject::Endpoint(endpoint));
+                }
             } else if network::concerns(kind) {
                 self.deps.networks.note(kind, key);
                 self.wake(&Subject::Network);

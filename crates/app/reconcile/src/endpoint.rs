@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod queue;
 mod tend;
 
 use tend::{Tending, Verdict};
@@ -38,6 +39,8 @@ pub(crate) struct EndpointMemory {
     containers: BTreeMap<WorkloadId, Container>,
     /// What is kept of invocations; those of fleets that are gone stay until they are delivered.
     captures: Vec<(String, Arc<Capture>)>,
+    /// Requests of an asynchronous endpoint.
+    queue: queue::Queue,
 }
 
 /// Captures of fleets that serve no more which an endpoint keeps until they are delivered; the oldest go first.
@@ -142,6 +145,7 @@ pub(crate) fn step(deps: &Deps, key: &Key, memory: &mut EndpointMemory) -> Resul
     endpoint = work.decide(endpoint, memory, &verdicts)?;
     work.publish(&endpoint, memory);
     next = next.min(work.deliver(&endpoint, memory));
+    next = next.min(work.queue(&endpoint, memory)?);
     next = next.min(work.retire(&endpoint, memory)?);
     if endpoint.status == EndpointStatus::RollingBack && endpoint.retiring.is_empty() {
         work.change(|endpoint, now| Ok(roll_back_done(endpoint, now)?))?;
@@ -530,11 +534,13 @@ impl Work<'_> {
                 capture,
                 name: variant.variant.name.clone(),
                 weight: variant.current_weight,
+                most: most_requests(variant),
                 targets: variant.instances.iter().filter_map(target).collect(),
             });
         let routes = EndpointRoutes {
             name: endpoint.name.clone(),
             variants: variants.collect(),
+            asynchronous: active.asynchronous.is_some(),
         };
         self.deps.fleets.publish(self.key, routes);
     }
@@ -736,9 +742,8 @@ impl Work<'_> {
         if !stored.record.retiring.is_empty() {
             return Ok(Next::At(next));
         }
-        self.deps
-            .store
-            .commit(Batch::default().delete::<Endpoint>(self.key, Expect::At(stored.revision)))?;
+        let batch = Batch::default().delete::<Endpoint>(self.key, Expect::At(stored.revision));
+        self.deps.store.commit(self.forget_requests(batch)?)?;
         Ok(Next::Done)
     }
 }
@@ -766,6 +771,12 @@ fn bound(known: &mut Vec<(String, Arc<Capture>)>, serving: &[Option<Arc<Capture>
         surplus = surplus.saturating_sub(usize::from(goes));
         !goes
     });
+}
+
+/// How many requests a serverless variant takes at once.
+fn most_requests(variant: &VariantFleet) -> Option<usize> {
+    let serverless = variant.variant.serverless.as_ref()?;
+    Some(usize::try_from(serverless.concurrency).unwrap_or(usize::MAX))
 }
 
 /// How many instances a variant is to have.

@@ -266,6 +266,7 @@ impl World {
             scheduler: Default::default(),
             held: Default::default(),
             captured: Default::default(),
+            asynchronous: Default::default(),
             work: WorkDir::new(self.directory.path()),
             settings,
             fleets: Arc::new(Fleets::default()),
@@ -374,6 +375,7 @@ impl World {
             None => Ok(()),
             Some(text) if text.starts_with("held:") => Ok(()),
             Some(text) if text == "no path" => Err(TransferError::NoPath(text.clone())),
+            Some(text) if text == "engine" => Err(TransferError::Engine("the fake's fault".into())),
             Some(text) => match text.strip_prefix("denied:") {
                 Some(text) => Err(TransferError::Denied(text.into())),
                 None => Err(TransferError::Unusable(text.clone())),

@@ -74,9 +74,31 @@ impl Target {
         })
     }
 
+    /// Counts a request that does not come by the proxy as running until what is returned is dropped.
+    pub(crate) fn busy(self: &Arc<Self>) -> Busy {
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
+        Busy(Arc::clone(self))
+    }
+
     /// Requests that run on it now.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Acquire)
+    }
+}
+
+/// A container that a request runs on.
+pub(crate) struct Busy(Arc<Target>);
+
+impl Busy {
+    /// Which it is.
+    pub(crate) fn workload(&self) -> &WorkloadId {
+        &self.0.workload
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -89,6 +111,8 @@ pub struct VariantRoute {
     pub targets: Vec<Arc<Target>>,
     /// Where requests and answers are kept, if they are (CC-60).
     pub capture: Option<Arc<Capture>>,
+    /// Requests that it takes at once, where it is serverless.
+    pub most: Option<usize>,
 }
 
 /// One endpoint's routes.
@@ -97,6 +121,8 @@ pub struct EndpointRoutes {
     /// The endpoint's name in the exact case InvokeEndpoint needs (SM-8).
     pub name: String,
     pub variants: Vec<VariantRoute>,
+    /// Its requests come by its queue alone (SM-55).
+    pub asynchronous: bool,
 }
 
 /// Why no container was picked.
@@ -111,6 +137,12 @@ pub enum PickError {
     /// All weights are 0 (CC-59).
     #[error("no variant has a weight above 0")]
     NoWeight,
+    /// The endpoint takes asynchronous requests alone (SM-55).
+    #[error("the endpoint is asynchronous")]
+    Asynchronous,
+    /// A serverless variant runs as many requests as it may.
+    #[error("too many requests at once")]
+    Throttled,
     /// No container is healthy now (SM-58: ServiceUnavailable).
     #[error("no healthy container")]
     NoHealthyInstance,
@@ -203,6 +235,9 @@ impl Fleets {
             .get(key)
             .filter(|routes| routes.name == name)
             .ok_or(PickError::NotServing)?;
+        if routes.asynchronous {
+            return Err(PickError::Asynchronous);
+        }
         let variant = match target_variant {
             Some(wanted) => routes
                 .variants
@@ -211,6 +246,12 @@ impl Fleets {
                 .ok_or_else(|| PickError::UnknownVariant(wanted.into()))?,
             None => weighted(&routes.variants, chance)?,
         };
+        if let Some(most) = variant.most {
+            let running = variant.targets.iter().map(|target| target.in_flight());
+            if running.sum::<usize>() >= most {
+                return Err(PickError::Throttled);
+            }
+        }
         let loaded = model.and_then(|model| {
             let holds = |target: &&Arc<Target>| target.shelf.as_ref().is_some_and(|shelf| shelf.has(model));
             variant
@@ -329,6 +370,7 @@ mod tests {
             weight,
             targets,
             capture: None,
+            most: None,
         }
     }
 
@@ -339,6 +381,7 @@ mod tests {
             EndpointRoutes {
                 name: "Ep".into(),
                 variants,
+                asynchronous: false,
             },
         );
         fleets

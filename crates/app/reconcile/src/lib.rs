@@ -4,6 +4,7 @@
 //! and recovery after a crash are the same path. Nothing here parses a request or holds a privilege: containers go
 //! through the traits of `isolarium_runtime`, data and logs through [`transfer::Transfer`].
 
+pub mod asynchronous;
 pub mod capture;
 pub mod cut;
 pub mod driver;

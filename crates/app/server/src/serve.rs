@@ -296,6 +296,7 @@ impl Server {
             scheduler: scheduler.clone(),
             held: Default::default(),
             captured: Default::default(),
+            asynchronous: Default::default(),
             seen: Default::default(),
             unpacked: Default::default(),
         })?;

@@ -7,13 +7,13 @@ use isolarium_model::sagemaker::{ContainerSpec, JobNetwork, Tags};
 use isolarium_runtime::executor::Mount;
 use std::sync::Arc;
 
-const NAME: &str = "Ep";
+pub(crate) const NAME: &str = "Ep";
 
 /// One endpoint in a fake world, stepped by hand.
-struct Lab {
-    world: Arc<World>,
-    deps: Deps,
-    memory: EndpointMemory,
+pub(crate) struct Lab {
+    pub world: Arc<World>,
+    pub deps: Deps,
+    pub memory: EndpointMemory,
 }
 
 fn model() -> ModelSpec {
@@ -42,6 +42,7 @@ pub(crate) fn variant(name: &str, count: u32) -> VariantFleet {
             weight: 1.0,
             startup_timeout: None,
             download_timeout: None,
+            serverless: None,
         },
         model: model(),
         current_weight: 1.0,
@@ -58,6 +59,7 @@ fn fleet(config: &str, variants: Vec<VariantFleet>, now: Timestamp) -> Fleet {
         config_name: config.into(),
         variants,
         capture: None,
+        asynchronous: None,
         started: now,
     }
 }
@@ -96,7 +98,7 @@ pub(crate) fn in_a_vpc(attachment: isolarium_model::sagemaker::VpcAttachment, no
 }
 
 impl Lab {
-    fn new(variants: Vec<VariantFleet>) -> Self {
+    pub fn new(variants: Vec<VariantFleet>) -> Self {
         let world = World::new();
         world.put_object("s3://models/m.tar.gz", &targz("model.bin", "weights"));
         let now = world.now();
@@ -113,13 +115,13 @@ impl Lab {
         }
     }
 
-    fn step(&mut self) -> Next {
+    pub fn step(&mut self) -> Next {
         self.world.look(&self.deps);
         step(&self.deps, &key(NAME), &mut self.memory).unwrap()
     }
 
     /// Steps for `seconds`, ten times a second.
-    fn pass(&mut self, seconds: u64) {
+    pub fn pass(&mut self, seconds: u64) {
         for _ in 0..seconds * 10 {
             if self.step() == Next::Done {
                 return;
@@ -129,11 +131,11 @@ impl Lab {
         self.step();
     }
 
-    fn endpoint(&self) -> Endpoint {
+    pub fn endpoint(&self) -> Endpoint {
         self.world.state().get::<Endpoint>(&key(NAME)).unwrap().unwrap().record
     }
 
-    fn edit(&self, edit: impl Fn(&mut Endpoint)) {
+    pub fn edit(&self, edit: impl Fn(&mut Endpoint)) {
         self.deps
             .update::<Endpoint>(&key(NAME), |endpoint, batch| {
                 edit(endpoint);
@@ -150,7 +152,7 @@ impl Lab {
         });
     }
 
-    fn pick(&self) -> Result<crate::fleets::Guard, PickError> {
+    pub fn pick(&self) -> Result<crate::fleets::Guard, PickError> {
         self.deps.fleets.pick(&key(NAME), NAME, None, 0)
     }
 

@@ -28,6 +28,7 @@ use isolarium_store::audit::{AuditDown, Receipt};
 use isolarium_store::{AuditEvent, AuditTrail, Keep, LogStore, Metrics, StateStore};
 use isolarium_wire::catalog;
 use isolarium_wire::protocol::{Call, Dialect, Protocol, decode, encode, refuse};
+use isolarium_wire::shapes::sagemaker_runtime::InvokeEndpointAsyncInput;
 use isolarium_wire::sigv4::{self, Accept, AuthFault, Head, Parsed};
 use isolarium_wire::{ApiError, Document};
 use std::borrow::Cow;
@@ -419,6 +420,8 @@ impl Door {
         let streamed = match call.operation.name {
             "InvokeEndpoint" => false,
             "InvokeEndpointWithResponseStream" => true,
+            // On its own: the plain way is the smaller for it.
+            "InvokeEndpointAsync" => return Box::pin(self.accepted(call, input, caller, &body)).await,
             other => return Err(ApiError::unsupported(call.service.name(), other)),
         };
         let Some(Document::String(endpoint_name)) = member(input, "EndpointName") else {
@@ -438,6 +441,33 @@ impl Door {
                 .map_err(|denial| ApiError::client("AccessDeniedException", denial.to_string()).with_status(403))
         })?;
         self.proxy.invoke(&caller.scope, asked).await
+    }
+}
+
+impl Door {
+    /// InvokeEndpointAsync: asked of the gate, then queued (IAM-35, SM-55).
+    async fn accepted(
+        &self,
+        call: &Call,
+        input: &Document,
+        caller: &Caller,
+        body: &[u8],
+    ) -> Result<Response<Body>, ApiError> {
+        let asked = InvokeEndpointAsyncInput::try_from(input.clone())?;
+        let question = invocation_question(&caller.scope, call.operation.name, &asked.endpoint_name, input);
+        let granted = self.engine.with_ctx(caller, |ctx| {
+            let authority = isolarium_services::iam::authority(ctx)?;
+            let questions = [resource_tags::added(ctx.store, None, &caller.principal, question)?];
+            authorize(caller, asked, &authority, &questions, &|_| ResourceSide::default())
+                .map_err(|denial| ApiError::client("AccessDeniedException", denial.to_string()).with_status(403))
+        })?;
+        if !body.is_empty() {
+            let text = "A request with a Body is not supported: store it in S3 and name it by InputLocation.";
+            return Err(ApiError::client("ValidationError", text));
+        }
+        let now = self.engine.clock.now();
+        let accepted = self.proxy.accept(&caller.scope, granted, now).await?;
+        Ok(encode(call, &Ok(accepted), &caller.request_id).map(body::full))
     }
 }
 

@@ -4,6 +4,7 @@
 //! buffered up to the body limit, streamed answers pass chunk by chunk.
 
 mod answer;
+mod asynchronous;
 mod connection;
 mod failure;
 mod models;
@@ -20,8 +21,8 @@ use bytes::{Bytes, BytesMut};
 use connection::{Broken, Connection, Outgoing};
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
-use isolarium_model::sagemaker::Endpoint;
 use isolarium_model::sagemaker::model::{ExecutionMode, SERVING_PORT};
+use isolarium_model::sagemaker::{Endpoint, EndpointStatus};
 use isolarium_model::{Key, Scope, WorkloadId};
 use isolarium_policy::Granted;
 use isolarium_reconcile::capture::{Capture, Side};
@@ -280,18 +281,35 @@ impl Proxy {
             PickError::NotServing => match self.store.get::<Endpoint>(key) {
                 Err(error) => ApiError::internal(error),
                 Ok(Some(found)) if found.record.name == name && found.record.status.serves() => unavailable(),
-                Ok(Some(found)) if found.record.name == name => refused(format!(
-                    "Endpoint {name} of account {} is in status {} and does not serve requests.",
-                    key.scope.account,
-                    found.record.status.as_str()
-                )),
-                Ok(_) => refused(format!("Endpoint {name} of account {} not found.", key.scope.account)),
+                Ok(Some(found)) if found.record.name == name => out_of_service(key, name, found.record.status),
+                Ok(_) => unknown(key, name),
             },
+            PickError::Asynchronous => refused(format!(
+                "Endpoint {name} of account {} has an AsyncInferenceConfig and supports InvokeEndpointAsync alone.",
+                key.scope.account
+            )),
+            PickError::Throttled => ApiError::client("ThrottlingException", "Rate exceeded"),
             PickError::UnknownVariant(variant) => refused(format!("Variant {variant} not found for endpoint {name}.")),
             PickError::NoWeight => refused(format!("No variant of endpoint {name} has a weight above 0.")),
             PickError::NoHealthyInstance => unavailable(),
         }
     }
+}
+
+/// SM-56.
+fn out_of_service(key: &Key, name: &str, status: EndpointStatus) -> ApiError {
+    let text = format!(
+        "Endpoint {name} of account {} is in status {} and does not serve requests.",
+        key.scope.account,
+        status.as_str()
+    );
+    ApiError::client("ValidationError", text)
+}
+
+/// SM-57.
+fn unknown(key: &Key, name: &str) -> ApiError {
+    let text = format!("Endpoint {name} of account {} not found.", key.scope.account);
+    ApiError::client("ValidationError", text)
 }
 
 /// What came of asking a container, as far as it is for the caller.

@@ -121,11 +121,13 @@ fn at(address: SocketAddr, seen: Seen) -> Bench {
             format!("i-{n:017x}"),
         )],
         capture: None,
+        most: None,
     };
     let variants = vec![route("blue", 1), route("green", 2)];
     fleets.publish(
         &Endpoint::key(&scope(), "Ep"),
         EndpointRoutes {
+            asynchronous: false,
             name: "Ep".into(),
             variants,
         },

@@ -1,8 +1,8 @@
 //! CreateEndpoint, UpdateEndpoint, UpdateEndpointWeightsAndCapacities, DeleteEndpoint, ListEndpoints.
 
-use super::endpoint_config::{self, captures_outside_vpcs, instances};
+use super::endpoint_config::{self, instances};
 use super::listing::{Listing, descending, page};
-use super::{create, creating, find, model, shapes, tag, update};
+use super::{create, creating, find, model, serving, shapes, tag, update};
 use crate::{Ctx, Operation};
 use isolarium_model::sagemaker::{
     Endpoint, EndpointConfig, EndpointEvent, EndpointStatus, Fleet, Model, Tags, VariantFleet,
@@ -60,16 +60,9 @@ fn fleet(ctx: &Ctx<'_>, config_name: &str, now: Timestamp) -> Result<Fleet, ApiE
         config_name: config.name,
         variants,
         capture: config.capture,
+        asynchronous: config.asynchronous,
         started: now,
     })
-}
-
-/// Asked of the fleet as it is to be: an update may retain the settings of another configuration.
-fn check_capture(fleet: &Fleet) -> Result<(), ApiError> {
-    captures_outside_vpcs(
-        fleet.capture.as_ref(),
-        fleet.variants.iter().map(|variant| &variant.model),
-    )
 }
 
 impl Operation for shapes::CreateEndpointInput {
@@ -98,7 +91,7 @@ impl Operation for shapes::CreateEndpointInput {
         }
         let now = ctx.clock.now();
         let pending = fleet(ctx, &request.endpoint_config_name, now)?;
-        check_capture(&pending)?;
+        serving::fleet_fits(&pending)?;
         let endpoint = Endpoint {
             name: request.endpoint_name,
             arn: arn.clone(),
@@ -186,7 +179,9 @@ impl Operation for shapes::UpdateEndpointInput {
                 if request.retain_all_variant_properties == Some(true) {
                     retain(&mut fresh, endpoint, &request);
                 }
-                check_capture(&fresh)?;
+                // Asked of it as it is to be: an update may retain the settings of another configuration.
+                serving::fleet_fits(&fresh)?;
+                serving::same_way(&fresh, endpoint.active.as_ref())?;
                 endpoint.pending = Some(fresh);
                 endpoint.failure_reason = None;
                 if given.is_some() || request.retain_deployment_config != Some(true) {
@@ -268,7 +263,6 @@ impl Operation for shapes::UpdateEndpointWeightsAndCapacitiesInput {
                 let variants = endpoint.active.iter_mut().flat_map(|fleet| &mut fleet.variants);
                 let mut variants: Vec<&mut VariantFleet> = variants.collect();
                 for one in wanted {
-                    super::check::refuse(&[(one.serverless_update_config.is_some(), "ServerlessUpdateConfig")])?;
                     let variant = variants
                         .iter_mut()
                         .find(|variant| variant.variant.name == one.variant_name);
@@ -283,7 +277,16 @@ impl Operation for shapes::UpdateEndpointWeightsAndCapacitiesInput {
                         variant.desired_weight = weight;
                         variant.current_weight = weight;
                     }
+                    if let Some(given) = &one.serverless_update_config {
+                        serving::update(&mut variant.variant, given)?;
+                    }
                     if let Some(count) = one.desired_instance_count {
+                        if variant.variant.serverless.is_some() {
+                            return Err(ApiError::validation(format!(
+                                "Variant \"{}\" is serverless and takes no DesiredInstanceCount.",
+                                one.variant_name
+                            )));
+                        }
                         if count < 1 {
                             return Err(ApiError::validation("DesiredInstanceCount must be at least 1."));
                         }

@@ -2,12 +2,12 @@
 
 use super::check::{given_key, output_key, packaged_type, refuse, s3_uri, unsupported};
 use super::listing::{Listing, descending, page};
+use super::serving;
 use super::training_spec::instance_type;
 use super::{conditions, create, creating, delete, find, keep, kept, model, must_keep, shapes, tag};
 use crate::{Ctx, Operation};
 use isolarium_model::Arn;
 use isolarium_model::sagemaker::data_capture::DataCapture;
-use isolarium_model::sagemaker::model::ModelSpec;
 use isolarium_model::sagemaker::{Echo, EndpointConfig, InstanceTable, Model, ProductionVariant};
 use isolarium_policy::{Granted, Question};
 use isolarium_store::state::SortBy;
@@ -56,7 +56,6 @@ impl Operation for shapes::CreateEndpointConfigInput {
         let key = EndpointConfig::key(scope, &request.endpoint_config_name);
         let tags = tag::of_request(request.tags.clone())?;
         refuse(&[
-            (request.async_inference_config.is_some(), "AsyncInferenceConfig"),
             (request.explainer_config.is_some(), "ExplainerConfig"),
             (
                 request
@@ -88,6 +87,8 @@ impl Operation for shapes::CreateEndpointConfigInput {
             .collect::<Result<Vec<_>, _>>()?;
         let capture = request.data_capture_config.as_ref().map(capture).transpose()?;
         output_key(ctx, capture.as_ref().and_then(|capture| capture.kms_key.as_ref()))?;
+        let queue = request.async_inference_config.as_ref();
+        let queue = queue.map(serving::asynchronous).transpose()?;
         let names: BTreeSet<&str> = variants.iter().map(|variant| variant.name.as_str()).collect();
         if names.len() != variants.len() {
             return Err(ApiError::validation("The names of production variants must be unique."));
@@ -95,13 +96,15 @@ impl Operation for shapes::CreateEndpointConfigInput {
         if find::<EndpointConfig>(ctx, &key)?.is_some() {
             return Err(taken(&arn));
         }
+        let mut models = Vec::new();
         for variant in &variants {
             let found = find::<Model>(ctx, &Model::key(scope, &variant.model_name))?;
             let model = found.ok_or_else(|| model::missing(&Model::arn(scope, &variant.model_name)))?;
-            captures_outside_vpcs(capture.as_ref(), [&model.record.spec])?;
             let package = model.record.spec.package.as_deref();
             packaged_type(package, |package| &package.realtime_types, &variant.instance_type)?;
+            models.push(model.record.spec);
         }
+        serving::fits(capture.as_ref(), queue.as_ref(), variants.iter().zip(&models))?;
         let name = request.endpoint_config_name.clone();
         let echo = echo(&request)?;
         let config = EndpointConfig {
@@ -110,6 +113,7 @@ impl Operation for shapes::CreateEndpointConfigInput {
             created: ctx.clock.now(),
             variants,
             capture,
+            asynchronous: queue,
             tags,
             echo,
         };
@@ -122,7 +126,6 @@ impl Operation for shapes::CreateEndpointConfigInput {
 
 fn variant(given: &shapes::ProductionVariant, table: &InstanceTable) -> Result<ProductionVariant, ApiError> {
     refuse(&[
-        (given.serverless_config.is_some(), "ServerlessConfig"),
         (given.accelerator_type.is_some(), "AcceleratorType"),
         (given.core_dump_config.is_some(), "CoreDumpConfig"),
         (given.managed_instance_scaling.is_some(), "ManagedInstanceScaling"),
@@ -143,7 +146,10 @@ fn variant(given: &shapes::ProductionVariant, table: &InstanceTable) -> Result<P
         (given.volume_size_in_gb.is_some(), "VolumeSizeInGB"),
         (given.model_name.is_none(), "A production variant without ModelName"),
     ])?;
-    let count = given.initial_instance_count.unwrap_or(0);
+    let serverless = serving::serverless(given)?;
+    // A serverless variant is one container that is always there.
+    let otherwise = i64::from(serverless.is_some());
+    let count = given.initial_instance_count.unwrap_or(otherwise);
     if count < 1 {
         return Err(ApiError::validation(format!(
             "InitialInstanceCount of production variant \"{}\" must be at least 1.",
@@ -154,11 +160,15 @@ fn variant(given: &shapes::ProductionVariant, table: &InstanceTable) -> Result<P
     Ok(ProductionVariant {
         name: given.variant_name.clone(),
         model_name: given.model_name.clone().unwrap_or_default(),
-        instance_type: instance_type(given.instance_type.as_deref(), table)?,
+        instance_type: match &serverless {
+            Some(serverless) => serverless.instance_type(),
+            None => instance_type(given.instance_type.as_deref(), table)?,
+        },
         instance_count: instances(count)?,
         weight: given.initial_variant_weight.unwrap_or(1.0),
         startup_timeout: seconds(given.container_startup_health_check_timeout_in_seconds),
         download_timeout: seconds(given.model_data_download_timeout_in_seconds),
+        serverless,
     })
 }
 
@@ -185,17 +195,6 @@ fn capture(given: &shapes::DataCaptureConfig) -> Result<DataCapture, ApiError> {
     })
 }
 
-/// Captured data of a model in a VPC would have to leave through it: that is refused where settings and models meet,
-/// which may both be others by the time an endpoint is made or changed (CC-63, NI-18).
-pub(super) fn captures_outside_vpcs<'a>(
-    capture: Option<&DataCapture>,
-    models: impl IntoIterator<Item = &'a ModelSpec>,
-) -> Result<(), ApiError> {
-    let captures = capture.is_some_and(|capture| capture.enabled);
-    let in_vpc = models.into_iter().any(|model| model.network.vpc().is_some());
-    refuse(&[(captures && in_vpc, "DataCaptureConfig of a model with VpcConfig")])
-}
-
 /// A number of instances that this machine may be asked for.
 pub(super) fn instances(count: i64) -> Result<u32, ApiError> {
     match u32::try_from(count) {
@@ -216,6 +215,8 @@ fn echo(request: &shapes::CreateEndpointConfigInput) -> Result<Echo, ApiError> {
     let mut echo = Echo::new();
     keep(&mut echo, "ProductionVariants", Some(&shown))?;
     keep(&mut echo, "DataCaptureConfig", request.data_capture_config.as_ref())?;
+    let queue = request.async_inference_config.as_ref();
+    keep(&mut echo, "AsyncInferenceConfig", queue)?;
     keep(
         &mut echo,
         "EnableNetworkIsolation",
@@ -248,7 +249,7 @@ impl Operation for shapes::DescribeEndpointConfigInput {
             data_capture_config: kept(&config.echo, "DataCaptureConfig")?,
             kms_key_id: None,
             creation_time: config.created.0,
-            async_inference_config: None,
+            async_inference_config: kept(&config.echo, "AsyncInferenceConfig")?,
             explainer_config: None,
             shadow_production_variants: None,
             execution_role_arn: None,

@@ -1,7 +1,7 @@
 //! DescribeEndpoint (SM-23, SM-27).
 
 use super::endpoint::{ask, missing};
-use super::{find, shapes};
+use super::{find, serving, shapes};
 use crate::{Ctx, Operation};
 use isolarium_model::ec2;
 use isolarium_model::sagemaker::data_capture::DataCapture;
@@ -38,6 +38,9 @@ pub(super) fn described(ctx: &Ctx<'_>, endpoint: Endpoint) -> Result<shapes::Des
         .map(|fleet| fleet.variants.iter().map(|one| summary(one, fleet)).collect::<Vec<_>>());
     let capture = endpoint.active.as_ref().and_then(|fleet| fleet.capture.as_ref());
     let capture = capture.map(capture_summary);
+    let serving = endpoint.active.as_ref().or(endpoint.pending.as_ref());
+    let queue = serving.and_then(|fleet| fleet.asynchronous.as_ref());
+    let queue = queue.map(serving::async_shown);
     let deployment = endpoint.last_deployment_config.map(serde_json::from_value).transpose();
     Ok(shapes::DescribeEndpointOutput {
         endpoint_arn: endpoint.arn.to_string(),
@@ -49,7 +52,7 @@ pub(super) fn described(ctx: &Ctx<'_>, endpoint: Endpoint) -> Result<shapes::Des
         creation_time: endpoint.created.0,
         last_modified_time: endpoint.modified.0,
         last_deployment_config: deployment.map_err(ApiError::internal)?,
-        async_inference_config: None,
+        async_inference_config: queue,
         pending_deployment_summary: pending,
         explainer_config: None,
         shadow_production_variants: None,
@@ -101,13 +104,17 @@ fn deployed(image: &ResolvedImage, fleet: &Fleet) -> shapes::DeployedImage {
 }
 
 fn summary(variant: &VariantFleet, fleet: &Fleet) -> shapes::ProductionVariantSummary {
+    let serverless = variant.variant.serverless.as_ref().map(serving::serverless_shown);
+    let counts = serverless.is_none();
     shapes::ProductionVariantSummary {
         variant_name: variant.variant.name.clone(),
         deployed_images: images(variant, fleet),
         current_weight: Some(variant.current_weight),
         desired_weight: Some(variant.desired_weight),
-        current_instance_count: healthy(variant),
-        desired_instance_count: Some(i64::from(variant.desired_count)),
+        current_instance_count: counts.then(|| healthy(variant)).flatten(),
+        desired_instance_count: counts.then(|| i64::from(variant.desired_count)),
+        current_serverless_config: serverless.clone(),
+        desired_serverless_config: serverless,
         ..shapes::ProductionVariantSummary::default()
     }
 }
@@ -140,15 +147,19 @@ fn one_zone(ctx: &Ctx<'_>, variant: &VariantFleet) -> Result<Option<Vec<shapes::
 
 fn pending_summary(ctx: &Ctx<'_>, fleet: &Fleet) -> Result<shapes::PendingDeploymentSummary, ApiError> {
     let variants = fleet.variants.iter().map(|variant| {
+        let serverless = variant.variant.serverless.as_ref().map(serving::serverless_shown);
+        let counts = serverless.is_none();
         Ok(shapes::PendingProductionVariantSummary {
             variant_name: variant.variant.name.clone(),
             variant_status: one_zone(ctx, variant)?,
             deployed_images: images(variant, fleet),
             current_weight: Some(variant.current_weight),
             desired_weight: Some(variant.desired_weight),
-            current_instance_count: healthy(variant),
-            desired_instance_count: Some(i64::from(variant.desired_count)),
-            instance_type: Some(variant.variant.instance_type.clone()),
+            current_instance_count: counts.then(|| healthy(variant)).flatten(),
+            desired_instance_count: counts.then(|| i64::from(variant.desired_count)),
+            instance_type: counts.then(|| variant.variant.instance_type.clone()),
+            current_serverless_config: serverless.clone(),
+            desired_serverless_config: serverless,
             ..shapes::PendingProductionVariantSummary::default()
         })
     });

@@ -21,6 +21,7 @@ mod processing_job;
 mod processing_spec;
 mod product;
 mod search;
+mod serving;
 mod tag;
 mod training_job;
 mod training_spec;

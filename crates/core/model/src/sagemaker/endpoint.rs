@@ -1,5 +1,6 @@
 //! Endpoints: the record with its fleets, and the lifecycle as one table (SM-22).
 
+use super::async_inference::AsyncInference;
 use super::data_capture::DataCapture;
 use super::endpoint_config::ProductionVariant;
 use super::failure::FailureReason;
@@ -149,6 +150,9 @@ pub struct Fleet {
     /// What is kept of requests and answers (CC-60).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capture: Option<DataCapture>,
+    /// Requests are queued and answered in S3 (SM-55).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asynchronous: Option<AsyncInference>,
     /// When this fleet was asked for.
     pub started: Timestamp,
 }

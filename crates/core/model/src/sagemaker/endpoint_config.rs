@@ -1,5 +1,6 @@
 //! Endpoint configurations: immutable, deletable at any time (SM-20, SM-21).
 
+use super::async_inference::AsyncInference;
 use super::data_capture::DataCapture;
 use super::{Echo, Tags};
 use crate::record::Facets;
@@ -22,6 +23,28 @@ pub struct ProductionVariant {
     /// `ModelDataDownloadTimeoutInSeconds`, 60..=3600 (CC-55).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub download_timeout: Option<u64>,
+    /// `ServerlessConfig`; `instance_type` follows from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serverless: Option<Serverless>,
+}
+
+/// `ServerlessConfig` as it is carried out: one container, always there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Serverless {
+    /// 1024 to 6144, in steps of 1024.
+    pub memory_mb: u32,
+    /// Requests at once; further ones are refused. 1 to 200.
+    pub concurrency: u32,
+    /// As given: what it asks for is there anyway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provisioned: Option<u32>,
+}
+
+impl Serverless {
+    /// The size of the container, as the table of instance types knows it.
+    pub fn instance_type(&self) -> String {
+        format!("{}{}", super::instance_type::SERVERLESS, self.memory_mb)
+    }
 }
 
 impl ProductionVariant {
@@ -42,6 +65,9 @@ pub struct EndpointConfig {
     /// `DataCaptureConfig` (CC-60).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capture: Option<DataCapture>,
+    /// `AsyncInferenceConfig` (SM-55).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asynchronous: Option<AsyncInference>,
     pub tags: Tags,
     /// `ProductionVariants` and the other members as given.
     pub echo: Echo,

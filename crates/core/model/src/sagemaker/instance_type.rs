@@ -135,9 +135,23 @@ const IRREGULAR: &[(&str, u64, u64, u64)] = &[
     ("trn1.2xlarge", 8, 32, 1),
 ];
 
+/// What stands before the memory of a serverless variant in place of an instance type. The API's own types begin with `ml.`.
+pub(super) const SERVERLESS: &str = "serverless.";
+
+/// Memory for which a serverless variant gets one CPU, MiB.
+const SERVERLESS_MIB: u64 = 1024;
+
 impl InstanceShape {
     /// The public shape of an instance type; `None` for a type the tables above do not know.
     fn of(instance_type: &str) -> Option<Self> {
+        if let Some(memory) = instance_type.strip_prefix(SERVERLESS) {
+            let memory_mib: u64 = memory.parse().ok()?;
+            return Some(Self {
+                vcpus: memory_mib.div_ceil(SERVERLESS_MIB),
+                memory_mib,
+                accelerators: 0,
+            });
+        }
         let name = instance_type.strip_prefix("ml.")?;
         if let Some((_, vcpus, gib, accelerators)) = IRREGULAR.iter().find(|(known, ..)| *known == name) {
             return Some(Self {
@@ -197,6 +211,7 @@ mod tests {
             "an irregular size wins over its family's rule"
         );
         assert_eq!(shape("ml.g4dn.12xlarge"), Some((48, 192, 4)));
+        assert_eq!(shape("serverless.3072"), Some((3, 3, 0)));
         for unknown in ["m5.large", "ml.m5", "ml.m5.tiny", "ml.z9.large", ""] {
             assert_eq!(shape(unknown), None, "{unknown}");
         }

@@ -5,6 +5,7 @@
 //! engine only gives back in Describe (for example `DebugHookConfig`). Nothing that must be enforced is kept in `echo`.
 
 pub mod algorithm;
+pub mod async_inference;
 pub mod data_capture;
 pub mod endpoint;
 pub mod endpoint_config;

@@ -3,6 +3,50 @@
 //!
 //! Timestamps are milliseconds since the epoch. Payload blobs and event streams travel beside the request.
 
+/// `InvokeEndpointAsyncInput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct InvokeEndpointAsyncInput {
+    pub endpoint_name: String,
+    pub content_type: Option<String>,
+    pub accept: Option<String>,
+    pub custom_attributes: Option<String>,
+    pub inference_id: Option<String>,
+    pub input_location: Option<String>,
+    pub s3_output_path_extension: Option<String>,
+    pub filename: Option<String>,
+    pub request_ttl_seconds: Option<i64>,
+    pub invocation_timeout_seconds: Option<i64>,
+}
+
+crate::shapes::structure! { InvokeEndpointAsyncInput
+    required endpoint_name "EndpointName",
+    optional content_type "ContentType",
+    optional accept "Accept",
+    optional custom_attributes "CustomAttributes",
+    optional inference_id "InferenceId",
+    optional input_location "InputLocation",
+    optional s3_output_path_extension "S3OutputPathExtension",
+    optional filename "Filename",
+    optional request_ttl_seconds "RequestTTLSeconds",
+    optional invocation_timeout_seconds "InvocationTimeoutSeconds",
+}
+
+/// `InvokeEndpointAsyncOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct InvokeEndpointAsyncOutput {
+    pub inference_id: Option<String>,
+    pub output_location: Option<String>,
+    pub failure_location: Option<String>,
+}
+
+crate::shapes::structure! { InvokeEndpointAsyncOutput
+    optional inference_id "InferenceId",
+    optional output_location "OutputLocation",
+    optional failure_location "FailureLocation",
+}
+
 /// `InvokeEndpointInput`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]

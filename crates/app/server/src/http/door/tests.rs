@@ -734,6 +734,12 @@ async fn malformed_and_unknown_requests_get_errors_in_their_own_language() {
         ),
         (
             "rest, embedded, not served",
+            ask("POST", "/FeatureGroup/nope/ListRecords", &[], b"{}").signed(&ROOT),
+            400,
+            "UnsupportedOperation",
+        ),
+        (
+            "rest, an endpoint that is not there",
             ask(
                 "POST",
                 "/endpoints/nope/async-invocations",
@@ -742,7 +748,7 @@ async fn malformed_and_unknown_requests_get_errors_in_their_own_language() {
             )
             .signed(&ROOT),
             400,
-            "UnsupportedOperation",
+            "ValidationError",
         ),
         (
             "gzip that is none",
@@ -984,8 +990,10 @@ async fn an_invocation_whose_caller_goes_away_is_in_the_audit_trail() {
         weight: 1.0,
         targets: vec![Target::new("w-00000000000000001".parse().unwrap(), "i-1".into())],
         capture: None,
+        most: None,
     }];
     let routes = EndpointRoutes {
+        asynchronous: false,
         name: "nope".into(),
         variants,
     };
