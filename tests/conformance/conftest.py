@@ -10,6 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.harness.engine import Engine, digits_csv, execution_statements  # noqa: E402
 from tests.harness.jobs import P6  # noqa: E402
+from tests.harness.notebook import PROGRAM  # noqa: E402
 from tests.harness.small_image import small_rootfs  # noqa: E402
 
 CACHE = Path(os.environ.get("ISOLARIUM_CACHE", Path.home() / ".cache/isolarium"))
@@ -37,6 +38,10 @@ SETTINGS = {
     "flow_logs.minute": "2s",
     "metrics.listen": METRICS,
     "metrics.interval": "300ms",
+    # The demo's image has a Python; what it is asked to run stands in for Jupyter.
+    "notebooks.image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/digits:1",
+    "notebooks.command": ["/usr/bin/python3", "-u", "-c", PROGRAM],
+    "notebooks.lifecycle_timeout": "15s",
     # Small enough to be filled in a moment on any machine.
     "instances": [{"type": "ml.t3.medium", "vcpus": 1, "memory_mib": 256, "accelerators": 0}],
 }

@@ -41,6 +41,13 @@ const CA_BUNDLE_INSIDE: &str = "/opt/isolarium/ca-bundle.pem";
 /// Variables by which AWS clients, OpenSSL (Python's own `ssl` too) and Python's requests find certificates.
 const CA_VARIABLES: [&str; 3] = ["AWS_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"];
 
+/// Directories of a notebook's work directory, and its scratch directory.
+pub(crate) const METADATA: &str = "metadata";
+pub(crate) const SCRIPTS: &str = "scripts";
+pub(crate) const PROGRESS: &str = "lifecycle";
+/// The program that runs lifecycle scripts, among them.
+pub(crate) const START: &str = "start.sh";
+
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The instance type is not in the table; creation refuses such types.
@@ -202,6 +209,97 @@ pub(crate) fn serving(
         hostname: serving.part.map_or("model", |part| part.hostname).into(),
         process: process(argv, image, serving.environment, platform, placement, &deps.settings),
         mounts,
+        ..shared
+    })
+}
+
+/// Where a notebook instance's home volume is (SM-46).
+const HOME: &str = "/home/ec2-user/SageMaker";
+/// What describes the instance to its scripts, as on AWS.
+const METADATA_INSIDE: &str = "/opt/ml/metadata";
+/// Scripts and the program that runs them.
+const SCRIPTS_INSIDE: &str = "/opt/isolarium/scripts";
+/// Where that program says how far it is.
+const PROGRESS_INSIDE: &str = "/opt/isolarium/lifecycle";
+
+/// A notebook instance's container.
+pub(crate) struct Notebook<'a> {
+    pub placement: &'a Placement,
+    pub volume: &'a WorkloadId,
+    pub region: &'a str,
+    pub instance_type: &'a str,
+    pub command: &'a [String],
+    /// `RootAccess`.
+    pub root: bool,
+    /// There are lifecycle scripts, which run first, as root.
+    pub scripted: bool,
+}
+
+/// The user of a notebook that may not be root, where its image names none but root.
+const PLAIN_USER: &str = "1000:1000";
+
+/// The container of a notebook instance (SM-46). Its files were staged below [`METADATA`] and [`SCRIPTS`].
+pub(crate) fn notebook(
+    deps: &Deps,
+    owner_arn: &Arn,
+    notebook: &Notebook<'_>,
+    image: &Image,
+) -> Result<LaunchSpec, UnknownInstanceType> {
+    let placement = notebook.placement;
+    let mut mounts = vec![
+        Mount::Volume {
+            volume: notebook.volume.clone(),
+            target: HOME.into(),
+        },
+        Mount::Input {
+            source: METADATA.into(),
+            target: METADATA_INSIDE.into(),
+        },
+    ];
+    mounts.extend(ca_mount(&deps.settings, placement));
+    let program = match notebook.command {
+        [] => image.entrypoint.iter().chain(&image.cmd).cloned().collect(),
+        given => given.to_vec(),
+    };
+    let of_image = match image.user.split(':').next().unwrap_or_default() {
+        "" | "0" | "root" => PLAIN_USER,
+        _ => &image.user,
+    };
+    let user = if notebook.root { "0:0" } else { of_image };
+    let (argv, first) = if notebook.scripted {
+        mounts.push(Mount::Input {
+            source: SCRIPTS.into(),
+            target: SCRIPTS_INSIDE.into(),
+        });
+        mounts.push(Mount::Scratch {
+            name: PROGRESS.into(),
+            target: PROGRESS_INSIDE.into(),
+            read_only: false,
+        });
+        let start = ["/bin/sh", &format!("{SCRIPTS_INSIDE}/{START}"), user].map(String::from);
+        (start.into_iter().chain(program).collect(), "0:0")
+    } else {
+        (program, user)
+    };
+    let platform = ["AWS_REGION", "AWS_DEFAULT_REGION"].map(|name| (name.to_string(), notebook.region.to_string()));
+    let shared = base(deps, owner_arn, placement, image, notebook.instance_type)?;
+    let own = process(
+        argv,
+        image,
+        &BTreeMap::new(),
+        platform.into(),
+        placement,
+        &deps.settings,
+    );
+    Ok(LaunchSpec {
+        hostname: "notebook".into(),
+        hosts: Vec::new(),
+        process: ProcessSpec {
+            user: first.into(),
+            ..own
+        },
+        mounts,
+        devices: devices(deps, &placement.workload, notebook.instance_type)?,
         ..shared
     })
 }

@@ -7,11 +7,12 @@ use crate::endpoint::{self, EndpointMemory};
 use crate::gc;
 use crate::job::{self, Job, JobMemory, ProcessingMemory};
 use crate::network;
+use crate::notebook::{self, NotebookMemory};
 use crate::scheduler::queue::Owner as Holder;
 use crate::transform::{self, TransformMemory};
 use crate::tuning::{self, TuningMemory};
 use isolarium_model::sagemaker::async_inference::AsyncInvocation;
-use isolarium_model::sagemaker::{Endpoint, ProcessingJob, TrainingJob, TransformJob, TuningJob};
+use isolarium_model::sagemaker::{Endpoint, NotebookInstance, ProcessingJob, TrainingJob, TransformJob, TuningJob};
 use isolarium_model::{AccountId, Key, Record, Timestamp};
 use isolarium_store::StateStore;
 use std::cmp::Reverse;
@@ -38,6 +39,7 @@ enum Subject {
     Transform(Key),
     Endpoint(Key),
     Tuning(Key),
+    Notebook(Key),
     /// All VPCs: a change of one may be a change of what others need.
     Network,
     Sweep,
@@ -62,6 +64,7 @@ impl Subject {
             | Self::Transform(_)
             | Self::Endpoint(_)
             | Self::Tuning(_)
+            | Self::Notebook(_)
             | Self::Sweep => Lane::Workloads,
             Self::Network => Lane::Networks,
         }
@@ -74,6 +77,7 @@ impl Subject {
             Self::Processing(key) => (ProcessingJob::KIND, key),
             Self::Transform(key) => (TransformJob::KIND, key),
             Self::Endpoint(key) => (Endpoint::KIND, key),
+            Self::Notebook(key) => (NotebookInstance::KIND, key),
             Self::Tuning(_) | Self::Network | Self::Sweep => return None,
         };
         let key = key.clone();
@@ -82,16 +86,25 @@ impl Subject {
 
     /// The other way round.
     fn of(holder: Holder) -> Option<Self> {
-        let all = [Self::Job, Self::Processing, Self::Transform, Self::Endpoint];
+        let all = [
+            Self::Job,
+            Self::Processing,
+            Self::Transform,
+            Self::Endpoint,
+            Self::Notebook,
+        ];
         let mut all = all.into_iter().map(|subject| subject(holder.key.clone()));
         all.find(|subject| subject.holder().as_ref() == Some(&holder))
     }
 
     fn account(&self) -> Option<&AccountId> {
         match self {
-            Self::Job(key) | Self::Processing(key) | Self::Transform(key) | Self::Endpoint(key) | Self::Tuning(key) => {
-                Some(&key.scope.account)
-            }
+            Self::Job(key)
+            | Self::Processing(key)
+            | Self::Transform(key)
+            | Self::Endpoint(key)
+            | Self::Tuning(key)
+            | Self::Notebook(key) => Some(&key.scope.account),
             Self::Network | Self::Sweep => None,
         }
     }
@@ -104,6 +117,7 @@ enum Memory {
     Transform(Box<TransformMemory>),
     Endpoint(Box<EndpointMemory>),
     Tuning(Box<TuningMemory>),
+    Notebook(Box<NotebookMemory>),
     Network,
     Sweep,
 }
@@ -116,6 +130,7 @@ impl Memory {
             Subject::Transform(_) => Self::Transform(Box::default()),
             Subject::Endpoint(_) => Self::Endpoint(Box::default()),
             Subject::Tuning(_) => Self::Tuning(Box::default()),
+            Subject::Notebook(_) => Self::Notebook(Box::default()),
             Subject::Network => Self::Network,
             Subject::Sweep => Self::Sweep,
         }
@@ -303,6 +318,8 @@ impl Shared {
                 if let Some(endpoint) = AsyncInvocation::endpoint_of(key) {
                     self.wake_known(&Subject::Endpoint(endpoint));
                 }
+            } else if *kind == NotebookInstance::KIND {
+                self.record_changed(Subject::Notebook(key.clone()));
             } else if network::concerns(kind) {
                 self.deps.networks.note(kind, key);
                 self.wake(&Subject::Network);
@@ -339,6 +356,12 @@ impl Shared {
             if !tuning.record.status.is_final() {
                 self.wake(&Subject::Tuning(tuning.key));
             }
+        }
+        for notebook in store.all::<NotebookInstance>()? {
+            self.deps
+                .scheduler
+                .adopt_notebook(&self.deps, &notebook.key, &notebook.record);
+            self.wake(&Subject::Notebook(notebook.key));
         }
         for endpoint in store.all::<Endpoint>()? {
             self.deps
@@ -451,6 +474,9 @@ impl Shared {
             Subject::Endpoint(key) => store
                 .shared::<Endpoint>(key)?
                 .map(|endpoint| Owner::of_endpoint(&endpoint.record, &self.deps)),
+            Subject::Notebook(key) => store
+                .shared::<NotebookInstance>(key)?
+                .map(|notebook| Owner::of_notebook(&notebook.record)),
             Subject::Tuning(_) | Subject::Network | Subject::Sweep => None,
         })
     }
@@ -586,6 +612,7 @@ impl Shared {
             (Subject::Transform(key), Memory::Transform(memory)) => transform::step(&self.deps, key, memory),
             (Subject::Endpoint(key), Memory::Endpoint(memory)) => endpoint::step(&self.deps, key, memory),
             (Subject::Tuning(key), Memory::Tuning(memory)) => tuning::step(&self.deps, key, memory),
+            (Subject::Notebook(key), Memory::Notebook(memory)) => notebook::step(&self.deps, key, memory),
             (Subject::Network, _) => network::step(&self.deps),
             (Subject::Sweep, _) => {
                 let removed = gc::sweep(&self.deps)?;
@@ -599,7 +626,8 @@ impl Shared {
                 | Subject::Processing(_)
                 | Subject::Transform(_)
                 | Subject::Endpoint(_)
-                | Subject::Tuning(_),
+                | Subject::Tuning(_)
+                | Subject::Notebook(_),
                 _,
             ) => Ok(Next::Done),
         }
@@ -816,6 +844,18 @@ impl Owner {
             ends,
             until: None,
             moves_through_vpc: job.spec.model.network.vpc().is_some() && missing && !ends,
+            in_vpc: false,
+        }
+    }
+
+    /// The platform moves no data for it.
+    fn of_notebook(notebook: &NotebookInstance) -> Self {
+        use isolarium_model::sagemaker::NotebookStatus::{InService, Pending};
+        Self {
+            arn: notebook.arn.clone(),
+            ends: !matches!(notebook.status, Pending | InService),
+            until: None,
+            moves_through_vpc: false,
             in_vpc: false,
         }
     }

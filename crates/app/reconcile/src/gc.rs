@@ -7,7 +7,7 @@ use crate::logs;
 use crate::network::place;
 use isolarium_model::WorkloadId;
 use isolarium_model::ec2::{Holder, NetworkInterface};
-use isolarium_model::sagemaker::{AddressLease, Endpoint, ProcessingJob, TrainingJob, TransformJob};
+use isolarium_model::sagemaker::{AddressLease, Endpoint, NotebookInstance, ProcessingJob, TrainingJob, TransformJob};
 use isolarium_runtime::executor::ExecutorError;
 use isolarium_store::{Batch, Expect, StateStore, StoreError, Stored};
 use std::collections::BTreeSet;
@@ -91,7 +91,7 @@ fn workload_of(interface: &NetworkInterface) -> Option<&WorkloadId> {
     }
 }
 
-/// Workloads of jobs that have not ended and of endpoints that exist.
+/// Workloads of jobs that have not ended, of endpoints and notebook instances that exist, and volumes of the latter.
 fn wanted(store: &dyn StateStore) -> Result<BTreeSet<WorkloadId>, StepError> {
     let mut wanted = BTreeSet::new();
     for (_, run) in job::runs::<TrainingJob>(store)?
@@ -104,6 +104,9 @@ fn wanted(store: &dyn StateStore) -> Result<BTreeSet<WorkloadId>, StepError> {
         if !job.record.status.is_final() {
             wanted.extend(job.record.placements().map(|placement| placement.workload.clone()));
         }
+    }
+    for notebook in store.all::<NotebookInstance>()? {
+        wanted.extend(notebook.record.workloads().cloned());
     }
     for endpoint in store.all::<Endpoint>()? {
         wanted.extend(endpoint.record.placements().map(|placement| placement.workload));

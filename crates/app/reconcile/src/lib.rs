@@ -1,4 +1,4 @@
-//! From what records want to what runs: level-triggered loops over training jobs and endpoints (style rule 7).
+//! From what records want to what runs: level-triggered loops over jobs, endpoints and notebook instances (style rule 7).
 //!
 //! A step reads its record, looks at the host, does what is missing and says when to look again. First launch, retry
 //! and recovery after a crash are the same path. Nothing here parses a request or holds a privilege: containers go
@@ -27,6 +27,7 @@ mod endpoint;
 mod gc;
 mod job;
 mod logs;
+mod notebook;
 mod ping;
 mod pipes;
 mod stage;

@@ -2,6 +2,7 @@
 
 use crate::deps::{Deps, StepError};
 use crate::metrics::MetricScanner;
+use crate::notebook::Hook;
 use crate::transfer::{Actor, LogPiece, TransferError};
 use isolarium_model::metrics::{MetricKey, Sample, StatisticSet};
 use isolarium_model::sagemaker::training_job::MetricValue;
@@ -294,13 +295,20 @@ pub(crate) fn say(deps: &Deps, sink: &Sink<'_>, source: &str, said: &mut Option<
     }
 }
 
+/// The source of what a lifecycle script of a notebook instance wrote.
+pub(crate) fn hook_source(workload: &WorkloadId, hook: Hook) -> String {
+    format!("{workload}/{}", hook.file())
+}
+
 fn report_source(workload: &WorkloadId) -> String {
     format!("{workload}/network-isolation")
 }
 
 /// Forgets how far a workload's output was read, once nobody will read it again.
 pub(crate) fn forget(deps: &Deps, workload: &WorkloadId) {
-    for source in [workload.to_string(), report_source(workload), data_source(workload)] {
+    let hooks = Hook::ALL.map(|hook| hook_source(workload, hook));
+    let own = [workload.to_string(), report_source(workload), data_source(workload)];
+    for source in own.into_iter().chain(hooks) {
         if let Err(error) = deps.transfer.forget_log(&source) {
             tracing::warn!(source, %error, "a log position could not be forgotten");
         }

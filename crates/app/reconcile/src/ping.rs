@@ -14,10 +14,21 @@ pub fn healthy(dial: &dyn Dial, workload: &WorkloadId, port: u16, timeout: Durat
     let Ok(socket) = dial.dial(workload, port, timeout) else {
         return false;
     };
-    status(TcpStream::from(socket), deadline).is_some_and(|status| status == 200)
+    let request = b"GET /ping HTTP/1.1\r\nHost: localhost:8080\r\nConnection: close\r\n\r\n";
+    status(TcpStream::from(socket), request, deadline).is_some_and(|status| status == 200)
 }
 
-fn status(mut stream: TcpStream, deadline: Instant) -> Option<u16> {
+/// Whether a server at the port speaks HTTP, whatever it says: a notebook's may want a session first.
+pub fn answers(dial: &dyn Dial, workload: &WorkloadId, port: u16, timeout: Duration) -> bool {
+    let deadline = Instant::now() + timeout;
+    let Ok(socket) = dial.dial(workload, port, timeout) else {
+        return false;
+    };
+    let request = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    status(TcpStream::from(socket), request, deadline).is_some()
+}
+
+fn status(mut stream: TcpStream, request: &[u8], deadline: Instant) -> Option<u16> {
     let left = |deadline: Instant| {
         deadline
             .checked_duration_since(Instant::now())
@@ -26,9 +37,7 @@ fn status(mut stream: TcpStream, deadline: Instant) -> Option<u16> {
     // The descriptor comes from another process, which may have left it non-blocking.
     stream.set_nonblocking(false).ok()?;
     stream.set_write_timeout(left(deadline)).ok()?;
-    stream
-        .write_all(b"GET /ping HTTP/1.1\r\nHost: localhost:8080\r\nConnection: close\r\n\r\n")
-        .ok()?;
+    stream.write_all(request).ok()?;
     // `HTTP/1.1 200` is twelve bytes.
     let mut head = Vec::with_capacity(64);
     while head.len() < 12 {

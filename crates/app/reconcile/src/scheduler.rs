@@ -17,7 +17,9 @@ use crate::deps::Deps;
 use crate::job::Job;
 use crate::workdir::WorkDir;
 use isolarium_model::sagemaker::training_job::SecondaryStatus;
-use isolarium_model::sagemaker::{Endpoint, EndpointStatus, TransformJob, TransformJobStatus};
+use isolarium_model::sagemaker::{
+    Endpoint, EndpointStatus, NotebookInstance, NotebookStatus, TransformJob, TransformJobStatus,
+};
 use isolarium_model::{Key, Record, Scope, Timestamp, WorkloadId};
 use queue::{Amount, Answer, Capacity, Owner, Queue, Request, Wanted};
 use serde::{Deserialize, Serialize};
@@ -285,6 +287,25 @@ impl Scheduler {
             {
                 self.adopt(deps, request, !begun);
             }
+        }
+    }
+
+    /// As [`Self::adopt_job`]. A container that is to be removed keeps its room until it is.
+    pub(crate) fn adopt_notebook(&self, deps: &Deps, key: &Key, notebook: &NotebookInstance) {
+        let (run, instance_type) = (&notebook.run, &notebook.spec.instance_type);
+        let on_host: Vec<WorkloadId> = notebook
+            .placements()
+            .map(|placement| placement.workload.clone())
+            .filter(|workload| deps.seen.get(workload).is_some())
+            .collect();
+        let waits = on_host.is_empty();
+        if waits && (notebook.status != NotebookStatus::Pending || run.placement.is_none()) {
+            return;
+        }
+        let placed = run.placement.iter().map(|placement| placement.workload.clone());
+        let workloads = if waits { placed.collect() } else { on_host };
+        if let Ok(request) = deps.request::<NotebookInstance>(key, run.since, [(workloads, instance_type)]) {
+            self.adopt(deps, request, waits);
         }
     }
 

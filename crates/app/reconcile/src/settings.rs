@@ -70,6 +70,21 @@ pub struct ReconcileSettings {
     pub endpoint_patience: Duration,
     /// Training instances an account may run at once per type, which tuning jobs wait for; `None` means no limit (SM-60).
     pub training_instances: Option<u32>,
+    /// What notebook instances run. Default none: they fail.
+    pub notebooks: Option<NotebookProgram>,
+    /// How long each lifecycle script of a notebook instance may run. Default 5 min (SM-46).
+    pub lifecycle_limit: Duration,
+}
+
+/// The operator's Jupyter image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotebookProgram {
+    /// A reference to an image of the engine's own registry.
+    pub image: String,
+    /// The program; empty: the image's own.
+    pub command: Vec<String>,
+    /// Where its server listens, on the container's loopback at least.
+    pub port: u16,
 }
 
 impl Default for ReconcileSettings {
@@ -105,6 +120,8 @@ impl Default for ReconcileSettings {
             devices: Vec::new(),
             endpoint_patience: Duration::from_secs(300),
             training_instances: None,
+            notebooks: None,
+            lifecycle_limit: Duration::from_secs(300),
         }
     }
 }

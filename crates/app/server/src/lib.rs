@@ -10,6 +10,7 @@ pub mod lanes;
 pub mod layout;
 pub mod metrics;
 pub mod names;
+mod notebook;
 pub mod operator;
 pub mod registry;
 pub mod resolver;

@@ -22,6 +22,8 @@ pub enum HostMeaning {
     S3Bucket { bucket: String, region: Option<Region> },
     /// The image registry of an account.
     Registry { account: AccountId, region: Region },
+    /// A notebook instance (SM-47); which one, `NotebookSettings::named` tells.
+    Notebook { region: Region },
 }
 
 /// First labels of a service's hosts and the signing name behind them. A `*` stands for the region.
@@ -51,9 +53,19 @@ const S3_PREFIXES: &[&str] = &["s3.dualstack.", "s3-fips.dualstack.", "s3-fips."
 /// Suffixes of the partitions' names.
 const SUFFIXES: &[&str] = &[".amazonaws.com", ".amazonaws.com.cn"];
 
+/// Domain of the names of notebook instances.
+const NOTEBOOKS: &str = ".sagemaker.aws";
+
 /// Reads a host name (no port, any case, one trailing dot allowed). `None`: not a name of any service.
 pub fn meaning(host: &str) -> Option<HostMeaning> {
     let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    if let Some((whose, at)) = host
+        .strip_suffix(NOTEBOOKS)
+        .and_then(|head| head.rsplit_once(".notebook."))
+    {
+        let region = region(at).filter(|_| !whose.is_empty())?;
+        return Some(HostMeaning::Notebook { region });
+    }
     let head = SUFFIXES.iter().find_map(|suffix| host.strip_suffix(suffix))?;
     if let Some(found) = registry(head) {
         return Some(found);
@@ -134,6 +146,8 @@ pub fn address(of: &HostMeaning, services: ipnet::Ipv4Net, s3_prefix_list: ipnet
     match of {
         HostMeaning::S3 { .. } | HostMeaning::S3Bucket { .. } => nth(s3_prefix_list, 1),
         HostMeaning::Registry { .. } => nth(services, 1),
+        // Public names, as the API's (PL-15).
+        HostMeaning::Notebook { .. } => nth(services, 2),
         HostMeaning::Service { signing_name, .. } => {
             let order = SIGNING_NAMES.iter().position(|name| name == signing_name).unwrap_or(0);
             nth(services, u32::try_from(order).unwrap_or(0).saturating_add(2))
@@ -151,7 +165,7 @@ pub fn address_seen_from(
 ) -> Ipv4Addr {
     let at = match of {
         HostMeaning::S3 { region } | HostMeaning::S3Bucket { region, .. } => region.as_ref(),
-        HostMeaning::Service { .. } | HostMeaning::Registry { .. } => None,
+        HostMeaning::Service { .. } | HostMeaning::Registry { .. } | HostMeaning::Notebook { .. } => None,
     };
     match (home, at) {
         (Some(home), Some(at)) if at != home => s3_of_other_regions(services),

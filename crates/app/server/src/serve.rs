@@ -27,6 +27,7 @@ use crate::metrics::Collector;
 use crate::metrics::listener::MetricsPage;
 use crate::metrics::prometheus::Exposition;
 use crate::metrics::tally::Tally;
+use crate::notebook::{self, NotebookPart};
 use crate::operator::answer::Operator;
 use crate::operator::profiles;
 use crate::operator::server::OperatorSocket;
@@ -43,6 +44,7 @@ use isolarium_netplan::flowlog::Ranges;
 use isolarium_node::NodeHost;
 use isolarium_reconcile::driver::StartError as DriverError;
 use isolarium_reconcile::network::{Doors, Networks, NoDoors, ServiceRanges};
+use isolarium_reconcile::settings::NotebookProgram;
 use isolarium_reconcile::{Deps, Driver, Fleets, ReconcileSettings, Scheduler, WorkDir};
 use isolarium_runtime::executor::ExecutorError;
 use isolarium_services::Dispatch;
@@ -68,7 +70,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use stores::{Stores, StoresError};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 /// Why the server did not start. Every text says what the operator should do, or names the place.
@@ -533,6 +535,15 @@ fn door(
             pause,
         },
         proxy: Arc::new(Proxy::new(fleets.clone(), stores.state.clone(), host.clone(), invoke).counting(tally.clone())),
+        notebooks: Arc::new(NotebookPart {
+            engine: engine.clone(),
+            dial: host.clone(),
+            settings: config.notebook_settings(),
+            port: config.notebooks.port,
+            connect_timeout: config.invoke.connect_timeout.duration(),
+            pause,
+            sockets: Arc::new(Semaphore::new(notebook::MOST_SOCKETS)),
+        }),
         s3: Arc::new(S3Part {
             front: s3,
             identities,
@@ -684,6 +695,7 @@ fn platform_settings(config: &Config) -> PlatformSettings {
         training_instances: config.limits.training_instances,
         instances: config.instance_table().with_accelerators(accelerators(config)),
         ec2: config.ec2_settings(),
+        notebooks: config.notebook_settings(),
     }
 }
 
@@ -726,6 +738,12 @@ fn reconcile_settings(config: &Config, authority: &Authority) -> ReconcileSettin
         training_instances: config.limits.training_instances,
         devices: config.devices(),
         endpoint_patience: config.capacity.endpoint_wait.duration(),
+        notebooks: config.notebooks.image.clone().map(|image| NotebookProgram {
+            image,
+            command: config.notebooks.command.clone(),
+            port: config.notebooks.port,
+        }),
+        lifecycle_limit: config.notebooks.lifecycle_timeout.duration(),
         ca_bundle: config.tls.inject_ca.then(|| authority.bundle().to_path_buf()),
         ..ReconcileSettings::default()
     }

@@ -6,8 +6,8 @@ use isolarium_model::ecr::Repository;
 use isolarium_model::iam::{Policy, Role, User};
 use isolarium_model::logs::GroupName;
 use isolarium_model::sagemaker::{
-    Algorithm, Endpoint, EndpointConfig, FeatureGroup, Model, ModelPackage, ModelPackageGroup, ProcessingJob,
-    TrainingJob, TransformJob, TuningJob,
+    Algorithm, Endpoint, EndpointConfig, FeatureGroup, Model, ModelPackage, ModelPackageGroup, NotebookInstance,
+    NotebookLifecycleConfig, ProcessingJob, TrainingJob, TransformJob, TuningJob,
 };
 use isolarium_model::{AccountId, Arn, Key, Principal, Record, Scope};
 use isolarium_policy::Question;
@@ -120,6 +120,13 @@ fn tags_of(store: &dyn StateStore, logs: Option<&dyn LogStore>, arn: &Arn) -> Re
         }
         ("sagemaker", Some(("hyper-parameter-tuning-job", name))) => {
             read::<TuningJob>(store, &TuningJob::key(&scope, name), |record| &record.tags)
+        }
+        ("sagemaker", Some(("notebook-instance", name))) => {
+            read::<NotebookInstance>(store, &NotebookInstance::key(&scope, name), |record| &record.tags)
+        }
+        ("sagemaker", Some(("notebook-instance-lifecycle-config", name))) => {
+            let key = NotebookLifecycleConfig::key(&scope, name);
+            read::<NotebookLifecycleConfig>(store, &key, |record| &record.tags)
         }
         ("ecr", Some(("repository", name))) => {
             read::<Repository>(store, &Repository::key(&scope, name), |record| &record.tags)

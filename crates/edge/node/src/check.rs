@@ -35,6 +35,8 @@ pub enum BadRequest {
     Beside,
     #[error("the peers of an encrypted workload are not others, each once")]
     Tunnel,
+    #[error("a container cannot be its own volume")]
+    Volume,
     #[error("the descriptor is not a regular file")]
     Descriptor,
     #[error("the credentials file may hold a key of the profile default, one for each other account, and nothing else")]
@@ -219,6 +221,12 @@ pub fn launch(spec: &LaunchSpec) -> Result<(), BadRequest> {
             }
             Mount::Scratch { name, target, .. } => {
                 component("scratch directory", name)?;
+                absolute(target)?;
+            }
+            Mount::Volume { volume, target } => {
+                if *volume == spec.workload {
+                    return Err(BadRequest::Volume);
+                }
                 absolute(target)?;
             }
         }

@@ -71,6 +71,9 @@ pub enum Mount {
         target: String,
         read_only: bool,
     },
+    /// A writable directory that outlives the workload: the scratch directory `volume` of another workload, which is never
+    /// launched and was prepared. Its owner sees to it that one container at a time has it.
+    Volume { volume: WorkloadId, target: String },
 }
 
 /// Resource limits of one container, from its instance type (CC-7).

@@ -1071,7 +1071,9 @@ fn the_container_finds_the_promised_files_variables_and_limits() {
         .mounts
         .iter()
         .map(|mount| match mount {
-            Mount::Input { target, .. } | Mount::Scratch { target, .. } => target.as_str(),
+            Mount::Input { target, .. } | Mount::Scratch { target, .. } | Mount::Volume { target, .. } => {
+                target.as_str()
+            }
         })
         .collect();
     assert_eq!(

@@ -184,8 +184,14 @@ enum Use {
     Transfer,
 }
 
-/// NET-12: our own words, with the resource's ARN.
+/// NET-12: our own words, with the resource's ARN, but for notebook instances, which AWS's own are known of.
 fn describe(wanted: &Wanted<'_>, what: Use) -> String {
+    if wanted.owner_arn.resource().starts_with("notebook-instance/") && matches!(what, Use::Container) {
+        return format!(
+            "[Do not delete] Network Interface created to access resources in your VPC for SageMaker Notebook Instance {}",
+            wanted.instance
+        );
+    }
     let what = match what {
         Use::Container => "Container",
         Use::Transfer => "Data transfer",

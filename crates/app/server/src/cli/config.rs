@@ -16,6 +16,7 @@ use isolarium_model::sagemaker::{InstanceShape, InstanceTable};
 use isolarium_model::{AccountId, Region};
 use isolarium_netplan::intent::{HostNetwork, Uplink};
 use isolarium_services::ec2::{Ec2Settings, Quotas};
+use isolarium_services::platform::notebooks::{NotebookOrigin, NotebookSettings};
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -52,6 +53,7 @@ pub struct Config {
     pub serve: Serve,
     pub runtime: Runtime,
     pub images: Images,
+    pub notebooks: Notebooks,
     pub reconcile: Reconcile,
     pub log: Log,
 }
@@ -309,6 +311,31 @@ pub struct Images {
     pub unisolated: Vec<UnisolatedImage>,
 }
 
+/// Notebook instances.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Notebooks {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    pub command: Vec<String>,
+    pub port: u16,
+    pub lifecycle_timeout: Span,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
+}
+
+impl Default for Notebooks {
+    fn default() -> Self {
+        Self {
+            image: None,
+            command: Vec::new(),
+            port: 8888,
+            lifecycle_timeout: Span::seconds(300),
+            origin: None,
+        }
+    }
+}
+
 /// A local image that stands for managed ones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -390,6 +417,7 @@ impl Default for Config {
             serve: Serve::default(),
             runtime: Runtime::default(),
             images: Images::default(),
+            notebooks: Notebooks::default(),
             reconcile: Reconcile::default(),
             log: Log::default(),
         }
@@ -689,6 +717,16 @@ impl Config {
                 return contradiction(format!("images.aliases: {} cannot be run: {error}", alias.image));
             }
         }
+        let notebooks = &self.notebooks;
+        if let Some(Err(error)) = notebooks.image.as_ref().map(|image| image.parse::<ImageReference>()) {
+            return contradiction(format!("notebooks.image cannot be run: {error}"));
+        }
+        if let Some(Err(error)) = notebooks.origin.as_ref().map(|origin| origin.parse::<NotebookOrigin>()) {
+            return contradiction(format!("notebooks.origin: {error}"));
+        }
+        if notebooks.port == 0 {
+            return contradiction("notebooks.port must be the port at which the notebook server listens".into());
+        }
         if self.regions.is_empty() {
             return contradiction("regions must name at least one region".into());
         }
@@ -725,6 +763,7 @@ impl Config {
             ("limits.head_timeout", self.limits.head_timeout),
             ("runtime.archive_timeout", self.runtime.archive_timeout),
             ("limits.body_idle_timeout", self.limits.body_idle_timeout),
+            ("notebooks.lifecycle_timeout", self.notebooks.lifecycle_timeout),
         ];
         if let Some((name, _)) = positive.iter().find(|(_, span)| span.duration().is_zero()) {
             return contradiction(format!("{name} must be longer than zero"));
@@ -747,6 +786,16 @@ impl Config {
     /// Accelerators of this machine that instance types are matched to, by their CDI names (CC-7).
     pub fn devices(&self) -> Vec<String> {
         isolarium_runtime::local::devices::read(&self.runtime.cdi_folders).single(&self.runtime.accelerators)
+    }
+
+    /// Which notebook instances there are, and under which names (SM-46, SM-47). `check` refuses an origin that cannot be
+    /// read.
+    pub fn notebook_settings(&self) -> NotebookSettings {
+        NotebookSettings {
+            image: self.notebooks.image.clone(),
+            origin: self.notebooks.origin.as_ref().and_then(|origin| origin.parse().ok()),
+            account: self.account.clone(),
+        }
     }
 
     /// What instance types stand for (CC-7).

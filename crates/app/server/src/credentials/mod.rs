@@ -10,7 +10,9 @@ use crate::http::body::{self, Body};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use isolarium_model::ec2::{self, NetworkInterface};
-use isolarium_model::sagemaker::{AddressLease, Endpoint, Placement, ProcessingJob, TrainingJob, TransformJob};
+use isolarium_model::sagemaker::{
+    AddressLease, Endpoint, NotebookInstance, Placement, ProcessingJob, TrainingJob, TransformJob,
+};
 use isolarium_model::time::Clock;
 use isolarium_model::{Arn, Key, Record, Scope, Secret, Timestamp, WorkloadId};
 use isolarium_store::{StateStore, StoreError};
@@ -167,6 +169,10 @@ impl Credentials {
                 let job = self.owner::<TransformJob>(&held.owner)?;
                 job.and_then(|job| job.role_of(&held, token))
             }
+            Some(("notebook-instance", _)) => {
+                let notebook = self.owner::<NotebookInstance>(&held.owner)?;
+                notebook.and_then(|notebook| notebook.role_of(&held, token))
+            }
             Some(("endpoint", _)) => {
                 let endpoint = self.owner::<Endpoint>(&held.owner)?;
                 endpoint.and_then(|endpoint| endpoint.role_of(&held, token))
@@ -253,6 +259,13 @@ impl HoldsCredentials for TransformJob {
         let mut own = self.placements();
         let is_own = own.any(|placement| is_holder(placement, held, token));
         is_own.then(|| self.spec.model.role_arn.clone())
+    }
+}
+
+impl HoldsCredentials for NotebookInstance {
+    fn role_of(&self, held: &Held, token: &str) -> Option<Arn> {
+        let is_own = self.placements().any(|placement| is_holder(placement, held, token));
+        is_own.then(|| self.spec.role_arn.clone())
     }
 }
 

@@ -8,6 +8,7 @@ use super::receive::{self, ReceiveError};
 use super::route::{self, Route};
 use crate::invoke::{Invocation, Proxy};
 use crate::names::{self, HostMeaning};
+use crate::notebook::NotebookPart;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{CONNECTION, EXPECT};
@@ -96,6 +97,7 @@ pub struct Door {
     pub proxy: Arc<Proxy>,
     pub s3: Arc<dyn Part>,
     pub registry: Arc<dyn Part>,
+    pub notebooks: Arc<NotebookPart>,
 }
 
 impl Handler for Door {
@@ -127,7 +129,10 @@ impl Door {
                 },
             )
             .map(Arc::new);
-            let route = part.unwrap_or_else(|| route::route(&parts, &claim));
+            let route = part.unwrap_or_else(|| match self.notebooks.named(&parts) {
+                Some((scope, name)) => Route::Notebook(scope, name),
+                None => route::route(&parts, &claim),
+            });
             let visit = Visit {
                 request_id: crate::clock::request_id(),
                 peer,
@@ -137,7 +142,7 @@ impl Door {
             let language = match &route {
                 Route::Api(dialect) => *dialect,
                 // Only for the sentence that follows a panic, which S3 and the registry catch themselves.
-                Route::S3 | Route::Registry => Dialect::of(&parts, None),
+                Route::S3 | Route::Registry | Route::Notebook(..) => Dialect::of(&parts, None),
             };
             let id = visit.request_id.clone();
             let large = head_length(&parts) > self.limits.head;
@@ -157,6 +162,10 @@ impl Door {
                             .clone()
                             .answer(visit, Request::from_parts(parts, body))
                             .await
+                    }
+                    Route::Notebook(scope, name) => {
+                        let request = Request::from_parts(parts, body);
+                        Box::pin(self.notebooks.clone().answer(scope, name, visit, request)).await
                     }
                 }
             };
@@ -514,7 +523,7 @@ impl Drop for Untold<'_> {
 }
 
 impl Engine {
-    fn with_ctx<T>(&self, caller: &Caller, run: impl FnOnce(&Ctx<'_>) -> T) -> T {
+    pub(crate) fn with_ctx<T>(&self, caller: &Caller, run: impl FnOnce(&Ctx<'_>) -> T) -> T {
         run(&Ctx {
             caller,
             clock: self.clock.as_ref(),
@@ -576,7 +585,7 @@ impl Engine {
     }
 
     /// Tells of a request that got no further than its head or its body.
-    fn tell(&self, event: AuditEvent<'_>, keep: Keep) -> impl Future<Output = ()> + use<> {
+    pub(crate) fn tell(&self, event: AuditEvent<'_>, keep: Keep) -> impl Future<Output = ()> + use<> {
         let receipt = self.audit.submit(event, keep);
         async {
             // The answer is a refusal either way; the trail counts what it loses.
@@ -682,7 +691,7 @@ fn host_region(parts: &Parts) -> Option<Region> {
         HostMeaning::Service { region, .. } | HostMeaning::S3 { region } | HostMeaning::S3Bucket { region, .. } => {
             region
         }
-        HostMeaning::Registry { region, .. } => Some(region),
+        HostMeaning::Registry { region, .. } | HostMeaning::Notebook { region } => Some(region),
     }
 }
 
@@ -727,7 +736,7 @@ fn refuse_head(route: &Route, parts: &Parts, id: &str) -> Response<Body> {
     match route {
         Route::S3 => super::s3::refusal(&error, parts, id),
         Route::Api(dialect) => refuse(dialect, &error, id).map(body::full),
-        Route::Registry => refuse(&Dialect::of(parts, None), &error, id).map(body::full),
+        Route::Registry | Route::Notebook(..) => refuse(&Dialect::of(parts, None), &error, id).map(body::full),
     }
 }
 

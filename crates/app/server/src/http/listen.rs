@@ -121,13 +121,17 @@ impl Listener {
                 let ended = match acceptor {
                     None => {
                         let (io, answers) = (TokioIo::new(stream), answers(None));
-                        watcher.watch(protocol.serve_connection(io, answers).into_owned()).await
+                        watcher
+                            .watch(protocol.serve_connection_with_upgrades(io, answers).into_owned())
+                            .await
                     }
                     Some(acceptor) => match tokio::time::timeout(patience, acceptor.accept(stream)).await {
                         Ok(Ok(stream)) => {
                             let version = stream.get_ref().1.protocol_version().and_then(tls_version);
                             let (io, answers) = (TokioIo::new(stream), answers(version));
-                            watcher.watch(protocol.serve_connection(io, answers).into_owned()).await
+                            watcher
+                                .watch(protocol.serve_connection_with_upgrades(io, answers).into_owned())
+                                .await
                         }
                         Ok(Err(error)) => Err(error.into()),
                         Err(late) => Err(late.into()),

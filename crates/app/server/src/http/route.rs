@@ -4,6 +4,7 @@ use crate::names::{self, HostMeaning};
 use http::Method;
 use http::header::{AUTHORIZATION, HOST};
 use http::request::Parts;
+use isolarium_model::Scope;
 use isolarium_wire::protocol::{Dialect, Protocol};
 use isolarium_wire::sigv4::{AuthFault, Parsed};
 use std::sync::Arc;
@@ -15,6 +16,8 @@ pub enum Route {
     Api(Dialect),
     S3,
     Registry,
+    /// A notebook instance: where it would be, and its name in lower case.
+    Notebook(Scope, String),
 }
 
 /// The host a request was sent to, without its port.
@@ -48,7 +51,8 @@ pub fn route(parts: &Parts, claim: &Result<Arc<Parsed>, AuthFault>) -> Route {
         Some(HostMeaning::Registry { .. }) => Some(Route::Registry),
         Some(HostMeaning::S3 { .. } | HostMeaning::S3Bucket { .. }) => Some(Route::S3),
         Some(HostMeaning::Service { signing_name, .. }) => Some(Route::Api(Dialect::of(parts, Some(signing_name)))),
-        None => None,
+        // Told before, with the operator's own names.
+        Some(HostMeaning::Notebook { .. }) | None => None,
     };
     if let Some(route) = by_host {
         return route;
@@ -100,6 +104,7 @@ mod tests {
         match route(&parts, &claim) {
             Route::S3 => "s3".into(),
             Route::Registry => "registry".into(),
+            Route::Notebook(_, name) => format!("notebook {name}"),
             Route::Api(dialect) => format!(
                 "{:?} {}",
                 dialect.protocol,

@@ -120,7 +120,7 @@ impl S3Part {
         let host = route::host(parts);
         let host_region = host.and_then(names::meaning).and_then(|meaning| match meaning {
             HostMeaning::S3 { region } | HostMeaning::S3Bucket { region, .. } => region,
-            HostMeaning::Service { .. } | HostMeaning::Registry { .. } => None,
+            HostMeaning::Service { .. } | HostMeaning::Registry { .. } | HostMeaning::Notebook { .. } => None,
         });
         let service = parsed.scope.is_some().then_some("s3");
         let claimed = self

@@ -3,7 +3,9 @@
 use super::message::{Report, WorkloadReport};
 use isolarium_model::sagemaker::flows::OwnerFlows;
 use isolarium_model::sagemaker::network::{IsolationRecord, Sight, SightSource};
-use isolarium_model::sagemaker::{BlockedDestination, Endpoint, Placement, ProcessingJob, TrainingJob, TransformJob};
+use isolarium_model::sagemaker::{
+    BlockedDestination, Endpoint, NotebookInstance, Placement, ProcessingJob, TrainingJob, TransformJob,
+};
 use isolarium_model::{Arn, Key, Scope, Timestamp};
 use isolarium_runtime::EgressReport;
 use isolarium_runtime::executor::{BlockedAttempt, ExecutorError};
@@ -163,6 +165,14 @@ fn find(store: &dyn StateStore, home: &Scope, target: &str) -> Result<Subject, R
         && let Some(job) = store.get::<TransformJob>(&TransformJob::key(&scope, &name))?
     {
         found.push((job.record.arn.clone(), job.record.placements().cloned().collect()));
+    }
+    if wanted("notebook-instance")
+        && let Some(notebook) = store.get::<NotebookInstance>(&NotebookInstance::key(&scope, &name))?
+    {
+        found.push((
+            notebook.record.arn.clone(),
+            notebook.record.placements().cloned().collect(),
+        ));
     }
     if wanted("endpoint")
         && let Some(endpoint) = store.get::<Endpoint>(&Endpoint::key(&scope, &name))?

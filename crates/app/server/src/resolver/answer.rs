@@ -91,7 +91,7 @@ pub fn answer(zone: &Zone, bytes: &[u8]) -> Answer {
         H::Service { region, .. } | H::S3 { region } | H::S3Bucket { region, .. } => {
             region.as_ref().is_none_or(|region| zone.regions.contains(region))
         }
-        H::Registry { region, .. } => zone.regions.contains(region),
+        H::Registry { region, .. } | H::Notebook { region } => zone.regions.contains(region),
     };
     if !served {
         return failed(ResponseCode::NXDomain);

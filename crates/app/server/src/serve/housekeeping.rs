@@ -68,6 +68,17 @@ fn round(stores: &Stores, clock: &dyn Clock) {
             "old feature records could not be removed"
         ),
     }
+    match isolarium_services::sagemaker::notebook_session::sweep(stores.state.as_ref(), now) {
+        Ok(0) => {}
+        Ok(sessions) => tracing::info!(
+            sessions,
+            "links and sessions of notebook instances that are over are gone"
+        ),
+        Err(error) => tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "old sessions of notebook instances could not be removed"
+        ),
+    }
     match stores.metrics.prune(now) {
         Ok(0) => {}
         Ok(points) => tracing::info!(points, "old metrics are folded or gone"),

@@ -260,6 +260,14 @@ fn group(name: &str, regions: &[Region]) -> Option<(String, Vec<SanType>)> {
             let (_, base) = name.split_once('.')?;
             vec![format!("*.{base}")]
         }
+        HostMeaning::Notebook { region } if served(&Some(region.clone())) => {
+            let (_, base) = name.split_once('.')?;
+            // One certificate for all notebooks of a region; clients choose what is asked for.
+            if !base.starts_with("notebook.") {
+                return None;
+            }
+            vec![format!("*.{base}")]
+        }
         _ => return None,
     };
     let sans = names

@@ -11,6 +11,12 @@ const KINDS: &[(&str, &str, &str)] = &[
     ("sagemaker", "feature-group", "AWS::SageMaker::FeatureGroup"),
     ("sagemaker", "model-package", "AWS::SageMaker::ModelPackage"),
     ("sagemaker", "model-package-group", "AWS::SageMaker::ModelPackageGroup"),
+    ("sagemaker", "notebook-instance", "AWS::SageMaker::NotebookInstance"),
+    (
+        "sagemaker",
+        "notebook-instance-lifecycle-config",
+        "AWS::SageMaker::NotebookInstanceLifecycleConfig",
+    ),
     ("iam", "role", "AWS::IAM::Role"),
     ("iam", "user", "AWS::IAM::User"),
     ("iam", "group", "AWS::IAM::Group"),

@@ -4,6 +4,7 @@ pub mod acts;
 pub mod flow_logs;
 pub mod image_aliases;
 pub mod managed_images;
+pub mod notebooks;
 pub mod roles;
 
 #[cfg(test)]
@@ -13,6 +14,7 @@ use crate::ec2::Ec2Settings;
 use isolarium_model::sagemaker::{InstanceTable, S3Uri};
 use isolarium_model::{Arn, Scope};
 use managed_images::ManagedImages;
+use notebooks::NotebookSettings;
 
 /// For whom the platform acts: the execution role of one job, model or endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +61,8 @@ pub struct PlatformSettings {
     pub instances: InstanceTable,
     /// Networks: regions, zones, public addresses, quotas (NET-30, NET-86).
     pub ec2: Ec2Settings,
+    /// Notebook instances (SM-46).
+    pub notebooks: NotebookSettings,
 }
 
 impl Default for PlatformSettings {
@@ -70,6 +74,7 @@ impl Default for PlatformSettings {
             training_instances: None,
             instances: InstanceTable::default(),
             ec2: Ec2Settings::default(),
+            notebooks: NotebookSettings::default(),
         }
     }
 }

@@ -153,7 +153,15 @@ impl ExecutionRoles {
             .and_then(|parsed| self.settings.image_aliases.of(parsed, accounts));
         let of_managed = |parsed: &ImageReference| accounts.contains(parsed.scope.account.as_str());
         let managed = alias.is_some() || parsed.as_ref().is_some_and(of_managed);
-        let resolved = self.allow(&caller, &questions, managed).and_then(|()| {
+        // The operator offers it to all notebook instances; whoever may make one need not be let into its repository.
+        let offered = self.settings.notebooks.image.as_deref() == Some(reference)
+            && actor.owner_arn.resource().starts_with("notebook-instance/");
+        let allowed = if offered {
+            Ok(())
+        } else {
+            self.allow(&caller, &questions, managed)
+        };
+        let resolved = allowed.and_then(|()| {
             let architecture = ecr::resolve::host_architecture();
             let run = alias.unwrap_or(reference);
             ecr::resolve_image(&self.registry, &*self.store, run, architecture).map_err(unresolved)

@@ -2,6 +2,7 @@
 //! engine will do it: authorization comes before every other refusal (IAM-59). A key that AWS leaves out is left out.
 
 use super::shapes;
+use isolarium_model::sagemaker::NotebookLifecycleConfig;
 use isolarium_model::{Arn, Scope};
 use isolarium_policy::Question;
 use std::collections::BTreeSet;
@@ -237,6 +238,62 @@ pub(super) fn feature_group(
         .with("sagemaker:FeatureGroupOfflineStoreS3Uri", s3.s3_uri.clone());
     let key = s3.kms_key_id.as_ref().map(|given| kms_arn(scope, given));
     each(question, "sagemaker:FeatureGroupOfflineStoreKmsKeyArn", key)
+}
+
+/// What CreateNotebookInstance asks for. Access to root and to the internet are Enabled when the request says nothing.
+pub(super) fn notebook(question: Question, scope: &Scope, request: &shapes::CreateNotebookInstanceInput) -> Question {
+    let internet = request
+        .direct_internet_access
+        .unwrap_or(shapes::DirectInternetAccess::Enabled);
+    let root = request.root_access.unwrap_or(shapes::RootAccess::Enabled);
+    let mut question = question
+        .with("sagemaker:DirectInternetAccess", internet.as_str())
+        .with("sagemaker:RootAccess", root.as_str())
+        .with("sagemaker:InstanceTypes", request.instance_type.clone());
+    question = each(question, "sagemaker:VpcSubnets", request.subnet_id.iter());
+    let groups = request.security_group_ids.iter().flatten();
+    question = each(question, "sagemaker:VpcSecurityGroupIds", groups);
+    let volume = request.kms_key_id.as_ref().map(|given| kms_arn(scope, given));
+    question = each(question, "sagemaker:VolumeKmsKeyArn", volume);
+    let accelerators = request.accelerator_types.iter().flatten();
+    question = each(
+        question,
+        "sagemaker:AcceleratorTypes",
+        accelerators.map(|one| one.as_str()),
+    );
+    let service = request.instance_metadata_service_configuration.as_ref();
+    notebook_common(question, scope, request.lifecycle_config_name.as_ref(), service)
+}
+
+/// What UpdateNotebookInstance asks for: what it does not name stays as it is, and has no key.
+pub(super) fn notebook_update(
+    question: Question,
+    scope: &Scope,
+    request: &shapes::UpdateNotebookInstanceInput,
+) -> Question {
+    let mut question = each(question, "sagemaker:InstanceTypes", request.instance_type.iter());
+    let root = request.root_access.iter().map(|one| one.as_str());
+    question = each(question, "sagemaker:RootAccess", root);
+    let accelerators = request.accelerator_types.iter().flatten();
+    question = each(
+        question,
+        "sagemaker:AcceleratorTypes",
+        accelerators.map(|one| one.as_str()),
+    );
+    let service = request.instance_metadata_service_configuration.as_ref();
+    notebook_common(question, scope, request.lifecycle_config_name.as_ref(), service)
+}
+
+fn notebook_common(
+    question: Question,
+    scope: &Scope,
+    lifecycle: Option<&String>,
+    service: Option<&shapes::InstanceMetadataServiceConfiguration>,
+) -> Question {
+    let lifecycle = lifecycle.map(|name| NotebookLifecycleConfig::arn(scope, name));
+    let question = each(question, "sagemaker:NotebookInstanceLifecycleConfigArns", lifecycle);
+    let version = service.map(|service| &service.minimum_instance_metadata_service_version);
+    each(question, "sagemaker:MinimumInstanceMetadataServiceVersion", version)
 }
 
 /// Production and shadow variants.

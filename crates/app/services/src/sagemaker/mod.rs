@@ -16,6 +16,9 @@ mod listing;
 mod model;
 mod model_package;
 mod model_package_group;
+mod notebook;
+mod notebook_lifecycle;
+pub mod notebook_session;
 mod place;
 mod processing_job;
 mod processing_spec;
@@ -106,6 +109,19 @@ pub fn handlers() -> Vec<Handler> {
         handler::<shapes::ListModelPackagesInput>(),
         handler::<shapes::UpdateModelPackageInput>(),
         handler::<shapes::DeleteModelPackageInput>(),
+        handler::<shapes::CreateNotebookInstanceInput>(),
+        handler::<shapes::CreateNotebookInstanceLifecycleConfigInput>(),
+        handler::<shapes::CreatePresignedNotebookInstanceUrlInput>(),
+        handler::<shapes::DeleteNotebookInstanceInput>(),
+        handler::<shapes::DeleteNotebookInstanceLifecycleConfigInput>(),
+        handler::<shapes::DescribeNotebookInstanceInput>(),
+        handler::<shapes::DescribeNotebookInstanceLifecycleConfigInput>(),
+        handler::<shapes::ListNotebookInstanceLifecycleConfigsInput>(),
+        handler::<shapes::ListNotebookInstancesInput>(),
+        handler::<shapes::StartNotebookInstanceInput>(),
+        handler::<shapes::StopNotebookInstanceInput>(),
+        handler::<shapes::UpdateNotebookInstanceInput>(),
+        handler::<shapes::UpdateNotebookInstanceLifecycleConfigInput>(),
     ]
 }
 

@@ -3,8 +3,8 @@
 use super::{shapes, stored, update};
 use crate::{Ctx, Operation};
 use isolarium_model::sagemaker::{
-    Algorithm, Endpoint, EndpointConfig, FeatureGroup, MAX_TAGS, Model, ModelPackage, ModelPackageGroup, ProcessingJob,
-    Tags, TrainingJob, TransformJob, TuningJob,
+    Algorithm, Endpoint, EndpointConfig, FeatureGroup, MAX_TAGS, Model, ModelPackage, ModelPackageGroup,
+    NotebookInstance, NotebookLifecycleConfig, ProcessingJob, Tags, TrainingJob, TransformJob, TuningJob,
 };
 use isolarium_model::{Arn, Key, Record};
 use isolarium_policy::{Granted, Question};
@@ -59,6 +59,8 @@ enum Tagged {
     Algorithm(Key),
     ModelPackage(Key),
     ModelPackageGroup(Key),
+    Notebook(Key),
+    NotebookLifecycle(Key),
 }
 
 impl Tagged {
@@ -85,6 +87,10 @@ impl Tagged {
             "model-package" => Ok(Self::ModelPackage(ModelPackage::key(scope, name))),
             "model-package-group" => Ok(Self::ModelPackageGroup(ModelPackageGroup::key(scope, name))),
             "hyper-parameter-tuning-job" => Ok(Self::TuningJob(TuningJob::key(scope, name))),
+            "notebook-instance" => Ok(Self::Notebook(NotebookInstance::key(scope, name))),
+            "notebook-instance-lifecycle-config" => {
+                Ok(Self::NotebookLifecycle(NotebookLifecycleConfig::key(scope, name)))
+            }
             _ => Err(missing(text)),
         }
     }
@@ -105,6 +111,8 @@ impl Tagged {
             Self::Algorithm(key) => of::<Algorithm>(ctx, key, |one| one.tags),
             Self::ModelPackage(key) => of::<ModelPackage>(ctx, key, |one| one.tags),
             Self::ModelPackageGroup(key) => of::<ModelPackageGroup>(ctx, key, |one| one.tags),
+            Self::Notebook(key) => of::<NotebookInstance>(ctx, key, |one| one.tags),
+            Self::NotebookLifecycle(key) => of::<NotebookLifecycleConfig>(ctx, key, |one| one.tags),
         }
     }
 
@@ -148,6 +156,13 @@ impl Tagged {
             }
             Self::ModelPackageGroup(key) => {
                 update::<ModelPackageGroup>(ctx, key, gone, |one| change(&one.tags).map(|tags| one.tags = tags))?.tags
+            }
+            Self::Notebook(key) => {
+                update::<NotebookInstance>(ctx, key, gone, |one| change(&one.tags).map(|tags| one.tags = tags))?.tags
+            }
+            Self::NotebookLifecycle(key) => {
+                let tagged = |one: &mut NotebookLifecycleConfig| change(&one.tags).map(|tags| one.tags = tags);
+                update::<NotebookLifecycleConfig>(ctx, key, gone, tagged)?.tags
             }
         })
     }

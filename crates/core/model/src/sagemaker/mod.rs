@@ -1,5 +1,5 @@
 //! Records and lifecycles of SageMaker: training, processing and transform jobs, models, endpoint configurations, endpoints,
-//! feature groups, algorithms and model packages.
+//! feature groups, algorithms, model packages and notebook instances.
 //!
 //! A record holds typed fields for everything the engine acts on, and `echo`: the members of the request that the
 //! engine only gives back in Describe (for example `DebugHookConfig`). Nothing that must be enforced is kept in `echo`.
@@ -17,6 +17,7 @@ pub mod metric_pattern;
 pub mod model;
 pub mod model_package;
 pub mod network;
+pub mod notebook;
 pub mod processing_job;
 pub mod s3_uri;
 pub mod training_job;
@@ -35,6 +36,9 @@ pub use model::{ContainerSpec, Model, ModelData};
 pub use model_package::{ModelPackage, ModelPackageGroup};
 pub use network::{
     AddressLease, Attachment, BlockedDestination, JobNetwork, Placement, Reach, VpcAttachment, VpcPlace,
+};
+pub use notebook::{
+    NotebookEvent, NotebookInstance, NotebookLifecycleConfig, NotebookRun, NotebookSpec, NotebookStatus,
 };
 pub use processing_job::ProcessingJob;
 pub use s3_uri::S3Uri;

@@ -1403,6 +1403,112 @@ crate::shapes::structure! { CreateModelPackageOutput
     required model_package_arn "ModelPackageArn",
 }
 
+/// `CreateNotebookInstanceInput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct CreateNotebookInstanceInput {
+    pub notebook_instance_name: String,
+    pub instance_type: String,
+    pub subnet_id: Option<String>,
+    pub security_group_ids: Option<Vec<String>>,
+    pub ip_address_type: Option<IPAddressType>,
+    pub role_arn: String,
+    pub kms_key_id: Option<String>,
+    pub tags: Option<Vec<Tag>>,
+    pub lifecycle_config_name: Option<String>,
+    pub direct_internet_access: Option<DirectInternetAccess>,
+    pub volume_size_in_gb: Option<i64>,
+    pub accelerator_types: Option<Vec<NotebookInstanceAcceleratorType>>,
+    pub default_code_repository: Option<String>,
+    pub additional_code_repositories: Option<Vec<String>>,
+    pub root_access: Option<RootAccess>,
+    pub platform_identifier: Option<String>,
+    pub instance_metadata_service_configuration: Option<InstanceMetadataServiceConfiguration>,
+}
+
+crate::shapes::structure! { CreateNotebookInstanceInput
+    required notebook_instance_name "NotebookInstanceName",
+    required instance_type "InstanceType",
+    optional subnet_id "SubnetId",
+    optional security_group_ids "SecurityGroupIds",
+    optional ip_address_type "IpAddressType",
+    required role_arn "RoleArn",
+    optional kms_key_id "KmsKeyId",
+    optional tags "Tags",
+    optional lifecycle_config_name "LifecycleConfigName",
+    optional direct_internet_access "DirectInternetAccess",
+    optional volume_size_in_gb "VolumeSizeInGB",
+    optional accelerator_types "AcceleratorTypes",
+    optional default_code_repository "DefaultCodeRepository",
+    optional additional_code_repositories "AdditionalCodeRepositories",
+    optional root_access "RootAccess",
+    optional platform_identifier "PlatformIdentifier",
+    optional instance_metadata_service_configuration "InstanceMetadataServiceConfiguration",
+}
+
+/// `CreateNotebookInstanceLifecycleConfigInput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct CreateNotebookInstanceLifecycleConfigInput {
+    pub notebook_instance_lifecycle_config_name: String,
+    pub on_create: Option<Vec<NotebookInstanceLifecycleHook>>,
+    pub on_start: Option<Vec<NotebookInstanceLifecycleHook>>,
+    pub tags: Option<Vec<Tag>>,
+}
+
+crate::shapes::structure! { CreateNotebookInstanceLifecycleConfigInput
+    required notebook_instance_lifecycle_config_name "NotebookInstanceLifecycleConfigName",
+    optional on_create "OnCreate",
+    optional on_start "OnStart",
+    optional tags "Tags",
+}
+
+/// `CreateNotebookInstanceLifecycleConfigOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct CreateNotebookInstanceLifecycleConfigOutput {
+    pub notebook_instance_lifecycle_config_arn: Option<String>,
+}
+
+crate::shapes::structure! { CreateNotebookInstanceLifecycleConfigOutput
+    optional notebook_instance_lifecycle_config_arn "NotebookInstanceLifecycleConfigArn",
+}
+
+/// `CreateNotebookInstanceOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct CreateNotebookInstanceOutput {
+    pub notebook_instance_arn: Option<String>,
+}
+
+crate::shapes::structure! { CreateNotebookInstanceOutput
+    optional notebook_instance_arn "NotebookInstanceArn",
+}
+
+/// `CreatePresignedNotebookInstanceUrlInput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct CreatePresignedNotebookInstanceUrlInput {
+    pub notebook_instance_name: String,
+    pub session_expiration_duration_in_seconds: Option<i64>,
+}
+
+crate::shapes::structure! { CreatePresignedNotebookInstanceUrlInput
+    required notebook_instance_name "NotebookInstanceName",
+    optional session_expiration_duration_in_seconds "SessionExpirationDurationInSeconds",
+}
+
+/// `CreatePresignedNotebookInstanceUrlOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct CreatePresignedNotebookInstanceUrlOutput {
+    pub authorized_url: Option<String>,
+}
+
+crate::shapes::structure! { CreatePresignedNotebookInstanceUrlOutput
+    optional authorized_url "AuthorizedUrl",
+}
+
 /// `CreateProcessingJobRequest`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -1965,6 +2071,44 @@ crate::shapes::structure! { DeleteModelPackageInput
 pub struct DeleteModelPackageOutput {}
 
 crate::shapes::structure! { DeleteModelPackageOutput
+}
+
+/// `DeleteNotebookInstanceInput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeleteNotebookInstanceInput {
+    pub notebook_instance_name: String,
+}
+
+crate::shapes::structure! { DeleteNotebookInstanceInput
+    required notebook_instance_name "NotebookInstanceName",
+}
+
+/// `DeleteNotebookInstanceLifecycleConfigInput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeleteNotebookInstanceLifecycleConfigInput {
+    pub notebook_instance_lifecycle_config_name: String,
+}
+
+crate::shapes::structure! { DeleteNotebookInstanceLifecycleConfigInput
+    required notebook_instance_lifecycle_config_name "NotebookInstanceLifecycleConfigName",
+}
+
+/// `DeleteNotebookInstanceLifecycleConfigOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeleteNotebookInstanceLifecycleConfigOutput {}
+
+crate::shapes::structure! { DeleteNotebookInstanceLifecycleConfigOutput
+}
+
+/// `DeleteNotebookInstanceOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DeleteNotebookInstanceOutput {}
+
+crate::shapes::structure! { DeleteNotebookInstanceOutput
 }
 
 /// `DeleteProcessingJobOutput`.
@@ -2692,6 +2836,108 @@ crate::shapes::structure! { DescribeModelPackageOutput
     optional managed_storage_type "ManagedStorageType",
 }
 
+/// `DescribeNotebookInstanceInput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DescribeNotebookInstanceInput {
+    pub notebook_instance_name: String,
+}
+
+crate::shapes::structure! { DescribeNotebookInstanceInput
+    required notebook_instance_name "NotebookInstanceName",
+}
+
+/// `DescribeNotebookInstanceLifecycleConfigInput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DescribeNotebookInstanceLifecycleConfigInput {
+    pub notebook_instance_lifecycle_config_name: String,
+}
+
+crate::shapes::structure! { DescribeNotebookInstanceLifecycleConfigInput
+    required notebook_instance_lifecycle_config_name "NotebookInstanceLifecycleConfigName",
+}
+
+/// `DescribeNotebookInstanceLifecycleConfigOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DescribeNotebookInstanceLifecycleConfigOutput {
+    pub notebook_instance_lifecycle_config_arn: Option<String>,
+    pub notebook_instance_lifecycle_config_name: Option<String>,
+    pub on_create: Option<Vec<NotebookInstanceLifecycleHook>>,
+    pub on_start: Option<Vec<NotebookInstanceLifecycleHook>>,
+    /// Milliseconds since the epoch.
+    pub last_modified_time: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub creation_time: Option<i64>,
+}
+
+crate::shapes::structure! { DescribeNotebookInstanceLifecycleConfigOutput
+    optional notebook_instance_lifecycle_config_arn "NotebookInstanceLifecycleConfigArn",
+    optional notebook_instance_lifecycle_config_name "NotebookInstanceLifecycleConfigName",
+    optional on_create "OnCreate",
+    optional on_start "OnStart",
+    optional last_modified_time "LastModifiedTime",
+    optional creation_time "CreationTime",
+}
+
+/// `DescribeNotebookInstanceOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct DescribeNotebookInstanceOutput {
+    pub notebook_instance_arn: Option<String>,
+    pub notebook_instance_name: Option<String>,
+    pub notebook_instance_status: Option<NotebookInstanceStatus>,
+    pub failure_reason: Option<String>,
+    pub url: Option<String>,
+    pub instance_type: Option<String>,
+    pub ip_address_type: Option<IPAddressType>,
+    pub subnet_id: Option<String>,
+    pub security_groups: Option<Vec<String>>,
+    pub role_arn: Option<String>,
+    pub kms_key_id: Option<String>,
+    pub network_interface_id: Option<String>,
+    /// Milliseconds since the epoch.
+    pub last_modified_time: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub creation_time: Option<i64>,
+    pub notebook_instance_lifecycle_config_name: Option<String>,
+    pub direct_internet_access: Option<DirectInternetAccess>,
+    pub volume_size_in_gb: Option<i64>,
+    pub accelerator_types: Option<Vec<NotebookInstanceAcceleratorType>>,
+    pub default_code_repository: Option<String>,
+    pub additional_code_repositories: Option<Vec<String>>,
+    pub root_access: Option<RootAccess>,
+    pub platform_identifier: Option<String>,
+    pub instance_metadata_service_configuration: Option<InstanceMetadataServiceConfiguration>,
+}
+
+crate::shapes::structure! { DescribeNotebookInstanceOutput
+    optional notebook_instance_arn "NotebookInstanceArn",
+    optional notebook_instance_name "NotebookInstanceName",
+    optional notebook_instance_status "NotebookInstanceStatus",
+    optional failure_reason "FailureReason",
+    optional url "Url",
+    optional instance_type "InstanceType",
+    optional ip_address_type "IpAddressType",
+    optional subnet_id "SubnetId",
+    optional security_groups "SecurityGroups",
+    optional role_arn "RoleArn",
+    optional kms_key_id "KmsKeyId",
+    optional network_interface_id "NetworkInterfaceId",
+    optional last_modified_time "LastModifiedTime",
+    optional creation_time "CreationTime",
+    optional notebook_instance_lifecycle_config_name "NotebookInstanceLifecycleConfigName",
+    optional direct_internet_access "DirectInternetAccess",
+    optional volume_size_in_gb "VolumeSizeInGB",
+    optional accelerator_types "AcceleratorTypes",
+    optional default_code_repository "DefaultCodeRepository",
+    optional additional_code_repositories "AdditionalCodeRepositories",
+    optional root_access "RootAccess",
+    optional platform_identifier "PlatformIdentifier",
+    optional instance_metadata_service_configuration "InstanceMetadataServiceConfiguration",
+}
+
 /// `DescribeProcessingJobRequest`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -3096,6 +3342,13 @@ crate::shapes::string_enum! {
     InProgress = "InProgress",
     Completed = "Completed",
     Failed = "Failed",
+}
+
+crate::shapes::string_enum! {
+    /// `DirectInternetAccess`.
+    DirectInternetAccess
+    Enabled = "Enabled",
+    Disabled = "Disabled",
 }
 
 /// `DriftCheckBaselines`.
@@ -3984,6 +4237,13 @@ crate::shapes::structure! { HyperbandStrategyConfig
     optional max_resource "MaxResource",
 }
 
+crate::shapes::string_enum! {
+    /// `IPAddressType`.
+    IPAddressType
+    Ipv4 = "ipv4",
+    Dualstack = "dualstack",
+}
+
 /// `IamIdentity`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -4115,6 +4375,17 @@ crate::shapes::structure! { InstanceGroup
     required instance_type "InstanceType",
     required instance_count "InstanceCount",
     required instance_group_name "InstanceGroupName",
+}
+
+/// `InstanceMetadataServiceConfiguration`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct InstanceMetadataServiceConfiguration {
+    pub minimum_instance_metadata_service_version: String,
+}
+
+crate::shapes::structure! { InstanceMetadataServiceConfiguration
+    required minimum_instance_metadata_service_version "MinimumInstanceMetadataServiceVersion",
 }
 
 /// `InstancePlacementConfig`.
@@ -4571,6 +4842,102 @@ pub struct ListModelsOutput {
 crate::shapes::structure! { ListModelsOutput
     required models "Models",
     optional next_token "NextToken",
+}
+
+/// `ListNotebookInstanceLifecycleConfigsInput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListNotebookInstanceLifecycleConfigsInput {
+    pub next_token: Option<String>,
+    pub max_results: Option<i64>,
+    pub sort_by: Option<NotebookInstanceLifecycleConfigSortKey>,
+    pub sort_order: Option<NotebookInstanceLifecycleConfigSortOrder>,
+    pub name_contains: Option<String>,
+    /// Milliseconds since the epoch.
+    pub creation_time_before: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub creation_time_after: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub last_modified_time_before: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub last_modified_time_after: Option<i64>,
+}
+
+crate::shapes::structure! { ListNotebookInstanceLifecycleConfigsInput
+    optional next_token "NextToken",
+    optional max_results "MaxResults",
+    optional sort_by "SortBy",
+    optional sort_order "SortOrder",
+    optional name_contains "NameContains",
+    optional creation_time_before "CreationTimeBefore",
+    optional creation_time_after "CreationTimeAfter",
+    optional last_modified_time_before "LastModifiedTimeBefore",
+    optional last_modified_time_after "LastModifiedTimeAfter",
+}
+
+/// `ListNotebookInstanceLifecycleConfigsOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListNotebookInstanceLifecycleConfigsOutput {
+    pub next_token: Option<String>,
+    pub notebook_instance_lifecycle_configs: Option<Vec<NotebookInstanceLifecycleConfigSummary>>,
+}
+
+crate::shapes::structure! { ListNotebookInstanceLifecycleConfigsOutput
+    optional next_token "NextToken",
+    optional notebook_instance_lifecycle_configs "NotebookInstanceLifecycleConfigs",
+}
+
+/// `ListNotebookInstancesInput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListNotebookInstancesInput {
+    pub next_token: Option<String>,
+    pub max_results: Option<i64>,
+    pub sort_by: Option<NotebookInstanceSortKey>,
+    pub sort_order: Option<NotebookInstanceSortOrder>,
+    pub name_contains: Option<String>,
+    /// Milliseconds since the epoch.
+    pub creation_time_before: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub creation_time_after: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub last_modified_time_before: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub last_modified_time_after: Option<i64>,
+    pub status_equals: Option<NotebookInstanceStatus>,
+    pub notebook_instance_lifecycle_config_name_contains: Option<String>,
+    pub default_code_repository_contains: Option<String>,
+    pub additional_code_repository_equals: Option<String>,
+}
+
+crate::shapes::structure! { ListNotebookInstancesInput
+    optional next_token "NextToken",
+    optional max_results "MaxResults",
+    optional sort_by "SortBy",
+    optional sort_order "SortOrder",
+    optional name_contains "NameContains",
+    optional creation_time_before "CreationTimeBefore",
+    optional creation_time_after "CreationTimeAfter",
+    optional last_modified_time_before "LastModifiedTimeBefore",
+    optional last_modified_time_after "LastModifiedTimeAfter",
+    optional status_equals "StatusEquals",
+    optional notebook_instance_lifecycle_config_name_contains "NotebookInstanceLifecycleConfigNameContains",
+    optional default_code_repository_contains "DefaultCodeRepositoryContains",
+    optional additional_code_repository_equals "AdditionalCodeRepositoryEquals",
+}
+
+/// `ListNotebookInstancesOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct ListNotebookInstancesOutput {
+    pub next_token: Option<String>,
+    pub notebook_instances: Option<Vec<NotebookInstanceSummary>>,
+}
+
+crate::shapes::structure! { ListNotebookInstancesOutput
+    optional next_token "NextToken",
+    optional notebook_instances "NotebookInstances",
 }
 
 /// `ListProcessingJobsRequest`.
@@ -5418,6 +5785,122 @@ crate::shapes::structure! { NetworkConfig
     optional enable_inter_container_traffic_encryption "EnableInterContainerTrafficEncryption",
     optional enable_network_isolation "EnableNetworkIsolation",
     optional vpc_config "VpcConfig",
+}
+
+crate::shapes::string_enum! {
+    /// `NotebookInstanceAcceleratorType`.
+    NotebookInstanceAcceleratorType
+    MlEia1Medium = "ml.eia1.medium",
+    MlEia1Large = "ml.eia1.large",
+    MlEia1Xlarge = "ml.eia1.xlarge",
+    MlEia2Medium = "ml.eia2.medium",
+    MlEia2Large = "ml.eia2.large",
+    MlEia2Xlarge = "ml.eia2.xlarge",
+}
+
+crate::shapes::string_enum! {
+    /// `NotebookInstanceLifecycleConfigSortKey`.
+    NotebookInstanceLifecycleConfigSortKey
+    Name = "Name",
+    CreationTime = "CreationTime",
+    LastModifiedTime = "LastModifiedTime",
+}
+
+crate::shapes::string_enum! {
+    /// `NotebookInstanceLifecycleConfigSortOrder`.
+    NotebookInstanceLifecycleConfigSortOrder
+    Ascending = "Ascending",
+    Descending = "Descending",
+}
+
+/// `NotebookInstanceLifecycleConfigSummary`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct NotebookInstanceLifecycleConfigSummary {
+    pub notebook_instance_lifecycle_config_name: String,
+    pub notebook_instance_lifecycle_config_arn: String,
+    /// Milliseconds since the epoch.
+    pub creation_time: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub last_modified_time: Option<i64>,
+}
+
+crate::shapes::structure! { NotebookInstanceLifecycleConfigSummary
+    required notebook_instance_lifecycle_config_name "NotebookInstanceLifecycleConfigName",
+    required notebook_instance_lifecycle_config_arn "NotebookInstanceLifecycleConfigArn",
+    optional creation_time "CreationTime",
+    optional last_modified_time "LastModifiedTime",
+}
+
+/// `NotebookInstanceLifecycleHook`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct NotebookInstanceLifecycleHook {
+    pub content: Option<String>,
+}
+
+crate::shapes::structure! { NotebookInstanceLifecycleHook
+    optional content "Content",
+}
+
+crate::shapes::string_enum! {
+    /// `NotebookInstanceSortKey`.
+    NotebookInstanceSortKey
+    Name = "Name",
+    CreationTime = "CreationTime",
+    Status = "Status",
+}
+
+crate::shapes::string_enum! {
+    /// `NotebookInstanceSortOrder`.
+    NotebookInstanceSortOrder
+    Ascending = "Ascending",
+    Descending = "Descending",
+}
+
+crate::shapes::string_enum! {
+    /// `NotebookInstanceStatus`.
+    NotebookInstanceStatus
+    Pending = "Pending",
+    InService = "InService",
+    Stopping = "Stopping",
+    Stopped = "Stopped",
+    Failed = "Failed",
+    Deleting = "Deleting",
+    Updating = "Updating",
+    PendingMaintenance = "PendingMaintenance",
+    InMaintenance = "InMaintenance",
+}
+
+/// `NotebookInstanceSummary`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct NotebookInstanceSummary {
+    pub notebook_instance_name: String,
+    pub notebook_instance_arn: String,
+    pub notebook_instance_status: Option<NotebookInstanceStatus>,
+    pub url: Option<String>,
+    pub instance_type: Option<String>,
+    /// Milliseconds since the epoch.
+    pub creation_time: Option<i64>,
+    /// Milliseconds since the epoch.
+    pub last_modified_time: Option<i64>,
+    pub notebook_instance_lifecycle_config_name: Option<String>,
+    pub default_code_repository: Option<String>,
+    pub additional_code_repositories: Option<Vec<String>>,
+}
+
+crate::shapes::structure! { NotebookInstanceSummary
+    required notebook_instance_name "NotebookInstanceName",
+    required notebook_instance_arn "NotebookInstanceArn",
+    optional notebook_instance_status "NotebookInstanceStatus",
+    optional url "Url",
+    optional instance_type "InstanceType",
+    optional creation_time "CreationTime",
+    optional last_modified_time "LastModifiedTime",
+    optional notebook_instance_lifecycle_config_name "NotebookInstanceLifecycleConfigName",
+    optional default_code_repository "DefaultCodeRepository",
+    optional additional_code_repositories "AdditionalCodeRepositories",
 }
 
 crate::shapes::string_enum! {
@@ -6595,6 +7078,13 @@ crate::shapes::structure! { RollingUpdatePolicy
 }
 
 crate::shapes::string_enum! {
+    /// `RootAccess`.
+    RootAccess
+    Enabled = "Enabled",
+    Disabled = "Disabled",
+}
+
+crate::shapes::string_enum! {
     /// `RoutingStrategy`.
     RoutingStrategy
     LeastOutstandingRequests = "LEAST_OUTSTANDING_REQUESTS",
@@ -6978,6 +7468,25 @@ crate::shapes::string_enum! {
     TFRecord = "TFRecord",
 }
 
+/// `StartNotebookInstanceInput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct StartNotebookInstanceInput {
+    pub notebook_instance_name: String,
+}
+
+crate::shapes::structure! { StartNotebookInstanceInput
+    required notebook_instance_name "NotebookInstanceName",
+}
+
+/// `StartNotebookInstanceOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct StartNotebookInstanceOutput {}
+
+crate::shapes::structure! { StartNotebookInstanceOutput
+}
+
 /// `StopHyperParameterTuningJobOutput`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(into = "crate::Document", try_from = "crate::Document")]
@@ -6995,6 +7504,25 @@ pub struct StopHyperParameterTuningJobRequest {
 
 crate::shapes::structure! { StopHyperParameterTuningJobRequest
     required hyper_parameter_tuning_job_name "HyperParameterTuningJobName",
+}
+
+/// `StopNotebookInstanceInput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct StopNotebookInstanceInput {
+    pub notebook_instance_name: String,
+}
+
+crate::shapes::structure! { StopNotebookInstanceInput
+    required notebook_instance_name "NotebookInstanceName",
+}
+
+/// `StopNotebookInstanceOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct StopNotebookInstanceOutput {}
+
+crate::shapes::structure! { StopNotebookInstanceOutput
 }
 
 /// `StopProcessingJobOutput`.
@@ -7827,6 +8355,78 @@ pub struct UpdateModelPackageOutput {
 
 crate::shapes::structure! { UpdateModelPackageOutput
     required model_package_arn "ModelPackageArn",
+}
+
+/// `UpdateNotebookInstanceInput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct UpdateNotebookInstanceInput {
+    pub notebook_instance_name: String,
+    pub instance_type: Option<String>,
+    pub ip_address_type: Option<IPAddressType>,
+    pub platform_identifier: Option<String>,
+    pub role_arn: Option<String>,
+    pub lifecycle_config_name: Option<String>,
+    pub disassociate_lifecycle_config: Option<bool>,
+    pub volume_size_in_gb: Option<i64>,
+    pub default_code_repository: Option<String>,
+    pub additional_code_repositories: Option<Vec<String>>,
+    pub accelerator_types: Option<Vec<NotebookInstanceAcceleratorType>>,
+    pub disassociate_accelerator_types: Option<bool>,
+    pub disassociate_default_code_repository: Option<bool>,
+    pub disassociate_additional_code_repositories: Option<bool>,
+    pub root_access: Option<RootAccess>,
+    pub instance_metadata_service_configuration: Option<InstanceMetadataServiceConfiguration>,
+}
+
+crate::shapes::structure! { UpdateNotebookInstanceInput
+    required notebook_instance_name "NotebookInstanceName",
+    optional instance_type "InstanceType",
+    optional ip_address_type "IpAddressType",
+    optional platform_identifier "PlatformIdentifier",
+    optional role_arn "RoleArn",
+    optional lifecycle_config_name "LifecycleConfigName",
+    optional disassociate_lifecycle_config "DisassociateLifecycleConfig",
+    optional volume_size_in_gb "VolumeSizeInGB",
+    optional default_code_repository "DefaultCodeRepository",
+    optional additional_code_repositories "AdditionalCodeRepositories",
+    optional accelerator_types "AcceleratorTypes",
+    optional disassociate_accelerator_types "DisassociateAcceleratorTypes",
+    optional disassociate_default_code_repository "DisassociateDefaultCodeRepository",
+    optional disassociate_additional_code_repositories "DisassociateAdditionalCodeRepositories",
+    optional root_access "RootAccess",
+    optional instance_metadata_service_configuration "InstanceMetadataServiceConfiguration",
+}
+
+/// `UpdateNotebookInstanceLifecycleConfigInput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct UpdateNotebookInstanceLifecycleConfigInput {
+    pub notebook_instance_lifecycle_config_name: String,
+    pub on_create: Option<Vec<NotebookInstanceLifecycleHook>>,
+    pub on_start: Option<Vec<NotebookInstanceLifecycleHook>>,
+}
+
+crate::shapes::structure! { UpdateNotebookInstanceLifecycleConfigInput
+    required notebook_instance_lifecycle_config_name "NotebookInstanceLifecycleConfigName",
+    optional on_create "OnCreate",
+    optional on_start "OnStart",
+}
+
+/// `UpdateNotebookInstanceLifecycleConfigOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct UpdateNotebookInstanceLifecycleConfigOutput {}
+
+crate::shapes::structure! { UpdateNotebookInstanceLifecycleConfigOutput
+}
+
+/// `UpdateNotebookInstanceOutput`.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "crate::Document", try_from = "crate::Document")]
+pub struct UpdateNotebookInstanceOutput {}
+
+crate::shapes::structure! { UpdateNotebookInstanceOutput
 }
 
 /// `UpdateTrainingJobRequest`.

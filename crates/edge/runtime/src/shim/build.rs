@@ -24,6 +24,9 @@ const RUNTIME_PATIENCE: Duration = Duration::from_secs(60);
 /// Most open files a container may have, where the host allows as many.
 const OPEN_FILES: u64 = 65_536;
 
+/// The scratch directory of a workload that is a volume.
+const VOLUME: &str = "volume";
+
 const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 fn first_id(job: &Job) -> u32 {
@@ -122,6 +125,19 @@ fn attach_mounts(
                     target,
                     MountTraits {
                         read_only: *read_only,
+                        idmap: Some(disk_ids),
+                    },
+                )
+            }
+            Mount::Volume { volume, target } => {
+                let opened = scratch(place, volume, VOLUME).map_err(doing(format!(
+                    "opening the volume {volume}, which must be prepared first"
+                )))?;
+                (
+                    opened,
+                    target,
+                    MountTraits {
+                        read_only: false,
                         idmap: Some(disk_ids),
                     },
                 )

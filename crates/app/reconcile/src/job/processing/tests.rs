@@ -172,7 +172,7 @@ kms_key: None,
 fn scratches(spec: &LaunchSpec) -> BTreeMap<String, String> {
     let all = spec.mounts.iter().filter_map(|mount| match mount {
         Mount::Scratch { name, target, .. } => Some((target.clone(), name.clone())),
-        Mount::Input { .. } => None,
+        Mount::Input { .. } | Mount::Volume { .. } => None,
     });
     all.collect()
 }

@@ -377,6 +377,31 @@ pub const KEYS: &[KeyDoc] = &[
         "Repositories of managed registries, besides the built-in ones, whose images need S3 while they run: isolation is refused for them.",
     ),
     key(
+        "notebooks.image",
+        "image reference",
+        "The Jupyter image that every notebook instance runs, of the engine's own registry; whoever may make a notebook instance may run it. Absent: there are none, and CreateNotebookInstance says so.",
+    ),
+    key(
+        "notebooks.command",
+        "list of text",
+        "The program of notebook instances, such as `[\"jupyter\", \"lab\", \"--ip=127.0.0.1\", \"--port=8888\", \"--no-browser\", \"--allow-root\", \"--ServerApp.token=\", \"--ServerApp.allow_remote_access=True\", \"--ServerApp.root_dir=/home/ec2-user/SageMaker\"]`: the engine decides who gets in. Empty: the image's own.",
+    ),
+    key(
+        "notebooks.port",
+        "port",
+        "Where the notebook server listens inside its container; loopback is enough.",
+    ),
+    key(
+        "notebooks.lifecycle_timeout",
+        "duration",
+        "How long each lifecycle script may run before the notebook instance fails.",
+    ),
+    key(
+        "notebooks.origin",
+        "`http://NAME:PORT` or `https://NAME:PORT`",
+        "How browsers reach this engine: presigned URLs are then `http://NOTEBOOK.notebook.REGION.NAME:PORT`. Browsers take every name below `localhost` for this machine: `http://localhost:4599`. Absent: AWS's form, `https://NOTEBOOK.notebook.REGION.sagemaker.aws`, for which the client's name service must have the engine's address.",
+    ),
+    key(
         "reconcile.workers",
         "number",
         "Threads that carry out the steps of jobs and endpoints; transfers inside the engine block them.",

@@ -164,23 +164,24 @@ pub(crate) fn door_in(dir: &std::path::Path) -> Door {
         body_limit: 1024,
         idle_connections: 1,
     };
-    Door {
-        engine: Arc::new(Engine {
-            dispatch: Dispatch::default(),
-            store: store.clone(),
-            metrics: Arc::new(isolarium_store::Metrics::new(database.clone())),
-            logs: Arc::new(DiskLogs::open(database, dir).unwrap()),
-            registry: Arc::new(Registry {
-                blobs: BlobStore::open(dir).unwrap(),
-                key: TokenKey::derive(&[7; 32]),
-                endpoint: "http://localhost".into(),
-            }),
-            platform: Arc::new(Refusing(PlatformSettings::default())),
-            clock: Arc::new(SystemClock),
-            ids: Arc::new(SystemIds),
-            master: MasterKey::new([7; 32]),
-            audit: Arc::new(crate::audit_of(dir)),
+    let engine = Arc::new(Engine {
+        dispatch: Dispatch::default(),
+        store: store.clone(),
+        metrics: Arc::new(isolarium_store::Metrics::new(database.clone())),
+        logs: Arc::new(DiskLogs::open(database, dir).unwrap()),
+        registry: Arc::new(Registry {
+            blobs: BlobStore::open(dir).unwrap(),
+            key: TokenKey::derive(&[7; 32]),
+            endpoint: "http://localhost".into(),
         }),
+        platform: Arc::new(Refusing(PlatformSettings::default())),
+        clock: Arc::new(SystemClock),
+        ids: Arc::new(SystemIds),
+        master: MasterKey::new([7; 32]),
+        audit: Arc::new(crate::audit_of(dir)),
+    });
+    Door {
+        engine: engine.clone(),
         identities: Arc::new(Keys),
         acceptance: Acceptance {
             regions: vec!["us-east-1".parse().unwrap()],
@@ -195,9 +196,18 @@ pub(crate) fn door_in(dir: &std::path::Path) -> Door {
             invoke: 8192,
             pause: Duration::from_secs(60),
         },
-        proxy: Arc::new(Proxy::new(Default::default(), store, host, settings)),
+        proxy: Arc::new(Proxy::new(Default::default(), store, host.clone(), settings)),
         s3: Arc::new(Named("s3")),
         registry: Arc::new(Named("registry")),
+        notebooks: Arc::new(NotebookPart {
+            engine,
+            dial: host,
+            settings: Default::default(),
+            port: 8888,
+            connect_timeout: Duration::from_secs(1),
+            pause: Duration::from_secs(1),
+            sockets: Arc::new(tokio::sync::Semaphore::new(1)),
+        }),
     }
 }
 
