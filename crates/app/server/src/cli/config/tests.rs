@@ -39,6 +39,8 @@ fn every_key_of_the_structs_is_documented_and_nothing_else() {
     config.capacity.vcpus = Some(Room::Amount(1));
     config.capacity.memory_mib = Some(Room::Amount(1));
     config.metrics.listen = Some("127.0.0.1:2".parse().unwrap());
+    config.notebooks.image = Some("jupyter:1".into());
+    config.notebooks.origin = Some("http://localhost".into());
     let mut found = BTreeSet::new();
     leaves("", &toml::Value::try_from(&config).unwrap(), &mut found);
     let documented: BTreeSet<String> = keys::KEYS.iter().map(|key| key.name.to_owned()).collect();
