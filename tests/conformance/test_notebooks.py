@@ -91,6 +91,10 @@ def lifecycle(sagemaker):
         sagemaker.delete_notebook_instance_lifecycle_config(NotebookInstanceLifecycleConfigName=name)
 
 
+# The visitor's address; presigned URLs are made from another one.
+VISITOR = "127.0.0.9"
+
+
 class Browser:
     """Speaks to one host name at the engine's own listener, and keeps its cookies."""
 
@@ -104,7 +108,7 @@ class Browser:
         return own | more
 
     def ask(self, method, path, body=None, **more):
-        connection = http.client.HTTPConnection(self.engine.hostname, self.engine.port, timeout=30)
+        connection = http.client.HTTPConnection(self.engine.hostname, self.engine.port, timeout=30, source_address=(VISITOR, 0))
         try:
             headers = self.headers({name.replace("_", "-"): value for name, value in more.items()})
             connection.request(method, path, body, headers)
@@ -134,7 +138,7 @@ class WebSocket:
     """The client's side of RFC 6455, as far as short texts need it."""
 
     def __init__(self, browser, path="/socket", **more):
-        self.socket = socket.create_connection((browser.engine.hostname, browser.engine.port), timeout=30)
+        self.socket = socket.create_connection((browser.engine.hostname, browser.engine.port), timeout=30, source_address=(VISITOR, 0))
         own = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
                "Sec-WebSocket-Key": base64.b64encode(os.urandom(16)).decode()}
         headers = browser.headers(own | more)
@@ -274,7 +278,7 @@ def test_a_presigned_url_opens_once_and_its_session_is_worth_what_its_maker_may_
     asked = dict(headers)
     assert json.loads(seen.text)["path"] == "/who?x=1"
     assert (asked["host"], asked["x-own"], asked["cookie"]) == (host, "mine", "a=1")
-    assert (asked["x-forwarded-for"], asked["x-forwarded-proto"]) == ("127.0.0.1", "http")
+    assert (asked["x-forwarded-for"], asked["x-forwarded-proto"]) == (VISITOR, "http")
     assert not {"authorization", "x-hop"} & set(asked), "neither for this hop nor the engine's own reach the server"
     cookies = browser.ask("GET", "/cookies")
     assert cookies.headers.get_all("Set-Cookie") == ["own=1; Path=/"], "no other host's cookie, and not the session's"

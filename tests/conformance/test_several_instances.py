@@ -398,7 +398,8 @@ def test_encrypted_peers_meet_and_nothing_of_it_is_readable_on_the_wire(
         assert seen == {(17, 500)}, seen
     else:
         assert any((protocol, port) == (17, 500) for protocol, port, _ in wires.between(used[secret]))
-    assert not any((engine.data / "run/tunnels").iterdir()), "keys go with their containers"
+    # Keys go with their containers.
+    eventually(lambda: not any((engine.data / "run/tunnels").iterdir()), timeout=60)
 
 
 def tunnels(engine):

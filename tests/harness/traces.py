@@ -14,8 +14,8 @@ TOP = {
     "VERSION", "state.db", "state.db-wal", "state.db-shm", "credentials", "master.key", "ca", "buckets", "escape", "registry", "layers", "logs",
     "audit", "flows", "work", "run",
 }
-RUN = {"bpf", "netns", "host", "shims", "slots", "node.lock", "node.pid", "node.sock", "operator.sock", "serve.lock", "serve.pid", "url"}
-EMPTY = ("work", "run/shims", "run/slots", "escape/new", "registry/uploads")
+RUN = {"bpf", "netns", "host", "shims", "slots", "tunnels", "node.lock", "node.pid", "node.sock", "operator.sock", "serve.lock", "serve.pid", "url"}
+EMPTY = ("work", "run/shims", "run/slots", "run/tunnels", "escape/new", "registry/uploads")
 MOUNTS = ("run/bpf", "run/netns", "run/netns/platform")
 
 
@@ -86,7 +86,7 @@ class Traces:
                 program = os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")
             except OSError:
                 continue
-            if program == self.engine.binary and command[1:2] in ([b"shim"], [b"unpack"]):
+            if program == self.engine.binary and command[1:2] in ([b"shim"], [b"unpack"], [b"tunnel"]):
                 found[pid] = command[1].decode()
         return found
 

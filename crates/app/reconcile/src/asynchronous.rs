@@ -249,7 +249,10 @@ impl Run {
             _ => Trouble::Broken(error),
         };
         let dialled = self.dial.dial(workload, SERVING_PORT, DIAL.min(limit));
-        let socket = TcpStream::from(dialled.map_err(|error| Trouble::Broken(io::Error::other(error)))?);
+        let socket = TcpStream::from(
+            // Nothing was sent: the container or its host may come back.
+            dialled.map_err(|error| Trouble::Away(driver::chain(&error)))?,
+        );
         // Nothing is gained by holding the second of two writes back.
         let _ = socket.set_nodelay(true);
         let stream = Patient::new(socket, limit, Arc::default()).map_err(broken)?;

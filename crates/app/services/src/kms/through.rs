@@ -92,12 +92,26 @@ impl KeyStore {
             self.ensure_s3s_own(&own)?;
         }
         let named = named_in(&*self.store, &own, given)?;
+        // Whether another account's alias exists, and which key it means, shows to no one who may not use that.
+        let foreign = given
+            .parse::<Arn>()
+            .ok()
+            .filter(|arn| arn.account().as_ref() != Some(&own.account));
+        let denied = || {
+            foreign
+                .as_ref()
+                .map_or(Ok(()), |alias| self.allow(of, "kms:GenerateDataKey", alias, None))
+        };
         let Some(named) = named else {
+            denied()?;
             return Err(missing_in(&own, given).into());
         };
         let arn = KmsKey::arn(&named.scope, &named.id.replace(['/', ':'], "-"));
-        // Whether another account's key exists shows to no one who may not use it.
-        self.allow(of, "kms:GenerateDataKey", &arn, named.alias.as_deref())?;
+        let allowed = self.allow(of, "kms:GenerateDataKey", &arn, named.alias.as_deref());
+        if allowed.is_err() && named.alias.is_some() {
+            denied()?;
+        }
+        allowed?;
         let key = self.usable(&named.scope, &named.id, given)?;
         self.new_data_key(key, of.context)
     }

@@ -57,7 +57,7 @@ impl<'a> Bench<'a> {
             }
         }
         bench._listeners = doors.into_iter().map(|door| vpc.listener(door).unwrap()).collect();
-        bench
+        bench.from(0)
     }
 
     /// The same, with other numbers in its packets than a bench that asked before: the number of an echo request is its id, by
