@@ -18,6 +18,9 @@ const BLOCKING: usize = 512;
 /// Turns of a lane on its processor: so short that a request that comes in while another thread has its turn there need not
 /// wait for the end of it. The kernel gives none that are shorter.
 const TURN: Duration = Duration::from_micros(100);
+/// How long a lane waits at its end for threads that block: whoever asked has gone, and what a container does not answer may take
+/// minutes.
+const LEFT: Duration = Duration::from_secs(10);
 /// How long a lane sleeps at most. A timer that is nearer than everything a runtime sleeps for wakes its thread, even if it
 /// is that very thread that sets it; the timers of requests are all further away than this.
 const NAP: Duration = Duration::from_secs(1);
@@ -111,6 +114,7 @@ impl Lane {
                     tracing::debug!(%error, "a lane takes turns as every thread does");
                 }
                 runtime.block_on(until(stopped));
+                runtime.shutdown_timeout(LEFT);
             })?;
         Ok(Self {
             handle,

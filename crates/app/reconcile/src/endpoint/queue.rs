@@ -106,10 +106,15 @@ impl Work<'_> {
                 continue;
             }
             let pause = queue.pauses.get(&request.id).copied().unwrap_or(Pause::NONE);
-            let expired = now >= request.expires && pause.tries == 0;
-            next = next.min(if pause.tries == 0 { request.expires } else { pause.until });
-            if !expired && now < pause.until {
+            // One that a container was sent may be run already.
+            let waits = pause.broken == 0;
+            let expired = now >= request.expires && waits;
+            if now < pause.until {
+                next = next.min(pause.until);
                 continue;
+            }
+            if waits && !expired {
+                next = next.min(request.expires);
             }
             let task = if expired {
                 Some(Task::GiveUp(

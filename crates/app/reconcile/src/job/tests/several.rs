@@ -171,6 +171,24 @@ fn an_encrypted_job_tells_every_container_its_peers_and_lets_nothing_else_betwee
         let everything = rules.clone().any(|rule| rule.traffic == Match::All);
         assert_eq!((everything, rules.count()), (!encrypted, 1));
     }
+    // An attempt that follows a lost one is encrypted too.
+    let mut lab = three(true, |job| job.spec.max_retries = 1);
+    change(&lab, |job| job.run = job.run.clone().encrypted(true));
+    lab.run();
+    let first = workloads(&lab);
+    lab.world.lock().containers.remove(&first[0]);
+    lab.world.look(&lab.deps);
+    lab.run();
+    lab.after(1);
+    let second = workloads(&lab);
+    assert!(
+        second.iter().all(|workload| !first.contains(workload)),
+        "another attempt"
+    );
+    for workload in &second {
+        let tunnel = lab.world.container(workload).spec.tunnel.unwrap();
+        assert!(tunnel.peers.len() == 2 && tunnel.peers.iter().all(|(_, peer)| second.contains(peer)));
+    }
     let alone = JobRun::new(vec![Lab::new(true, |_| {}).job().run.placement]).unwrap();
     assert!(!alone.encrypted(true).encrypted);
 }
