@@ -8,9 +8,9 @@ import tarfile
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.conformance.test_vpc_jobs import P6, Network
+from tests.conformance.test_vpc_jobs import Network
 from tests.harness.engine import execution_statements
-from tests.harness.jobs import eventually, gone, settled
+from tests.harness.jobs import P6, eventually, gone, settled
 
 # Serves on the port that it is told, and says what it sees.
 APP = """
