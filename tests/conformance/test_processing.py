@@ -176,28 +176,30 @@ def test_in_a_vpc_data_travels_through_the_subnet(engine, sagemaker, small, vpc_
     eventually(lambda: network.free() == free, 60)
 
 
-def test_isolated_instances_share_the_objects_and_meet(engine, sagemaker, small, role, bucket, rows, name):
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "encrypted"])
+def test_isolated_instances_share_the_objects_and_meet(engine, sagemaker, small, role, bucket, rows, name, encrypted):
     """
-    Proves: NI-9, CC-20, CC-28, CC-31, CC-43, CC-44
+    Proves: NI-9, CC-20, CC-28, CC-31, CC-43, CC-44, CC-89
     """
     script = f"""
 me=$(busybox hostname)
 case $me in
   algo-1) nc -l -p 7000 > {BASE}/out/heard; test -s {BASE}/out/heard || exit 3;;
-  algo-2) until echo "from $me" | nc -w 2 algo-1 7000; do sleep 0.2; done;;
+  algo-2) until echo "from $me" | nc -w 30 algo-1 7000; do sleep 0.2; done;;
 esac
 ls {BASE}/input/rows > {BASE}/out/share-$me
+grep -c peers0: /proc/net/dev > {BASE}/out/tunnels-$me
 echo -n "$me. " > /opt/ml/output/message
 """
+    network = {"EnableNetworkIsolation": True} | ({"EnableInterContainerTrafficEncryption": True} if encrypted else {})
     start(
         engine, bucket, name, small, role, script, [source("rows", rows, "input/rows", S3DataDistributionType="ShardedByS3Key")],
-        [target("out", f"s3://{bucket}/processed/{name}", "out")], instances=2, network={"EnableNetworkIsolation": True})
+        [target("out", f"s3://{bucket}/processed/{name}", "out")], instances=2, network=network)
     done = completed(sagemaker, name)
     assert done["ExitMessage"] == "algo-1. algo-2. "
     kept = stored(engine, bucket, f"processed/{name}/")
-    assert kept == {"heard": "from algo-2\n", "share-algo-1": "a.txt\nc.txt\n", "share-algo-2": "b.txt\n"}
-    with pytest.raises(sagemaker.exceptions.ClientError, match="EnableInterContainerTrafficEncryption"):
-        start(engine, bucket, f"{name}-x", small, role, "true", instances=2, network={"EnableInterContainerTrafficEncryption": True})
+    tunnels = {f"tunnels-algo-{at}": f"{int(encrypted)}\n" for at in (1, 2)}
+    assert kept == {"heard": "from algo-2\n", "share-algo-1": "a.txt\nc.txt\n", "share-algo-2": "b.txt\n"} | tunnels
 
 
 def test_continuous_output_is_there_while_the_job_runs_and_a_stop_is_heard(engine, sagemaker, small, role, bucket, name):
