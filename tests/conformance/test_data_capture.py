@@ -122,5 +122,5 @@ def test_capture_that_the_role_may_not_write_fails_no_invocation(engine, sagemak
     gone(sagemaker, name)
     assert len(kept(engine, bucket, f"allowed/{name}/")[1]) == 3
     assert kept(engine, bucket, f"denied/{name}/") == ([], [])
-    with pytest.raises(ClientError, match="KmsKeyId"):
+    with pytest.raises(ClientError, match="alias/mine is not found"):
         configure(sagemaker, f"{name}-kms", name, captures(f"s3://{bucket}/x", KmsKeyId="alias/mine"))
