@@ -108,6 +108,17 @@ pub struct RawAttempt {
     pub question: Option<Question>,
 }
 
+/// Gives freed memory back to the system. The kernel's types, which programs are fitted to when they are loaded, take some 10 MiB
+/// for a moment, and glibc would keep them for as long as the process lives.
+#[expect(unsafe_code, reason = "glibc's call has no safe wrapper")]
+fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it touches memory alone that the allocator has as free, under the allocator's own locks.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 impl Reporter {
     /// Distinct kinds of attempts kept of one cgroup; see [`Self::lost`].
     pub const KINDS_MAX: usize = 512;
@@ -162,6 +173,8 @@ impl Reporter {
             questions: map(&mut ebpf, "questions")?,
             peers: map(&mut ebpf, "peers")?,
         };
+        drop((ebpf, btf));
+        give_back();
         Ok(Self {
             programs,
             maps: Mutex::new(maps),
