@@ -23,6 +23,7 @@ def free_port():
 
 
 METRICS = f"127.0.0.1:{free_port()}"
+PROXY = f"127.0.0.1:{free_port()}"
 SETTINGS = {
     "tls.inject_ca": True,
     "jobs.stop_grace": "2s",
@@ -37,6 +38,7 @@ SETTINGS = {
     "flow_logs.read": "300ms",
     "flow_logs.minute": "2s",
     "metrics.listen": METRICS,
+    "proxy_listen": PROXY,
     "metrics.interval": "300ms",
     # The demo's image has a Python; what it is asked to run stands in for Jupyter.
     "notebooks.image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/digits:1",

@@ -76,7 +76,7 @@ pub(crate) fn sweep(deps: &Deps) -> Result<usize, StepError> {
                 tracing::warn!(interface = %record.id, %error, "a left-over interface stays for now");
                 continue;
             }
-            place::release(deps, &interface.key.scope, &BTreeSet::from([record.id]))?;
+            place::release(&*deps.store, &interface.key.scope, &BTreeSet::from([record.id]))?;
             tracing::info!(interface = %record.id, "removed a left-over interface");
         }
     }

@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod names;
 mod notebook;
 pub mod operator;
+pub mod proxy;
 pub mod registry;
 pub mod resolver;
 pub mod serve;

@@ -31,6 +31,8 @@ use crate::notebook::{self, NotebookPart};
 use crate::operator::answer::Operator;
 use crate::operator::profiles;
 use crate::operator::server::OperatorSocket;
+use crate::proxy::refusals::Refusals;
+use crate::proxy::{self, TUNNELS};
 use crate::registry::Distribution;
 use crate::tls::{Authority, Certificates, TlsError, server_config};
 use crate::transfer::{self, Secure, SubnetS3};
@@ -221,6 +223,37 @@ impl Server {
                 lanes: Some(lanes.clone()),
             });
         }
+        let (stop, _) = watch::channel(false);
+        let refusals = Arc::new(Refusals::default());
+        let mut proxy_address = None;
+        let mut draining = Vec::new();
+        if let Some(wanted) = config.proxy_listen {
+            let (socket, bound) = bind(wanted).await?;
+            proxy_address = Some(bound);
+            let tunnels = Arc::new(Semaphore::new(TUNNELS));
+            draining.push(tokio::spawn(proxy::Proxy::drained(
+                tunnels.clone(),
+                TUNNELS,
+                stop.subscribe(),
+            )));
+            let handler = Arc::new(proxy::Proxy {
+                front: handler.clone(),
+                tls: server_config(certificates(&[]))?,
+                regions: config.regions.clone(),
+                limits,
+                tunnels,
+                stop: stop.subscribe(),
+                refusals: refusals.clone(),
+                clock: clock.clone(),
+            });
+            listeners.push(Listener {
+                socket,
+                tls: None,
+                handler,
+                limits,
+                lanes: Some(lanes.clone()),
+            });
+        }
         if let Some(wanted) = config.metrics.listen {
             let (socket, _) = bind(wanted).await?;
             let page = MetricsPage(Arc::new(Exposition {
@@ -302,10 +335,10 @@ impl Server {
             seen: Default::default(),
             unpacked: Default::default(),
         })?;
-        let (stop, _) = watch::channel(false);
         let listening = listeners
             .into_iter()
             .map(|listener| tokio::spawn(listener.run(stop.subscribe())))
+            .chain(draining)
             .collect();
         let retention = config.audit.retention.duration();
         let operator = Arc::new(Operator {
@@ -313,6 +346,8 @@ impl Server {
             egress: host.clone(),
             networks,
             scheduler,
+            proxy: proxy_address,
+            refusals,
             home,
             host: host.clone(),
             credentials: Default::default(),
@@ -320,7 +355,7 @@ impl Server {
         let operator_path = layout.at("run/operator.sock");
         let operator_socket = OperatorSocket::bind(&operator_path).map_err(file(operator_path))?;
         background.extend([
-            tokio::spawn(operator_socket.run(Arc::new(move |ask| operator.answer(ask)))),
+            tokio::spawn(operator_socket.run(Arc::new(move |ask| operator.reply(ask)))),
             tokio::spawn(housekeeping::keep(stores, clock)),
             tokio::spawn(housekeeping::keep_trail(trail, retention)),
         ]);

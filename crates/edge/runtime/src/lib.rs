@@ -4,6 +4,7 @@
 //! - [`local`]: containers on this machine, as the privileged process sees them.
 //! - [`vpcs`]: VPCs on the host. [`fake`]: the same in memory, for tests.
 //! - [`fifo`]: named pipes that containers read.
+//! - [`program`]: a program of the operator's in a network namespace.
 //! - `shim`: one container's parent process. `archive`: the unprivileged process that unpacks and packs.
 //! - `tunnel`: the process that encrypts what the containers of a job say to each other.
 //! - `log`: output on disk. `sys`: the system calls that need `unsafe`.
@@ -15,6 +16,7 @@ pub mod fake;
 pub mod fifo;
 pub mod local;
 mod log;
+pub mod program;
 mod shim;
 mod sys;
 mod tunnel;

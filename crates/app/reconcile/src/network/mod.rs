@@ -8,6 +8,7 @@ mod doors;
 mod intent;
 pub(crate) mod peers;
 pub(crate) mod place;
+mod program;
 pub(crate) mod records;
 mod tend;
 mod words;
@@ -17,6 +18,7 @@ pub(crate) mod tests;
 
 pub use doors::{Doors, NoDoors};
 pub use intent::intent;
+pub use program::{ProgramError, ProgramPlace};
 pub use words::{NO_PATH, Port, blocked};
 
 pub(crate) use tend::step;
@@ -85,6 +87,8 @@ pub struct Networks {
     talking: Mutex<()>,
     /// The networks of jobs that this process was asked to bring, in line or not.
     peers: Mutex<BTreeMap<VpcId, peers::PeerNetwork>>,
+    /// Interfaces of programs whose operator is still there.
+    programs: Mutex<BTreeSet<InterfaceId>>,
 }
 
 /// What was committed since the loop looked last.
@@ -120,6 +124,7 @@ impl Networks {
             changes: Mutex::default(),
             talking: Mutex::default(),
             peers: Mutex::default(),
+            programs: Mutex::default(),
         })
     }
 

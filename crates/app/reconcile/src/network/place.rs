@@ -6,10 +6,11 @@ use crate::deps::{Deps, StepError};
 use crate::transfer::{Actor, TransferError};
 use isolarium_model::ec2::id::{AttachmentId, InterfaceId, InterfacePermissionId, SubnetId};
 use isolarium_model::ec2::interface::{Grantee, Permission, Requester};
-use isolarium_model::ec2::{self, Holder, InterfacePermission, NetworkInterface, Subnet, Vpc};
+use isolarium_model::ec2::{self, ElasticIp, Holder, InterfacePermission, NetworkInterface, Subnet, Vpc};
 use isolarium_model::sagemaker::{VpcAttachment, VpcPlace};
+use isolarium_model::time::IdSource;
 use isolarium_model::{Arn, Key, Scope, Timestamp, WorkloadId};
-use isolarium_store::{Batch, Expect, StoreError, Stored};
+use isolarium_store::{Batch, Expect, StateStore, StoreError, Stored};
 use std::collections::BTreeSet;
 
 /// `RequesterId` of the interfaces of jobs and endpoints (NET-11).
@@ -232,7 +233,12 @@ fn shortage(subnets: &[Stored<Subnet>]) -> PlaceError {
 }
 
 fn number(deps: &Deps) -> Result<u128, StepError> {
-    u128::from_str_radix(&deps.ids.hex(17), 16).map_err(|_| StepError::Identifier)
+    number_of(&*deps.ids).ok_or(StepError::Identifier)
+}
+
+/// The number of a new id. `None`: the source gives none.
+pub(super) fn number_of(ids: &dyn IdSource) -> Option<u128> {
+    u128::from_str_radix(&ids.hex(17), 16).ok()
 }
 
 /// Shows the interfaces of a place as attached: they are, now.
@@ -251,7 +257,7 @@ pub(crate) fn attached(deps: &Deps, scope: &Scope, place: &VpcPlace) -> Result<(
     Ok(())
 }
 
-fn attachment(id: AttachmentId, attached: Timestamp) -> ec2::interface::Attachment {
+pub(super) fn attachment(id: AttachmentId, attached: Timestamp) -> ec2::interface::Attachment {
     ec2::interface::Attachment {
         id,
         attached,
@@ -279,18 +285,23 @@ pub(crate) fn removed(deps: &Deps, actor: &Actor, place: &VpcPlace) -> Result<()
             }
         }
     }
-    release(deps, &actor.scope, &interfaces)
+    release(&*deps.store, &actor.scope, &interfaces)?;
+    Ok(())
 }
 
 /// Deletes interface records with their permissions and gives their addresses back, in one commit. Those that are gone
 /// already are no error.
-pub(crate) fn release(deps: &Deps, scope: &Scope, interfaces: &BTreeSet<InterfaceId>) -> Result<(), StepError> {
+pub(crate) fn release(
+    store: &dyn StateStore,
+    scope: &Scope,
+    interfaces: &BTreeSet<InterfaceId>,
+) -> Result<(), StoreError> {
     loop {
         let mut batch = Batch::default();
         let (mut subnets, mut vpcs) = (BTreeSet::new(), BTreeSet::new());
         for interface in interfaces {
             let at = key(scope, interface);
-            if let Some(stored) = deps.store.get::<NetworkInterface>(&at)? {
+            if let Some(stored) = store.get::<NetworkInterface>(&at)? {
                 batch = batch.delete::<NetworkInterface>(&at, Expect::At(stored.revision));
                 subnets.insert(stored.record.subnet);
                 vpcs.insert(stored.record.vpc);
@@ -300,33 +311,38 @@ pub(crate) fn release(deps: &Deps, scope: &Scope, interfaces: &BTreeSet<Interfac
             return Ok(());
         }
         let ids: Vec<String> = interfaces.iter().map(ToString::to_string).collect();
-        for permission in deps.store.parts::<InterfacePermission>(scope, &ids)? {
+        for permission in store.parts::<InterfacePermission>(scope, &ids)? {
             batch = batch.delete::<InterfacePermission>(&permission.key, Expect::At(permission.revision));
         }
-        batch = give_back(deps, scope, &subnets, interfaces, batch)?;
-        for vpc in vpcs {
-            batch = touch(deps, scope, vpc, batch)?;
+        // The account's own may have public addresses, which it keeps.
+        for mut ip in store.parts::<ElasticIp>(scope, &ids)? {
+            ip.record.association = None;
+            batch = batch.put(&ip.key, Expect::At(ip.revision), &ip.record)?;
         }
-        match deps.store.commit(batch) {
+        batch = give_back(store, scope, &subnets, interfaces, batch)?;
+        for vpc in vpcs {
+            batch = touch(store, scope, vpc, batch)?;
+        }
+        match store.commit(batch) {
             Ok(_) => return Ok(()),
             Err(StoreError::Conflict { .. }) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
     }
 }
 
 /// Takes the addresses of interfaces out of their subnets.
 pub(super) fn give_back(
-    deps: &Deps,
+    store: &dyn StateStore,
     scope: &Scope,
     subnets: &BTreeSet<SubnetId>,
     interfaces: &BTreeSet<InterfaceId>,
     batch: Batch,
-) -> Result<Batch, StepError> {
+) -> Result<Batch, StoreError> {
     let mut batch = batch;
     for subnet in subnets {
         let at = key(scope, subnet);
-        if let Some(mut stored) = deps.store.get::<Subnet>(&at)? {
+        if let Some(mut stored) = store.get::<Subnet>(&at)? {
             for interface in interfaces {
                 stored.record.release(*interface);
             }
@@ -338,17 +354,17 @@ pub(super) fn give_back(
 
 /// INVARIANT (vpc-generation).
 pub(super) fn touch(
-    deps: &Deps,
+    store: &dyn StateStore,
     scope: &Scope,
     vpc: isolarium_model::ec2::id::VpcId,
     batch: Batch,
-) -> Result<Batch, StepError> {
+) -> Result<Batch, StoreError> {
     let at = key(scope, vpc);
-    match deps.store.get::<Vpc>(&at)? {
+    match store.get::<Vpc>(&at)? {
         None => Ok(batch),
         Some(mut stored) => {
             stored.record.generation = stored.record.generation.saturating_add(1);
-            Ok(batch.put(&at, Expect::At(stored.revision), &stored.record)?)
+            batch.put(&at, Expect::At(stored.revision), &stored.record)
         }
     }
 }

@@ -102,6 +102,7 @@ fn everything(deps: &Deps) -> Result<Troubled, StepError> {
     let all = records::every_vpc(&*deps.store)?;
     for (scope, read) in &all {
         let vpc = read.parts.vpc.id;
+        networks.release_ended_programs(scope, &read.parts)?;
         let hosted = on_host.get(&vpc);
         let found = match hosted.is_none() && networks.known(vpc).is_some() {
             true => {
@@ -250,7 +251,7 @@ fn end(
         if let Some(interface) = deps.store.get::<NetworkInterface>(&interface_at)? {
             batch = batch.delete::<NetworkInterface>(&interface_at, Expect::At(interface.revision));
             let subnets = BTreeSet::from([interface.record.subnet]);
-            batch = place::give_back(deps, scope, &subnets, &interfaces, batch)?;
+            batch = place::give_back(&*deps.store, scope, &subnets, &interfaces, batch)?;
         }
         let ip_at = key(scope, gateway.allocation);
         if let Some(mut ip) = deps.store.get::<ElasticIp>(&ip_at)?
@@ -262,7 +263,7 @@ fn end(
             ip.record.association = None;
             batch = batch.put(&ip_at, Expect::At(ip.revision), &ip.record)?;
         }
-        batch = place::touch(deps, scope, gateway.vpc, batch)?;
+        batch = place::touch(&*deps.store, scope, gateway.vpc, batch)?;
         match deps.store.commit(batch) {
             Ok(_) => return Ok(()),
             Err(StoreError::Conflict { .. }) => {}

@@ -32,6 +32,8 @@ pub struct Config {
     pub listen: SocketAddr,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_listen: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_listen: Option<SocketAddr>,
     pub account: AccountId,
     pub regions: Vec<Region>,
     pub uplink: UplinkSetting,
@@ -396,6 +398,7 @@ impl Default for Config {
             data_dir: PathBuf::from("/var/lib/isolarium"),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 4599)),
             tls_listen: None,
+            proxy_listen: None,
             account: "123456789012".parse().expect("twelve digits"),
             regions: vec!["us-east-1".parse().expect("a region")],
             uplink: UplinkSetting::Word(UplinkWord::Host),
@@ -686,6 +689,13 @@ impl Config {
             return contradiction(
                 "auth.unknown_keys = \"root\" lets every caller in; it is accepted only when listen and tls_listen are \
                  loopback addresses"
+                    .into(),
+            );
+        }
+        if self.proxy_listen.is_some_and(|address| !address.ip().is_loopback()) {
+            return contradiction(
+                "proxy_listen takes whoever reaches it for a client of this machine and must be a loopback address, such as \
+                 127.0.0.1:4600"
                     .into(),
             );
         }

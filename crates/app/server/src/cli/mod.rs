@@ -7,9 +7,11 @@ mod doctor;
 pub mod image;
 mod image_command;
 mod operator;
+mod proxy;
 mod report;
 mod run;
 mod top;
+mod vpc;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use config::{Config, ConfigError, Override};
@@ -170,6 +172,26 @@ enum Command {
     /// Bring products of the marketplace in
     #[command(subcommand)]
     Product(ProductCommand),
+    /// Print exports that send the AWS clients through the server's proxy, or list what it refused
+    ///
+    /// For clients whose endpoints are fixed: the services' real names lead to this engine, everything else is refused. The
+    /// server must have been started with --proxy-listen. Use it as: eval "$(isolarium proxy --data-dir DIR)"
+    Proxy {
+        /// List what the proxy refused since the server started: where clients wanted to go, why not, how often
+        #[arg(long)]
+        refusals: bool,
+        /// Print the list as JSON
+        #[arg(long, requires = "refusals")]
+        json: bool,
+        /// Account whose root key is exported [default: the default account]
+        #[arg(long, value_name = "ID", conflicts_with = "refusals")]
+        account: Option<AccountId>,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Stand in a VPC
+    #[command(subcommand)]
+    Vpc(vpc::VpcCommand),
     /// Print the path of the engine's CA bundle, or its certificate
     Ca {
         #[command(flatten)]
@@ -215,6 +237,9 @@ struct ServeArgs {
     /// Serve HTTPS here too, with certificates of the engine's own CA
     #[arg(long, value_name = "ADDR:PORT")]
     tls_listen: Option<String>,
+    /// Be a proxy here for clients whose endpoints are fixed; a loopback address
+    #[arg(long, value_name = "ADDR:PORT")]
+    proxy_listen: Option<String>,
     /// Use the node process that listens on this socket instead of starting one
     #[arg(long, value_name = "SOCKET")]
     node: Option<PathBuf>,

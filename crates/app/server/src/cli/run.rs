@@ -60,6 +60,13 @@ pub(super) fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Account(command) => super::operator::account(command),
         Command::User(command) => super::operator::user(command),
         Command::Product(command) => super::operator::product(command),
+        Command::Proxy {
+            refusals,
+            json,
+            account,
+            settings,
+        } => super::proxy::proxy(refusals, json, account.as_ref(), &settings),
+        Command::Vpc(command) => super::vpc::vpc(command),
         Command::Ca { settings, pem } => ca(&settings, pem),
         Command::Teardown(settings) => teardown(&settings),
         // Answered before the command line is read.
@@ -79,6 +86,18 @@ pub(super) fn run(command: Command) -> anyhow::Result<Exit> {
 
 fn env(account: Option<&AccountId>, settings: &Settings) -> anyhow::Result<Exit> {
     let config = settings.load(&[])?;
+    let (id, secret) = root_key(&config, account)?;
+    print(&exports(
+        &crate::layout::server_url(&config.data_dir, config.listen),
+        &id,
+        &secret,
+        config.default_region().as_str(),
+    ))?;
+    Ok(Exit::Success)
+}
+
+/// An account's root key in `DIR/credentials`; the default account's where none is named.
+pub(super) fn root_key(config: &Config, account: Option<&AccountId>) -> anyhow::Result<(String, String)> {
     let path = config.data_dir.join("credentials");
     let text = std::fs::read_to_string(&path).with_context(|| {
         format!(
@@ -89,19 +108,12 @@ fn env(account: Option<&AccountId>, settings: &Settings) -> anyhow::Result<Exit>
     let profile = account
         .filter(|account| **account != config.account)
         .map_or(DEFAULT_PROFILE, AccountId::as_str);
-    let (id, secret) = read_credentials(&text, profile).with_context(|| {
+    read_credentials(&text, profile).with_context(|| {
         format!(
             "{} has no profile named {profile}; `isolarium account list` shows the accounts there are",
             path.display()
         )
-    })?;
-    print(&exports(
-        &crate::layout::server_url(&config.data_dir, config.listen),
-        &id,
-        &secret,
-        config.default_region().as_str(),
-    ))?;
-    Ok(Exit::Success)
+    })
 }
 
 fn exports(url: &str, id: &str, secret: &str, region: &str) -> String {
@@ -142,7 +154,11 @@ fn child_arguments(args: &ServeArgs, root: &Path, socket: &Path) -> Vec<OsString
     for setting in &args.settings.set {
         add("--set", setting.into());
     }
-    for (flag, value) in [("--listen", &args.listen), ("--tls-listen", &args.tls_listen)] {
+    for (flag, value) in [
+        ("--listen", &args.listen),
+        ("--tls-listen", &args.tls_listen),
+        ("--proxy-listen", &args.proxy_listen),
+    ] {
         if let Some(value) = value {
             add(flag, value.into());
         }
@@ -168,6 +184,7 @@ fn serve_config(args: &ServeArgs) -> anyhow::Result<Config> {
     let flags = [
         ("--listen", "listen", args.listen.clone()),
         ("--tls-listen", "tls_listen", args.tls_listen.clone()),
+        ("--proxy-listen", "proxy_listen", args.proxy_listen.clone()),
         ("--node", "serve.node", node),
     ];
     Ok(args.settings.load(&flags)?)

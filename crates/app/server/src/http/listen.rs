@@ -61,7 +61,7 @@ const STREAMS: u32 = 256;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// The version in the words of `s3:TlsVersion`; the listener speaks no other.
-fn tls_version(negotiated: rustls::ProtocolVersion) -> Option<TlsVersion> {
+pub(crate) fn tls_version(negotiated: rustls::ProtocolVersion) -> Option<TlsVersion> {
     match negotiated {
         rustls::ProtocolVersion::TLSv1_2 => Some(TlsVersion("1.2")),
         rustls::ProtocolVersion::TLSv1_3 => Some(TlsVersion("1.3")),
@@ -87,7 +87,7 @@ impl Listener {
         let permits = Arc::new(Semaphore::new(self.limits.connections));
         let shares = self.limits.each.map(Shares::of);
         let acceptor = self.tls.clone().map(TlsAcceptor::from);
-        let protocol = Arc::new(self.protocol());
+        let protocol = Arc::new(protocol(&self.limits));
         loop {
             let accepted = tokio::select! {
                 accepted = self.accept(&permits) => accepted,
@@ -179,21 +179,22 @@ impl Listener {
             }
         }
     }
+}
 
-    fn protocol(&self) -> auto::Builder<TokioExecutor> {
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        let head = self.limits.head.max(LEAST_HEAD).saturating_mul(2);
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.limits.head_timeout)
-            .max_buf_size(head);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
-            .max_concurrent_streams(STREAMS)
-            .keep_alive_interval(Some(Duration::from_secs(30)));
-        builder
-    }
+/// How connections with these limits are served.
+pub(crate) fn protocol(limits: &ConnectionLimits) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let head = limits.head.max(LEAST_HEAD).saturating_mul(2);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_timeout)
+        .max_buf_size(head);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
+        .max_concurrent_streams(STREAMS)
+        .keep_alive_interval(Some(Duration::from_secs(30)));
+    builder
 }

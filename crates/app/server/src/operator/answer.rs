@@ -1,8 +1,10 @@
 //! What the running server answers to its operator.
 
-use super::message::{AccountLine, Answer, Ask, VpcLine};
+use super::message::{AccountLine, Answer, Ask, HostLine, VpcLine};
+use super::server::Reply;
 use super::{profiles, report};
 use crate::http::door::Engine;
+use crate::proxy::refusals::Refusals;
 use indexmap::IndexMap;
 use isolarium_model::ecr::is_repository_name;
 use isolarium_model::iam::{Account, KeyOwner, User};
@@ -16,7 +18,7 @@ use isolarium_services::{Caller, Source};
 use isolarium_store::state::{Batch, Expect};
 use isolarium_wire::Document;
 use std::error::Error;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Answers the operator's questions. All calls block.
@@ -25,6 +27,9 @@ pub struct Operator {
     pub egress: Arc<dyn EgressReport>,
     pub networks: Arc<Networks>,
     pub scheduler: Arc<Scheduler>,
+    /// Where the proxy listens, if it does, and what it refused.
+    pub proxy: Option<SocketAddr>,
+    pub refusals: Arc<Refusals>,
     /// Default account and region.
     pub home: Scope,
     /// Writes `DIR/credentials`.
@@ -36,8 +41,18 @@ pub struct Operator {
 type Failure = Box<dyn Error + Send + Sync>;
 
 impl Operator {
-    /// Answers; failures come as an answer too.
-    pub fn answer(&self, ask: Ask) -> Answer {
+    /// Answers; failures come as an answer too. What lasts as long as the conversation comes with what ends it.
+    pub fn reply(&self, ask: Ask) -> Reply {
+        match ask {
+            Ask::EnterSubnet { subnet, groups } => match self.enter_subnet(&subnet, &groups) {
+                Ok(reply) => reply,
+                Err(error) => failed(&*error).into(),
+            },
+            other => self.answer(other).into(),
+        }
+    }
+
+    fn answer(&self, ask: Ask) -> Answer {
         let answered = match ask {
             Ask::Report { target } => self.report(&target),
             Ask::Flows { target } => self.flows(&target),
@@ -50,18 +65,45 @@ impl Operator {
             Ask::Usage => Ok(Answer::Usage {
                 usage: self.scheduler.usage(),
             }),
+            Ask::Refusals => Ok(Answer::Refusals {
+                proxy: self.proxy,
+                listed: self.refusals.listed(),
+            }),
             Ask::ImportProduct { target, product_id } => self.import_product(&target, &product_id),
             Ask::CreateUser { account, name, policy } => self.create_user(account, &name, policy),
+            Ask::EnterSubnet { .. } => Err("a place in a subnet is given by a conversation alone".into()),
         };
-        answered.unwrap_or_else(|error| {
-            let mut reason = error.to_string();
-            let mut next = error.source();
-            while let Some(cause) = next {
-                reason.push_str(": ");
-                reason.push_str(&cause.to_string());
-                next = cause.source();
+        answered.unwrap_or_else(|error| failed(&*error))
+    }
+
+    /// A host's interface, until the conversation ends (PL-5).
+    fn enter_subnet(&self, subnet: &str, groups: &[String]) -> Result<Reply, Failure> {
+        let Engine { clock, ids, .. } = self.engine.as_ref();
+        let place = self
+            .networks
+            .place_program(clock.as_ref(), ids.as_ref(), subnet, groups)?;
+        let host = HostLine {
+            account: place.scope.account.clone(),
+            region: place.scope.region.to_string(),
+            vpc_id: place.vpc.to_string(),
+            interface_id: place.interface.to_string(),
+            address: place.address,
+            name_servers: place.name_servers.clone(),
+            search: place.search.clone(),
+        };
+        let networks = self.networks.clone();
+        let end = move || {
+            if let Err(error) = networks.remove_program(&place) {
+                tracing::warn!(
+                    interface = %place.interface,
+                    error = &error as &dyn Error,
+                    "a host's interface is not given back yet; trying again"
+                );
             }
-            Answer::Failed { reason }
+        };
+        Ok(Reply {
+            answer: Answer::Entered { host },
+            end: Some(Box::new(end)),
         })
     }
 
@@ -301,6 +343,17 @@ impl Operator {
             Err(error) => Err(Box::new(error)),
         }
     }
+}
+
+fn failed(error: &dyn Error) -> Answer {
+    let mut reason = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        reason.push_str(": ");
+        reason.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    Answer::Failed { reason }
 }
 
 fn random_account() -> Result<AccountId, Failure> {

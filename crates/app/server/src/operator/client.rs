@@ -31,6 +31,15 @@ pub enum AskError {
 /// # Errors
 /// When nobody answers, or the answer is a failure.
 pub fn ask(data_dir: &Path, ask: &Ask) -> Result<Answer, AskError> {
+    converse(data_dir, ask).map(|(answer, _)| answer)
+}
+
+/// As [`ask`], with the conversation that goes on: it ends when the socket is closed here, and the server's end closes when
+/// that is gone.
+///
+/// # Errors
+/// As [`ask`].
+pub fn converse(data_dir: &Path, ask: &Ask) -> Result<(Answer, UnixStream), AskError> {
     let socket = data_dir.join("run/operator.sock");
     let mut stream = UnixStream::connect(&socket).map_err(|source| AskError::NoServer {
         socket: socket.clone(),
@@ -47,7 +56,7 @@ pub fn ask(data_dir: &Path, ask: &Ask) -> Result<Answer, AskError> {
     };
     match talk() {
         Ok(Answer::Failed { reason }) => Err(AskError::Refused(reason)),
-        Ok(answer) => Ok(answer),
+        Ok(answer) => Ok((answer, stream)),
         Err(source) => Err(AskError::Broken { socket, source }),
     }
 }

@@ -1,12 +1,14 @@
 //! Questions and answers of the operator socket.
 
 use super::denial::DenialReport;
+use crate::proxy::refusals::Listed;
 use isolarium_model::sagemaker::flows::OwnerFlows;
 use isolarium_model::sagemaker::network::Sight;
 use isolarium_model::{AccountId, Timestamp};
 use isolarium_reconcile::scheduler::Usage;
 use isolarium_runtime::executor::BlockedAttempt;
 use serde::{Deserialize, Serialize};
+use std::net::{Ipv4Addr, SocketAddr};
 
 /// Longest line in either direction, bytes.
 pub const LONGEST: u64 = 8 << 20;
@@ -40,6 +42,11 @@ pub enum Ask {
     Vpcs,
     /// What runs and what waits.
     Usage,
+    /// What the proxy refused since the server started.
+    Refusals,
+    /// A place in a subnet for a program of the operator's (PL-5), with these groups or the VPC's default group. It lasts as
+    /// long as the connection on which this is asked.
+    EnterSubnet { subnet: String, groups: Vec<String> },
     /// Makes an algorithm or model package a product of the marketplace (D-13): by ARN, or `algorithm/NAME` or
     /// `model-package/NAME` of the default account and region.
     ImportProduct { target: String, product_id: String },
@@ -90,6 +97,16 @@ pub enum Answer {
     Usage {
         usage: Usage,
     },
+    /// Where the proxy is, if there is one, and what it refused.
+    Refusals {
+        proxy: Option<SocketAddr>,
+        #[serde(flatten)]
+        listed: Listed,
+    },
+    /// The place that was asked for.
+    Entered {
+        host: HostLine,
+    },
     /// What is a product now.
     Product {
         arn: String,
@@ -111,6 +128,19 @@ pub struct AccountLine {
     pub root_keys: Vec<String>,
     /// Whether it is the account of requests that name none.
     pub default: bool,
+}
+
+/// A host of the operator's in a VPC.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostLine {
+    pub account: AccountId,
+    pub region: String,
+    pub vpc_id: String,
+    pub interface_id: String,
+    pub address: Ipv4Addr,
+    pub name_servers: Vec<Ipv4Addr>,
+    /// The domain in which names are looked up.
+    pub search: Option<String>,
 }
 
 /// A VPC as the kernel has it, beside its records.

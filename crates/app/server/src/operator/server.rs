@@ -10,7 +10,20 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
 /// Answers one question; may block.
-pub type Answerer = Arc<dyn Fn(Ask) -> Answer + Send + Sync>;
+pub type Answerer = Arc<dyn Fn(Ask) -> Reply + Send + Sync>;
+
+/// An answer, and what is to be done when the conversation is over, however it ends.
+pub struct Reply {
+    pub answer: Answer,
+    /// May block. A process that is killed does not come to it: what it gives back must be found by the next start too.
+    pub end: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl From<Answer> for Reply {
+    fn from(answer: Answer) -> Self {
+        Self { answer, end: None }
+    }
+}
 
 /// How long the asker may take to send its line or read the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -71,18 +84,34 @@ async fn converse(mut stream: UnixStream, answerer: Answerer) -> io::Result<()> 
         BufReader::new(reader.take(LONGEST)).read_until(b'\n', &mut line),
     )
     .await??;
-    let answer = match serde_json::from_slice::<Ask>(&line) {
-        Err(error) => Answer::Failed {
+    let reply = match serde_json::from_slice::<Ask>(&line) {
+        Err(error) => Reply::from(Answer::Failed {
             reason: format!("the question cannot be read ({error}); is it another version?"),
-        },
+        }),
         Ok(ask) => tokio::task::spawn_blocking(move || answerer(ask))
             .await
             .map_err(io::Error::other)?,
     };
-    let mut text = serde_json::to_vec(&answer)?;
-    text.push(b'\n');
-    tokio::time::timeout(PATIENCE, writer.write_all(&text)).await??;
-    Ok(())
+    let text = serde_json::to_vec(&reply.answer).map(|mut text| {
+        text.push(b'\n');
+        text
+    });
+    let told = async { tokio::time::timeout(PATIENCE, writer.write_all(&text?)).await? };
+    let told = told.await;
+    let Some(end) = reply.end else {
+        return told;
+    };
+    if told.is_ok() {
+        until_over(&mut stream).await;
+    }
+    tokio::task::spawn_blocking(end).await.map_err(io::Error::other)?;
+    told
+}
+
+/// Waits until the asker closes its end or is gone. What it still says means nothing.
+async fn until_over(stream: &mut UnixStream) {
+    let mut rest = [0; 64];
+    while matches!(stream.read(&mut rest).await, Ok(count) if count > 0) {}
 }
 
 #[cfg(test)]
@@ -105,14 +134,41 @@ mod tests {
         for _restart in 0..2 {
             let socket = OperatorSocket::bind(&path).unwrap();
             assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-            let running = tokio::spawn(socket.run(Arc::new(|ask| Answer::Failed {
-                reason: format!("{ask:?}"),
+            let running = tokio::spawn(socket.run(Arc::new(|ask| {
+                Reply::from(Answer::Failed {
+                    reason: format!("{ask:?}"),
+                })
             })));
             let (dir, question) = (data_dir.clone(), question.clone());
             let answer = tokio::task::spawn_blocking(move || ask(&dir, &question)).await.unwrap();
             assert!(matches!(answer, Err(AskError::Refused(text)) if text.contains("Report")));
             running.abort();
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_conversation_holds_is_given_back_when_the_asker_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("operator.sock");
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(OperatorSocket::bind(&path).unwrap().run(Arc::new(move |_| {
+            let tell = tell.clone();
+            Reply {
+                answer: Answer::Vpcs { vpcs: vec![] },
+                end: Some(Box::new(move || tell.send(()).unwrap())),
+            }
+        })));
+        let mut stream = UnixStream::connect(&path).await.unwrap();
+        stream.write_all(b"{\"ask\":\"vpcs\"}\n").await.unwrap();
+        let mut text = String::new();
+        BufReader::new(&mut stream).read_line(&mut text).await.unwrap();
+        assert!(text.contains("vpcs"), "{text}");
+        // More words do not end it.
+        stream.write_all(b"still here\n").await.unwrap();
+        tokio::task::yield_now().await;
+        assert!(told.try_recv().is_err(), "control: it is held while the asker is there");
+        drop(stream);
+        told.recv().await.unwrap();
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 pub mod channel;
 pub mod filter;
+pub mod signals;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use std::ffi::CStr;

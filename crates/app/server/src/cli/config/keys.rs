@@ -42,6 +42,12 @@ pub const KEYS: &[KeyDoc] = &[
         "The same services over HTTPS, with certificates of the engine's own CA. Absent: none.",
     ),
     key(
+        "proxy_listen",
+        "address:port",
+        "Be an HTTPS proxy here (CONNECT, and plain HTTP for S3) that leads the services' real names to this engine and refuses \
+         everything else: a loopback address. `isolarium proxy` prints what clients need. Absent: none.",
+    ),
+    key(
         "account",
         "12 digits",
         "The default account; it owns unsigned requests and the root key in `credentials`.",

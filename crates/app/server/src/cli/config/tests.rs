@@ -31,6 +31,7 @@ fn leaves(prefix: &str, value: &toml::Value, into: &mut BTreeSet<String>) {
 fn every_key_of_the_structs_is_documented_and_nothing_else() {
     let mut config = Config {
         tls_listen: Some("127.0.0.1:1".parse().unwrap()),
+        proxy_listen: Some("127.0.0.1:3".parse().unwrap()),
         ..Config::default()
     };
     config.serve.node = Some("/run/node".into());
