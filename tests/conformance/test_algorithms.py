@@ -136,3 +136,44 @@ def test_a_managed_image_that_needs_s3_refuses_isolation_as_an_algorithm_too(sag
     # Control: without isolation it gets as far as its image, which is not here.
     error = refusal(sagemaker.create_training_job, **with_algorithm(name, name, role, bucket, digits, isolated=False))
     assert "EnableNetworkIsolation" not in error["Message"] and "sagemaker-scikit-learn" in error["Message"], error
+
+
+def test_each_family_refuses_isolation_for_jobs_tuning_jobs_and_models_and_customers_images_do_not(
+    engine, sagemaker, small_root, role, bucket, digits, name
+):
+    """Proves: NI-20, D-6"""
+    families = {
+        "Chainer": "sagemaker-chainer", "PyTorch": "pytorch-training", "scikit-learn": "sagemaker-scikit-learn",
+        "Reinforcement learning": "sagemaker-rl-ray-container",
+    }
+    short = name[-20:].strip("-")
+
+    def creations(one, image, isolated):
+        job = training_request(one, image, role, bucket, digits, isolated)
+        parts = ("AlgorithmSpecification", "RoleArn", "InputDataConfig", "OutputDataConfig", "ResourceConfig", "StoppingCondition", "EnableNetworkIsolation")
+        tuning = {
+            "HyperParameterTuningJobName": one,
+            "HyperParameterTuningJobConfig": {
+                "Strategy": "Random", "HyperParameterTuningJobObjective": {"Type": "Maximize", "MetricName": "accuracy"},
+                "ResourceLimits": {"MaxNumberOfTrainingJobs": 1, "MaxParallelTrainingJobs": 1},
+                "ParameterRanges": {"IntegerParameterRanges": [{"Name": "trees", "MinValue": "5", "MaxValue": "9"}]},
+            },
+            "TrainingJobDefinition": {part: job[part] for part in parts},
+        }
+        model = {"ModelName": one, "ExecutionRoleArn": role, "PrimaryContainer": {"Image": image}, "EnableNetworkIsolation": isolated}
+        return (sagemaker.create_training_job, job), (sagemaker.create_hyper_parameter_tuning_job, tuning), (sagemaker.create_model, model)
+
+    for number, (family, repository) in enumerate(families.items()):
+        one, managed = f"{short}-{number}", f"763104351884.dkr.ecr.us-east-1.amazonaws.com/{repository}:1"
+        for create, members in creations(one, managed, True):
+            error = refusal(create, **members)
+            assert family in error["Message"] and "EnableNetworkIsolation" in error["Message"], error
+        for create, members in creations(one, managed, False):
+            error = refusal(create, **members)
+            assert "EnableNetworkIsolation" not in error["Message"] and repository in error["Message"], "control: it gets as far as its image"
+        for create, members in creations(one, engine.pack_image(small_root, f"{repository}:1"), True):
+            create(**members)
+        sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName=one)
+    for number in range(len(families)):
+        done = finished(sagemaker, f"{short}-{number}")
+        assert done["TrainingJobStatus"] == "Completed", done.get("FailureReason")

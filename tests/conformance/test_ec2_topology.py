@@ -308,6 +308,15 @@ def test_dhcp_options_are_associated_and_go(ec2, vpc):
 
 
 # Proves: NET-83
+def test_a_subnets_attributes_are_changed_one_at_a_time(ec2, subnet):
+    assert ec2.describe_subnets(SubnetIds=[subnet])["Subnets"][0]["MapPublicIpOnLaunch"] is False
+    ec2.modify_subnet_attribute(SubnetId=subnet, MapPublicIpOnLaunch={"Value": True})
+    assert ec2.describe_subnets(SubnetIds=[subnet])["Subnets"][0]["MapPublicIpOnLaunch"] is True
+    unknown = "subnet-00000000000000000"
+    assert code(ec2.modify_subnet_attribute, SubnetId=unknown, MapPublicIpOnLaunch={"Value": True}) == "InvalidSubnetID.NotFound"
+
+
+# Proves: NET-83
 def test_permissions_on_interfaces(ec2, subnet):
     interface = ec2.create_network_interface(SubnetId=subnet)["NetworkInterface"]["NetworkInterfaceId"]
     asked = {"NetworkInterfaceId": interface, "AwsAccountId": "210987654321", "Permission": "INSTANCE-ATTACH"}

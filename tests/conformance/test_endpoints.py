@@ -229,6 +229,28 @@ def test_the_remediation_commands_of_the_cli_work(engine, sagemaker, name, image
     assert aws(engine, "sagemaker", "describe-model", "--model-name", f"{name}-open", "--query", "EnableNetworkIsolation", "--output", "text").strip() == "False"
 
 
+def test_the_remedy_of_the_finding_works_by_the_cli(engine, sagemaker, runtime, name, small, role):
+    """The model that was found is not changed; its endpoint gets another one.
+    Proves: AU-9
+    """
+    sagemaker.create_model(ModelName=name, ExecutionRoleArn=role, PrimaryContainer={"Image": small})
+    create_endpoint(sagemaker, name, name)
+    assert settled(sagemaker, name)["EndpointStatus"] == "InService"
+    variant = f"VariantName=AllTraffic,ModelName={name}-sealed,InitialInstanceCount=1,InstanceType=ml.m5.large"
+    shell(engine, f"""
+aws sagemaker create-model --model-name {name}-sealed --execution-role-arn {role} --primary-container Image={small} --enable-network-isolation
+aws sagemaker create-endpoint-config --endpoint-config-name {name}-sealed --production-variants {variant}
+aws sagemaker update-endpoint --endpoint-name {name} --endpoint-config-name {name}-sealed
+""")
+    endpoint = settled(sagemaker, name)
+    assert (endpoint["EndpointStatus"], endpoint["EndpointConfigName"]) == ("InService", f"{name}-sealed"), endpoint.get("FailureReason")
+    serving = sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])["ProductionVariants"][0]["ModelName"]
+    assert sagemaker.describe_model(ModelName=serving)["EnableNetworkIsolation"] is True
+    assert sagemaker.describe_model(ModelName=name)["EnableNetworkIsolation"] is False, "control"
+    assert runtime.invoke_endpoint(EndpointName=name, Body=b"x")["Body"].read() == b"fixed\n"
+    delete_endpoint(sagemaker, name)
+
+
 def test_listing_150_models_pages_completely(engine, sagemaker, image, role, name):
     """Proves: AU-19, SM-10, SM-11
     """
@@ -615,6 +637,9 @@ def test_an_endpoint_whose_container_never_answers_fails(sagemaker, runtime, slo
     assert endpoint["FailureReason"].startswith("The primary container for production variant AllTraffic did not pass the ping health check.")
     with pytest.raises(WaiterError) as failed:
         sagemaker.get_waiter("endpoint_in_service").wait(EndpointName="never-healthy", WaiterConfig={"Delay": 1, "MaxAttempts": 3})
+    assert failed.value.last_response["EndpointStatus"] == "Failed"
+    with pytest.raises(WaiterError) as failed:
+        sagemaker.get_waiter("endpoint_deleted").wait(EndpointName="never-healthy", WaiterConfig={"Delay": 1, "MaxAttempts": 3})
     assert failed.value.last_response["EndpointStatus"] == "Failed"
     assert refused(runtime.invoke_endpoint, EndpointName="never-healthy", Body=b"")["Code"] == "ValidationError"
     assert "Cannot update" in refused(sagemaker.update_endpoint, EndpointName="never-healthy", EndpointConfigName="never-healthy")["Message"]

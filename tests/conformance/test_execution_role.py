@@ -5,7 +5,7 @@ import os
 import pytest
 
 from tests.harness.engine import ACCOUNT, REGION, TRUST, Engine, execution_statements
-from tests.harness.jobs import P6, eventually, finished, training_request, with_program
+from tests.harness.jobs import P6, ended, eventually, finished, training_request, with_program
 from tests.harness.wire import refused
 
 IMAGE_ACTIONS = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetAuthorizationToken", "ecr:GetDownloadUrlForLayer"]
@@ -134,11 +134,29 @@ PASSED = "The subnet ID 'subnet-00000000000000000' does not exist"
 
 
 def in_a_vpc(sagemaker, role, image, bucket, name, prefix):
-    """The refusals of a model and of a training job in a VPC."""
+    """The refusals of a model and of a training, a tuning and a processing job in a VPC."""
     model = {"ModelName": name, "PrimaryContainer": {"Image": image}, "ExecutionRoleArn": role}
     job = request(name, image, role, bucket, f"s3://{bucket}/{prefix}")
-    made = ((sagemaker.create_model, model), (sagemaker.create_training_job, job))
-    return [str(refused("ValidationException", create, **wanted, **VPC)) for create, wanted in made]
+    parts = ("RoleArn", "InputDataConfig", "OutputDataConfig", "ResourceConfig", "StoppingCondition")
+    algorithm = {key: value for key, value in job["AlgorithmSpecification"].items() if key != "ContainerEntrypoint"}
+    tuning = {
+        "HyperParameterTuningJobName": name[-32:].strip("-"),
+        "HyperParameterTuningJobConfig": {
+            "Strategy": "Random", "HyperParameterTuningJobObjective": {"Type": "Maximize", "MetricName": "accuracy"},
+            "ResourceLimits": {"MaxNumberOfTrainingJobs": 1, "MaxParallelTrainingJobs": 1},
+            "ParameterRanges": {"IntegerParameterRanges": [{"Name": "trees", "MinValue": "5", "MaxValue": "9"}]},
+        },
+        "TrainingJobDefinition": {part: job[part] for part in parts} | VPC | {"AlgorithmSpecification": algorithm},
+    }
+    processing = {
+        "ProcessingJobName": name, "RoleArn": role, "AppSpecification": {"ImageUri": image}, "NetworkConfig": VPC,
+        "ProcessingResources": {"ClusterConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}},
+    }
+    made = (
+        (sagemaker.create_model, model | VPC), (sagemaker.create_training_job, job | VPC),
+        (sagemaker.create_hyper_parameter_tuning_job, tuning), (sagemaker.create_processing_job, processing),
+    )
+    return [str(refused("ValidationException", create, **wanted)) for create, wanted in made]
 
 
 def test_each_of_the_nine_actions_that_the_role_lacks_is_named(engine, sagemaker, small, bucket, name, prefix):
@@ -170,6 +188,19 @@ def test_each_of_the_nine_actions_that_the_role_lacks_is_named(engine, sagemaker
     there = {"Subnets": [subnet], "SecurityGroupIds": [group]}
     sagemaker.create_model(ModelName=name, PrimaryContainer={"Image": small}, ExecutionRoleArn=role, VpcConfig=there)
     assert sagemaker.describe_model(ModelName=name)["VpcConfig"] == there, "control: a VPC that exists"
+    of_model = {
+        "TransformJobName": name, "ModelName": name, "TransformOutput": {"S3OutputPath": f"s3://{bucket}/{name}/out"},
+        "TransformInput": {"DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://{bucket}/{prefix}"}}},
+        "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": 1},
+    }
+    for missing in P6:
+        rewrite(engine, role, *having, allow([action for action in P6 if action != missing]))
+        told = str(refused("ValidationException", sagemaker.create_transform_job, **of_model))
+        assert f"assumed-role/{name}/SageMaker is not authorized to perform: {missing} on resource: * because" in told, told
+    rewrite(engine, role, *having, allow(P6))
+    sagemaker.create_transform_job(**of_model)
+    sagemaker.stop_transform_job(TransformJobName=name)
+    ended(lambda: sagemaker.describe_transform_job(TransformJobName=name), "TransformJobStatus")
     sagemaker.delete_model(ModelName=name)
     kept = iam.get_role_policy(RoleName=name, PolicyName="inline")["PolicyDocument"]
     assert kept == json.loads(policy(*having, allow(P6))) and iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"] == []
@@ -193,6 +224,23 @@ def test_the_policy_for_sagemaker_holds_the_nine_actions(engine, sagemaker, smal
     iam.put_role_permissions_boundary(RoleName=name, PermissionsBoundary=arn)
     for told in in_a_vpc(sagemaker, role, small, bucket, name, prefix):
         assert "because no permissions boundary allows the ec2:DescribeVpcs action" in told, told
+
+
+def test_the_guides_statement_is_a_policy_when_it_is_completed_and_none_as_it_stands(engine, name):
+    """It is cut off after its actions, and names no resource.
+    Proves: BT-8
+    """
+    iam = engine.client("iam")
+    role = engine.create_role(name, [allow("s3:ListAllMyBuckets")])
+    listed = ", ".join(f'"{action}"' for action in P6)
+    cut = '{ "Effect": "Allow", "Action": [ ' + listed
+    for bad in (cut, cut + " ] }", '{"Version": "2012-10-17", "Statement": [' + cut + " ] }]}"):
+        refused("MalformedPolicyDocument", iam.put_role_policy, RoleName=name, PolicyName="p6", PolicyDocument=bad)
+    assert iam.list_role_policies(RoleName=name)["PolicyNames"] == ["inline"]
+    whole = '{"Version": "2012-10-17", "Statement": [' + cut + ' ], "Resource": "*" }]}'
+    iam.put_role_policy(RoleName=name, PolicyName="p6", PolicyDocument=whole)
+    asked = iam.simulate_principal_policy(PolicySourceArn=role, ActionNames=[*P6, "ec2:AttachNetworkInterface"])["EvaluationResults"]
+    assert [one["EvalDecision"] for one in asked] == ["allowed"] * len(P6) + ["implicitDeny"]
 
 
 def test_what_a_models_role_lacks_of_its_image_and_its_model_data_is_named(engine, sagemaker, small, bucket, name, prefix):
@@ -220,6 +268,28 @@ def test_what_a_models_role_lacks_of_its_image_and_its_model_data_is_named(engin
         assert told in str(error), (missing, error)
         rewrite(engine, role, *having, allow(P6))
         sagemaker.create_model(**model)
+
+
+def test_without_rights_to_logs_a_job_runs_and_its_lines_are_lost(engine, sagemaker, small, bucket, name, prefix):
+    """Proves: CC-91"""
+    having, logs = execution_statements(bucket), engine.client("logs")
+    role = engine.create_role(name, [each for each in having if "logs:" not in str(each["Action"])])
+
+    def lines(job):
+        try:
+            found = logs.filter_log_events(logGroupName="/aws/sagemaker/TrainingJobs", logStreamNamePrefix=f"{job}/")["events"]
+        except logs.exceptions.ResourceNotFoundException:
+            return []
+        return [event["message"] for event in found]
+
+    jobs = [name, f"{name}-2"[:63]]
+    for job in jobs:
+        sagemaker.create_training_job(**request(job, small, role, bucket, f"s3://{bucket}/{prefix}", program=f"echo said by {job}"))
+        done = finished(sagemaker, job)
+        assert done["TrainingJobStatus"] == "Completed", done.get("FailureReason")
+        rewrite(engine, role, *having)
+    assert eventually(lambda: lines(jobs[1])) == [f"said by {jobs[1]}"], "control: with the rights"
+    assert lines(jobs[0]) == []
 
 
 def trust(**condition):

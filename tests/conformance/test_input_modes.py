@@ -104,6 +104,19 @@ def test_pipes_are_shuffled_by_the_seed_anew_in_each_epoch_and_dealt_to_the_inst
     assert orders[0] != orders[1] or orders[1] != orders[2]
 
 
+def test_instances_beyond_the_number_of_objects_get_none(engine, sagemaker, small, role, bucket, parts, name):
+    """
+    Proves: CC-28
+    """
+    script = "cd /opt/ml/input/data; for one in *; do echo $one $(ls $one); done > /opt/ml/model/$(cat /etc/hostname)"
+    source = {"S3DataDistributionType": "ShardedByS3Key", "S3Uri": f"{parts}4"}
+    request = request_for(engine, bucket, name, small, role, parts, script, "File", source=source)
+    request["ResourceConfig"]["InstanceCount"] = 3
+    sagemaker.create_training_job(**request)
+    left = model(engine, sagemaker, bucket, name)
+    assert left == {"algo-1": b"code main\ntrain 4\n", "algo-2": b"code main\ntrain\n", "algo-3": b"code main\ntrain\n"}
+
+
 def test_an_augmented_manifest_is_sent_as_recordio_and_objects_are_decompressed(engine, sagemaker, small, role, bucket, name):
     """
     Proves: CC-26, CC-27

@@ -8,7 +8,7 @@ import time
 from urllib.parse import urlsplit
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, WaiterError
 
 from tests.conformance.test_vpc_jobs import Network
 from tests.harness.engine import REGION, WEB, execution_statements
@@ -179,10 +179,12 @@ def visit(engine, sagemaker, name):
 
 
 def test_an_instance_keeps_its_volume_from_start_to_start_and_loses_it_in_the_end(engine, sagemaker, notebooks, role, name):
-    """Proves: SM-46, SM-49, SM-60"""
+    """Proves: SM-46, SM-49, SM-60, SM-66"""
     notebooks(name, VolumeSizeInGB=7, Tags=[{"Key": "team", "Value": "ml"}])
     assert "duplicate" in refusal(
         sagemaker.create_notebook_instance, NotebookInstanceName=name.upper(), InstanceType=TYPE, RoleArn=role)
+    quick = {"NotebookInstanceName": name, "WaiterConfig": {"Delay": 1, "MaxAttempts": PATIENCE}}
+    sagemaker.get_waiter("notebook_instance_in_service").wait(**quick)
     found = settled(sagemaker, name, "InService")
     arn = found["NotebookInstanceArn"]
     assert arn == f"arn:aws:sagemaker:{REGION}:123456789012:notebook-instance/{name}"
@@ -223,7 +225,9 @@ def test_an_instance_keeps_its_volume_from_start_to_start_and_loses_it_in_the_en
     sagemaker.stop_notebook_instance(NotebookInstanceName=name)
     settled(sagemaker, name, "Stopped")
     assert volumes[0].exists()
+    sagemaker.get_waiter("notebook_instance_stopped").wait(**quick)
     sagemaker.delete_notebook_instance(NotebookInstanceName=name)
+    sagemaker.get_waiter("notebook_instance_deleted").wait(**quick)
     gone(sagemaker, name)
     assert not volumes[0].exists()
     for call in (sagemaker.start_notebook_instance, sagemaker.stop_notebook_instance, sagemaker.delete_notebook_instance):
@@ -245,7 +249,7 @@ def user(engine, name, statements):
 
 
 def test_a_presigned_url_opens_once_and_its_session_is_worth_what_its_maker_may_do(engine, sagemaker, notebooks, name):
-    """Proves: SM-47, SM-48, PL-17, PL-18"""
+    """Proves: SM-47, SM-48, PL-17, PL-18, IAM-40"""
     notebooks(name)
     settled(sagemaker, name, "InService")
     mint = {"Effect": "Allow", "Action": "sagemaker:CreatePresignedNotebookInstanceUrl", "Resource": "*"}
@@ -322,7 +326,7 @@ def test_a_presigned_url_opens_once_and_its_session_is_worth_what_its_maker_may_
 
 
 def test_lifecycle_scripts_run_as_root_before_the_server_and_their_failure_is_told(engine, sagemaker, notebooks, lifecycle, name):
-    """Proves: SM-46, CC-90"""
+    """Proves: SM-46, SM-66, CC-90"""
     ask = "#!/usr/bin/python3\nimport os\nprint('uid', os.getuid())\nopen('/tmp/%s', 'a').write('ran\\n')\n"
     both = f"{name}-both"
     lifecycle(both, create=ask % "created", start=ask % "started")
@@ -349,6 +353,9 @@ def test_lifecycle_scripts_run_as_root_before_the_server_and_their_failure_is_to
     sagemaker.stop_notebook_instance(NotebookInstanceName=name)
     settled(sagemaker, name, "Stopped")
     sagemaker.start_notebook_instance(NotebookInstanceName=name)
+    with pytest.raises(WaiterError) as failed:
+        sagemaker.get_waiter("notebook_instance_in_service").wait(NotebookInstanceName=name, WaiterConfig={"Delay": 1, "MaxAttempts": PATIENCE})
+    assert failed.value.last_response["NotebookInstanceStatus"] == "Failed"
     why = settled(sagemaker, name, "Failed")["FailureReason"]
     assert f"notebook-instance-lifecycle-config/{both}" in why and "LifecycleConfigOnStart" in why and "exit code 7" in why
     hanging = base64.b64encode(b"#!/usr/bin/python3\nimport time\ntime.sleep(600)\n").decode()

@@ -2,6 +2,7 @@
 import json
 
 import pytest
+from botocore.exceptions import ClientError, WaiterError
 
 from tests.conformance.test_vpc_jobs import Network
 from tests.harness.engine import WEB
@@ -174,6 +175,61 @@ def test_in_a_vpc_data_travels_through_the_subnet(engine, sagemaker, small, vpc_
     assert done["ProcessingJobStatus"] == "Stopped" and done["NetworkConfig"]["VpcConfig"] == network.config
     assert stored(engine, bucket, f"processed/{name}/") == {"rows": "row a\nrow b\nrow c\n"}
     eventually(lambda: network.free() == free, 60)
+
+
+def test_in_a_vpc_instances_meet_when_their_group_admits_its_own_members(engine, ec2, sagemaker, small, vpc_role, bucket, network, name):
+    """
+    Each instance says whenever it finds the other one, or finds it no longer.
+    Proves: CC-46
+    """
+    script = """
+me=$(busybox hostname) last=
+(while true; do echo there | nc -l -p 7000; done) >/dev/null 2>&1 &
+while true; do
+  now=met
+  for peer in algo-1 algo-2; do
+    if [ $peer != $me ]; then nc -w 1 $peer 7000 </dev/null 2>/dev/null | grep -q there || now=cut; fi
+  done
+  [ $now = "$last" ] || echo PEER $now; last=$now; sleep 0.2
+done
+"""
+    start(engine, bucket, name, small, vpc_role, script, instances=2, network={"EnableNetworkIsolation": False, "VpcConfig": network.config})
+
+    def both(state):
+        told = [[line for line in all if line.startswith("PEER")] for all in lines(engine, name).values()]
+        return len(told) == 2 and all(one and one[-1] == f"PEER {state}" for one in told)
+
+    eventually(lambda: both("cut"), 90)
+    rule = {"GroupId": network.group, "IpPermissions": [{"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": network.group}]}]}
+    ec2.authorize_security_group_ingress(**rule)
+    eventually(lambda: both("met"), 60)
+    ec2.revoke_security_group_ingress(**rule)
+    eventually(lambda: both("cut"), 60)
+    sagemaker.stop_processing_job(ProcessingJobName=name)
+    assert ended(sagemaker, name)["ProcessingJobStatus"] == "Stopped"
+
+
+def test_a_message_has_1024_characters_at_most_and_time_limits_have_bounds(engine, sagemaker, small, role, bucket, name):
+    """
+    Proves: SM-40, CC-44, SM-66
+    """
+    for wrong in (0, 777_601):
+        client = engine.client("sagemaker", config={"parameter_validation": False})
+        with pytest.raises(ClientError, match="maxRuntimeInSeconds") as refused:
+            start(engine, bucket, name, small, role, "true", client=client, StoppingCondition={"MaxRuntimeInSeconds": wrong})
+        assert refused.value.response["Error"]["Code"] == "ValidationException"
+    with pytest.raises(ClientError, match="Could not find requested job"):
+        sagemaker.describe_processing_job(ProcessingJobName=name)
+    script = "busybox seq 1000 1999 | busybox tr -d '\\n' > /opt/ml/output/message; exit 3"
+    start(engine, bucket, name, small, role, script, StoppingCondition={"MaxRuntimeInSeconds": 777_600})
+    waiter, quick = sagemaker.get_waiter("processing_job_completed_or_stopped"), {"Delay": 1, "MaxAttempts": 120}
+    with pytest.raises(WaiterError) as failed:
+        waiter.wait(ProcessingJobName=name, WaiterConfig=quick)
+    assert failed.value.last_response["ProcessingJobStatus"] == "Failed"
+    assert failed.value.last_response["ExitMessage"] == "".join(map(str, range(1000, 1256)))
+    with pytest.raises(WaiterError) as missing:
+        waiter.wait(ProcessingJobName="never-made", WaiterConfig=quick)
+    assert missing.value.last_response["Error"]["Code"] == "ValidationException"
 
 
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "encrypted"])

@@ -306,6 +306,20 @@ def test_a_container_that_dies_takes_its_instance_along(sagemaker, runtime, name
     assert processes_with({f"TEST={name}"}) == []
 
 
+def test_containers_without_names_are_numbered_in_the_log(engine, sagemaker, name, binding, programs, role):
+    """Proves: CC-91"""
+    bare = [{key: value for key, value in one.items() if key != "ContainerHostname"} for one in containers(binding, programs)[:2]]
+    endpoint = create(sagemaker, name, role, bare)
+    assert endpoint["EndpointStatus"] == "InService", endpoint.get("FailureReason")
+
+    def told():
+        found = {stream.split("/")[-1] for stream in streams(engine, name) if not stream.endswith("network-isolation")}
+        return found if len(found) == 2 else None
+
+    assert eventually(told, 30) == {"container-1", "container-2"}
+    delete(sagemaker, name)
+
+
 def test_what_a_model_of_several_containers_must_not_be(sagemaker, name, binding, small, programs, role):
     """Proves: SM-15, SM-16, CC-56"""
     good = containers(binding, programs)

@@ -96,7 +96,7 @@ def met(one, token, ping=False):
 def test_isolated_instances_reach_each_other_and_nothing_else(engine, sagemaker, image, role, bucket, parts, name):
     """
     Two jobs at once with the same inner addresses: each meets its own peers in every way, and nobody else by any.
-    Proves: NI-9, NI-10, NI-12, D-11, CC-19, CC-20, CC-28, CC-31, CC-32, CC-85, CC-86, CC-90
+    Proves: NI-9, NI-10, NI-12, D-11, CC-19, CC-20, CC-28, CC-31, CC-32, CC-85, CC-86, CC-87, CC-90
     """
     before = len(engine.internet.arrivals())
     out = ",".join([WEB, "169.254.170.2", "169.254.169.254", "100.64.0.1", "10.0.0.1", "198.18.0.1"])
@@ -359,11 +359,13 @@ def test_encrypted_peers_meet_and_nothing_of_it_is_readable_on_the_wire(
     """
     Two jobs at once, one of them encrypted: both meet their peers in every way, the plain one's words are on the wire, the
     other's are not, and nothing but UDP 500 passes between its instances. In a VPC the group admits that alone.
-    Proves: CC-89, NI-9, VPC-26, VPC-27, D-24, CC-20
+    Proves: CC-89, NI-9, VPC-26, VPC-27, D-24, CC-20, NET-69
     """
     isolated, in_vpc = shape.startswith("isolated"), shape.endswith("vpc")
     plain, secret = f"plain-{name[-8:]}", f"secret-{name[-8:]}"
     members = {"VpcConfig": network.config} if in_vpc else {}
+    # Beyond the peers, an isolated container reaches nothing, and one in the platform's network, the control, does.
+    tries = {} if shape == "vpc" else {"web": WEB, "names": "s3.us-east-1.amazonaws.com"} | ({"ping": "1"} if isolated else {})
     jobs = [plain, secret]
     if in_vpc:
         pair = {"UserIdGroupPairs": [{"GroupId": network.group}]}
@@ -378,7 +380,7 @@ def test_encrypted_peers_meet_and_nothing_of_it_is_readable_on_the_wire(
                 every = [{"IpProtocol": "-1"} | pair]
                 ec2.authorize_security_group_ingress(GroupId=network.group, IpPermissions=every)
             probe(engine, sagemaker, bucket, job, image, vpc_role if in_vpc else role, parts, instances=2, isolated=isolated,
-                  hyper={"ping": "1"} if isolated else None, **members, **encrypted)
+                  hyper=tries, **members, **encrypted)
             if in_vpc and job == plain:
                 completed(sagemaker, plain)
                 ec2.revoke_security_group_ingress(GroupId=network.group, IpPermissions=every)
@@ -389,6 +391,8 @@ def test_encrypted_peers_meet_and_nothing_of_it_is_readable_on_the_wire(
             assert all(met(one, job, ping=isolated) for one in told.values()), told
             expected = ["eth0", "lo", "peers0"] if job == secret else ["eth0", "lo"]
             assert all(one["interfaces"] == expected for one in told.values()), told
+            for one in told.values() if isolated or shape == "platform" else ():
+                assert (one["web"][WEB] == "connected") is not isolated and one["names"]["s3.us-east-1.amazonaws.com"][0].startswith("no name") is isolated, one
             used[job] = set(told["algo-1"]["addresses"].values())
     everything = b"".join(wires.packets)
     assert plain.encode() in everything, "control: the same capture shows what is said in the clear"

@@ -532,6 +532,32 @@ busybox ln -s sub/weights /opt/ml/model/latest
         assert archive.extractfile("sub/weights").read() == b"weights\n"
 
 
+def test_a_job_has_at_most_twenty_channels_and_without_any_no_data(engine, sagemaker, name, bucket, role, small, run_shell):
+    """Proves: CC-21
+    """
+    s3, many = engine.client("s3"), [f"c{number:02}" for number in range(20)]
+    for one in many:
+        s3.put_object(Bucket=bucket, Key=f"channels/{name}/{one}/data", Body=one.encode())
+    channels = [channel(one, f"s3://{bucket}/channels/{name}/{one}/") for one in many]
+    # The program is a channel too.
+    program = "cd /opt/ml/input/data; for one in *; do echo $one $(ls $one); done > /opt/ml/model/seen"
+    error = refused(run_shell, program=program, channels=channels)
+    assert error["Code"] == "ValidationException", error
+    assert "'inputDataConfig' failed to satisfy constraint: Member must have length less than or equal to 20" in error["Message"], error
+    assert refused(sagemaker.describe_training_job, TrainingJobName=name)["Message"] == "Requested resource not found."
+    run_shell(program, channels=channels[1:])
+    bare = training_request(f"{name}-none", small, role, bucket, "unused")
+    del bare["InputDataConfig"]
+    bare["AlgorithmSpecification"]["ContainerEntrypoint"] = ["/bin/sh", "-c", "ls -A /opt/ml/input/data > /opt/ml/model/seen; true"]
+    sagemaker.create_training_job(**bare)
+    seen = []
+    for job in (name, f"{name}-none"):
+        done = finished(sagemaker, job)
+        assert done["TrainingJobStatus"] == "Completed", done.get("FailureReason")
+        seen.append(member(engine, bucket, done["ModelArtifacts"]["S3ModelArtifacts"], "seen").decode().splitlines())
+    assert seen == [[*(f"{one} data" for one in many[1:]), "code main"], []]
+
+
 def test_sigterm_reaches_the_container_which_saves_its_work(engine, sagemaker, name, bucket, run_shell):
     """Proves: CC-4, CC-34, SM-28, SM-33
     """

@@ -7,16 +7,17 @@ import time
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import WaiterError
 
-from tests.conformance.test_vpc_jobs import Network
-from tests.conformance.test_vpc_services import ALL, presigned, statement
-from tests.harness.engine import REGION, WEB
+from tests.conformance.test_vpc_jobs import SM_64, Network
+from tests.conformance.test_vpc_services import ALL, P1, presigned, statement
+from tests.harness.engine import REGION, WEB, execution_statements
 from tests.harness import jobs
-from tests.harness.jobs import eventually
+from tests.harness.jobs import P6, eventually
 
 GROUP = "/aws/sagemaker/TransformJobs"
 # A server of the container contract, in one argument: answers each body in upper case, refuses `bad`, calls out for `out`,
-# fetches for `get` and answers `until` when it can no longer connect.
+# asks for `ask`, fetches for `get` and answers `until` when it can no longer connect.
 PROGRAM = """
 import http.server, os, signal, socket, sys, threading, time, urllib.request
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -35,9 +36,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     there.sendall(b"GET /transform HTTP/1.0\\r\\n\\r\\n"); body = b"reached " + there.recv(8)
             except OSError as error:
                 body = b"closed"
+            print(body[:7].decode(), flush=True)
+        if body.startswith(b"ask "):
+            try:
+                with socket.create_connection(body[4:].decode().split(":"), timeout=3) as there:
+                    body = b"reached " + there.recv(6)
+            except OSError as error:
+                body = b"closed"
+            print(body[:7].decode(), flush=True)
         if body.startswith(b"get "):
             try:
-                body = b"reached " + urllib.request.urlopen(body[4:].decode(), timeout=5).read()
+                body = b"reached " + urllib.request.urlopen(body[4:].decode(), timeout=5).read()[:7]
             except OSError as error:
                 body = b"closed " + str(getattr(error, "code", "")).encode()
         if body.startswith(b"until "):
@@ -126,7 +135,7 @@ def streams(engine, name):
 
 
 def test_a_sealed_model_transforms_objects_and_reaches_nothing(engine, sagemaker, server, role, bucket, data, name):
-    """Proves: CC-64, CC-67, CC-69, CC-73, CC-75, CC-76, CC-90, NI-21, NI-2, SM-39, SM-41, BT-1"""
+    """Proves: CC-64, CC-67, CC-69, CC-73, CC-75, CC-76, CC-90, NI-21, NI-2, SM-39, SM-41, SM-66, BT-1"""
     model(sagemaker, name, server, role, EnableNetworkIsolation=True)
     rows = "".join(f"row-{n}\n" for n in range(500))
     data.put("many.csv", rows)
@@ -166,7 +175,14 @@ def test_a_sealed_model_transforms_objects_and_reaches_nothing(engine, sagemaker
     assert other.outputs()["a.csv.gz.out"].startswith("reached"), other.outputs()
     listed = sagemaker.list_transform_jobs(NameContains=name, SortBy="Name", SortOrder="Ascending")["TransformJobSummaries"]
     assert [(one["TransformJobName"], one["TransformJobStatus"]) for one in listed] == [(name, "Failed"), (open_name, "Completed")]
-    sagemaker.get_waiter("transform_job_completed_or_stopped").wait(TransformJobName=open_name, WaiterConfig={"Delay": 1, "MaxAttempts": 3})
+    waiter, quick = sagemaker.get_waiter("transform_job_completed_or_stopped"), {"Delay": 1, "MaxAttempts": 3}
+    waiter.wait(TransformJobName=open_name, WaiterConfig=quick)
+    with pytest.raises(WaiterError) as failed:
+        waiter.wait(TransformJobName=name, WaiterConfig=quick)
+    assert failed.value.last_response["TransformJobStatus"] == "Failed"
+    with pytest.raises(WaiterError) as missing:
+        waiter.wait(TransformJobName="never-made", WaiterConfig=quick)
+    assert missing.value.last_response["Error"]["Code"] == "ValidationException"
 
 
 def test_results_are_joined_to_their_rows_and_the_aws_cli_tells(engine, sagemaker, server, role, bucket, data, name):
@@ -234,16 +250,22 @@ def test_policies_of_the_endpoint_and_the_bucket_bind_transform_jobs_and_without
 ):
     """
     Without isolation the container is in the VPC, which has no way to the internet.
-    Proves: BT-4, BT-12, BT-18, NET-35
+    Proves: BT-4, BT-12, BT-15, BT-18, NET-35
     """
     s3, free, number = engine.client("s3"), network.free(), iter(range(20))
-    packages = "packages.ap-south-1.amazonaws.com"
-    s3.create_bucket(Bucket=packages)
-    s3.put_object(Bucket=packages, Key=name, Body=b"package")
-    url = presigned(engine, packages, f"s3-{REGION}.amazonaws.com", True, key=name)
+    packages, images = "packages.ap-south-1.amazonaws.com", "amazonlinux.ap-south-1.amazonaws.com"
+    for one in (packages, images):
+        s3.create_bucket(Bucket=one)
+        s3.put_object(Bucket=one, Key=name, Body=b"package")
+    legacy = f"s3-{REGION}.amazonaws.com"
+    urls = [presigned(engine, one, legacy, True, key=name) for one in (packages, images)]
+    urls.append(presigned(engine, packages, legacy, True, key=name, operation="get_object_tagging"))
     model(sagemaker, name, server, vpc_role, VpcConfig=network.config)
     model(sagemaker, f"{name}-out", server, vpc_role)
-    data.put("a.csv", f"out {WEB}\nget {url}\n")
+    blind = [one for one in execution_statements(bucket) if "s3:GetObject" not in one["Action"]]
+    blind = engine.create_role(f"{name}-blind", [*blind, {"Effect": "Allow", "Action": P6, "Resource": "*"}])
+    model(sagemaker, f"{name}-blind", server, blind, VpcConfig=network.config)
+    data.put("a.csv", f"out {WEB}\n" + "".join(f"get {url}\n" for url in urls))
 
     def run(model_name=name):
         job = f"{name}-{next(number)}"
@@ -260,26 +282,56 @@ def test_policies_of_the_endpoint_and_the_bucket_bind_transform_jobs_and_without
         assert done["TransformJobStatus"] == "Failed", done
         return done["FailureReason"]
 
-    assert completes(run()) == "closed\nreached package\n", "control"
-    p2 = {"Effect": "Deny", "Principal": "*", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::packages.*.amazonaws.com/*"}
+    everything = ["closed", "reached package", "reached package", "reached <?xml v"]
+    assert completes(run()).splitlines() == everything, "control"
+    p1 = {"Effect": "Allow", "Principal": "*", "Action": P1, "Resource": "*"}
+    statement(engine, network.ec2, network, p1, version="2008-10-17")
+    assert completes(run()).splitlines() == [*everything[:3], "closed 403"], "seven actions, and no eighth"
+    reason = fails(run(f"{name}-blind"))
+    assert "s3:GetObject" in reason and "identity-based policy" in reason, reason
+    own = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
+    statement(engine, network.ec2, network, p1 | {"Resource": own}, version="2008-10-17")
+    assert completes(run()).splitlines() == ["closed"] + ["closed 403"] * 3
+    p2, p3 = (
+        {"Effect": "Deny", "Principal": "*", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{kind}.*.amazonaws.com/*"}
+        for kind in ("packages", "amazonlinux"))
     statement(engine, network.ec2, network, ALL, p2)
-    assert completes(run()) == "closed\nclosed 403\n"
-    own = f"arn:aws:s3:::{bucket}/{name}/in/*"
-    statement(engine, network.ec2, network, ALL, {"Effect": "Deny", "Principal": "*", "Action": "s3:GetObject", "Resource": own})
+    assert completes(run()).splitlines() == ["closed", "closed 403", *everything[2:]]
+    statement(engine, network.ec2, network, ALL, p2, p3)
+    assert completes(run()).splitlines() == ["closed", "closed 403", "closed 403", everything[3]]
+    statement(engine, network.ec2, network, p2)
+    reason = fails(run())
+    assert "no VPC endpoint policy allows" in reason, "a policy that denies alone"
+    inputs = f"arn:aws:s3:::{bucket}/{name}/in/*"
+    statement(engine, network.ec2, network, ALL, {"Effect": "Deny", "Principal": "*", "Action": "s3:GetObject", "Resource": inputs})
     reason = fails(run())
     assert "s3:GetObject" in reason and "explicit deny in a VPC endpoint policy" in reason, reason
     statement(engine, network.ec2, network, ALL)
     outside = {
-        "Effect": "Deny", "Principal": "*", "Action": "s3:GetObject", "Resource": own,
+        "Effect": "Deny", "Principal": "*", "Action": "s3:GetObject", "Resource": inputs,
         "Condition": {"StringNotEquals": {"aws:SourceVpc": network.vpc}, "ArnEquals": {"aws:PrincipalArn": vpc_role}},
     }
     s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": outside}))
     try:
-        assert completes(run()) == "closed\nreached package\n"
+        assert completes(run()).splitlines() == everything
         reason = fails(run(f"{name}-out"))
         assert "s3:GetObject" in reason and "explicit deny in a resource-based policy" in reason, reason
     finally:
         s3.delete_bucket_policy(Bucket=bucket)
+    # A subnet whose route table was not selected has no such way, until the table is.
+    aside = network.ec2.create_subnet(VpcId=network.vpc, CidrBlock="10.31.2.0/24")["Subnet"]["SubnetId"]
+    table = network.ec2.create_route_table(VpcId=network.vpc)["RouteTable"]["RouteTableId"]
+    network.ec2.associate_route_table(RouteTableId=table, SubnetId=aside)
+    model(sagemaker, f"{name}-aside", server, vpc_role, VpcConfig=network.config | {"Subnets": [aside]})
+    reason = fails(run(f"{name}-aside"))
+    assert reason.startswith(SM_64) and f"the route table {table} has no route to" in reason, reason
+    network.ec2.modify_vpc_endpoint(VpcEndpointId=network.endpoint, AddRouteTableIds=[table])
+    assert completes(run(f"{name}-aside")).splitlines() == everything, "control"
+    network.ec2.modify_vpc_endpoint(VpcEndpointId=network.endpoint, RemoveRouteTableIds=[table])
+    of_aside = [{"Name": "subnet-id", "Values": [aside]}]
+    eventually(lambda: not network.ec2.describe_network_interfaces(Filters=of_aside)["NetworkInterfaces"], timeout=60)
+    network.ec2.delete_subnet(SubnetId=aside)
+    network.ec2.delete_route_table(RouteTableId=table)
     # The way goes while the model works on the object: what it answers cannot be written.
     data.put("a.csv", f"until s3.{REGION}.amazonaws.com\n")
     s3.delete_object(Bucket=bucket, Key=f"{name}/out/a.csv.out")

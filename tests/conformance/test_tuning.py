@@ -12,7 +12,7 @@ from tests.harness.engine import ACCOUNT, execution_statements
 from tests.harness import jobs
 from tests.harness.jobs import P6, eventually, training_request
 
-# Tells (x - 3)^2 as its loss, or `level` once for each epoch, and what network the container sees.
+# Tells (x - 3)^2 as its loss, or `level` once for each epoch, what network the container sees, and, if asked, whom it reaches.
 TRAIN = r"""#!/bin/sh
 set -e
 value() { sed -n 's/.*"'"$1"'": *"\([^"]*\)".*/\1/p' /opt/ml/input/config/hyperparameters.json; }
@@ -24,6 +24,11 @@ while [ "${epochs:-0}" -gt 0 ]; do
   echo "loss=$level;"
   epochs=$((epochs - 1))
 done
+server=$(value server) web=$(value web)
+if [ -n "$server" ]; then
+  if nc -w 3 "$server" 9000 </dev/null 2>/dev/null | grep -q served; then echo "server reached"; else echo "server cut"; fi
+  if echo GET / | nc -w 3 "$web" 80 2>/dev/null | grep -q hello; then echo "web reached"; else echo "web cut"; fi
+fi
 if [ "$level" = 90 ] || [ -n "$(value wait)" ]; then sleep 600; fi
 """
 

@@ -10,11 +10,15 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from tests.conformance import test_transform as transform
+from tests.conformance import test_tuning as tuning
 from tests.conformance.test_audit import events
+from tests.conformance.test_transform import server  # noqa: F401
+from tests.conformance.test_tuning import tuned  # noqa: F401
 from tests.conformance.test_vpc_jobs import Network, completed, failed, reads, run, said
-from tests.conformance.test_vpc_services import ALL, FETCH, FLOW_ACTIONS, lines, presigned, statement
+from tests.conformance.test_vpc_services import ALL, FETCH, FLOW_ACTIONS, P1, lines, presigned, statement
 from tests.harness.engine import REGION, WEB, execution_statements
-from tests.harness.jobs import P6, eventually, finished, training_request, with_program
+from tests.harness.jobs import P6, eventually, finished, gone, settled, training_request, with_program
 from tests.harness.wire import printed
 
 EVERYTHING = [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]
@@ -124,14 +128,15 @@ def place(engine, sagemaker, image, vpc_role, bucket, uri):
     made.remove()
 
 
-def probes(place):
+def probes(place, role):
     """A script that tries every target of the VPC and beyond it, and says how each went."""
+    own = "http://169.254.170.2${AWS_CONTAINER_CREDENTIALS_RELATIVE_URI:-/none}"
     tries = {
         "server": f"nc -w 2 {place.address} 9000 </dev/null | grep -q served",
         "resolver": f"busybox nslookup {S3_NAME} 10.60.0.2 | grep -q 198.18",
         "nat": f"echo GET / | nc -w 3 {WEB} 80 | grep -q hello",
         "endpoint": f"nc -w 3 {place.s3} 80 -e /bin/true",
-        "credentials": "nc -w 3 169.254.170.2 80 -e /bin/true",
+        "credentials": f"wget -q -O - {own} | grep -q {role}",
     }
     tried = [f"if {command} 2>/dev/null; then echo TRY {target} reached; else echo TRY {target} cut; fi" for target, command in tries.items()]
     return list(tries), "; ".join(["busybox ip -o addr | busybox awk '{print \"ON\", $2}'", "busybox ip route | busybox awk '{print \"ROUTE\", $0}'", *tried, "sleep 2"])
@@ -162,11 +167,12 @@ def test_an_isolated_job_reaches_nothing_of_its_vpc_where_another_with_the_same_
     engine, ec2, sagemaker, small, vpc_role, bucket, uri, place, name
 ):
     """
-    Both have the group that allows everything; the isolated one's data travel through the subnet all the same.
-    Proves: NI-18, NI-19, VPC-5, NET-69
+    Both have the group that allows everything; the isolated one's data travel through the subnet all the same. What it tried
+    is in its report, and that the other one fetched its credentials is in no flow log.
+    Proves: NI-18, NI-19, VPC-5, NET-69, AU-32, CC-83
     """
     ids, records = flow_log(engine, ec2, name, place.subnet)
-    targets, script = probes(place)
+    targets, script = probes(place, vpc_role)
     jobs = {f"{name}-open": False, f"{name}-shut": True}
     held = {}
     for job, isolated in jobs.items():
@@ -191,6 +197,10 @@ def test_an_isolated_job_reaches_nothing_of_its_vpc_where_another_with_the_same_
         assert {line[6] for line in eventually(lambda job=job: to_s3(job, "Transfer"), timeout=60)} == {"443"}, job
     assert eventually(lambda: to_s3(f"{name}-open", "Container"), timeout=60), "control: a container's flows are recorded"
     assert to_s3(f"{name}-shut", "Container") == []
+    assert not [line for _, line in records() if "169.254.170.2" in line], "the credentials' address is recorded nowhere"
+    tried = {(one["protocol"], one["address"], one["port"]) for one in engine.attempts(f"{name}-shut")}
+    assert tried >= {
+        ("tcp", place.address, 9000), ("udp", "10.60.0.2", 53), ("tcp", WEB, 80), ("tcp", place.s3, 80), ("tcp", "169.254.170.2", 80)}
     ec2.delete_flow_logs(FlowLogIds=ids)
 
 
@@ -415,10 +425,6 @@ print("REST", read, flush=True)
     ec2.delete_security_group(GroupId=group)
 
 
-P1 = [
-    "s3:GetObject", "s3:PutObject", "s3:ListBucket", "s3:GetBucketLocation", "s3:DeleteObject", "s3:ListMultipartUploadParts",
-    "s3:AbortMultipartUpload",
-]
 # Sends the calls and prints their statuses, again whenever the policy has changed. `calls`, `denied` and `policy` come before it.
 CALLS = """
 import time, urllib.error, urllib.request
@@ -649,3 +655,97 @@ while True:
     for job in jobs:
         sagemaker.stop_training_job(TrainingJobName=job)
         finished(sagemaker, job)
+
+
+def test_groups_and_routes_bind_models_and_isolation_shuts_them_in(
+    engine, ec2, sagemaker, server, small, vpc_role, bucket, uri, place, name  # noqa: F811
+):
+    """
+    One image three times: where group and routes open everything, where another group and another subnet open nothing, and
+    isolated where everything is open. Hosted and in transform jobs, each asks, and each is asked at its port.
+    Proves: NI-5, NI-21, BT-5, NET-12
+    """
+    asked = [f"ask {place.address}:9000", f"out {WEB}"]
+    kinds = {
+        "open": {"VpcConfig": place.config}, "shut": {"VpcConfig": {"Subnets": [place.public], "SecurityGroupIds": [place.servers]}},
+        "sealed": {"VpcConfig": place.config, "EnableNetworkIsolation": True},
+    }
+    short, arns = name[-40:].strip("-"), {}
+    for kind, members in kinds.items():
+        one = f"{short}-{kind}"
+        transform.model(sagemaker, one, server, vpc_role, **members)
+        variant = {"VariantName": "v", "ModelName": one, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+        sagemaker.create_endpoint_config(EndpointConfigName=one, ProductionVariants=[variant])
+        arns["endpoint", kind] = sagemaker.create_endpoint(EndpointName=one, EndpointConfigName=one)["EndpointArn"]
+        if kind != "shut":
+            transform.Data(engine, bucket, one).put("a.csv", "".join(f"{line}\n" for line in [*asked, "wait"]))
+            arns["job", kind] = sagemaker.create_transform_job(**transform.request(one, bucket))["TransformJobArn"]
+    runtime = engine.client("sagemaker-runtime")
+
+    def invoke(kind, body):
+        return runtime.invoke_endpoint(EndpointName=f"{short}-{kind}", Body=body)["Body"].read().decode()
+
+    for kind in kinds:
+        ready = settled(sagemaker, f"{short}-{kind}")
+        assert ready["EndpointStatus"] == "InService", ready.get("FailureReason")
+        assert invoke(kind, "x") == "X", "the platform's own requests work"
+        told = [invoke(kind, line).split()[0] for line in asked]
+        assert told == ["reached" if kind == "open" else "closed"] * 2, (kind, told)
+    for kind in ("open", "sealed"):
+        def answers():
+            # Askers that hang up once they know the status make Python complain; that is not looked at.
+            logs = transform.streams(engine, f"{short}-{kind}")  # noqa: B023
+            told = [line for lines in logs.values() for line in lines if line in ("reached", "closed")]
+            return told if len(told) == 2 else None
+
+        assert eventually(answers, timeout=90) == ["reached" if kind == "open" else "closed"] * 2, kind
+    of_vpc = ec2.describe_network_interfaces(Filters=[{"Name": "vpc-id", "Values": [place.vpc]}])["NetworkInterfaces"]
+    addresses = {}
+    for what, arn in arns.items():
+        [held] = [one for one in of_vpc if arn in one["Description"] and "] Container" in one["Description"]]
+        assert held["RequesterManaged"] and held["InterfaceType"] == "interface"
+        addresses[what] = held["PrivateIpAddress"]
+    dials = "; ".join(
+        f"if nc -w 3 {address} 8080 -e /bin/true 2>/dev/null; then echo PORT {what} {kind} reached; else echo PORT {what} {kind} cut; fi"
+        for (what, kind), address in addresses.items())
+    play(engine, sagemaker, name, small, vpc_role, bucket, uri, dials, VpcConfig=place.config)
+    completed(sagemaker, name)
+    want = {f"PORT {what} {kind} {'reached' if kind == 'open' else 'cut'}" for what, kind in arns}
+    assert set(eventually(lambda: len(found := lines(engine, name, "PORT")) == len(arns) and found)) == want
+    for what, kind in arns:
+        if what == "job":
+            sagemaker.stop_transform_job(TransformJobName=f"{short}-{kind}")
+            assert transform.ended(sagemaker, f"{short}-{kind}")["TransformJobStatus"] == "Stopped"
+        else:
+            sagemaker.delete_endpoint(EndpointName=f"{short}-{kind}")
+            gone(sagemaker, f"{short}-{kind}")
+    tried = {(one["address"], one["port"]) for one in engine.attempts(f"{short}-sealed")}
+    assert tried >= {(place.address, 9000), (WEB, 80)}, tried
+
+
+def test_each_definition_of_a_tuning_job_is_bound_by_its_own_groups_and_routes(
+    engine, sagemaker, tuned, vpc_role, bucket, place, name  # noqa: F811
+):
+    """
+    Proves: NI-5, VPC-33
+    """
+    short = name[-32:].strip("-")
+    shut = {"Subnets": [place.public], "SecurityGroupIds": [place.servers]}
+    own = {
+        "TuningObjective": {"Type": "Minimize", "MetricName": "loss"}, "EnableNetworkIsolation": False,
+        "StaticHyperParameters": {"server": place.address, "web": WEB},
+        "HyperParameterRanges": {"IntegerParameterRanges": [{"Name": "x", "MinValue": "0", "MaxValue": "10"}]},
+    }
+    several = [
+        tuning.definition(tuned, vpc_role, bucket, DefinitionName=kind, VpcConfig=config, **own)
+        for kind, config in (("open", place.config), ("shut", shut))]
+    config = tuning.configuration("Random", jobs=2)
+    del config["HyperParameterTuningJobObjective"], config["ParameterRanges"]
+    sagemaker.create_hyper_parameter_tuning_job(
+        HyperParameterTuningJobName=short, HyperParameterTuningJobConfig=config, TrainingJobDefinitions=several)
+    tuning.ended(sagemaker, short)
+    seen = {row["TrainingJobDefinitionName"]: row["TrainingJobName"] for row in tuning.children(sagemaker, short)}
+    assert set(seen) == {"open", "shut"}
+    for kind, word in (("open", "reached"), ("shut", "cut")):
+        told = [line for line in tuning.log(engine, seen[kind]) if line.startswith(("server ", "web "))]
+        assert told == [f"server {word}", f"web {word}"], (kind, told)

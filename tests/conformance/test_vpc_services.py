@@ -13,6 +13,11 @@ from tests.harness.jobs import eventually, training_request, with_program
 
 FLOW_ACTIONS = ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents", "logs:DescribeLogGroups", "logs:DescribeLogStreams"]
 ALL = {"Effect": "Allow", "Principal": "*", "Action": "*", "Resource": "*"}
+# The seven actions that the guide's access policy lets through.
+P1 = [
+    "s3:GetObject", "s3:PutObject", "s3:ListBucket", "s3:GetBucketLocation", "s3:DeleteObject", "s3:ListMultipartUploadParts",
+    "s3:AbortMultipartUpload",
+]
 
 
 @pytest.fixture
@@ -39,14 +44,14 @@ def fetch(url):
 """
 
 
-def presigned(engine, bucket, host, path_style, key="vpc/services/a.txt", scheme="http"):
+def presigned(engine, bucket, host, path_style, key="vpc/services/a.txt", scheme="http", operation="get_object"):
     """A URL that whoever holds it may fetch, under one of S3's names."""
     access_key, secret = engine.credentials()
     style = {"addressing_style": "path" if path_style else "virtual"}
     client = boto3.client(
         "s3", region_name=REGION, endpoint_url=f"{scheme}://{host}", aws_access_key_id=access_key, aws_secret_access_key=secret,
         config=Config(signature_version="s3v4", s3=style))
-    return client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=900)
+    return client.generate_presigned_url(operation, Params={"Bucket": bucket, "Key": key}, ExpiresIn=900)
 
 
 def start(engine, sagemaker, name, image, role, bucket, uri, network, program, interpreter="/usr/bin/python3"):
@@ -60,8 +65,8 @@ def lines(engine, name, word):
     return [line for line in said(engine, name) if line.startswith(word)]
 
 
-def statement(engine, ec2, network, *statements):
-    document = {"Version": "2012-10-17", "Statement": list(statements)}
+def statement(engine, ec2, network, *statements, version="2012-10-17"):
+    document = {"Version": version, "Statement": list(statements)}
     ec2.modify_vpc_endpoint(VpcEndpointId=network.endpoint, PolicyDocument=json.dumps(document))
 
 
