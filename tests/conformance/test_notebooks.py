@@ -353,9 +353,10 @@ def test_lifecycle_scripts_run_as_root_before_the_server_and_their_failure_is_to
     sagemaker.stop_notebook_instance(NotebookInstanceName=name)
     settled(sagemaker, name, "Stopped")
     sagemaker.start_notebook_instance(NotebookInstanceName=name)
-    with pytest.raises(WaiterError) as failed:
-        sagemaker.get_waiter("notebook_instance_in_service").wait(NotebookInstanceName=name, WaiterConfig={"Delay": 1, "MaxAttempts": PATIENCE})
-    assert failed.value.last_response["NotebookInstanceStatus"] == "Failed"
+    for waiter in ("notebook_instance_in_service", "notebook_instance_stopped", "notebook_instance_deleted"):
+        with pytest.raises(WaiterError) as failed:
+            sagemaker.get_waiter(waiter).wait(NotebookInstanceName=name, WaiterConfig={"Delay": 1, "MaxAttempts": PATIENCE})
+        assert failed.value.last_response["NotebookInstanceStatus"] == "Failed", waiter
     why = settled(sagemaker, name, "Failed")["FailureReason"]
     assert f"notebook-instance-lifecycle-config/{both}" in why and "LifecycleConfigOnStart" in why and "exit code 7" in why
     hanging = base64.b64encode(b"#!/usr/bin/python3\nimport time\ntime.sleep(600)\n").decode()

@@ -285,13 +285,14 @@ while true; do sleep 0.1; done
 
 def test_the_time_limit_stops_a_job(engine, sagemaker, small, role, bucket, name):
     """
-    Proves: SM-40, CC-45
+    Proves: SM-40, SM-66, CC-45
     """
     script = f"echo half > {BASE}/out/half; while true; do sleep 0.1; done"
     start(
         engine, bucket, name, small, role, script, outputs=[target("out", f"s3://{bucket}/processed/{name}", "out")],
         StoppingCondition={"MaxRuntimeInSeconds": 1})
-    assert ended(sagemaker, name)["ProcessingJobStatus"] == "Stopped"
+    sagemaker.get_waiter("processing_job_completed_or_stopped").wait(ProcessingJobName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 120})
+    assert sagemaker.describe_processing_job(ProcessingJobName=name)["ProcessingJobStatus"] == "Stopped"
     assert stored(engine, bucket, f"processed/{name}/") == {"half": "half\n"}
 
 

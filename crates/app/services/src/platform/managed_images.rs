@@ -31,12 +31,14 @@ const FAMILIES: [(&str, &[&str]); 4] = [
         "PyTorch",
         &[
             "sagemaker-pytorch",
-            "pytorch-training",
-            "pytorch-inference",
-            "pytorch-training-graviton",
-            "pytorch-inference-graviton",
-            "pytorch-inference-eia",
             "sagemaker-pytorch-eia",
+            "sagemaker-pytorch-graviton",
+            "pytorch-training",
+            "pytorch-training-eia",
+            "pytorch-training-graviton",
+            "pytorch-inference",
+            "pytorch-inference-eia",
+            "pytorch-inference-graviton",
         ],
     ),
     ("scikit-learn", &["sagemaker-scikit-learn"]),
@@ -95,6 +97,50 @@ impl ManagedImages {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Proves: CC-12
+    #[test]
+    fn every_repository_of_the_families_is_known() {
+        let images = ManagedImages::default();
+        let listed = [
+            ("Chainer", &["sagemaker-chainer"][..]),
+            (
+                "PyTorch",
+                &[
+                    "sagemaker-pytorch",
+                    "sagemaker-pytorch-eia",
+                    "sagemaker-pytorch-graviton",
+                    "pytorch-training",
+                    "pytorch-training-eia",
+                    "pytorch-training-graviton",
+                    "pytorch-inference",
+                    "pytorch-inference-eia",
+                    "pytorch-inference-graviton",
+                ],
+            ),
+            ("scikit-learn", &["sagemaker-scikit-learn"]),
+            (
+                "Reinforcement learning",
+                &[
+                    "sagemaker-rl-tensorflow",
+                    "sagemaker-rl-mxnet",
+                    "sagemaker-rl-coach-container",
+                    "sagemaker-rl-ray-container",
+                    "sagemaker-rl-vw-container",
+                ],
+            ),
+        ];
+        for (family, repositories) in listed {
+            for repository in repositories {
+                let of = |account: &str| {
+                    let reference = format!("{account}.dkr.ecr.eu-west-1.amazonaws.com/{repository}:1");
+                    images.family_without_isolation(&reference).map(String::from)
+                };
+                assert_eq!(of("763104351884").as_deref(), Some(family), "{repository}");
+                assert_eq!(of("123456789012"), None, "{repository}: a customer's");
+            }
+        }
+    }
 
     /// Proves: NI-20, D-6
     #[test]

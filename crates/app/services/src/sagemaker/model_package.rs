@@ -344,48 +344,52 @@ impl Operation for shapes::DescribeModelPackageInput {
     }
 
     fn execute(request: Granted<Self>, ctx: &Ctx<'_>) -> Result<Self::Output, ApiError> {
-        let package = existing(ctx, &request.get().model_package_name)?;
-        let echo = &package.echo;
-        let metadata = (!package.metadata.is_empty()).then(|| package.metadata.clone().into_iter().collect());
-        Ok(shapes::DescribeModelPackageOutput {
-            model_package_name: shown_name(&package),
-            model_package_group_name: package.version().map(|(group, _)| group.to_owned()),
-            model_package_version: package.version().map(|(_, number)| i64::from(number)),
-            model_package_registration_type: kept(echo, "ModelPackageRegistrationType")?,
-            model_package_arn: package.arn.to_string(),
-            model_package_description: kept(echo, "ModelPackageDescription")?,
-            creation_time: package.created.0,
-            inference_specification: kept(echo, "InferenceSpecification")?,
-            source_algorithm_specification: kept(echo, "SourceAlgorithmSpecification")?,
-            validation_specification: None,
-            // Nothing is validated or scanned: a package that was taken can be used.
-            model_package_status: shapes::ModelPackageStatus::Completed,
-            model_package_status_details: shapes::ModelPackageStatusDetails {
-                validation_statuses: vec![],
-                image_scan_statuses: Some(vec![]),
-            },
-            certify_for_marketplace: kept(echo, "CertifyForMarketplace")?,
-            model_approval_status: package.approval().map(|one| one.as_str().parse()).transpose()?,
-            created_by: package.created_by.as_ref().map(|arn| author(Some(arn))),
-            metadata_properties: kept(echo, "MetadataProperties")?,
-            model_metrics: kept(echo, "ModelMetrics")?,
-            last_modified_time: (package.modified != package.created).then_some(package.modified.0),
-            last_modified_by: package.modified_by.as_ref().map(|arn| author(Some(arn))),
-            approval_description: kept(echo, "ApprovalDescription")?,
-            domain: kept(echo, "Domain")?,
-            task: kept(echo, "Task")?,
-            sample_payload_url: kept(echo, "SamplePayloadUrl")?,
-            customer_metadata_properties: metadata,
-            drift_check_baselines: kept(echo, "DriftCheckBaselines")?,
-            additional_inference_specifications: None,
-            skip_model_validation: kept(echo, "SkipModelValidation")?,
-            source_uri: kept(echo, "SourceUri")?,
-            security_config: None,
-            model_card: kept(echo, "ModelCard")?,
-            model_life_cycle: kept(echo, "ModelLifeCycle")?,
-            managed_storage_type: None,
-        })
+        described(&existing(ctx, &request.get().model_package_name)?)
     }
+}
+
+/// What DescribeModelPackage tells of a package.
+pub(super) fn described(package: &Package) -> Result<shapes::DescribeModelPackageOutput, ApiError> {
+    let echo = &package.echo;
+    let metadata = (!package.metadata.is_empty()).then(|| package.metadata.clone().into_iter().collect());
+    Ok(shapes::DescribeModelPackageOutput {
+        model_package_name: shown_name(package),
+        model_package_group_name: package.version().map(|(group, _)| group.to_owned()),
+        model_package_version: package.version().map(|(_, number)| i64::from(number)),
+        model_package_registration_type: kept(echo, "ModelPackageRegistrationType")?,
+        model_package_arn: package.arn.to_string(),
+        model_package_description: kept(echo, "ModelPackageDescription")?,
+        creation_time: package.created.0,
+        inference_specification: kept(echo, "InferenceSpecification")?,
+        source_algorithm_specification: kept(echo, "SourceAlgorithmSpecification")?,
+        validation_specification: None,
+        // Nothing is validated or scanned: a package that was taken can be used.
+        model_package_status: shapes::ModelPackageStatus::Completed,
+        model_package_status_details: shapes::ModelPackageStatusDetails {
+            validation_statuses: vec![],
+            image_scan_statuses: Some(vec![]),
+        },
+        certify_for_marketplace: kept(echo, "CertifyForMarketplace")?,
+        model_approval_status: package.approval().map(|one| one.as_str().parse()).transpose()?,
+        created_by: package.created_by.as_ref().map(|arn| author(Some(arn))),
+        metadata_properties: kept(echo, "MetadataProperties")?,
+        model_metrics: kept(echo, "ModelMetrics")?,
+        last_modified_time: (package.modified != package.created).then_some(package.modified.0),
+        last_modified_by: package.modified_by.as_ref().map(|arn| author(Some(arn))),
+        approval_description: kept(echo, "ApprovalDescription")?,
+        domain: kept(echo, "Domain")?,
+        task: kept(echo, "Task")?,
+        sample_payload_url: kept(echo, "SamplePayloadUrl")?,
+        customer_metadata_properties: metadata,
+        drift_check_baselines: kept(echo, "DriftCheckBaselines")?,
+        additional_inference_specifications: None,
+        skip_model_validation: kept(echo, "SkipModelValidation")?,
+        source_uri: kept(echo, "SourceUri")?,
+        security_config: None,
+        model_card: kept(echo, "ModelCard")?,
+        model_life_cycle: kept(echo, "ModelLifeCycle")?,
+        managed_storage_type: None,
+    })
 }
 
 /// `ModelPackageName`: a version is called after its group.

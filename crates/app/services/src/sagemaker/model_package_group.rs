@@ -81,15 +81,20 @@ impl Operation for shapes::DescribeModelPackageGroupInput {
         let group = find::<Group>(ctx, &Group::key(&ctx.caller.scope, name))?
             .ok_or_else(absent)?
             .record;
-        Ok(shapes::DescribeModelPackageGroupOutput {
-            model_package_group_arn: group.arn.to_string(),
-            model_package_group_description: group.description,
-            creation_time: group.created.0,
-            created_by: author(group.created_by.as_ref()),
-            model_package_group_status: shapes::ModelPackageGroupStatus::Completed,
-            managed_configuration: None,
-            model_package_group_name: group.name,
-        })
+        Ok(described(group))
+    }
+}
+
+/// What DescribeModelPackageGroup tells of a group.
+pub(super) fn described(group: Group) -> shapes::DescribeModelPackageGroupOutput {
+    shapes::DescribeModelPackageGroupOutput {
+        model_package_group_arn: group.arn.to_string(),
+        model_package_group_description: group.description,
+        creation_time: group.created.0,
+        created_by: author(group.created_by.as_ref()),
+        model_package_group_status: shapes::ModelPackageGroupStatus::Completed,
+        managed_configuration: None,
+        model_package_group_name: group.name,
     }
 }
 

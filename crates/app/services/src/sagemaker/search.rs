@@ -2,12 +2,16 @@
 
 mod filter;
 
-use super::{endpoint_view, feature_group, feature_metadata, model, shapes, stored, training_job};
+use super::{
+    endpoint_view, feature_group, feature_metadata, model, model_package, model_package_group, shapes, stored,
+    training_job,
+};
 use crate::{Ctx, Operation};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use filter::{Leaf, Place, matches, values};
 use isolarium_model::Record;
+use isolarium_model::sagemaker::model_package::{ModelPackage, ModelPackageGroup};
 use isolarium_model::sagemaker::{Endpoint, FeatureGroup, Model, Tags, TrainingJob};
 use isolarium_policy::{Granted, Question};
 use isolarium_store::Query;
@@ -108,6 +112,8 @@ fn member(resource: shapes::ResourceType) -> Result<&'static str, ApiError> {
         shapes::ResourceType::TrainingJob => Ok("TrainingJob"),
         shapes::ResourceType::Endpoint => Ok("Endpoint"),
         shapes::ResourceType::Model => Ok("Model"),
+        shapes::ResourceType::ModelPackage => Ok("ModelPackage"),
+        shapes::ResourceType::ModelPackageGroup => Ok("ModelPackageGroup"),
         shapes::ResourceType::FeatureGroup => Ok("FeatureGroup"),
         shapes::ResourceType::FeatureMetadata => Ok("FeatureMetadata"),
         other => Err(ApiError::validation(format!(
@@ -146,6 +152,18 @@ fn documents(ctx: &Ctx<'_>, resource: shapes::ResourceType) -> Result<Vec<(Strin
             Ok(vec![(
                 name,
                 Document::Map([("Model".to_owned(), inner)].into_iter().collect()),
+            )])
+        }),
+        // Versions of a group share its name.
+        shapes::ResourceType::ModelPackage => each::<ModelPackage>(ctx, |one| {
+            let shown = model_package::described(&one)?;
+            Ok(vec![(one.arn.to_string(), tagged(shown.into(), &one.tags))])
+        }),
+        shapes::ResourceType::ModelPackageGroup => each::<ModelPackageGroup>(ctx, |group| {
+            let (name, tags) = (group.name.clone(), group.tags.clone());
+            Ok(vec![(
+                name,
+                tagged(model_package_group::described(group).into(), &tags),
             )])
         }),
         shapes::ResourceType::FeatureGroup => each::<FeatureGroup>(ctx, |group| {

@@ -525,7 +525,7 @@ fn a_second_model_of_the_same_name_leaves_the_first_unchanged() {
     );
 }
 
-/// Proves: SM-60
+/// Proves: SM-59, SM-60
 #[test]
 fn what_is_missing_is_said_in_the_words_clients_match() {
     let fixture = Fixture::new();
@@ -562,7 +562,7 @@ fn what_is_missing_is_said_in_the_words_clients_match() {
     assert_eq!(refusal(stopped), invalid("Requested resource not found."));
 }
 
-/// Proves: SM-60
+/// Proves: SM-59, SM-60
 #[test]
 fn a_taken_name_is_refused_in_the_words_clients_match() {
     let fixture = in_service();
@@ -826,6 +826,33 @@ fn what_is_not_enforced_is_refused_and_not_stored() {
     }
     assert!(describe_job(&fixture, "j").is_err(), "nothing was stored");
     assert!(create_job(&fixture, job("j")).is_ok(), "control");
+}
+
+/// Proves: SM-32
+#[test]
+fn the_time_limit_of_a_job_is_a_day_unless_said_and_28_days_at_most() {
+    let fixture = Fixture::new();
+    let with = |name: &str, limit: Option<i64>| {
+        let mut request = job(name);
+        request
+            .stopping_condition
+            .get_or_insert_default()
+            .max_runtime_in_seconds = limit;
+        create_job(&fixture, request)
+    };
+    let longest = 28 * 86_400;
+    let (code, text) = refusal(with("j", Some(longest + 1)));
+    assert_eq!(code, "ValidationException");
+    assert!(
+        text.contains("MaxRuntimeInSeconds") && text.contains("2419200"),
+        "{text}"
+    );
+    assert!(describe_job(&fixture, "j").is_err(), "nothing was stored");
+    for (name, given, kept) in [("longest", Some(longest), longest), ("unsaid", None, 86_400)] {
+        with(name, given).unwrap();
+        let shown = describe_job(&fixture, name).unwrap();
+        assert_eq!(shown.stopping_condition.max_runtime_in_seconds, Some(kept), "{name}");
+    }
 }
 
 /// Proves: SM-32

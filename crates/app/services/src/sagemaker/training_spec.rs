@@ -18,6 +18,9 @@ type Request = shapes::CreateTrainingJobRequest;
 /// Time limit of a job that names none, seconds (SM-32).
 const DEFAULT_MAX_RUNTIME: u64 = 86_400;
 
+/// Longest time limit that a job may name, seconds: 28 days (SM-32).
+const LONGEST_RUN: u64 = 28 * 86_400;
+
 /// Longest time for which a warm pool is kept, seconds.
 const LONGEST_POOL: u64 = 3600;
 
@@ -77,9 +80,7 @@ pub(super) fn spec(request: &Request, role_arn: Arn, table: &InstanceTable) -> R
         instances,
         groups,
         role_arn,
-        max_runtime: max_runtime
-            .and_then(|seconds| u64::try_from(seconds).ok())
-            .unwrap_or(DEFAULT_MAX_RUNTIME),
+        max_runtime: run_limit(max_runtime)?,
         max_pending: max_pending.and_then(|seconds| u64::try_from(seconds).ok()),
         max_wait: max_wait(request)?,
         max_retries: retries(request),
@@ -90,6 +91,17 @@ pub(super) fn spec(request: &Request, role_arn: Arn, table: &InstanceTable) -> R
         0..=JOB_PIPES => Ok(spec),
         pipes => Err(ApiError::validation(format!(
             "A training job can have at most {JOB_PIPES} channels with input mode Pipe times instances. This one has {pipes}."
+        ))),
+    }
+}
+
+/// `MaxRuntimeInSeconds`; the model of the API has its least value alone (SM-32).
+fn run_limit(given: Option<i64>) -> Result<u64, ApiError> {
+    let given = given.and_then(|seconds| u64::try_from(seconds).ok());
+    match given.unwrap_or(DEFAULT_MAX_RUNTIME) {
+        seconds @ ..=LONGEST_RUN => Ok(seconds),
+        _ => Err(ApiError::validation(format!(
+            "Invalid MaxRuntimeInSeconds. It must be at most {LONGEST_RUN}, which is 28 days."
         ))),
     }
 }

@@ -106,6 +106,113 @@ fn filters_compare_properties_tags_and_hyperparameters() {
 
 /// Proves: SM-14
 #[test]
+fn models_endpoints_packages_and_their_groups_are_found_as_they_are_described() {
+    let fixture = Fixture::new();
+    let made = |operation: &str, request: serde_json::Value| {
+        let _: Document = call(&fixture, operation, request).unwrap();
+    };
+    let tags = |team: &str| serde_json::json!([{"Key": "team", "Value": team}]);
+    let role = "arn:aws:iam::123456789012:role/exec";
+    for (name, team) in [("one", "ml"), ("two", "web")] {
+        made(
+            "CreateModel",
+            serde_json::json!({"ModelName": name, "ExecutionRoleArn": role, "PrimaryContainer": {"Image": IMAGE}, "Tags": tags(team)}),
+        );
+        let variant = serde_json::json!({"VariantName": "v", "ModelName": name, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1});
+        made(
+            "CreateEndpointConfig",
+            serde_json::json!({"EndpointConfigName": name, "ProductionVariants": [variant]}),
+        );
+        made(
+            "CreateEndpoint",
+            serde_json::json!({"EndpointName": name, "EndpointConfigName": name, "Tags": tags(team)}),
+        );
+        made(
+            "CreateModelPackageGroup",
+            serde_json::json!({"ModelPackageGroupName": name, "Tags": tags(team)}),
+        );
+    }
+    let inference = serde_json::json!({
+        "Containers": [{"Image": IMAGE}], "SupportedContentTypes": ["text/csv"], "SupportedResponseMIMETypes": ["text/csv"],
+    });
+    for approval in ["Approved", "Rejected"] {
+        made(
+            "CreateModelPackage",
+            serde_json::json!({"ModelPackageGroupName": "one", "InferenceSpecification": inference, "ModelApprovalStatus": approval}),
+        );
+    }
+    made(
+        "CreateModelPackage",
+        serde_json::json!({"ModelPackageName": "alone", "InferenceSpecification": inference, "Tags": tags("ml")}),
+    );
+    let found = |resource: &str, sort: &str, filter: serde_json::Value, path: &str| {
+        let request = serde_json::json!({
+            "Resource": resource, "SortBy": sort, "SortOrder": "Ascending", "SearchExpression": {"Filters": [filter]},
+        });
+        let answer: Document = call(&fixture, "Search", request).unwrap();
+        let answer = serde_json::to_value(answer).unwrap();
+        let results = answer["Results"].as_array().unwrap().iter();
+        let texts = results.map(|one| {
+            assert_eq!(
+                one.as_object().unwrap().len(),
+                1,
+                "the resource's own member alone: {one}"
+            );
+            one.pointer(path)
+                .unwrap_or_else(|| panic!("{one}"))
+                .to_string()
+                .replace('"', "")
+        });
+        texts.collect::<Vec<_>>().join(" ")
+    };
+    let of = |name: &str, value: &str| serde_json::json!({"Name": name, "Value": value});
+    let ml = of("Tags.team", "ml");
+    for (resource, name, path, want) in [
+        ("Model", "Model.ModelName", "/Model/Model/ModelName", "one"),
+        ("Endpoint", "EndpointName", "/Endpoint/EndpointName", "one"),
+        (
+            "ModelPackageGroup",
+            "ModelPackageGroupName",
+            "/ModelPackageGroup/ModelPackageGroupName",
+            "one",
+        ),
+        (
+            "ModelPackage",
+            "ModelPackageName",
+            "/ModelPackage/ModelPackageName",
+            "alone",
+        ),
+    ] {
+        assert_eq!(found(resource, name, ml.clone(), path), want, "{resource}");
+        let everything = serde_json::json!({"Name": "CreationTime", "Operator": "Exists"});
+        assert!(
+            matches!(resource, "Model") || found(resource, name, everything, path).contains(' '),
+            "control: there are others of type {resource}"
+        );
+    }
+    let version = "/ModelPackage/ModelPackageVersion";
+    let sorted = "ModelPackageVersion";
+    assert_eq!(
+        found("ModelPackage", sorted, of("ModelPackageGroupName", "one"), version),
+        "1 2"
+    );
+    assert_eq!(
+        found("ModelPackage", sorted, of("ModelApprovalStatus", "Rejected"), version),
+        "2"
+    );
+    assert_eq!(
+        found(
+            "ModelPackage",
+            sorted,
+            of("InferenceSpecification.Containers.Image", IMAGE),
+            "/ModelPackage/ModelPackageStatus"
+        ),
+        "Completed Completed Completed"
+    );
+}
+
+/// Proves: SM-14
+#[test]
 fn expressions_nest_and_one_element_must_fit_all_of_a_nested_filter() {
     let fixture = furnished();
     let equals = |name: &str, value: &str| serde_json::json!({"Name": name, "Value": value});
