@@ -38,7 +38,7 @@ class Load:
 
     def __init__(self, engine):
         self.engine, self.stop = engine, threading.Event()
-        self.answered, self.cut, self.wrong = Counter(), [], []
+        self.answered, self.by_variant, self.cut, self.wrong = Counter(), Counter(), [], []
         self.threads = [threading.Thread(target=self.call, args=(number,), daemon=True) for number in range(CALLERS)]
 
     def __enter__(self):
@@ -70,6 +70,7 @@ class Load:
                 answer = ask(connection, "POST", target, headers, body)
                 if (answer.status, answer.body) == (200, body):
                     self.answered[number] += 1
+                    self.by_variant[answer.headers["x-amzn-invoked-production-variant"]] += 1
                 else:
                     self.wrong.append((answer.status, answer.body[:300]))
             except (OSError, http.client.HTTPException) as error:

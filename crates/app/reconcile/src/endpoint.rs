@@ -4,14 +4,13 @@
 use crate::capture::Capture;
 use crate::deps::{Deps, Next, StepError};
 use crate::driver::side_by_side;
-use crate::fleets::{EndpointRoutes, Target, VariantRoute};
+use crate::fleets::{EndpointRoutes, Shifted, Target, VariantRoute};
 use crate::logs::{self, Drained, LogCursor, Sink};
 use crate::many_models::Shelf;
-use crate::scheduler::queue::Answer;
 use crate::transfer::Actor;
 use isolarium_model::sagemaker::endpoint::{Instance, Retiring, VariantFleet};
 use isolarium_model::sagemaker::model::{ModelSpec, ResolvedImage};
-use isolarium_model::sagemaker::{BlockedDestination, Endpoint, EndpointEvent, EndpointStatus, FailureReason, Fleet};
+use isolarium_model::sagemaker::{Endpoint, EndpointEvent, EndpointStatus, Fleet, Takeover};
 use isolarium_model::{Arn, Key, Timestamp, WorkloadId};
 use isolarium_runtime::executor::WorkloadState;
 use isolarium_store::{Batch, Expect};
@@ -20,9 +19,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 mod queue;
+mod takeover;
 mod tend;
 
-use tend::{Tending, Verdict};
+use takeover::wanted;
+use tend::{Ready, Tending, Verdict};
 
 /// Time between looks at a container whose running requests are waited for.
 const DRAIN_POLL: Duration = Duration::from_millis(50);
@@ -66,6 +67,8 @@ pub(crate) struct Container {
     ended_seen: Option<Timestamp>,
     /// The instance's further containers, in the model's order.
     others: Vec<Beside>,
+    /// What its containers are to run, by their numbers, where that was brought here before they may be launched.
+    ready: BTreeMap<usize, Ready>,
     /// The one of several that did not answer the last pings.
     silent: Option<String>,
 }
@@ -90,6 +93,7 @@ impl Container {
             logs: LogCursor::default(),
             target,
             others: instance.others.iter().map(|_| Beside::default()).collect(),
+            ready: BTreeMap::new(),
             silent: None,
             // A container that was healthy before a restart of the engine keeps serving while it is looked at.
             healthy: instance.healthy,
@@ -133,7 +137,7 @@ pub(crate) fn step(deps: &Deps, key: &Key, memory: &mut EndpointMemory) -> Resul
         deps.fleets.withdraw(key);
         return work.delete(endpoint, memory);
     }
-    endpoint = work.fit(endpoint)?;
+    (endpoint, _) = work.fit(endpoint)?;
     let room = work.room(&endpoint);
     for (model, instance) in instances(&endpoint) {
         memory
@@ -141,14 +145,24 @@ pub(crate) fn step(deps: &Deps, key: &Key, memory: &mut EndpointMemory) -> Resul
             .entry(instance.placement.workload.clone())
             .or_insert_with(|| Container::new(deps, key, model, instance));
     }
-    let (verdicts, mut next) = work.tend(&endpoint, memory, room)?;
-    endpoint = work.decide(endpoint, memory, &verdicts)?;
+    let (mut verdicts, mut next) = work.tend(&endpoint, memory, room)?;
+    let displaces = work.displaces(&endpoint, &mut verdicts, room, &mut next);
+    endpoint = work.decide(endpoint, memory, &verdicts, displaces)?;
+    let fitted;
+    (endpoint, fitted) = work.fit(endpoint)?;
+    if fitted {
+        // What comes back has its room before what goes gives it to others.
+        work.room(&endpoint);
+        next = deps.now();
+    }
+    next = next.min(takeover::due(&endpoint, deps.now()));
     work.publish(&endpoint, memory);
     next = next.min(work.deliver(&endpoint, memory));
     next = next.min(work.queue(&endpoint, memory)?);
     next = next.min(work.retire(&endpoint, memory)?);
-    if endpoint.status == EndpointStatus::RollingBack && endpoint.retiring.is_empty() {
+    if takeover::rolled_back(&endpoint) {
         work.change(|endpoint, now| Ok(roll_back_done(endpoint, now)?))?;
+        endpoint.active.iter().for_each(|fleet| work.trim(fleet));
     }
     Ok(Next::At(next))
 }
@@ -171,7 +185,7 @@ fn roll_back_done(
     endpoint: &mut Endpoint,
     now: Timestamp,
 ) -> Result<bool, isolarium_model::sagemaker::IllegalTransition> {
-    if endpoint.status != EndpointStatus::RollingBack || !endpoint.retiring.is_empty() {
+    if !takeover::rolled_back(endpoint) {
         return Ok(false);
     }
     endpoint.apply(EndpointEvent::RolledBack, now)?;
@@ -213,26 +227,24 @@ impl Work<'_> {
     }
 
     /// Gives every wanted instance an id, a workload and a network, and lets surplus ones go. Nothing of an instance is
-    /// on the host before this is committed.
-    fn fit(&self, endpoint: Endpoint) -> Result<Endpoint, StepError> {
-        let fits = |fleet: &Fleet| fleet.variants.iter().all(|v| v.instances.len() == wanted(v));
-        if endpoint.active.iter().chain(&endpoint.pending).all(fits) || endpoint.status == EndpointStatus::Failed {
-            return Ok(endpoint);
+    /// on the host before this is committed. Says whether anything changed.
+    fn fit(&self, endpoint: Endpoint) -> Result<(Endpoint, bool), StepError> {
+        if takeover::fits(&endpoint) || matches!(endpoint.status, EndpointStatus::Failed | EndpointStatus::Deleting) {
+            return Ok((endpoint, false));
         }
         let stored = self.deps.update::<Endpoint>(self.key, |endpoint, batch| {
             let (arn, now) = (endpoint.arn.clone(), self.deps.now());
             let mut batch = batch;
             let mut surplus = Vec::new();
-            for fleet in endpoint.active.iter_mut().chain(endpoint.pending.iter_mut()) {
+            let way = endpoint.pending.as_ref().and_then(|fleet| fleet.takeover.clone());
+            let active = endpoint.active.iter_mut().map(|fleet| (fleet, false));
+            for (fleet, pending) in active.chain(endpoint.pending.iter_mut().map(|fleet| (fleet, true))) {
                 for variant in &mut fleet.variants {
-                    batch = self.grow(variant, &arn, now, batch)?;
-                    while variant.instances.len() > wanted(variant) {
+                    let most = wanted(way.as_ref(), pending, variant);
+                    batch = self.grow(variant, most, &arn, now, batch)?;
+                    while variant.instances.len() > most {
                         // Whatever is not healthy goes first.
-                        let at = variant
-                            .instances
-                            .iter()
-                            .position(|i| !i.healthy)
-                            .unwrap_or(wanted(variant));
+                        let at = variant.instances.iter().position(|i| !i.healthy).unwrap_or(most);
                         let gone = variant.instances.remove(at);
                         surplus.push(retiring(variant, gone, now));
                     }
@@ -241,12 +253,22 @@ impl Work<'_> {
             endpoint.retiring.extend(surplus);
             Ok(Some(batch))
         })?;
-        Ok(stored.map_or(endpoint, |stored| stored.record))
+        Ok(match stored {
+            Some(stored) => (stored.record, true),
+            None => (endpoint, false),
+        })
     }
 
-    fn grow(&self, variant: &mut VariantFleet, arn: &Arn, now: Timestamp, batch: Batch) -> Result<Batch, StepError> {
+    fn grow(
+        &self,
+        variant: &mut VariantFleet,
+        most: usize,
+        arn: &Arn,
+        now: Timestamp,
+        batch: Batch,
+    ) -> Result<Batch, StepError> {
         let mut batch = batch;
-        while variant.instances.len() < wanted(variant) {
+        while variant.instances.len() < most {
             let (instance, more) = self.instance(variant, arn, now, now, 0, batch)?;
             variant.instances.push(instance);
             batch = more;
@@ -281,33 +303,6 @@ impl Work<'_> {
         ))
     }
 
-    /// Asks for room for what has none, all of it together: half a fleet serves nobody. Says until when the rest may wait.
-    fn room(&self, endpoint: &Endpoint) -> Room {
-        let (mut since, mut wanted) = (Timestamp(i64::MAX), Vec::new());
-        for (variant, instance) in endpoint
-            .active
-            .iter()
-            .chain(&endpoint.pending)
-            .flat_map(Fleet::instances)
-        {
-            let workload = &instance.placement.workload;
-            if !self.deps.scheduler.holds(workload) {
-                since = since.min(instance.since);
-                wanted.push((vec![workload.clone()], &variant.variant.instance_type));
-            }
-        }
-        // Asked without anything, too: what waited and is wanted no more gives its place up.
-        let Ok(request) = self.deps.request::<Endpoint>(self.key, since, wanted) else {
-            // The launch says that an instance type is known no more.
-            return Room::There;
-        };
-        match self.deps.scheduler.ask(request) {
-            Answer::Granted => Room::There,
-            Answer::Waits => Room::WaitsUntil(since.after(self.deps.settings.endpoint_patience)),
-            Answer::Never => Room::WaitsUntil(self.deps.now()),
-        }
-    }
-
     /// Looks after every instance: launches, pings, reads output. Returns what was found and when to look again.
     fn tend(
         &self,
@@ -318,6 +313,12 @@ impl Work<'_> {
         if endpoint.status == EndpointStatus::Failed {
             return Ok((BTreeMap::new(), Timestamp(i64::MAX)));
         }
+        let makes_way = self.makes_way(endpoint, room);
+        let waits_for_old = takeover::goes_first(endpoint) && !endpoint.retiring.is_empty();
+        let on_trial = |workload: &WorkloadId| {
+            let pending = endpoint.pending.iter().flat_map(Fleet::instances);
+            pending.into_iter().any(|(_, one)| one.placement.workload == *workload)
+        };
         let fleets = endpoint.active.iter().chain(&endpoint.pending);
         let mut pairs: BTreeMap<&WorkloadId, (&VariantFleet, &Instance)> = fleets
             .flat_map(Fleet::instances)
@@ -331,6 +332,8 @@ impl Work<'_> {
                 endpoint,
                 variant,
                 instance,
+                only_ready: makes_way && on_trial(workload) && !self.deps.scheduler.holds(workload),
+                waits_for_old,
                 container,
                 room,
             })
@@ -366,6 +369,7 @@ impl Work<'_> {
         endpoint: Endpoint,
         memory: &EndpointMemory,
         verdicts: &BTreeMap<WorkloadId, Verdict>,
+        displaces: bool,
     ) -> Result<Endpoint, StepError> {
         let mut replaced = Vec::new();
         let stored = self.deps.update::<Endpoint>(self.key, |endpoint, batch| {
@@ -377,8 +381,9 @@ impl Work<'_> {
             let before = endpoint.clone();
             note_starts(endpoint, memory);
             note_health(endpoint, memory, verdicts);
-            let mut batch = self.replace_dead(endpoint, verdicts, now, batch, &mut replaced)?;
-            batch = self.settle(endpoint, verdicts, now, batch)?;
+            let lost = takeover::lost(endpoint, verdicts);
+            let batch = self.replace_dead(endpoint, verdicts, now, batch, &mut replaced)?;
+            self.settle(endpoint, verdicts, now, lost, displaces)?;
             Ok((*endpoint != before).then_some(batch))
         })?;
         for (old, new) in &replaced {
@@ -421,7 +426,9 @@ impl Work<'_> {
                             tracing::warn!(endpoint = %arn, why, "an instance does not come up again; trying on");
                             true
                         }
-                        Some(Verdict::Broken(_) | Verdict::Starting | Verdict::Healthy) | None => false,
+                        Some(Verdict::Broken(_) | Verdict::Ready | Verdict::Starting | Verdict::Healthy) | None => {
+                            false
+                        }
                     };
                     if !dead {
                         continue;
@@ -448,101 +455,62 @@ impl Work<'_> {
         Ok(batch)
     }
 
-    /// Moves the endpoint along its lifecycle.
-    fn settle(
-        &self,
-        endpoint: &mut Endpoint,
-        verdicts: &BTreeMap<WorkloadId, Verdict>,
-        now: Timestamp,
-        batch: Batch,
-    ) -> Result<Batch, StepError> {
-        let changing = matches!(endpoint.status, EndpointStatus::Creating | EndpointStatus::Updating);
-        if !changing {
-            return Ok(batch);
-        }
-        let on_trial = endpoint.pending.as_ref().or(endpoint.active.as_ref());
-        let Some(fleet) = on_trial else { return Ok(batch) };
-        let broken = fleet
-            .instances()
-            .find_map(|(_, instance)| match verdicts.get(&instance.placement.workload) {
-                Some(Verdict::Broken(why)) => Some((why.clone(), instance.clone())),
-                Some(Verdict::Dead | Verdict::Starting | Verdict::Healthy) | None => None,
-            });
-        if let Some((why, instance)) = broken {
-            self.fail(endpoint, &why, &instance, now)?;
-            return Ok(batch);
-        }
-        let up = |variant: &VariantFleet| {
-            variant.instances.len() == wanted(variant) && variant.instances.iter().all(|instance| instance.healthy)
-        };
-        if !fleet.variants.iter().all(up) {
-            return Ok(batch);
-        }
-        endpoint.apply(EndpointEvent::FleetHealthy, now)?;
-        endpoint.failure_reason = None;
-        if let Some(fresh) = endpoint.pending.take() {
-            endpoint.config_name.clone_from(&fresh.config_name);
-            if let Some(old) = endpoint.active.replace(fresh) {
-                retire_fleet(endpoint, old, now);
-            }
-        }
-        Ok(batch)
-    }
-
-    /// The fleet on trial cannot come up: nothing of it stays; a fleet that serves goes on serving (SM-22).
-    fn fail(&self, endpoint: &mut Endpoint, why: &str, instance: &Instance, now: Timestamp) -> Result<(), StepError> {
-        let attempts: Vec<BlockedDestination> = instance
-            .placements()
-            .flat_map(|placement| self.deps.attempts(&placement))
-            .collect();
-        let note = attempts.first().map(BlockedDestination::note);
-        endpoint.apply(EndpointEvent::FleetFailed, now)?;
-        endpoint.failure_reason = Some(FailureReason::endpoint(why, note.as_ref()));
-        if let Some(failed) = endpoint.pending.take() {
-            retire_fleet(endpoint, failed, now);
-        } else if let Some(active) = &mut endpoint.active {
-            // More capacity was asked for and did not come up: back to what serves.
-            for variant in &mut active.variants {
-                let healthy = variant.instances.iter().filter(|instance| instance.healthy).count();
-                variant.desired_count = u32::try_from(healthy).unwrap_or(u32::MAX).max(1);
-            }
-        }
-        Ok(())
-    }
-
     /// Shows the proxy which containers serve now.
     fn publish(&self, endpoint: &Endpoint, memory: &mut EndpointMemory) {
         let Some(active) = endpoint.active.as_ref().filter(|_| endpoint.status.serves()) else {
             self.deps.fleets.withdraw(self.key);
             return;
         };
-        let captures: Vec<_> = active
-            .variants
-            .iter()
-            .map(|variant| self.capture(endpoint, active, variant, &mut memory.captures))
-            .collect();
+        let pending = endpoint.pending.as_ref();
+        let shift = pending.and_then(|fleet| match fleet.takeover.as_ref()? {
+            Takeover::Shift(shift) => Some((fleet, shift.share())),
+            Takeover::InPlace => None,
+        });
+        let mut captures = Vec::new();
+        let variants = self.variant_routes(endpoint, active, memory, &mut captures);
+        let shifted = shift.map(|(fleet, share)| Shifted {
+            share,
+            variants: self.variant_routes(endpoint, fleet, memory, &mut captures),
+        });
         bound(&mut memory.captures, &captures);
+        let routes = EndpointRoutes {
+            name: endpoint.name.clone(),
+            variants,
+            asynchronous: active.asynchronous.is_some(),
+            shifted,
+        };
+        self.deps.fleets.publish(self.key, routes);
+    }
+
+    /// The healthy containers of a fleet. What keeps its invocations is added to `captures`.
+    fn variant_routes(
+        &self,
+        endpoint: &Endpoint,
+        fleet: &Fleet,
+        memory: &mut EndpointMemory,
+        captures: &mut Vec<Option<Arc<Capture>>>,
+    ) -> Vec<VariantRoute> {
+        let EndpointMemory {
+            containers,
+            captures: known,
+            ..
+        } = memory;
         let target = |instance: &Instance| {
-            let container = memory.containers.get(&instance.placement.workload)?;
+            let container = containers.get(&instance.placement.workload)?;
             container.healthy.then(|| Arc::clone(&container.target))
         };
-        let variants = active
-            .variants
-            .iter()
-            .zip(captures)
-            .map(|(variant, capture)| VariantRoute {
+        let routes = fleet.variants.iter().map(|variant| {
+            let capture = self.capture(endpoint, fleet, variant, known);
+            captures.push(capture.clone());
+            VariantRoute {
                 capture,
                 name: variant.variant.name.clone(),
                 weight: variant.current_weight,
                 most: most_requests(variant),
                 targets: variant.instances.iter().filter_map(target).collect(),
-            });
-        let routes = EndpointRoutes {
-            name: endpoint.name.clone(),
-            variants: variants.collect(),
-            asynchronous: active.asynchronous.is_some(),
-        };
-        self.deps.fleets.publish(self.key, routes);
+            }
+        });
+        routes.collect()
     }
 
     /// Where a variant's invocations are kept: as before while what is asked for, and who delivers it, is the same. Nothing
@@ -777,11 +745,6 @@ fn bound(known: &mut Vec<(String, Arc<Capture>)>, serving: &[Option<Arc<Capture>
 fn most_requests(variant: &VariantFleet) -> Option<usize> {
     let serverless = variant.variant.serverless.as_ref()?;
     Some(usize::try_from(serverless.concurrency).unwrap_or(usize::MAX))
-}
-
-/// How many instances a variant is to have.
-fn wanted(variant: &VariantFleet) -> usize {
-    usize::try_from(variant.desired_count).unwrap_or(usize::MAX)
 }
 
 fn retiring(variant: &VariantFleet, instance: Instance, now: Timestamp) -> Retiring {

@@ -5,6 +5,7 @@ use crate::capture::Capture;
 use crate::many_models::{InUse, Shelf};
 use isolarium_model::sagemaker::endpoint::Instance;
 use isolarium_model::sagemaker::model::{ExecutionMode, ModelSpec};
+use isolarium_model::sagemaker::takeover;
 use isolarium_model::{Key, WorkloadId};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -123,6 +124,32 @@ pub struct EndpointRoutes {
     pub variants: Vec<VariantRoute>,
     /// Its requests come by its queue alone (SM-55).
     pub asynchronous: bool,
+    /// The fleet that part of the traffic has moved to, during an update in steps (SM-24).
+    pub shifted: Option<Shifted>,
+}
+
+/// The new fleet of an update.
+#[derive(Clone, Debug)]
+pub struct Shifted {
+    /// Its part of the traffic, in ten-thousandths.
+    pub share: u32,
+    pub variants: Vec<VariantRoute>,
+}
+
+impl EndpointRoutes {
+    /// The variants that are to serve a request, and those that do where the first cannot.
+    fn sides(&self, chance: u64) -> (&[VariantRoute], &[VariantRoute]) {
+        let Some(shifted) = &self.shifted else {
+            return (&self.variants, &[]);
+        };
+        // The low bits choose the variant, so the lot is drawn from a mixture of all bits.
+        let lot = chance.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        if (lot.saturating_mul(u64::from(takeover::WHOLE))) >> 32 < u64::from(shifted.share) {
+            (&shifted.variants, &self.variants)
+        } else {
+            (&self.variants, &shifted.variants)
+        }
+    }
 }
 
 /// Why no container was picked.
@@ -238,13 +265,12 @@ impl Fleets {
         if routes.asynchronous {
             return Err(PickError::Asynchronous);
         }
-        let variant = match target_variant {
-            Some(wanted) => routes
-                .variants
-                .iter()
-                .find(|variant| variant.name == wanted)
-                .ok_or_else(|| PickError::UnknownVariant(wanted.into()))?,
-            None => weighted(&routes.variants, chance)?,
+        let (first, second) = routes.sides(chance);
+        let variant = match (variant_of(first, target_variant, chance), second) {
+            // During an update a fleet may have lost what the other still has.
+            (Err(_), [_, ..]) => variant_of(second, target_variant, chance)
+                .or_else(|_| variant_of(&routes.variants, target_variant, chance))?,
+            (found, _) => found?,
         };
         if let Some(most) = variant.most {
             let running = variant.targets.iter().map(|target| target.in_flight());
@@ -308,6 +334,23 @@ impl Fleets {
             .get(key)
             .cloned()
     }
+}
+
+/// The variant that serves a request: the one that it names, or one by weight.
+fn variant_of<'a>(
+    variants: &'a [VariantRoute],
+    target: Option<&str>,
+    chance: u64,
+) -> Result<&'a VariantRoute, PickError> {
+    let Some(wanted) = target else {
+        return weighted(variants, chance);
+    };
+    let named = variants.iter().find(|variant| variant.name == wanted);
+    let named = named.ok_or_else(|| PickError::UnknownVariant(wanted.into()))?;
+    if named.targets.is_empty() {
+        return Err(PickError::NoHealthyInstance);
+    }
+    Ok(named)
 }
 
 /// To be called while the table is still held: a route withdrawn after this moment sees the request.
@@ -382,6 +425,7 @@ mod tests {
                 name: "Ep".into(),
                 variants,
                 asynchronous: false,
+                shifted: None,
             },
         );
         fleets
@@ -443,6 +487,53 @@ mod tests {
         for chance in chances() {
             assert_eq!(fleets.pick(&key(), "Ep", None, chance).unwrap().variant(), "up");
         }
+    }
+
+    /// Proves: SM-24
+    #[test]
+    fn traffic_is_shared_between_two_fleets_of_an_update_and_each_stands_in_for_the_other() {
+        let share = |share: u32, old: Vec<VariantRoute>, new: Vec<VariantRoute>| {
+            let fleets = fleets(vec![]);
+            let routes = EndpointRoutes {
+                name: "Ep".into(),
+                variants: old,
+                asynchronous: false,
+                shifted: Some(Shifted { share, variants: new }),
+            };
+            fleets.publish(&key(), routes);
+            fleets
+        };
+        let count = |fleets: &Fleets, wanted: Option<&str>| {
+            // Any random numbers: here those of a multiplicative generator.
+            let mut chance = 1u64;
+            let picks = (0..10_000).map(|_| {
+                chance = chance
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                let guard = fleets.pick(&key(), "Ep", wanted, chance ^ (chance >> 29)).unwrap();
+                usize::from(guard.workload().as_str().ends_with('2'))
+            });
+            picks.sum::<usize>()
+        };
+        let old = || vec![route("a", 1.0, vec![target(1)])];
+        let new = || vec![route("a", 1.0, vec![target(2)])];
+        for wanted in [None, Some("a")] {
+            assert_eq!(count(&share(0, old(), new()), wanted), 0);
+            let tenth = count(&share(1000, old(), new()), wanted);
+            assert!((850..1150).contains(&tenth), "{tenth}");
+            assert_eq!(count(&share(10_000, old(), new()), wanted), 10_000);
+        }
+        let dead = || vec![route("a", 1.0, vec![])];
+        assert_eq!(count(&share(5000, dead(), new()), None), 10_000);
+        assert_eq!(count(&share(5000, old(), dead()), None), 0);
+        assert_eq!(count(&share(10_000, old(), dead()), Some("a")), 0);
+        let both = share(5000, dead(), dead());
+        assert_eq!(
+            both.pick(&key(), "Ep", None, 0).unwrap_err(),
+            PickError::NoHealthyInstance
+        );
+        let renamed = share(0, old(), vec![route("b", 1.0, vec![target(2)])]);
+        assert_eq!(count(&renamed, Some("b")), 10_000, "a variant of the new fleet alone");
     }
 
     #[test]

@@ -156,6 +156,29 @@ impl Scheduler {
         }
     }
 
+    /// Instances of an endpoint take the places of others of it, which are on their way out (AU-28). Whether there is room
+    /// for that; else nothing changes.
+    pub(crate) fn exchange(&self, old: &[WorkloadId], request: &Request) -> bool {
+        let mut state = self.lock();
+        let done = state.queue.exchange(old, request);
+        if done {
+            for workload in old {
+                state.devices.remove(workload);
+            }
+            state.admit();
+        }
+        done
+    }
+
+    /// Gives back what the instances of a request hold above what it says: the way back is not needed any more.
+    pub(crate) fn trim(&self, request: &Request) {
+        let mut state = self.lock();
+        for one in &request.instances {
+            state.queue.trim(&one.workload, one.amount);
+        }
+        state.admit();
+    }
+
     /// The job has ended, and its room is kept for one that fits, as long as nobody else needs it.
     pub(crate) fn shelve(&self, owner: &Owner, since: Timestamp) {
         let mut state = self.lock();
@@ -315,7 +338,10 @@ impl Scheduler {
             kind: Endpoint::KIND,
             key: key.clone(),
         };
-        let serves = endpoint.status == EndpointStatus::InService;
+        let serves = matches!(
+            endpoint.status,
+            EndpointStatus::InService | EndpointStatus::UpdateRollbackFailed
+        );
         for fleet in endpoint.active.iter().chain(&endpoint.pending) {
             for (variant, instance) in fleet.instances() {
                 let workload = &instance.placement.workload;

@@ -29,6 +29,8 @@ pub struct ReconcileSettings {
     pub restart_backoff: Duration,
     /// Longest wait before a dead container is replaced. Default 60 s.
     pub restart_backoff_max: Duration,
+    /// Whether updates of endpoints may take down what serves (AU-28). Default never.
+    pub updates: Updates,
     /// How long captured data waits for more before it is delivered. Default 60 s (CC-61).
     pub capture_interval: Duration,
     /// Time between synchronisations of checkpoints. Default 60 s (CC-35).
@@ -76,6 +78,19 @@ pub struct ReconcileSettings {
     pub lifecycle_limit: Duration,
 }
 
+/// How an endpoint's new fleet takes the place of the old one (AU-27, AU-28).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Updates {
+    /// The old one serves until the new one is healthy beside it: no request is lost.
+    #[default]
+    BlueGreen,
+    /// The same, but where there is no room for both the old one is taken down first.
+    InPlaceWhenFull,
+    /// The old one is always taken down first.
+    InPlace,
+}
+
 /// The operator's Jupyter image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotebookProgram {
@@ -100,6 +115,7 @@ impl Default for ReconcileSettings {
             startup_deadline: Duration::from_secs(240),
             restart_backoff: Duration::from_secs(1),
             restart_backoff_max: Duration::from_secs(60),
+            updates: Updates::default(),
             capture_interval: Duration::from_secs(60),
             checkpoint_interval: Duration::from_secs(60),
             log_interval: Duration::from_millis(100),

@@ -46,7 +46,7 @@ use isolarium_netplan::flowlog::Ranges;
 use isolarium_node::NodeHost;
 use isolarium_reconcile::driver::StartError as DriverError;
 use isolarium_reconcile::network::{Doors, Networks, NoDoors, ServiceRanges};
-use isolarium_reconcile::settings::NotebookProgram;
+use isolarium_reconcile::settings::{NotebookProgram, Updates};
 use isolarium_reconcile::{Deps, Driver, Fleets, ReconcileSettings, Scheduler, WorkDir};
 use isolarium_runtime::executor::ExecutorError;
 use isolarium_services::Dispatch;
@@ -724,6 +724,7 @@ fn platform_settings(config: &Config) -> PlatformSettings {
         image: one.image.clone(),
     };
     PlatformSettings {
+        in_place: config.endpoints.updates == Updates::InPlace,
         image_aliases: ImageAliases(config.images.aliases.iter().map(alias).collect()),
         managed_images,
         platform_network: config.network.platform,
@@ -756,6 +757,7 @@ fn reconcile_settings(config: &Config, authority: &Authority) -> ReconcileSettin
         restart_backoff: config.endpoints.restart_backoff.duration(),
         restart_backoff_max: config.endpoints.restart_backoff_max.duration(),
         capture_interval: config.endpoints.capture_interval.duration(),
+        updates: config.endpoints.updates,
         checkpoint_interval: config.jobs.checkpoint_interval.duration(),
         log_interval: config.reconcile.log_interval.duration(),
         retry: config.reconcile.retry.duration(),

@@ -1,17 +1,18 @@
 //! One instance of a variant: launched, pinged, its output read.
 
-use super::{Container, REPORT_INTERVAL, Room, actor_of};
+use super::{Container, DRAIN_POLL, REPORT_INTERVAL, Room, actor_of};
 use crate::collect::FailureText;
-use crate::container::{self, BINDS_TO_PORT, LOADS_MODELS, Part, Serving};
+use crate::container::{self, BINDS_TO_PORT, LOADS_MODELS, ModelMount, Part, Serving};
 use crate::deps::{AttachError, Deps, NOT_STARTED, StepError, log_not_started};
 use crate::logs::{self, Drained, Sink};
 use crate::network::place::Wanted;
 use crate::ping;
 use crate::scheduler::NO_CAPACITY;
 use crate::stage::{self, StageError};
+use crate::transfer::Image;
 use isolarium_model::sagemaker::endpoint::{Instance, VariantFleet};
 use isolarium_model::sagemaker::model::{ModelData, ResolvedImage};
-use isolarium_model::sagemaker::{Attachment, Endpoint, EndpointStatus};
+use isolarium_model::sagemaker::{Attachment, Endpoint, EndpointStatus, Placement};
 use isolarium_model::{Key, Timestamp};
 use isolarium_runtime::executor::{ExecutorError, WorkloadState};
 use std::time::Duration;
@@ -21,6 +22,8 @@ use std::time::Duration;
 pub(super) enum Verdict {
     /// On its way, or healthy before and in doubt now.
     Starting,
+    /// What it runs is here; it may not be launched yet.
+    Ready,
     /// Answers its pings.
     Healthy,
     /// Its container ended or stopped answering: replace it.
@@ -36,8 +39,18 @@ pub(super) struct Tending<'a> {
     pub endpoint: &'a Endpoint,
     pub variant: &'a VariantFleet,
     pub instance: &'a Instance,
+    /// What it runs is brought here, and no more: the fleet that serves is to make way first (AU-28).
+    pub only_ready: bool,
+    /// Nothing is launched yet: what leaves goes first.
+    pub waits_for_old: bool,
     pub container: &'a mut Container,
     pub room: Room,
+}
+
+/// What a container is to run, on the engine's disk.
+pub(crate) struct Ready {
+    image: Image,
+    model: ModelMount,
 }
 
 impl Tending<'_> {
@@ -57,6 +70,8 @@ impl Tending<'_> {
                 }
                 Ok((Verdict::Starting, self.instance.not_before.min(self.deadline())))
             }
+            None if self.only_ready => self.make_ready(),
+            None if self.waits_for_old => Ok((Verdict::Starting, now.after(DRAIN_POLL))),
             None => match self.room {
                 Room::WaitsUntil(limit) if !deps.scheduler.holds(workload) => Ok(self.no_room(now, limit)),
                 Room::There | Room::WaitsUntil(_) => self.launch(now),
@@ -77,7 +92,8 @@ impl Tending<'_> {
 
     /// Waits until the owner has waited long enough (SM-22); what served already waits for ever.
     fn no_room(&self, now: Timestamp, limit: Timestamp) -> (Verdict, Timestamp) {
-        if self.endpoint.status == EndpointStatus::InService {
+        let serves = [EndpointStatus::InService, EndpointStatus::UpdateRollbackFailed];
+        if serves.contains(&self.endpoint.status) {
             return (Verdict::Starting, Timestamp(i64::MAX));
         }
         if now >= limit {
@@ -105,6 +121,26 @@ impl Tending<'_> {
             Err(Start::Away(error)) => Err(StepError::Executor(error)),
             Err(Start::Broken(why)) => Ok((Verdict::Broken(why), now)),
         }
+    }
+
+    /// Brings everything here that the instance runs, so that it starts at once when it may.
+    fn make_ready(&mut self) -> Result<(Verdict, Timestamp), StepError> {
+        let never = Timestamp(i64::MAX);
+        if self.container.ready.len() == self.variant.model.count() {
+            return Ok((Verdict::Ready, never));
+        }
+        let attached = match self.placed()? {
+            Ok(attached) => attached,
+            Err(verdict) => return Ok((verdict, never)),
+        };
+        for (number, placement) in attached.placements().enumerate() {
+            match self.bring(&placement, number) {
+                Ok(ready) => drop(self.container.ready.insert(number, ready)),
+                Err(Start::Away(error)) => return Err(StepError::Executor(error)),
+                Err(Start::Broken(why)) => return Ok((Verdict::Broken(why), never)),
+            }
+        }
+        Ok((Verdict::Ready, never))
     }
 
     /// The instance where it is to be, or what is to be said of it instead.
@@ -212,44 +248,24 @@ impl Tending<'_> {
 
     /// Starts a container of the instance, 0 being the first. `None` when a launch that an earlier process began turns
     /// out to have worked: its model data is in use.
-    fn start(&self, instance: &Instance, number: usize) -> Result<Option<ResolvedImage>, Start> {
-        let deps = self.deps;
-        let (variant, model) = (self.variant, &self.variant.model);
-        let (Some(one), Some(placement)) = (model.containers().nth(number), instance.placements().nth(number)) else {
-            log_not_started(
-                &self.endpoint.arn,
-                &"the instance has another number of containers than its model",
-            );
-            return Err(Start::Broken(NOT_STARTED.into()));
+    fn start(&mut self, instance: &Instance, number: usize) -> Result<Option<ResolvedImage>, Start> {
+        let Some(placement) = instance.placements().nth(number) else {
+            return Err(self.miscounted());
         };
-        let actor = actor_of(self.key, self.endpoint, variant).of(&placement);
-        let workload = &placement.workload;
-        let reference = &one.container.image;
+        let (deps, workload) = (self.deps, &placement.workload);
         deps.executor.prepare(workload).map_err(|error| self.host(error))?;
         if deps.is_launched(workload).map_err(|error| self.host(error))? {
             return Ok(None);
         }
-        let pull = |error| self.staged(error, &format!("The image {reference} could not be pulled: "));
-        let image = deps
-            .transfer
-            .resolve_image(&actor, reference)
-            .map_err(|error| pull(error.into()))?;
-        if one.name.is_some() && image.labels.get(BINDS_TO_PORT).map(String::as_str) != Some("true") {
-            return Err(Start::Broken(format!(
-                "The image {reference} cannot be used in a model of several containers: it lacks the label \
-                 {BINDS_TO_PORT}=true."
-            )));
-        }
-        let many = matches!(one.data, Some(ModelData::Many { .. }));
-        if many && image.labels.get(LOADS_MODELS).map(String::as_str) != Some("true") {
-            return Err(Start::Broken(format!(
-                "Your Ecr Image {reference} does not contain required {LOADS_MODELS}=true Docker label(s)."
-            )));
-        }
-        stage::layers(deps, &image).map_err(pull)?;
-        let limit = variant.variant.download_timeout.map(Duration::from_secs);
-        let loaded = stage::model(deps, &actor, &placement, one.data, limit)
-            .map_err(|error| self.staged(error, "The model data could not be loaded: "))?;
+        let Ready { image, model: loaded } = match self.container.ready.remove(&number) {
+            Some(ready) => ready,
+            None => self.bring(&placement, number)?,
+        };
+        let (variant, model) = (self.variant, &self.variant.model);
+        let Some(one) = model.containers().nth(number) else {
+            return Err(self.miscounted());
+        };
+        let reference = &one.container.image;
         let serving = Serving {
             placement: &placement,
             environment: &one.container.environment,
@@ -276,6 +292,47 @@ impl Tending<'_> {
         deps.launch(&self.key.scope, &placement, &spec)
             .map_err(|error| self.host(error))?;
         Ok(Some(resolved))
+    }
+
+    /// Brings the image and the model data of a container of the instance here.
+    fn bring(&self, placement: &Placement, number: usize) -> Result<Ready, Start> {
+        let (deps, workload) = (self.deps, &placement.workload);
+        let Some(one) = self.variant.model.containers().nth(number) else {
+            return Err(self.miscounted());
+        };
+        let actor = actor_of(self.key, self.endpoint, self.variant).of(placement);
+        let reference = &one.container.image;
+        deps.executor.prepare(workload).map_err(|error| self.host(error))?;
+        let pull = |error| self.staged(error, &format!("The image {reference} could not be pulled: "));
+        let image = deps
+            .transfer
+            .resolve_image(&actor, reference)
+            .map_err(|error| pull(error.into()))?;
+        if one.name.is_some() && image.labels.get(BINDS_TO_PORT).map(String::as_str) != Some("true") {
+            return Err(Start::Broken(format!(
+                "The image {reference} cannot be used in a model of several containers: it lacks the label \
+                 {BINDS_TO_PORT}=true."
+            )));
+        }
+        let many = matches!(one.data, Some(ModelData::Many { .. }));
+        if many && image.labels.get(LOADS_MODELS).map(String::as_str) != Some("true") {
+            return Err(Start::Broken(format!(
+                "Your Ecr Image {reference} does not contain required {LOADS_MODELS}=true Docker label(s)."
+            )));
+        }
+        stage::layers(deps, &image).map_err(pull)?;
+        let limit = self.variant.variant.download_timeout.map(Duration::from_secs);
+        let model = stage::model(deps, &actor, placement, one.data, limit)
+            .map_err(|error| self.staged(error, "The model data could not be loaded: "))?;
+        Ok(Ready { image, model })
+    }
+
+    fn miscounted(&self) -> Start {
+        log_not_started(
+            &self.endpoint.arn,
+            &"the instance has another number of containers than its model",
+        );
+        Start::Broken(NOT_STARTED.into())
     }
 
     fn running(&mut self, now: Timestamp) -> Result<(Verdict, Timestamp), StepError> {

@@ -1,9 +1,10 @@
 use super::*;
 use crate::fake::{Fake, IMAGE, World, key, scope};
 use crate::fleets::PickError;
+use crate::scheduler::queue::Answer;
 use isolarium_model::sagemaker::endpoint_config::ProductionVariant;
 use isolarium_model::sagemaker::model::{ExecutionMode, FurtherContainer, ModelData, ModelSpec, SeveralContainers};
-use isolarium_model::sagemaker::{ContainerSpec, JobNetwork, Tags};
+use isolarium_model::sagemaker::{ContainerSpec, JobNetwork, Shift, Tags};
 use isolarium_runtime::executor::Mount;
 use std::sync::Arc;
 
@@ -61,6 +62,7 @@ fn fleet(config: &str, variants: Vec<VariantFleet>, now: Timestamp) -> Fleet {
         capture: None,
         asynchronous: None,
         started: now,
+        takeover: None,
     }
 }
 
@@ -142,6 +144,55 @@ impl Lab {
                 Ok(Some(batch))
             })
             .unwrap();
+    }
+
+    /// Another fake machine, with limits of its own.
+    fn on(mut self, updates: crate::settings::Updates, vcpus: Option<u64>) -> Self {
+        let settings = crate::settings::ReconcileSettings {
+            updates,
+            ..crate::settings::ReconcileSettings::default()
+        };
+        self.deps = self.world.deps_with(settings, self.deps.clock.clone());
+        let capacity = crate::scheduler::queue::Capacity {
+            vcpus,
+            ..crate::scheduler::queue::Capacity::default()
+        };
+        self.deps.scheduler = Arc::new(crate::scheduler::Scheduler::new(capacity));
+        self
+    }
+
+    fn shift_to(&self, config: &str, variants: Vec<VariantFleet>, shift: Shift) {
+        self.update_to(config, variants);
+        self.edit(|endpoint| {
+            endpoint.pending.as_mut().unwrap().takeover = Some(Takeover::Shift(shift.clone()));
+        });
+    }
+
+    /// How many of a thousand requests the instances of a configuration get now; the rest goes to the other one.
+    fn share_of(&self, config: &str) -> usize {
+        let endpoint = self.endpoint();
+        let of = |fleet: &Fleet| {
+            fleet
+                .instances()
+                .map(|(_, one)| one.placement.workload.clone())
+                .collect::<Vec<_>>()
+        };
+        let fleets = [&endpoint.active, &endpoint.pending];
+        let fleet = fleets.into_iter().flatten().find(|fleet| fleet.config_name == config);
+        let own = fleet.map(of).unwrap_or_default();
+        let mut chance = 7u64;
+        let picks = (0..1000).map(|_| {
+            chance = chance
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            let guard = self
+                .deps
+                .fleets
+                .pick(&key(NAME), NAME, None, chance ^ (chance >> 31))
+                .unwrap();
+            usize::from(own.contains(guard.workload()))
+        });
+        picks.sum()
     }
 
     fn update_to(&self, config: &str, variants: Vec<VariantFleet>) {
@@ -823,3 +874,5 @@ fn old_captures_that_cannot_be_delivered_are_few_and_given_up_in_the_end() {
         .filter(|(key, _)| key.starts_with("s3://kept/here/"));
     assert!(kept.next().is_some() && kept.next().is_none());
 }
+
+mod takeover;

@@ -283,6 +283,69 @@ impl Queue {
         }
     }
 
+    /// Gives the room of an owner's `old` instances to those of a request of its own, and what is free where that is not
+    /// enough, ahead of all who wait. What the old ones have more is kept with the new ones until [`Self::trim`], so that
+    /// the way back is open too. Says whether it did; else nothing changes. What has room already stays as it is.
+    pub fn exchange(&mut self, old: &[WorkloadId], request: &Request) -> bool {
+        let fresh: Vec<&Wanted> = request
+            .instances
+            .iter()
+            .filter(|one| !self.held.contains_key(&one.workload))
+            .collect();
+        if fresh.is_empty() {
+            // What waited is wanted no more.
+            self.withdraw(&request.owner);
+            return true;
+        }
+        let own = |workload: &&WorkloadId| self.held.get(*workload).is_some_and(|hold| hold.owner == request.owner);
+        let given = old.iter().filter(own).filter_map(|workload| self.held.get(workload));
+        let given = given.fold(Amount::default(), |sum, hold| sum.and(hold.amount));
+        let wanted = fresh.iter().fold(Amount::default(), |sum, one| sum.and(one.amount));
+        let excess = given.without(wanted);
+        let after = |sum: Amount| sum.without(given).and(wanted).and(excess);
+        let part = self
+            .by_account
+            .get(request.owner.account())
+            .copied()
+            .unwrap_or_default();
+        let more = wanted.without(given);
+        let fits = self.capacity.holds(after(self.total), 100)
+            && self.capacity.holds(after(part), self.capacity.account_percent);
+        if more != Amount::default() && !fits {
+            return false;
+        }
+        self.withdraw(&request.owner);
+        for workload in old {
+            if self.held.get(workload).is_some_and(|hold| hold.owner == request.owner) {
+                self.release(workload);
+            }
+        }
+        let mut excess = excess;
+        for one in fresh {
+            let amount = one.amount.and(std::mem::take(&mut excess));
+            self.keep(&request.owner, Wanted { amount, ..one.clone() });
+        }
+        true
+    }
+
+    /// Gives back what an instance holds above `amount`. [`Self::admit`] says who gets it.
+    pub fn trim(&mut self, workload: &WorkloadId, amount: Amount) {
+        let Some(hold) = self.held.get(workload) else { return };
+        if hold.amount == amount {
+            return;
+        }
+        let (owner, instance_type) = (hold.owner.clone(), hold.instance_type.clone());
+        let workload = workload.clone();
+        self.keep(
+            &owner,
+            Wanted {
+                workload,
+                instance_type,
+                amount,
+            },
+        );
+    }
+
     /// Takes the room of one instance back. [`Self::admit`] says who gets it.
     pub fn release(&mut self, workload: &WorkloadId) {
         let Some(hold) = self.held.remove(workload) else { return };

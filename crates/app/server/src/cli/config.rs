@@ -15,6 +15,7 @@ use isolarium_model::ecr::ImageReference;
 use isolarium_model::sagemaker::{InstanceShape, InstanceTable};
 use isolarium_model::{AccountId, Region};
 use isolarium_netplan::intent::{HostNetwork, Uplink};
+use isolarium_reconcile::settings::Updates;
 use isolarium_services::ec2::{Ec2Settings, Quotas};
 use isolarium_services::platform::notebooks::{NotebookOrigin, NotebookSettings};
 use serde::{Deserialize, Serialize};
@@ -207,6 +208,8 @@ pub struct Endpoints {
     pub drain: Span,
     pub stop_grace: Span,
     pub capture_interval: Span,
+    /// What becomes of the old fleet while the new one of an update starts (AU-28).
+    pub updates: Updates,
 }
 
 /// Credentials of execution roles.
@@ -507,6 +510,7 @@ impl Default for Endpoints {
             drain: Span::seconds(60),
             stop_grace: Span::seconds(30),
             capture_interval: Span::seconds(60),
+            updates: Updates::default(),
         }
     }
 }

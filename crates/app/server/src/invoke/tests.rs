@@ -128,6 +128,7 @@ fn at(address: SocketAddr, seen: Seen) -> Bench {
         &Endpoint::key(&scope(), "Ep"),
         EndpointRoutes {
             asynchronous: false,
+            shifted: None,
             name: "Ep".into(),
             variants,
         },

@@ -63,6 +63,8 @@ pub struct PlatformSettings {
     pub ec2: Ec2Settings,
     /// Notebook instances (SM-46).
     pub notebooks: NotebookSettings,
+    /// Updates of endpoints take down what serves before the new fleet starts (AU-28).
+    pub in_place: bool,
 }
 
 impl Default for PlatformSettings {
@@ -75,6 +77,7 @@ impl Default for PlatformSettings {
             instances: InstanceTable::default(),
             ec2: Ec2Settings::default(),
             notebooks: NotebookSettings::default(),
+            in_place: false,
         }
     }
 }

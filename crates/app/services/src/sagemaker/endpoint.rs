@@ -2,7 +2,7 @@
 
 use super::endpoint_config::{self, instances};
 use super::listing::{Listing, descending, page};
-use super::{create, creating, find, model, serving, shapes, tag, update};
+use super::{create, creating, deployment, find, model, serving, shapes, tag, update};
 use crate::{Ctx, Operation};
 use isolarium_model::sagemaker::{
     Endpoint, EndpointConfig, EndpointEvent, EndpointStatus, Fleet, Model, Tags, VariantFleet,
@@ -62,6 +62,7 @@ fn fleet(ctx: &Ctx<'_>, config_name: &str, now: Timestamp) -> Result<Fleet, ApiE
         capture: config.capture,
         asynchronous: config.asynchronous,
         started: now,
+        takeover: None,
     })
 }
 
@@ -85,7 +86,7 @@ impl Operation for shapes::CreateEndpointInput {
         let arn = Endpoint::arn(scope, &request.endpoint_name);
         let key = Endpoint::key(scope, &request.endpoint_name);
         let tags: Tags = tag::of_request(request.tags)?;
-        let deployment_config = deployment(request.deployment_config.as_ref())?;
+        let deployment_config = deployment::kept(request.deployment_config.as_ref())?;
         if find::<Endpoint>(ctx, &key)?.is_some() {
             return Err(taken(&arn));
         }
@@ -113,40 +114,6 @@ impl Operation for shapes::CreateEndpointInput {
     }
 }
 
-/// The deployment configuration as it is kept for `LastDeploymentConfig` (SM-74).
-fn deployment(config: Option<&shapes::DeploymentConfig>) -> Result<Option<serde_json::Value>, ApiError> {
-    supported(config)?;
-    config.map(serde_json::to_value).transpose().map_err(ApiError::internal)
-}
-
-/// All at once is what the engine does. Rolling updates may run as that (SM-24); steps, waits and alarms that it would
-/// not keep are refused.
-fn supported(config: Option<&shapes::DeploymentConfig>) -> Result<(), ApiError> {
-    let Some(config) = config else { return Ok(()) };
-    let routing = config
-        .blue_green_update_policy
-        .as_ref()
-        .map(|policy| &policy.traffic_routing_configuration);
-    let stepwise = routing.is_some_and(|routing| routing.r#type != shapes::TrafficRoutingConfigType::AllAtOnce);
-    let waits = routing.is_some_and(|routing| routing.wait_interval_in_seconds > 0)
-        || config
-            .blue_green_update_policy
-            .as_ref()
-            .is_some_and(|policy| policy.termination_wait_in_seconds.is_some_and(|seconds| seconds > 0));
-    let alarms = config
-        .auto_rollback_configuration
-        .as_ref()
-        .and_then(|auto| auto.alarms.as_ref());
-    super::check::refuse(&[
-        (stepwise, "A DeploymentConfig other than ALL_AT_ONCE"),
-        (waits, "A DeploymentConfig with waits"),
-        (
-            alarms.is_some_and(|alarms| !alarms.is_empty()),
-            "AutoRollbackConfiguration with alarms",
-        ),
-    ])
-}
-
 impl Operation for shapes::UpdateEndpointInput {
     const SERVICE: &'static str = "sagemaker";
     const NAME: &'static str = "UpdateEndpoint";
@@ -165,7 +132,8 @@ impl Operation for shapes::UpdateEndpointInput {
         let scope = &ctx.caller.scope;
         let arn = Endpoint::arn(scope, &request.endpoint_name);
         let key = Endpoint::key(scope, &request.endpoint_name);
-        let given = deployment(request.deployment_config.as_ref())?;
+        let given = deployment::kept(request.deployment_config.as_ref())?;
+        let settings = ctx.platform.settings();
         let now = ctx.clock.now();
         update::<Endpoint>(
             ctx,
@@ -182,6 +150,15 @@ impl Operation for shapes::UpdateEndpointInput {
                 // Asked of it as it is to be: an update may retain the settings of another configuration.
                 serving::fleet_fits(&fresh)?;
                 serving::same_way(&fresh, endpoint.active.as_ref())?;
+                let config = if request.retain_deployment_config == Some(true) && given.is_none() {
+                    let last = endpoint.last_deployment_config.clone();
+                    last.map(serde_json::from_value)
+                        .transpose()
+                        .map_err(ApiError::internal)?
+                } else {
+                    request.deployment_config.clone()
+                };
+                fresh.takeover = deployment::takeover(config.as_ref(), &fresh, settings.in_place)?;
                 endpoint.pending = Some(fresh);
                 endpoint.failure_reason = None;
                 if given.is_some() || request.retain_deployment_config != Some(true) {

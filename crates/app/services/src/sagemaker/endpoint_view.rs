@@ -6,7 +6,7 @@ use crate::{Ctx, Operation};
 use isolarium_model::ec2;
 use isolarium_model::sagemaker::data_capture::DataCapture;
 use isolarium_model::sagemaker::model::ResolvedImage;
-use isolarium_model::sagemaker::{Endpoint, EndpointStatus, Fleet, VariantFleet};
+use isolarium_model::sagemaker::{Endpoint, EndpointStatus, Fleet, Takeover, VariantFleet};
 use isolarium_policy::{Granted, Question};
 use isolarium_wire::ApiError;
 use std::collections::BTreeSet;
@@ -145,13 +145,39 @@ fn one_zone(ctx: &Ctx<'_>, variant: &VariantFleet) -> Result<Option<Vec<shapes::
     }]))
 }
 
+/// How far the takeover of a fleet is (SM-24, SM-25): what traffic it has since when, and a word about places of a variant.
+fn progress(
+    ctx: &Ctx<'_>,
+    variant: &VariantFleet,
+    fleet: &Fleet,
+) -> Result<Option<Vec<shapes::ProductionVariantStatus>>, ApiError> {
+    let places = one_zone(ctx, variant)?;
+    let Some(Takeover::Shift(shift)) = &fleet.takeover else {
+        return Ok(places);
+    };
+    let status = if shift.since().is_some() {
+        shapes::VariantStatus::Baking
+    } else {
+        shapes::VariantStatus::Creating
+    };
+    let whole = shift.share().checked_div(100).unwrap_or(0);
+    let step = shapes::ProductionVariantStatus {
+        status,
+        status_message: Some(format!("{whole}% of the traffic goes to the new fleet.")),
+        start_time: Some(shift.since().unwrap_or(fleet.started).0),
+    };
+    Ok(Some(
+        std::iter::once(step).chain(places.into_iter().flatten()).collect(),
+    ))
+}
+
 fn pending_summary(ctx: &Ctx<'_>, fleet: &Fleet) -> Result<shapes::PendingDeploymentSummary, ApiError> {
     let variants = fleet.variants.iter().map(|variant| {
         let serverless = variant.variant.serverless.as_ref().map(serving::serverless_shown);
         let counts = serverless.is_none();
         Ok(shapes::PendingProductionVariantSummary {
             variant_name: variant.variant.name.clone(),
-            variant_status: one_zone(ctx, variant)?,
+            variant_status: progress(ctx, variant, fleet)?,
             deployed_images: images(variant, fleet),
             current_weight: Some(variant.current_weight),
             desired_weight: Some(variant.desired_weight),

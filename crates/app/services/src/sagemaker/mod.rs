@@ -5,6 +5,7 @@ mod algorithm;
 mod channels;
 mod check;
 mod conditions;
+mod deployment;
 mod endpoint;
 mod endpoint_config;
 mod endpoint_view;

@@ -6,6 +6,7 @@ use super::endpoint_config::ProductionVariant;
 use super::failure::FailureReason;
 use super::model::{ModelSpec, ResolvedImage};
 use super::network::Placement;
+use super::takeover::Takeover;
 use super::{IllegalTransition, Tags};
 use crate::record::Facets;
 use crate::{Arn, Key, Record, Scope, Timestamp, WorkloadId};
@@ -19,6 +20,8 @@ pub enum EndpointStatus {
     Updating,
     RollingBack,
     Failed,
+    /// Neither the new fleet came up nor, in time, the old one again: what is healthy serves, the rest is tried on.
+    UpdateRollbackFailed,
     Deleting,
 }
 
@@ -29,7 +32,7 @@ pub enum EndpointEvent {
     FleetHealthy,
     /// The wanted fleet cannot come up: image, data, network or health.
     FleetFailed,
-    /// What a failed update had started is gone again.
+    /// What a failed update had started is gone again, and what it had taken down is back.
     RolledBack,
     /// UpdateEndpoint or UpdateEndpointWeightsAndCapacities.
     UpdateRequested,
@@ -46,6 +49,7 @@ impl EndpointStatus {
             Self::Updating => "Updating",
             Self::RollingBack => "RollingBack",
             Self::Failed => "Failed",
+            Self::UpdateRollbackFailed => "UpdateRollbackFailed",
             Self::Deleting => "Deleting",
         }
     }
@@ -58,15 +62,19 @@ impl EndpointStatus {
         use EndpointEvent as E;
         use EndpointStatus as S;
         match (self, event) {
-            (S::Creating | S::Updating, E::FleetHealthy) => Ok(S::InService),
+            (S::Creating | S::Updating | S::UpdateRollbackFailed, E::FleetHealthy) => Ok(S::InService),
             (S::Creating, E::FleetFailed) => Ok(S::Failed),
             (S::Updating, E::FleetFailed) => Ok(S::RollingBack),
+            (S::RollingBack, E::FleetFailed) => Ok(S::UpdateRollbackFailed),
             (S::RollingBack, E::RolledBack) => Ok(S::InService),
-            (S::InService, E::UpdateRequested) => Ok(S::Updating),
-            (S::InService | S::Failed, E::DeleteRequested) => Ok(S::Deleting),
+            (S::InService | S::UpdateRollbackFailed, E::UpdateRequested) => Ok(S::Updating),
+            (S::InService | S::Failed | S::UpdateRollbackFailed, E::DeleteRequested) => Ok(S::Deleting),
             (S::InService | S::RollingBack | S::Failed | S::Deleting, E::FleetHealthy)
-            | (S::InService | S::RollingBack | S::Failed | S::Deleting, E::FleetFailed)
-            | (S::Creating | S::InService | S::Updating | S::Failed | S::Deleting, E::RolledBack)
+            | (S::InService | S::Failed | S::UpdateRollbackFailed | S::Deleting, E::FleetFailed)
+            | (
+                S::Creating | S::InService | S::Updating | S::Failed | S::UpdateRollbackFailed | S::Deleting,
+                E::RolledBack,
+            )
             | (S::Creating | S::Updating | S::RollingBack | S::Failed | S::Deleting, E::UpdateRequested)
             | (S::Creating | S::Updating | S::RollingBack | S::Deleting, E::DeleteRequested) => {
                 Err(IllegalTransition {
@@ -80,7 +88,7 @@ impl EndpointStatus {
     /// Whether invocations may be routed.
     pub fn serves(self) -> bool {
         match self {
-            Self::InService | Self::Updating | Self::RollingBack => true,
+            Self::InService | Self::Updating | Self::RollingBack | Self::UpdateRollbackFailed => true,
             Self::Creating | Self::Failed | Self::Deleting => false,
         }
     }
@@ -155,6 +163,9 @@ pub struct Fleet {
     pub asynchronous: Option<AsyncInference>,
     /// When this fleet was asked for.
     pub started: Timestamp,
+    /// How it takes the place of the fleet that serves. `None`: as soon as all of it is healthy beside that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub takeover: Option<Takeover>,
 }
 
 impl Fleet {
@@ -263,12 +274,13 @@ mod tests {
     use EndpointEvent as E;
     use EndpointStatus as S;
 
-    const ALL: [S; 6] = [
+    const ALL: [S; 7] = [
         S::Creating,
         S::InService,
         S::Updating,
         S::RollingBack,
         S::Failed,
+        S::UpdateRollbackFailed,
         S::Deleting,
     ];
 
@@ -281,8 +293,11 @@ mod tests {
         assert_eq!(S::Updating.on(E::FleetHealthy), Ok(S::InService));
         assert_eq!(S::Updating.on(E::FleetFailed), Ok(S::RollingBack));
         assert_eq!(S::RollingBack.on(E::RolledBack), Ok(S::InService));
+        assert_eq!(S::RollingBack.on(E::FleetFailed), Ok(S::UpdateRollbackFailed));
+        assert_eq!(S::UpdateRollbackFailed.on(E::FleetHealthy), Ok(S::InService));
+        assert_eq!(S::UpdateRollbackFailed.on(E::UpdateRequested), Ok(S::Updating));
         for status in ALL {
-            let deletable = matches!(status, S::InService | S::Failed);
+            let deletable = matches!(status, S::InService | S::Failed | S::UpdateRollbackFailed);
             assert_eq!(status.on(E::DeleteRequested).is_ok(), deletable, "{status:?}");
         }
     }

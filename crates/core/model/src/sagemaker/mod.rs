@@ -20,6 +20,7 @@ pub mod network;
 pub mod notebook;
 pub mod processing_job;
 pub mod s3_uri;
+pub mod takeover;
 pub mod training_job;
 pub mod transform_job;
 mod trial_curve;
@@ -42,6 +43,7 @@ pub use notebook::{
 };
 pub use processing_job::ProcessingJob;
 pub use s3_uri::S3Uri;
+pub use takeover::{Shift, Takeover};
 pub use training_job::{JobEvent, SecondaryStatus, TrainingJob, TrainingJobStatus};
 pub use transform_job::{TransformEvent, TransformJob, TransformJobStatus};
 pub use tuning_job::{TuningEvent, TuningJob, TuningStatus};

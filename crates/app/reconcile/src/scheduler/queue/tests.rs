@@ -350,3 +350,32 @@ fn no_room_is_kept_while_anybody_waits() {
     queue.leave(&runs);
     assert_eq!(names(&queue.admit()), ["large"]);
 }
+
+/// Proves: AU-28, CC-7
+#[test]
+fn room_goes_over_to_successors_whoever_waits_and_the_way_back_stays_open() {
+    let mut queue = machine(8);
+    let (fleet, job) = (owner("1", "fleet"), owner("2", "job"));
+    assert_eq!(ask(&mut queue, request(&fleet, 1, 0, 3)), Answer::Granted);
+    assert_eq!(ask(&mut queue, request(&job, 2, 50, 2)), Answer::Waits);
+    let old: Vec<WorkloadId> = (0..3).map(workload).collect();
+    // Five instances have ten vCPUs.
+    assert!(!queue.exchange(&old, &request(&fleet, 1, 10, 5)));
+    assert!(queue.held().contains_key(&workload(0)), "nothing has changed");
+    assert!(queue.exchange(&old, &request(&fleet, 1, 10, 1)));
+    assert!(queue.exchange(&old, &request(&fleet, 1, 10, 1)), "it may be repeated");
+    assert!(!queue.held().contains_key(&workload(0)));
+    assert_eq!(queue.admit(), [], "what the old ones had more is kept");
+    let back: Vec<WorkloadId> = vec![workload(10)];
+    assert!(queue.exchange(&back, &request(&fleet, 1, 20, 3)));
+    assert_eq!(queue.total().vcpus, 6);
+    let old: Vec<WorkloadId> = (20..23).map(workload).collect();
+    assert!(queue.exchange(&old, &request(&fleet, 1, 30, 1)));
+    queue.trim(&workload(30), ONE);
+    assert_eq!(
+        names(&queue.admit()),
+        ["job"],
+        "control: it is given back once nobody needs it"
+    );
+    assert_eq!(queue.total().vcpus, 6);
+}

@@ -285,6 +285,11 @@ pub const KEYS: &[KeyDoc] = &[
         "How long captured data of an endpoint waits for more before it is delivered.",
     ),
     key(
+        "endpoints.updates",
+        "`\"blue-green\"`, `\"in-place-when-full\"` or `\"in-place\"`",
+        "What becomes of an endpoint's old containers while an update starts the new ones. `blue-green`: they serve until the new ones are healthy beside them, and no request is lost. `in-place`: they are taken down first, for machines without room for two fleets; requests in the gap are answered with 503, and where the new ones do not come up the old ones are started again. `in-place-when-full`: so only where `capacity` leaves no room for both. Images and models are fetched before anything is taken down.",
+    ),
+    key(
         "credentials.lifetime",
         "duration",
         "How long the credentials of an execution role are valid.",

@@ -1004,6 +1004,7 @@ async fn an_invocation_whose_caller_goes_away_is_in_the_audit_trail() {
     }];
     let routes = EndpointRoutes {
         asynchronous: false,
+        shifted: None,
         name: "nope".into(),
         variants,
     };
