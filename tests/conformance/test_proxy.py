@@ -11,10 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.engine import ACCOUNT, REGION, WEB
+from tests.harness.engine import ACCOUNT, REGION, WEB, Engine
 
 AWS = str(Path(sys.executable).parent / "aws")
 STS = f"sts.{REGION}.amazonaws.com"
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        return held.getsockname()[1]
 
 
 def exports(engine):
@@ -204,6 +209,20 @@ def test_hostile_clients_get_nothing_and_harm_nobody(engine):
     assert asked(STS).startswith(b"HTTP/1.1 4")
     for one in silent:
         one.close()
+
+
+def test_a_stop_does_not_wait_for_tunnels_that_say_nothing():
+    with Engine(os.environ["ISOLARIUM_BINARY"], {"proxy_listen": f"127.0.0.1:{free_port()}", "limits.head_timeout": "10m", "serve.drain": "10m"}, internet=False) as engine:
+        silent = Connection(engine, f"CONNECT {STS}:443 HTTP/1.1\r\nHost: {STS}:443\r\n\r\n".encode())
+        assert " 200 " in silent.head().splitlines()[0]
+        idle = Connection(engine, f"CONNECT {STS}:443 HTTP/1.1\r\nHost: {STS}:443\r\n\r\n".encode())
+        idle.head()
+        secure = ssl.create_default_context(cafile=engine.data / "ca/bundle.pem").wrap_socket(idle.socket, server_hostname=STS)
+        engine.process.terminate()
+        # Far less than either limit; a connection that is idle closes, too.
+        assert engine.process.wait(120) == 0 and secure.recv(10) == b""
+        secure.close()
+        silent.close()
 
 
 def test_only_a_loopback_address_can_be_a_proxy(engine, tmp_path):

@@ -122,6 +122,48 @@ def test_an_unmodified_client_reaches_what_the_vpc_reaches_and_nothing_else(engi
     assert len(engine.internet.arrivals()) == before
 
 
+FETCH = "import socket,sys\ntry:\n s = socket.create_connection((sys.argv[1], 80), 5)\n s.sendall(b'GET / HTTP/1.0\\r\\n\\r\\n')\n print(b'hello' in b''.join(iter(lambda: s.recv(999), b'')))\nexcept OSError: print('closed')"
+
+
+def test_a_host_with_a_public_address_is_on_the_internet_and_keeps_nothing_of_it(engine, ec2, hosts):
+    """
+    Proves: NET-28
+    """
+    gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+    address = ec2.allocate_address(Domain="vpc")
+    ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=hosts.vpc)
+    ec2.create_route(RouteTableId=hosts.table, DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway)
+    # Asks when it is told to: the address is associated with an interface that is there.
+    loop = f"import sys\nprint('begun', flush=True)\nfor line in sys.stdin:\n exec({FETCH!r})\n sys.stdout.flush()"
+    try:
+        host = hosts.start(sys.executable, "-c", loop, WEB)
+
+        def asked():
+            host.stdin.write("\n")
+            host.stdin.flush()
+            return host.stdout.readline().strip()
+
+        assert asked() == "closed"
+        before = len(engine.internet.arrivals())
+        [interface] = hosts.interfaces()
+        ec2.associate_address(AllocationId=address["AllocationId"], NetworkInterfaceId=interface["NetworkInterfaceId"])
+        eventually(lambda: asked() == "True", timeout=60)
+        arrived = engine.internet.arrivals()[before:]
+        assert arrived and {one["peer"] for one in arrived} == {address["PublicIp"]}
+        host.communicate(timeout=30)
+        eventually(lambda: not hosts.left())
+        [kept] = ec2.describe_addresses(AllocationIds=[address["AllocationId"]])["Addresses"]
+        assert "AssociationId" not in kept and "NetworkInterfaceId" not in kept, kept
+    finally:
+        ec2.delete_route(RouteTableId=hosts.table, DestinationCidrBlock="0.0.0.0/0")
+        for process in hosts.started:
+            process.kill()
+        eventually(lambda: not hosts.left(), timeout=60)
+        ec2.release_address(AllocationId=address["AllocationId"])
+        ec2.detach_internet_gateway(InternetGatewayId=gateway, VpcId=hosts.vpc)
+        ec2.delete_internet_gateway(InternetGatewayId=gateway)
+
+
 def test_hosts_reach_each_other_as_their_groups_say(engine, ec2, hosts):
     """
     Proves: PL-5

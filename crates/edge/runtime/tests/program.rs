@@ -103,7 +103,7 @@ fn a_program_has_its_own_view_and_its_exit_code_is_passed_on() {
 #[test]
 fn what_a_program_leaves_running_ends_with_it() {
     // A session of its own, no pipe of the caller's, and nobody's child any more.
-    let script = "(setsid sleep 300.25 >/dev/null 2>&1 &) ; while ! pgrep -f 'sleep 300.2[5]' >/dev/null; do :; done; echo started";
+    let script = "(setsid sh -c 'echo started; exec sleep 300.25 >/dev/null 2>&1' 2>/dev/null &) | head -n 1";
     let (code, text) = Lab::new().ended(Path::new(OWN), &["sh", "-c", script]);
     assert_eq!((code, text.as_str()), (0, "started\n"));
     assert!(!runs(b"sleep\x00300.25"));

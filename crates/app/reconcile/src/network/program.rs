@@ -95,8 +95,14 @@ impl Networks {
         if placed.is_err() {
             self.programs().remove(&interface);
             // With what is known of its place, if the record was made at all.
-            if let Some(left) = self.program_record(interface)? {
-                self.give_back(&left.key.scope, left.record.vpc, interface)?;
+            let left = self.program_record(interface).map_err(NetworkError::from);
+            let given = left.and_then(|left| match left {
+                Some(left) => self.give_back(&left.key.scope, left.record.vpc, interface),
+                None => Ok(()),
+            });
+            if let Err(error) = given {
+                let cause = crate::driver::chain(&error);
+                tracing::warn!(%interface, cause, "a host's interface is not given back yet; trying again");
             }
         }
         placed
@@ -229,3 +235,6 @@ impl Networks {
         named.iter().map(known).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,17 +11,20 @@ use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use isolarium_model::Region;
 use isolarium_model::time::Clock;
 use refusals::{Reason, Refusals};
 use std::convert::Infallible;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use target::Target;
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 /// Answers what is meant for the engine; refuses the rest.
 pub struct Proxy {
@@ -67,25 +70,39 @@ impl Proxy {
         let upgrade = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
             let _held = held;
-            // What the client has to say first is TLS's hello.
-            let patience = self.limits.head_timeout;
-            match tokio::time::timeout(patience, upgrade).await {
-                Ok(Ok(inner)) => self.tunnel(peer, &uri, &target, TokioIo::new(inner)).await,
-                Ok(Err(error)) => tracing::debug!(%error, "a tunnel did not begin"),
-                Err(_) => tracing::debug!("a tunnel did not begin in time"),
+            let mut stop = self.stop.clone();
+            let begun = tokio::select! {
+                begun = self.begin(peer, upgrade) => begun,
+                _ = stop.wait_for(|stop| *stop) => None,
+            };
+            if let Some(stream) = begun {
+                self.tunnel(peer, &uri, &target, stream).await;
             }
         });
         Response::new(body::empty())
     }
 
-    /// TLS under the tunnel's own name, and the front door behind it.
-    async fn tunnel(&self, peer: Peer, uri: &Uri, target: &Target, inner: TokioIo<hyper::upgrade::Upgraded>) {
-        let accepting = TlsAcceptor::from(self.tls.clone()).accept(inner);
-        let stream = match tokio::time::timeout(self.limits.head_timeout, accepting).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return tracing::debug!(client = %peer.address, %error, "TLS in a tunnel failed"),
-            Err(_) => return tracing::debug!(client = %peer.address, "TLS in a tunnel took too long"),
+    /// TLS, which is all that a tunnel is for. `None`: it did not begin, or not in time.
+    async fn begin(&self, peer: Peer, upgrade: OnUpgrade) -> Option<TlsStream<TokioIo<Upgraded>>> {
+        let accepting = async {
+            let inner = upgrade.await.map_err(io::Error::other)?;
+            TlsAcceptor::from(self.tls.clone()).accept(TokioIo::new(inner)).await
         };
+        match tokio::time::timeout(self.limits.head_timeout, accepting).await {
+            Ok(Ok(stream)) => Some(stream),
+            Ok(Err(error)) => {
+                tracing::debug!(client = %peer.address, %error, "TLS in a tunnel failed");
+                None
+            }
+            Err(_) => {
+                tracing::debug!(client = %peer.address, "TLS in a tunnel took too long");
+                None
+            }
+        }
+    }
+
+    /// The front door, behind TLS under the tunnel's own name.
+    async fn tunnel(&self, peer: Peer, uri: &Uri, target: &Target, stream: TlsStream<TokioIo<Upgraded>>) {
         let session = stream.get_ref().1;
         if session
             .server_name()
