@@ -1,5 +1,6 @@
 """What the engine serves inside a VPC, asked by containers: names, S3 by a gateway endpoint, and the flow logs of both."""
 import json
+import os
 import subprocess
 import urllib.parse
 
@@ -7,9 +8,10 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from tests.conformance.test_audit import events
 from tests.conformance.test_vpc_jobs import Network, completed, said
-from tests.harness.engine import ACCOUNT, REGION
-from tests.harness.jobs import eventually, training_request, with_program
+from tests.harness.engine import ACCOUNT, REGION, Engine, execution_statements
+from tests.harness.jobs import P6, eventually, finished, training_request, with_program
 
 FLOW_ACTIONS = ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents", "logs:DescribeLogGroups", "logs:DescribeLogStreams"]
 ALL = {"Effect": "Allow", "Principal": "*", "Action": "*", "Resource": "*"}
@@ -250,3 +252,53 @@ time.sleep(8)
     table = subprocess.run([engine.binary, "report", name, "--flows", "--data-dir", str(engine.data)], check=True, capture_output=True, text=True).stdout
     assert f"no inbound rule of {network.group}" in table and "REJECT" in table
     ec2.delete_flow_logs(FlowLogIds=made["FlowLogIds"])
+
+
+def test_a_bucket_of_another_region_is_reached_by_other_routes_and_not_through_the_endpoint(small_root):
+    """
+    One container asks for an object here and one there, and says whenever an answer changes.
+    Proves: NET-38
+    """
+    far = "eu-west-1"
+    with Engine(os.environ["ISOLARIUM_BINARY"], {"regions": [REGION, far], "jobs.stop_grace": "1s"}) as engine:
+        key, secret = engine.credentials()
+
+        def s3(region, endpoint):
+            return boto3.client(
+                "s3", region_name=region, endpoint_url=endpoint, aws_access_key_id=key, aws_secret_access_key=secret,
+                config=Config(signature_version="s3v4", s3={"addressing_style": "path"}))
+
+        urls = {}
+        for region, bucket, where in ((REGION, "near", {}), (far, "far", {"CreateBucketConfiguration": {"LocationConstraint": far}})):
+            client = s3(region, engine.url)
+            client.create_bucket(Bucket=bucket, **where)
+            client.put_object(Bucket=bucket, Key="k", Body=bucket.encode())
+            public = s3(region, f"http://s3.{region}.amazonaws.com")
+            urls[bucket] = public.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"}, ExpiresIn=900)
+        ec2, sagemaker = engine.client("ec2"), engine.client("sagemaker")
+        network = Network(ec2, block="10.30.0.0/16", subnet="10.30.1.0/24")
+        role = engine.create_role("far", [*execution_statements("near"), {"Effect": "Allow", "Action": P6, "Resource": "*"}])
+        asks = " ".join(f"$(busybox timeout 3 wget -q -O - '{url}' 2>/dev/null || echo cut)" for url in urls.values())
+        script = f"""trap 'exit 0' TERM; while true; do now="{asks}"; [ "$now" = "$last" ] || echo "SEES $now"; last=$now; busybox sleep 0.3; done"""
+        request = training_request("far", engine.pack_image(small_root, "small:1"), role, "near", "unused", isolated=False)
+        request |= {"VpcConfig": network.config, "InputDataConfig": []}
+        sagemaker.create_training_job(**with_program(engine, "near", request, script, "/bin/sh"))
+        eventually(lambda: lines(engine, "far", "SEES") == ["SEES near cut"], timeout=90)
+        public = ec2.create_subnet(VpcId=network.vpc, CidrBlock="10.30.2.0/24")["Subnet"]["SubnetId"]
+        table = ec2.create_route_table(VpcId=network.vpc)["RouteTable"]["RouteTableId"]
+        ec2.associate_route_table(RouteTableId=table, SubnetId=public)
+        gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+        ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=network.vpc)
+        ec2.create_route(RouteTableId=table, GatewayId=gateway, DestinationCidrBlock="0.0.0.0/0")
+        nat = ec2.create_nat_gateway(SubnetId=public, AllocationId=ec2.allocate_address(Domain="vpc")["AllocationId"])["NatGateway"]["NatGatewayId"]
+        ec2.get_waiter("nat_gateway_available").wait(NatGatewayIds=[nat], WaiterConfig={"Delay": 1, "MaxAttempts": 20})
+        route = {"RouteTableId": network.table, "DestinationCidrBlock": "0.0.0.0/0"}
+        ec2.create_route(NatGatewayId=nat, **route)
+        eventually(lambda: lines(engine, "far", "SEES")[-1] == "SEES near far", timeout=60)
+        ec2.delete_route(**route)
+        eventually(lambda: lines(engine, "far", "SEES")[-1] == "SEES near cut", timeout=60)
+        sagemaker.stop_training_job(TrainingJobName="far")
+        finished(sagemaker, "far")
+        found = [event for event, _ in events(engine, eventName="GetObject") if event["requestParameters"].get("key") == "k"]
+        assert {event.get("vpcEndpointId") for event in found if event["requestParameters"]["bucketName"] == "near"} == {network.endpoint}
+        assert {event.get("vpcEndpointId") for event in found if event["requestParameters"]["bucketName"] == "far"} <= {None}

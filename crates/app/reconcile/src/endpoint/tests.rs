@@ -239,6 +239,27 @@ fn a_sealed_endpoint_comes_into_service_with_its_model_unpacked_read_only() {
     assert_eq!(image.specified, IMAGE);
 }
 
+/// Proves: NET-73
+#[test]
+fn a_host_that_cannot_seal_a_container_fails_the_endpoint_and_starts_nothing() {
+    let mut lab = Lab::new(vec![variant("AllTraffic", 1)]);
+    lab.world.fail("launch", "seal:nft cannot be run");
+    lab.pass(5);
+    let failed = lab.endpoint();
+    assert_eq!(failed.status, EndpointStatus::Failed);
+    let reason = failed.failure_reason.unwrap().as_str().to_owned();
+    assert!(
+        reason.contains("The container could not be started.") && !reason.contains("nft"),
+        "{reason}"
+    );
+    assert!(lab.running().is_empty());
+    assert_eq!(lab.world.lock().launches, 0);
+    assert_eq!(lab.pick().unwrap_err(), PickError::NotServing);
+    let mut control = Lab::new(vec![variant("AllTraffic", 1)]);
+    control.pass(5);
+    assert_eq!(control.endpoint().status, EndpointStatus::InService, "control");
+}
+
 /// Proves: CC-1
 #[test]
 fn a_death_between_launch_and_record_loses_no_image() {

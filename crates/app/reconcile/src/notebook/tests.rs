@@ -201,6 +201,24 @@ fn each_start_has_a_container_of_its_own_and_all_have_one_volume() {
     assert!(!life.deps.work.of(&volume).exists(), "it goes with the record");
 }
 
+/// Proves: NET-73
+#[test]
+fn a_host_that_cannot_seal_a_container_fails_the_instance_and_starts_nothing() {
+    let mut life = Life::new(|_| {});
+    life.world.fail("launch", "seal:nft cannot be run");
+    let failed = life.until(NotebookStatus::Failed);
+    let reason = failed.failure_reason.unwrap().to_string();
+    assert!(
+        reason.contains("The container could not be started.") && !reason.contains("nft"),
+        "{reason}"
+    );
+    assert_eq!(life.world.lock().launches, 0);
+    life.world.mend("launch");
+    life.ask(NotebookEvent::StartRequested);
+    life.until(NotebookStatus::InService);
+    assert_eq!(life.world.lock().launches, 1, "control");
+}
+
 /// Proves: SM-46
 #[test]
 fn a_container_that_ends_fails_the_instance_and_is_gone_before_the_next_has_the_volume() {

@@ -651,6 +651,32 @@ fn what_ends_the_container_ends_the_job_and_names_the_first_blocked_attempt() {
     assert!(placement.isolated());
 }
 
+/// Proves: NET-73
+#[test]
+fn a_host_that_cannot_seal_a_container_fails_the_job_and_starts_nothing() {
+    let run = |faulty: bool| {
+        let mut life = Life::new(|_| {});
+        life.put("a", "x");
+        if faulty {
+            life.world.fail("launch", "seal:nft cannot be run");
+        }
+        let done = life.run_out();
+        let launches = life.world.lock().launches;
+        (done, launches, life.output("a"))
+    };
+    let (failed, launches, output) = run(true);
+    assert_eq!(failed.status, TransformJobStatus::Failed);
+    let reason = failed.failure_reason.unwrap().as_str().to_owned();
+    assert!(
+        reason.starts_with("InternalServerError: The container could not be started.") && !reason.contains("nft"),
+        "{reason}"
+    );
+    assert_eq!((launches, output), (0, None));
+    let (done, launches, output) = run(false);
+    assert_eq!(done.status, TransformJobStatus::Completed, "control");
+    assert_eq!((launches, output.as_deref()), (1, Some("X\n")));
+}
+
 /// Proves: CC-49
 #[test]
 fn a_container_that_never_answers_its_ping_fails_the_job() {
