@@ -250,7 +250,7 @@ def test_policies_of_the_endpoint_and_the_bucket_bind_transform_jobs_and_without
 ):
     """
     Without isolation the container is in the VPC, which has no way to the internet.
-    Proves: BT-4, BT-12, BT-15, BT-18, NET-35
+    Proves: BT-4, BT-12, BT-15, BT-18, BT-20, D-9, NET-35
     """
     s3, free, number = engine.client("s3"), network.free(), iter(range(20))
     packages, images = "packages.ap-south-1.amazonaws.com", "amazonlinux.ap-south-1.amazonaws.com"
@@ -260,6 +260,7 @@ def test_policies_of_the_endpoint_and_the_bucket_bind_transform_jobs_and_without
     legacy = f"s3-{REGION}.amazonaws.com"
     urls = [presigned(engine, one, legacy, True, key=name) for one in (packages, images)]
     urls.append(presigned(engine, packages, legacy, True, key=name, operation="get_object_tagging"))
+    urls.append(presigned(engine, packages, f"s3.{REGION}.amazonaws.com", False, key=name))
     model(sagemaker, name, server, vpc_role, VpcConfig=network.config)
     model(sagemaker, f"{name}-out", server, vpc_role)
     blind = [one for one in execution_statements(bucket) if "s3:GetObject" not in one["Action"]]
@@ -282,23 +283,23 @@ def test_policies_of_the_endpoint_and_the_bucket_bind_transform_jobs_and_without
         assert done["TransformJobStatus"] == "Failed", done
         return done["FailureReason"]
 
-    everything = ["closed", "reached package", "reached package", "reached <?xml v"]
+    everything = ["closed", "reached package", "reached package", "reached <?xml v", "reached package"]
     assert completes(run()).splitlines() == everything, "control"
     p1 = {"Effect": "Allow", "Principal": "*", "Action": P1, "Resource": "*"}
     statement(engine, network.ec2, network, p1, version="2008-10-17")
-    assert completes(run()).splitlines() == [*everything[:3], "closed 403"], "seven actions, and no eighth"
+    assert completes(run()).splitlines() == [*everything[:3], "closed 403", everything[4]], "seven actions, and no eighth"
     reason = fails(run(f"{name}-blind"))
     assert "s3:GetObject" in reason and "identity-based policy" in reason, reason
     own = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
     statement(engine, network.ec2, network, p1 | {"Resource": own}, version="2008-10-17")
-    assert completes(run()).splitlines() == ["closed"] + ["closed 403"] * 3
+    assert completes(run()).splitlines() == ["closed"] + ["closed 403"] * 4
     p2, p3 = (
         {"Effect": "Deny", "Principal": "*", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{kind}.*.amazonaws.com/*"}
         for kind in ("packages", "amazonlinux"))
     statement(engine, network.ec2, network, ALL, p2)
-    assert completes(run()).splitlines() == ["closed", "closed 403", *everything[2:]]
+    assert completes(run()).splitlines() == ["closed", "closed 403", *everything[2:4], "closed 403"]
     statement(engine, network.ec2, network, ALL, p2, p3)
-    assert completes(run()).splitlines() == ["closed", "closed 403", "closed 403", everything[3]]
+    assert completes(run()).splitlines() == ["closed", "closed 403", "closed 403", everything[3], "closed 403"]
     statement(engine, network.ec2, network, p2)
     reason = fails(run())
     assert "no VPC endpoint policy allows" in reason, "a policy that denies alone"
@@ -318,6 +319,12 @@ def test_policies_of_the_endpoint_and_the_bucket_bind_transform_jobs_and_without
         assert "s3:GetObject" in reason and "explicit deny in a resource-based policy" in reason, reason
     finally:
         s3.delete_bucket_policy(Bucket=bucket)
+    # Names end with the VPC's DNS support, and come back with it.
+    network.ec2.modify_vpc_attribute(VpcId=network.vpc, EnableDnsSupport={"Value": False})
+    reason = fails(run())
+    assert reason.startswith(SM_64) and "enableDnsSupport is false" in reason, reason
+    network.ec2.modify_vpc_attribute(VpcId=network.vpc, EnableDnsSupport={"Value": True})
+    assert completes(run()).splitlines() == everything
     # A subnet whose route table was not selected has no such way, until the table is.
     aside = network.ec2.create_subnet(VpcId=network.vpc, CidrBlock="10.31.2.0/24")["Subnet"]["SubnetId"]
     table = network.ec2.create_route_table(VpcId=network.vpc)["RouteTable"]["RouteTableId"]
