@@ -295,7 +295,8 @@ def test_an_endpoint_policy_is_one_readable_document(ec2, vpc):
 
 def test_services_without_a_gateway_are_refused(ec2, vpc):
     """Proves: NET-32, NET-84"""
-    assert ec2.describe_vpc_endpoint_services()["ServiceNames"] == [S3]
+    gateways = [{"Name": "service-type", "Values": ["Gateway"]}]
+    assert ec2.describe_vpc_endpoint_services(Filters=gateways)["ServiceNames"] == [S3]
     unknown = f"com.amazonaws.{REGION}.nothing"
     error = refused("InvalidServiceName", ec2.create_vpc_endpoint, VpcId=vpc, ServiceName=unknown)
     assert error.response["Error"]["Message"] == f"The Vpc Endpoint Service '{unknown}' does not exist"
@@ -303,7 +304,7 @@ def test_services_without_a_gateway_are_refused(ec2, vpc):
     refused("InvalidVpcID.NotFound", ec2.create_vpc_endpoint, VpcId="vpc-00000000000000000", ServiceName=S3)
     api = f"com.amazonaws.{REGION}.sagemaker.api"
     refused("InvalidParameter", ec2.create_vpc_endpoint, VpcId=vpc, ServiceName=api)
-    refused("UnsupportedOperation", ec2.create_vpc_endpoint, VpcId=vpc, ServiceName=api, VpcEndpointType="Interface")
+    refused("UnsupportedOperation", ec2.create_vpc_endpoint, VpcId=vpc, ServiceName=api, VpcEndpointType="GatewayLoadBalancer")
 
 
 def test_flow_logs_are_checked_when_they_are_made(engine, ec2, vpc, name):

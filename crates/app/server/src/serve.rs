@@ -277,7 +277,8 @@ impl Server {
             let credentials = Arc::new(credentials(&config, &stores, &trail, &clock, &ids));
             let tls = server_config(certificates(&[]))?;
             let forwarder = platform::forwarder(&config, &host);
-            let resolver = platform::resolver(&config, forwarder.clone());
+            let public = platform::public_names(&config);
+            let resolver = platform::resolver(&public, forwarder.clone());
             // Containers are no callers from this machine: `auth.unknown_keys` is not meant for what they run.
             let mut inside = config.clone();
             inside.auth.unknown_keys = UnknownKeys::Reject;
@@ -290,7 +291,8 @@ impl Server {
                 tls: server_config(Arc::new(s3_names))?,
                 credentials: credentials.clone(),
                 forwarder,
-                public: platform::public_names(&config),
+                certificates: certificates(&[]),
+                public,
                 limits,
                 runtime: tokio::runtime::Handle::current(),
             }));

@@ -409,7 +409,8 @@ impl<'a> Way<'a> {
                 self.block(Block::Unassigned(to));
                 return None;
             };
-            if matches!(other.holder, Holder::Endpoint(_)) && !self.flow.traffic.is_web() {
+            if matches!(other.holder, Holder::Endpoint(_)) && !matches!(self.flow.traffic, Traffic::Tcp { to: 443, .. })
+            {
                 self.block(Block::NotServed(to));
             }
             return self.enter(own_subnet, subnet, source, other_id, other);

@@ -101,6 +101,7 @@ fn peers(network: u128) -> Vpc {
         nat_gateways: BTreeMap::new(),
         interfaces: members.collect(),
         s3_endpoints: BTreeMap::new(),
+        interface_endpoints: BTreeMap::new(),
         peers_only: true,
     }
 }

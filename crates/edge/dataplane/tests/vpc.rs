@@ -127,6 +127,7 @@ fn base() -> Vpc {
         ]),
         peers_only: false,
         s3_endpoints: BTreeMap::new(),
+        interface_endpoints: BTreeMap::new(),
     }
 }
 

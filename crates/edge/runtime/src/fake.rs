@@ -58,6 +58,14 @@ fn known(state: &State, vpc: VpcId) -> Result<&CheckedVpc, ExecutorError> {
     state.vpcs.get(&vpc).ok_or(ExecutorError::Unknown)
 }
 
+fn endpoint_at(vpc: &CheckedVpc, address: Ipv4Addr) -> bool {
+    let mut all = vpc.interfaces.values();
+    all.any(|one| {
+        let known = matches!(&one.holder, Holder::Endpoint(id) if vpc.interface_endpoints.contains_key(id));
+        known && one.addresses().any(|own| own == address)
+    })
+}
+
 impl Vpcs for FakeVpcs {
     fn set_peers(&self, groups: &BTreeSet<BTreeSet<Ipv4Addr>>) -> Result<(), ExecutorError> {
         self.begin("set_peers", &groups.len())?.peers.clone_from(groups);
@@ -114,7 +122,10 @@ impl Vpcs for FakeVpcs {
                 transport
             }
             Door::S3 { port: 80 | 443 } | Door::Credentials => Transport::Tcp,
-            Door::Resolver { .. } | Door::S3 { .. } => return Err(ExecutorError::Refused("no such door".into())),
+            Door::Endpoint { address } if endpoint_at(vpc, address) => Transport::Tcp,
+            Door::Resolver { .. } | Door::S3 { .. } | Door::Endpoint { .. } => {
+                return Err(ExecutorError::Refused("no such door".into()));
+            }
         };
         let opened = match transport {
             Transport::Tcp => TcpListener::bind("127.0.0.1:0").map(OwnedFd::from),

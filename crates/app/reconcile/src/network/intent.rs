@@ -6,11 +6,12 @@ use isolarium_model::ec2::group::{Direction, Peer as RecordPeer};
 use isolarium_model::ec2::route_table::RouteTarget;
 use isolarium_model::ec2::vpc::Vpc as VpcRecord;
 use isolarium_model::ec2::{
-    DhcpOptions, EndpointKind, EndpointState, Holder, NatState, Parts, RouteState, SecurityGroup as GroupRecord,
+    DhcpOptions, EndpointKind, Holder, NatState, Parts, RouteState, SecurityGroup as GroupRecord,
 };
 use isolarium_netplan::id::{GroupId, InterfaceId, NatGatewayId, PrefixListId};
 use isolarium_netplan::intent::vpc::{
-    Dns, GroupRule, Interface, NatGateway, NetworkAcl, Peer, RouteTable, S3Endpoint, SecurityGroup, Subnet, Target, Vpc,
+    Dns, GroupRule, Interface, InterfaceEndpoint, NatGateway, NetworkAcl, Peer, RouteTable, S3Endpoint, SecurityGroup,
+    Subnet, Target, Vpc,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -30,11 +31,13 @@ pub fn intent(parts: &Parts, dhcp: Option<&DhcpOptions>, ranges: &ServiceRanges)
             (*id, wanted)
         })
         .collect();
-    // The interface of a gateway that is going has no gateway behind it, and serves nobody.
+    let interface_endpoints = interface_endpoints(parts);
+    // The interface of a gateway or endpoint that is going has nothing behind it, and serves nobody.
     let interfaces = interfaces
         .into_iter()
         .filter(|(_, one)| match one.holder {
             Holder::Nat(nat) => nat_gateways.contains_key(&nat),
+            Holder::Endpoint(endpoint) => interface_endpoints.contains_key(&endpoint),
             _ => true,
         })
         .collect();
@@ -64,6 +67,7 @@ pub fn intent(parts: &Parts, dhcp: Option<&DhcpOptions>, ranges: &ServiceRanges)
         internet_gateway: parts.internet_gateway.as_ref().map(|gateway| gateway.id),
         nat_gateways,
         s3_endpoints: s3_endpoints(parts, ranges),
+        interface_endpoints,
         peers_only: false,
         interfaces,
     }
@@ -209,8 +213,7 @@ fn public_address(parts: &Parts, interface: InterfaceId, primary: Ipv4Addr) -> O
 
 fn s3_endpoints(parts: &Parts, ranges: &ServiceRanges) -> BTreeMap<isolarium_netplan::id::EndpointId, S3Endpoint> {
     let mut taken = BTreeSet::new();
-    let served = |state| matches!(state, EndpointState::Pending | EndpointState::Available);
-    let gateways = parts.endpoints.iter().filter(|(_, one)| served(one.state));
+    let gateways = parts.endpoints.iter().filter(|(_, one)| one.is_wanted());
     let wanted = gateways.filter_map(|(id, endpoint)| match &endpoint.kind {
         EndpointKind::Gateway {
             prefix_list,
@@ -225,6 +228,29 @@ fn s3_endpoints(parts: &Parts, ranges: &ServiceRanges) -> BTreeMap<isolarium_net
             Some((*id, endpoint))
         }
         EndpointKind::Gateway { .. } | EndpointKind::Interface { .. } => None,
+    });
+    wanted.collect()
+}
+
+/// Those that serve or are to (NET-41).
+fn interface_endpoints(parts: &Parts) -> BTreeMap<isolarium_netplan::id::EndpointId, InterfaceEndpoint> {
+    let wanted = parts.endpoints.iter().filter(|(_, one)| one.is_wanted());
+    let wanted = wanted.filter_map(|(id, endpoint)| match &endpoint.kind {
+        EndpointKind::Gateway { .. } => None,
+        EndpointKind::Interface {
+            service,
+            private_dns,
+            only_inbound,
+            suffix,
+            ..
+        } => {
+            let endpoint = InterfaceEndpoint {
+                service: *service,
+                private_dns: *private_dns && !*only_inbound,
+                suffix: suffix.clone(),
+            };
+            Some((*id, endpoint))
+        }
     });
     wanted.collect()
 }

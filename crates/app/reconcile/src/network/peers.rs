@@ -173,6 +173,7 @@ fn own(network: &PeerNetwork) -> Vpc {
         nat_gateways: BTreeMap::new(),
         interfaces: interfaces.collect(),
         s3_endpoints: BTreeMap::new(),
+        interface_endpoints: BTreeMap::new(),
         peers_only: true,
     }
 }
@@ -197,6 +198,7 @@ fn within(network: &PeerNetwork, vpc: Vpc) -> Vpc {
         nat_gateways: BTreeMap::new(),
         interfaces,
         s3_endpoints: BTreeMap::new(),
+        interface_endpoints: BTreeMap::new(),
         peers_only: true,
         ..vpc
     }

@@ -4,10 +4,11 @@
 use super::records::{self, VpcRecords};
 use super::{Look, NetworkError, key, needs_host, place};
 use crate::deps::{Deps, Next, StepError};
+use isolarium_model::ec2::flow_log::FlowLogResource;
 use isolarium_model::ec2::gateway::{NatEvent, NatFailure};
-use isolarium_model::ec2::id::{InterfaceId, NatGatewayId, VpcId};
+use isolarium_model::ec2::id::{EndpointId, InterfaceId, NatGatewayId, VpcId};
 use isolarium_model::ec2::{
-    ElasticIp, EndpointState, Holder, NatGateway, NatState, NetworkInterface, Vpc, VpcEndpoint,
+    ElasticIp, EndpointState, FlowLog, Holder, NatGateway, NatState, NetworkInterface, Vpc, VpcEndpoint,
 };
 use isolarium_model::{Key, Record, Scope};
 use isolarium_store::{Batch, Expect, StoreError};
@@ -197,17 +198,63 @@ fn tell(deps: &Deps, scope: &Scope, read: &VpcRecords) -> Result<(), StepError> 
         }
     }
     for endpoint in read.parts.endpoints.values() {
-        if endpoint.state == EndpointState::Pending {
-            deps.update::<VpcEndpoint>(&key(scope, endpoint.id), |endpoint, batch| {
-                if endpoint.state != EndpointState::Pending {
-                    return Ok(None);
-                }
-                endpoint.state = EndpointState::Available;
-                Ok(Some(batch))
-            })?;
+        let is_gateway = endpoint.route_tables().is_some();
+        let on_host = standing
+            .as_ref()
+            .is_some_and(|vpc| vpc.interface_endpoints.contains_key(&endpoint.id));
+        match endpoint.state {
+            // One without subnets asks nothing of the host.
+            EndpointState::Pending
+                if is_gateway || on_host || endpoint.interfaces().is_some_and(BTreeMap::is_empty) =>
+            {
+                deps.update::<VpcEndpoint>(&key(scope, endpoint.id), |endpoint, batch| {
+                    if endpoint.state != EndpointState::Pending {
+                        return Ok(None);
+                    }
+                    endpoint.state = EndpointState::Available;
+                    Ok(Some(batch))
+                })?;
+            }
+            EndpointState::Deleting if !on_host => remove_endpoint(deps, scope, endpoint.id)?,
+            EndpointState::Pending | EndpointState::Available | EndpointState::Deleting | EndpointState::Deleted => {}
         }
     }
     Ok(())
+}
+
+/// The host serves the endpoint no more: its record goes, and its interfaces with their addresses in the same commit.
+fn remove_endpoint(deps: &Deps, scope: &Scope, endpoint: EndpointId) -> Result<(), StepError> {
+    let at = key(scope, endpoint);
+    loop {
+        let Some(stored) = deps.store.get::<VpcEndpoint>(&at)? else {
+            return Ok(());
+        };
+        if stored.record.state != EndpointState::Deleting {
+            return Ok(());
+        }
+        let held = stored.record.interfaces().cloned().unwrap_or_default();
+        let (subnets, interfaces) = (held.keys().copied().collect(), held.values().copied().collect());
+        let mut batch = Batch::default().delete::<VpcEndpoint>(&at, Expect::At(stored.revision));
+        for interface in held.values() {
+            let interface_at = key(scope, interface);
+            if let Some(interface) = deps.store.get::<NetworkInterface>(&interface_at)? {
+                batch = batch.delete::<NetworkInterface>(&interface_at, Expect::At(interface.revision));
+            }
+            let about = FlowLogResource::Interface(*interface);
+            for log in deps.store.parts::<FlowLog>(scope, &[stored.record.vpc.to_string()])? {
+                if log.record.about == about {
+                    batch = batch.delete::<FlowLog>(&log.key, Expect::At(log.revision));
+                }
+            }
+        }
+        batch = place::give_back(&*deps.store, scope, &subnets, &interfaces, batch)?;
+        batch = place::touch(&*deps.store, scope, stored.record.vpc, batch)?;
+        match deps.store.commit(batch) {
+            Ok(_) => return Ok(()),
+            Err(StoreError::Conflict { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// The kernel has the gateway.

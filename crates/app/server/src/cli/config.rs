@@ -144,6 +144,8 @@ pub struct Ec2 {
     pub interface_endpoints_per_vpc: usize,
     pub elastic_ips: usize,
     pub nat_gateways_per_zone: usize,
+    pub notebook_endpoints: bool,
+    pub runtime_zone_rule: bool,
 }
 
 impl Default for Ec2 {
@@ -159,6 +161,8 @@ impl Default for Ec2 {
             interface_endpoints_per_vpc: quotas.interface_endpoints_per_vpc,
             elastic_ips: quotas.elastic_ips,
             nat_gateways_per_zone: quotas.nat_gateways_per_zone,
+            notebook_endpoints: false,
+            runtime_zone_rule: true,
         }
     }
 }
@@ -833,6 +837,7 @@ impl Config {
             s3_prefix_list: self.network.s3_prefix_list,
             services: self.network.services,
             reserved: vec![self.network.platform, self.network.uplink_links],
+            notebook_endpoints: self.ec2.notebook_endpoints,
             quotas: Quotas {
                 vpcs: self.ec2.vpcs,
                 // A VPC has one internet gateway at most, so there are as many as VPCs.

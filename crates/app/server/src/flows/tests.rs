@@ -104,6 +104,7 @@ fn vpc() -> Vpc {
         .into(),
         peers_only: false,
         s3_endpoints: BTreeMap::new(),
+        interface_endpoints: BTreeMap::new(),
     }
 }
 
@@ -221,6 +222,8 @@ impl Lab {
             regions: vec![scope().region],
             services: "198.18.0.0/17".parse().unwrap(),
             s3_prefix_list: "198.18.128.0/20".parse().unwrap(),
+            endpoints: Default::default(),
+            zone_rule: true,
         };
         let view = Arc::new(View::of(&scope(), &Arc::new(vpc.check().unwrap()), &public));
         FlowLogs {
@@ -560,6 +563,8 @@ fn no_flow_is_kept_twice_for_an_owner_when_another_owners_record_fails_or_the_en
         regions: vec![scope().region],
         services: "198.18.0.0/17".parse().unwrap(),
         s3_prefix_list: "198.18.128.0/20".parse().unwrap(),
+        endpoints: Default::default(),
+        zone_rule: true,
     };
     let view = Arc::new(View::of(&scope(), &Arc::new(two.check().unwrap()), &public));
     let with = |store: Arc<dyn StateStore>| FlowLogs {

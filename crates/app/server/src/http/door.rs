@@ -5,7 +5,7 @@ use super::authenticate::{Acceptance, Authentic, Claimed};
 use super::body::{self, Body};
 use super::listen::{Answering, Handler, Peer};
 use super::receive::{self, ReceiveError};
-use super::route::{self, Route};
+use super::route::{self, Only, Route};
 use crate::invoke::{Invocation, Proxy};
 use crate::names::{self, HostMeaning};
 use crate::notebook::NotebookPart;
@@ -111,13 +111,12 @@ impl Handler for Door {
 }
 
 impl Door {
-    /// Answers a request that came by `source`. `part` is the part of the engine that the way leads to; `None`: the
-    /// request says.
+    /// Answers a request that came by `source`. `only` is what the way leads to; `None`: the request says.
     pub fn enter(
         self: Arc<Self>,
         peer: Peer,
         source: Source,
-        part: Option<Route>,
+        only: Option<Only>,
         request: Request<Incoming>,
     ) -> Answering {
         Box::pin(async move {
@@ -129,10 +128,15 @@ impl Door {
                 },
             )
             .map(Arc::new);
-            let route = part.unwrap_or_else(|| match self.notebooks.named(&parts) {
-                Some((scope, name)) => Route::Notebook(scope, name),
-                None => route::route(&parts, &claim),
-            });
+            let notebook = self.notebooks.named(&parts);
+            let route = match (only, notebook) {
+                (Some(only), notebook) => match only.route(&parts, notebook) {
+                    Some(route) => route,
+                    None => return turn_away(&elsewhere(), &parts, body).await,
+                },
+                (None, Some((scope, name))) => Route::Notebook(scope, name),
+                (None, None) => route::route(&parts, &claim),
+            };
             let visit = Visit {
                 request_id: crate::clock::request_id(),
                 peer,
@@ -271,7 +275,11 @@ impl Door {
         let claim = visit.claim.clone();
         let claimed = claim.map_err(ResolveError::Fault).and_then(|parsed| {
             let service = dialect.service.map(|entry| entry.signing_name);
-            let host_region = host_region(parts);
+            let host_region = match &visit.source {
+                // NET-46: an endpoint leads to its own region.
+                Source::Endpoint(endpoint) => Some(endpoint.region.clone()),
+                Source::Public { .. } => host_region(parts),
+            };
             self.acceptance
                 .claim(self.identities.as_ref(), parsed, service, host_region.as_ref(), now)
         });
@@ -707,6 +715,27 @@ fn too_large(dialect: &Dialect, limit: u64) -> ApiError {
     } else {
         error
     }
+}
+
+/// What is for another service than the one that the way leads to.
+fn elsewhere() -> ApiError {
+    let text = "The requested operation is not of the service that this VPC endpoint leads to.";
+    ApiError::client("UnknownOperationException", text).with_status(404)
+}
+
+/// Refuses a request before anybody looked who signed it, in its own language, and ends its connection: whatever comes next on it
+/// would have the same answer.
+pub(crate) async fn turn_away(error: &ApiError, parts: &Parts, body: Incoming) -> Response<Body> {
+    Box::pin(throw_away(parts, body)).await;
+    let id = crate::clock::request_id();
+    note(&id, "-", "-", error);
+    let mut response = refuse(&Dialect::of(parts, None), error, &id).map(body::full);
+    let headers = response.headers_mut();
+    headers.extend(HeaderValue::from_str(&id).map(|id| (REQUEST_ID, id)));
+    if parts.version <= Version::HTTP_11 {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// Lets the sender of a refused request finish, so that it reads the refusal. A sender that waits for leave to begin

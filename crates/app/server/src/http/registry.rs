@@ -13,7 +13,7 @@ use isolarium_model::Scope;
 use isolarium_model::time::Clock;
 use isolarium_policy::{DocumentKind, NamedPolicy, Question, ResourceSide};
 use isolarium_services::audit::authorize;
-use isolarium_services::{Caller, Source, resource_tags};
+use isolarium_services::{Caller, resource_tags};
 use isolarium_services::{ecr, iam};
 use isolarium_store::StateStore;
 use std::cell::RefCell;
@@ -38,10 +38,7 @@ impl Part for RegistryPart {
                 _ => self.home.clone(),
             };
             let origin = Origin {
-                source: Source::Public {
-                    address: visit.peer.address,
-                    secure: visit.peer.secure,
-                },
+                source: visit.source,
                 request_id: visit.request_id,
             };
             let request = Request::from_parts(parts, Unstalled::new(body, self.pause));

@@ -20,6 +20,36 @@ pub enum Route {
     Notebook(Scope, String),
 }
 
+/// What a way leads to, whatever the request says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Only {
+    S3,
+    Registry,
+    Notebook,
+    /// One API, by its signing name and its name in `models/`.
+    Api {
+        signing_name: &'static str,
+        service: &'static str,
+    },
+}
+
+impl Only {
+    /// The route of a request that came this way; `None`: it is for something else. `notebook` is the instance that its host
+    /// stands for.
+    pub fn route(self, parts: &Parts, notebook: Option<(Scope, String)>) -> Option<Route> {
+        match self {
+            Self::S3 => Some(Route::S3),
+            Self::Registry => Some(Route::Registry),
+            Self::Notebook => notebook.map(|(scope, name)| Route::Notebook(scope, name)),
+            Self::Api { signing_name, service } => {
+                let dialect = Dialect::of(parts, Some(signing_name));
+                let is_own = dialect.service.is_some_and(|entry| entry.name == service);
+                is_own.then_some(Route::Api(dialect))
+            }
+        }
+    }
+}
+
 /// The host a request was sent to, without its port.
 pub fn host(parts: &Parts) -> Option<&str> {
     let text = match parts.headers.get(HOST) {

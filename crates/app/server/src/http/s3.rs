@@ -14,10 +14,10 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use isolarium_model::time::Clock;
 use isolarium_model::{Principal, Region, Scope};
-use isolarium_services::Caller;
 use isolarium_services::audit::{self, Ended, Inquiry, Stranger};
 use isolarium_services::iam::credentials::{Identities, ResolveError};
 use isolarium_services::s3::S3Front;
+use isolarium_services::{Caller, Source};
 use isolarium_store::{AuditTrail, Keep};
 use isolarium_wire::sigv4::{self, AuthFault, BodyCheck, Dialect, Head};
 use isolarium_wire::{ApiError, Document};
@@ -118,10 +118,15 @@ impl S3Part {
         };
         let now = self.clock.now();
         let host = route::host(parts);
+        let own_region = match &visit.source {
+            Source::Endpoint(endpoint) if !endpoint.gateway => Some(endpoint.region.clone()),
+            Source::Endpoint(_) | Source::Public { .. } => None,
+        };
         let host_region = host.and_then(names::meaning).and_then(|meaning| match meaning {
             HostMeaning::S3 { region } | HostMeaning::S3Bucket { region, .. } => region,
             HostMeaning::Service { .. } | HostMeaning::Registry { .. } | HostMeaning::Notebook { .. } => None,
         });
+        let host_region = own_region.or(host_region);
         let service = parsed.scope.is_some().then_some("s3");
         let claimed = self
             .acceptance

@@ -1,5 +1,6 @@
 //! What to answer to one DNS message: pure, from bytes to bytes.
 
+use super::endpoints::EndpointNames;
 use super::private::{self, Private, VpcNames};
 use crate::names;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
@@ -7,6 +8,7 @@ use hickory_proto::rr::rdata::{A, PTR};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use ipnet::Ipv4Net;
 use isolarium_model::Region;
+use std::sync::Arc;
 
 /// Bytes that fit into a UDP answer when the client said nothing else.
 const CLASSIC_UDP: usize = 512;
@@ -21,6 +23,8 @@ pub struct Zone {
     pub regions: Vec<Region>,
     pub services: Ipv4Net,
     pub s3_prefix_list: Ipv4Net,
+    /// The own names of interface endpoints.
+    pub endpoints: Arc<EndpointNames>,
     /// The VPC that asks; `None` in the platform network.
     pub vpc: Option<VpcNames>,
 }
@@ -42,8 +46,8 @@ pub enum Answer {
     Silence,
 }
 
-/// Decides.
-pub fn answer(zone: &Zone, bytes: &[u8]) -> Answer {
+/// Decides. `at` is the Availability Zone of whoever asks.
+pub fn answer(zone: &Zone, at: Option<&str>, bytes: &[u8]) -> Answer {
     let Ok(message) = Message::from_vec(bytes) else {
         return match bytes {
             // Answer only what claims to be a question, or two servers could talk for ever.
@@ -75,8 +79,11 @@ pub fn answer(zone: &Zone, bytes: &[u8]) -> Answer {
         return failed(ResponseCode::Refused);
     }
     let name = question.name().to_ascii();
-    if let Some(private) = zone.vpc.as_ref().and_then(|vpc| private::lookup(vpc, &name)) {
+    if let Some(private) = zone.vpc.as_ref().and_then(|vpc| private::lookup(vpc, at, &name)) {
         return private_answer(&asked, question, private);
+    }
+    if let Some(own) = zone.endpoints.lookup(&private::plain(&name), at) {
+        return private_answer(&asked, question, Private::Endpoint(own));
     }
     let Some(meaning) = names::meaning(&name) else {
         // Nobody else is asked for a client that wants only what is known here.
@@ -105,20 +112,24 @@ pub fn answer(zone: &Zone, bytes: &[u8]) -> Answer {
     encode(&response)
 }
 
-/// NET-51.
+/// NET-42, NET-44, NET-51.
 fn private_answer(asked: &Asked, question: &Query, private: Private) -> Answer {
     let kind = question.query_type();
-    let data = match private {
+    let is_a = matches!(kind, RecordType::A | RecordType::ANY);
+    let data: Vec<RData> = match private {
         Private::Missing => return encode(&asked.response(ResponseCode::NXDomain)),
-        Private::Address(address) if matches!(kind, RecordType::A | RecordType::ANY) => Some(RData::A(A(address))),
+        Private::Endpoint(all) if all.is_empty() => return encode(&asked.response(ResponseCode::NXDomain)),
+        Private::Endpoint(all) if is_a => all.into_iter().map(|address| RData::A(A(address))).collect(),
+        Private::Address(address) if is_a => vec![RData::A(A(address))],
         Private::Name(name) if matches!(kind, RecordType::PTR | RecordType::ANY) => {
-            Name::from_ascii(name).ok().map(|name| RData::PTR(PTR(name)))
+            let name = Name::from_ascii(name).ok();
+            name.map(|name| RData::PTR(PTR(name))).into_iter().collect()
         }
-        Private::Address(_) | Private::Name(_) => None,
+        Private::Address(_) | Private::Name(_) | Private::Endpoint(_) => Vec::new(),
     };
     let mut response = asked.response(ResponseCode::NoError);
     response.metadata.authoritative = true;
-    if let Some(data) = data {
+    for data in data {
         response.add_answer(Record::from_rdata(question.name().clone(), TTL, data));
     }
     encode(&response)

@@ -3,6 +3,7 @@
 //! name servers (CC-86). Their sockets live inside those networks; `node` opened them there.
 
 pub mod answer;
+pub mod endpoints;
 mod forward;
 pub mod private;
 pub(crate) mod shares;
@@ -36,13 +37,25 @@ const IDLE: Duration = Duration::from_secs(10);
 /// Who is answered, and what names it sees.
 pub trait Audience: Send + Sync + 'static {
     /// The names that a client sees now; `None`: it gets no answer at all.
-    fn zone_of(&self, client: IpAddr) -> Option<Arc<Zone>>;
+    fn zone_of(&self, client: IpAddr) -> Option<Sight>;
+}
+
+/// What a client sees.
+#[derive(Clone, Debug)]
+pub struct Sight {
+    /// The names.
+    pub zone: Arc<Zone>,
+    /// The Availability Zone that the client is in; none in the platform network.
+    pub at: Option<String>,
 }
 
 /// Everybody who reaches the socket sees the same.
 impl Audience for Arc<Zone> {
-    fn zone_of(&self, _: IpAddr) -> Option<Arc<Zone>> {
-        Some(self.clone())
+    fn zone_of(&self, _: IpAddr) -> Option<Sight> {
+        Some(Sight {
+            zone: self.clone(),
+            at: None,
+        })
     }
 }
 
@@ -67,8 +80,8 @@ impl Resolver {
 
     /// The answer to one message; `None` when it deserves none.
     async fn ask(&self, client: IpAddr, question: &[u8], transport: Transport) -> Option<Vec<u8>> {
-        let zone = self.audience.zone_of(client)?;
-        match answer::answer(&zone, question) {
+        let Sight { zone, at } = self.audience.zone_of(client)?;
+        match answer::answer(&zone, at.as_deref(), question) {
             Answer::Reply(reply) => Some(reply),
             Answer::Silence => None,
             // Said at once where there is nobody to ask, so that no client waits.

@@ -10,6 +10,7 @@ fn zone() -> Zone {
         regions: vec!["us-east-1".parse().unwrap()],
         services: "198.18.0.0/17".parse().unwrap(),
         s3_prefix_list: "198.18.128.0/20".parse().unwrap(),
+        endpoints: Default::default(),
         vpc: None,
     }
 }
@@ -130,13 +131,14 @@ fn vpc_zone() -> Zone {
             blocks: vec!["10.0.0.0/16".parse().unwrap()],
             hostnames: true,
             addresses: ["127.0.0.1", "10.0.1.20"].map(|one| one.parse().unwrap()).into(),
+            endpoints: Vec::new(),
         }),
         ..zone()
     }
 }
 
 fn reply(zone: &Zone, name: &str, kind: RecordType) -> Message {
-    match answer::answer(zone, &question(name, kind)) {
+    match answer::answer(zone, None, &question(name, kind)) {
         Answer::Reply(bytes) => Message::from_vec(&bytes).unwrap(),
         other => panic!("{name}: {other:?}"),
     }
@@ -203,7 +205,7 @@ fn private_names_are_answered_with_authority_and_never_forwarded() {
     let elsewhere = super::tests::zone();
     let asked = question("ip-10-0-1-20.ec2.internal.", RecordType::A);
     assert!(
-        matches!(answer::answer(&elsewhere, &asked), Answer::Forward(_)),
+        matches!(answer::answer(&elsewhere, None, &asked), Answer::Forward(_)),
         "the platform network has none"
     );
 }
@@ -211,7 +213,7 @@ fn private_names_are_answered_with_authority_and_never_forwarded() {
 #[test]
 fn a_question_that_wants_no_recursion_is_not_forwarded() {
     let mut asked = Message::from_vec(&question("example.org.", RecordType::A)).unwrap();
-    let forwarded = |message: &Message| answer::answer(&zone(), &message.to_vec().unwrap());
+    let forwarded = |message: &Message| answer::answer(&zone(), None, &message.to_vec().unwrap());
     assert!(matches!(forwarded(&asked), Answer::Forward(_)), "control");
     asked.metadata.recursion_desired = false;
     let Answer::Reply(reply) = forwarded(&asked) else {
@@ -225,13 +227,14 @@ fn a_question_that_wants_no_recursion_is_not_forwarded() {
 struct Switched(std::sync::Mutex<Option<Arc<Zone>>>);
 
 impl Audience for Arc<Switched> {
-    fn zone_of(&self, client: IpAddr) -> Option<Arc<Zone>> {
+    fn zone_of(&self, client: IpAddr) -> Option<Sight> {
         let zone = self.0.lock().unwrap().clone()?;
-        let vpc = zone.vpc.as_ref()?;
-        vpc.addresses
-            .iter()
-            .any(|one| IpAddr::V4(*one) == client)
-            .then(|| zone.clone())
+        let mut own = zone.vpc.as_ref()?.addresses.iter();
+        let known = own.any(|one| IpAddr::V4(*one) == client);
+        known.then(|| Sight {
+            zone: zone.clone(),
+            at: None,
+        })
     }
 }
 
@@ -324,9 +327,9 @@ async fn large_answers_are_truncated_by_udp_and_whole_by_tcp() {
 
 #[tokio::test]
 async fn malformed_messages_get_an_error_or_silence() {
-    assert!(matches!(answer::answer(&zone(), b""), Answer::Silence));
+    assert!(matches!(answer::answer(&zone(), None, b""), Answer::Silence));
     assert!(
-        matches!(answer::answer(&zone(), &[0xff; 40]), Answer::Silence),
+        matches!(answer::answer(&zone(), None, &[0xff; 40]), Answer::Silence),
         "claims to be an answer"
     );
     let mut two = Message::from_vec(&question("a.org.", RecordType::A)).unwrap();
@@ -341,7 +344,7 @@ async fn malformed_messages_get_an_error_or_silence() {
         (garbled, ResponseCode::FormErr),
         (question("a.org.", RecordType::AXFR), ResponseCode::Refused),
     ] {
-        let Answer::Reply(reply) = answer::answer(&zone(), &bytes) else {
+        let Answer::Reply(reply) = answer::answer(&zone(), None, &bytes) else {
             panic!("no reply to {bytes:?}")
         };
         assert_eq!(Message::from_vec(&reply).unwrap().metadata.response_code, code);

@@ -153,16 +153,18 @@ pub fn public_names(config: &Config) -> PublicNames {
         regions: config.regions.clone(),
         services: config.network.services,
         s3_prefix_list: config.network.s3_prefix_list,
+        endpoints: Arc::default(),
+        zone_rule: config.ec2.runtime_zone_rule,
     }
 }
 
 /// The name server of the platform network.
-pub fn resolver(config: &Config, forwarder: Arc<Forwarder>) -> Arc<Resolver> {
-    let public = public_names(config);
+pub fn resolver(public: &PublicNames, forwarder: Arc<Forwarder>) -> Arc<Resolver> {
     let zone = Zone {
-        regions: public.regions,
+        regions: public.regions.clone(),
         services: public.services,
         s3_prefix_list: public.s3_prefix_list,
+        endpoints: public.endpoints.clone(),
         vpc: None,
     };
     Resolver::new(Arc::new(zone), forwarder)

@@ -44,6 +44,9 @@ const DAY: i64 = 86_400_000;
 const LEAF_DAYS: i64 = 90;
 const AUTHORITY_DAYS: i64 = 3650;
 
+/// Certificates kept at one time; made again when they are asked for again.
+const MOST_MINTED: usize = 4096;
+
 /// Where a host's own roots usually are; they go into the bundle, so that containers keep trusting the internet.
 const HOST_BUNDLES: &[&str] = &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
 
@@ -181,7 +184,7 @@ pub struct Certificates {
     own: Vec<SanType>,
     /// Behind a gateway endpoint there is S3 and nothing else.
     only_s3: bool,
-    /// Bounded: keys are the names of [`group`], a fixed number per region.
+    /// Keys are the names of [`group`], a fixed number per region, and of endpoints: [`MOST_MINTED`] at most.
     minted: Mutex<HashMap<String, (Timestamp, Arc<CertifiedKey>)>>,
 }
 
@@ -223,6 +226,21 @@ impl Certificates {
             .filter(|name| !self.only_s3 || is_s3(name))
             .and_then(|name| group(name, &self.regions))
             .unwrap_or_else(|| (String::new(), self.own.clone()));
+        self.minted(group, &sans)
+    }
+
+    /// The certificate of an interface endpoint (NET-48): `names` are what it covers, `group` is the same for all endpoints that
+    /// show the same one.
+    ///
+    /// # Errors
+    /// When no certificate can be made.
+    pub fn of_names(&self, group: &str, names: &[String]) -> Result<Arc<CertifiedKey>, TlsError> {
+        let sans = names.iter().map(|name| name.as_str().try_into().map(SanType::DnsName));
+        let sans: Vec<SanType> = sans.collect::<Result<_, _>>().map_err(TlsError::Mint)?;
+        self.minted(group.to_owned(), &sans)
+    }
+
+    fn minted(&self, group: String, sans: &[SanType]) -> Result<Arc<CertifiedKey>, TlsError> {
         let now = self.clock.now();
         let mut minted = self.minted.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((made, certificate)) = minted.get(&group)
@@ -230,7 +248,11 @@ impl Certificates {
         {
             return Ok(certificate.clone());
         }
-        let fresh = Arc::new(self.authority.mint(&sans, now)?);
+        let fresh = Arc::new(self.authority.mint(sans, now)?);
+        // Endpoints come and go.
+        if minted.len() >= MOST_MINTED {
+            minted.clear();
+        }
         minted.insert(group, (now, fresh.clone()));
         Ok(fresh)
     }
@@ -297,7 +319,7 @@ impl ResolvesServerCert for Certificates {
 ///
 /// # Errors
 /// When the crypto provider refuses the protocol versions.
-pub fn server_config(certificates: Arc<Certificates>) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+pub fn server_config(certificates: Arc<dyn ResolvesServerCert>) -> Result<Arc<rustls::ServerConfig>, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -3,7 +3,7 @@
 use super::Live;
 use crate::http::door::Door as FrontDoor;
 use crate::http::listen::{Answering, Handler, Peer};
-use crate::http::route::Route;
+use crate::http::route::Only;
 use crate::http::s3;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request};
@@ -52,7 +52,7 @@ impl S3Gate {
 impl Handler for S3Gate {
     fn handle(self: Arc<Self>, peer: Peer, request: Request<Incoming>) -> Answering {
         let refused = match self.source(peer) {
-            Ok(Some(source)) => return self.front.clone().enter(peer, source, Some(Route::S3), request),
+            Ok(Some(source)) => return self.front.clone().enter(peer, source, Some(Only::S3), request),
             Ok(None) => ApiError::client("AccessDenied", "Access Denied").with_status(403),
             Err(cause) => ApiError {
                 code: "InternalError".into(),

@@ -1,7 +1,8 @@
-//! What the engine serves inside VPCs: the resolver (NET-50), S3 for gateway endpoints (NET-32) and container credentials
-//! (CC-80). `node` opens the sockets inside each VPC's router and passes them over; requests are answered here, by what
+//! What the engine serves inside VPCs: the resolver (NET-50), S3 for gateway endpoints (NET-32), interface endpoints (NET-40) and
+//! container credentials (CC-80). `node` opens the sockets inside each VPC's router and passes them over; requests are answered here, by what
 //! the VPC is at that moment.
 
+mod endpoint;
 mod gate;
 mod view;
 
@@ -11,8 +12,9 @@ mod tests;
 use crate::credentials::{Asker, Credentials};
 use crate::http::door::Door as FrontDoor;
 use crate::http::listen::{Answering, ConnectionLimits, Handler, Listener, Peer};
-use crate::resolver::answer::Zone;
-use crate::resolver::{Audience, Forwarder, Resolver};
+use crate::resolver::{Audience, Forwarder, Resolver, Sight};
+use crate::tls::{Certificates, server_config};
+use endpoint::{EndpointGate, Shown};
 use gate::S3Gate;
 use http::Request;
 use hyper::body::Incoming;
@@ -48,6 +50,8 @@ pub struct Behind {
     pub front: Arc<FrontDoor>,
     /// Shows certificates for S3's names alone.
     pub tls: Arc<rustls::ServerConfig>,
+    /// Of interface endpoints.
+    pub certificates: Arc<Certificates>,
     pub credentials: Arc<Credentials>,
     pub forwarder: Arc<Forwarder>,
     pub public: PublicNames,
@@ -80,10 +84,13 @@ impl Live {
 
 impl Audience for Arc<Live> {
     /// Interfaces of the VPC are answered while its DNS support is on, and nobody else (NET-50).
-    fn zone_of(&self, client: IpAddr) -> Option<Arc<Zone>> {
+    fn zone_of(&self, client: IpAddr) -> Option<Sight> {
         let view = self.now();
         view.interface_at(client)?;
-        view.zone()
+        Some(Sight {
+            zone: view.zone()?,
+            at: view.zone_at(client).map(str::to_owned),
+        })
     }
 }
 
@@ -163,11 +170,13 @@ impl Doors for VpcDoors {
             let served = self.behind.serve(door, socket, &open)?;
             open.doors.insert(door, served);
         }
+        self.behind.public.endpoints.replace(vpc.id, view.published());
         Ok(())
     }
 
     fn close(&self, vpc: VpcId) {
         let slot = self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&vpc);
+        self.behind.public.endpoints.replace(vpc, Vec::new());
         let Some(slot) = slot else { return };
         let mut open = slot.lock().unwrap_or_else(PoisonError::into_inner);
         for served in std::mem::take(&mut open.doors).into_values() {
@@ -219,6 +228,21 @@ impl Behind {
                 });
                 let tls = (port == 443).then(|| self.tls.clone());
                 self.runtime.spawn(listener(gate, tls, socket)?.run(stopping))
+            }
+            Door::Endpoint { address } => {
+                let gate = Arc::new(EndpointGate {
+                    live: open.live.clone(),
+                    address,
+                    store: self.store.clone(),
+                    front: self.front.clone(),
+                });
+                let shown = Shown {
+                    live: open.live.clone(),
+                    address,
+                    certificates: self.certificates.clone(),
+                };
+                let tls = server_config(Arc::new(shown)).map_err(|error| ExecutorError::Host(error.to_string()))?;
+                self.runtime.spawn(listener(gate, Some(tls), socket)?.run(stopping))
             }
             Door::Credentials => {
                 let handler = Arc::new(CredentialsDoor {

@@ -27,6 +27,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
 
+mod endpoints;
 mod packets;
 
 const INSIDE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 10);
@@ -122,6 +123,8 @@ fn public() -> PublicNames {
         regions: vec!["us-east-1".parse().unwrap()],
         services: "198.18.0.0/17".parse().unwrap(),
         s3_prefix_list: "198.18.128.0/20".parse().unwrap(),
+        endpoints: Default::default(),
+        zone_rule: true,
     }
 }
 
@@ -176,6 +179,7 @@ fn vpc() -> Vpc {
         ]
         .into(),
         peers_only: false,
+        interface_endpoints: Default::default(),
         s3_endpoints: [(
             EndpointId::of(1),
             S3Endpoint {
@@ -207,7 +211,7 @@ struct Lab {
     doors: VpcDoors,
     sockets: Arc<Sockets>,
     store: Arc<dyn StateStore>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 fn lab() -> Lab {
@@ -218,7 +222,7 @@ fn lab() -> Lab {
         doors: doors_over(sockets.clone(), &store, dir.path()),
         sockets,
         store,
-        _dir: dir,
+        dir,
     }
 }
 
@@ -241,6 +245,12 @@ fn doors_over(host: Arc<dyn Vpcs>, store: &Arc<dyn StateStore>, dir: &std::path:
         host,
         store: store.clone(),
         front: Arc::new(front),
+        certificates: Arc::new(Certificates::new(
+            authority.clone(),
+            Arc::new(SystemClock),
+            &public().regions,
+            &[],
+        )),
         tls: server_config(Arc::new(Certificates::of_s3(
             authority,
             Arc::new(SystemClock),

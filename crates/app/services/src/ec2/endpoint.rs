@@ -1,4 +1,4 @@
-//! VPC endpoints: gateway endpoints for S3 (NET-32..38, BT-13..16). Interface endpoints are refused with a word.
+//! VPC endpoints: gateway endpoints for S3 (NET-32..38, BT-13..16), and what they share with interface endpoints.
 
 use super::change::{in_vpc, put, remove};
 use super::noun::{every, find, new_id, of_vpc, referred};
@@ -6,12 +6,12 @@ use super::operation::operation;
 use super::page::{self, Asked};
 use super::questions::Kind;
 use super::token::{Outcome, once};
-use super::{error, shapes, tags};
+use super::{endpoint_interface, endpoint_service, error, shapes, tags};
 use crate::Ctx;
 use crate::dispatch::{Handler, handler};
-use isolarium_model::ec2::id::{EndpointId, PrefixListId, RouteTableId, VpcId};
+use isolarium_model::ec2::id::{EndpointId, GroupId, PrefixListId, RouteTableId, SubnetId, VpcId};
 use isolarium_model::ec2::{
-    EndpointKind, EndpointState, RouteTable, SecurityGroup, Vpc, VpcEndpoint, key, prefix_list,
+    EndpointKind, EndpointService, EndpointState, RouteTable, SecurityGroup, Subnet, Vpc, VpcEndpoint, key, prefix_list,
 };
 use isolarium_policy::{Document, DocumentKind};
 use isolarium_store::state::{Batch, Expect};
@@ -25,21 +25,6 @@ const MAX_POLICY: usize = 20_480;
 pub const FULL_ACCESS: &str =
     r#"{"Version":"2008-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"*","Resource":"*"}]}"#;
 
-/// The last parts of the names of services that have interface endpoints at AWS (NET-40).
-const INTERFACE_SERVICES: &[&str] = &[
-    "sagemaker.api",
-    "sagemaker.runtime",
-    "sagemaker.runtime-fips",
-    "sagemaker.featurestore-runtime",
-    "sagemaker.metrics",
-    "sts",
-    "logs",
-    "ecr.api",
-    "ecr.dkr",
-    "ec2",
-    "monitoring",
-];
-
 pub(super) fn handlers() -> Vec<Handler> {
     vec![
         handler::<shapes::CreateVpcEndpointRequest>(),
@@ -52,22 +37,20 @@ pub(super) fn handlers() -> Vec<Handler> {
 
 operation!("CreateVpcEndpoint", CreateVpcEndpointRequest -> CreateVpcEndpointResult, create);
 operation!("DeleteVpcEndpoints", DeleteVpcEndpointsRequest -> DeleteVpcEndpointsResult, delete);
-operation!("DescribeVpcEndpointServices",
-    DescribeVpcEndpointServicesRequest -> DescribeVpcEndpointServicesResult, services);
 operation!("DescribeVpcEndpoints", DescribeVpcEndpointsRequest -> DescribeVpcEndpointsResult, describe);
 operation!("ModifyVpcEndpoint", ModifyVpcEndpointRequest -> ModifyVpcEndpointResult, modify);
 
-fn no_service(name: &str) -> ApiError {
+pub(super) fn no_service(name: &str) -> ApiError {
     let text = format!("The Vpc Endpoint Service '{name}' does not exist");
     ApiError::client("InvalidServiceName", text)
 }
 
-fn parameter(text: impl Into<String>) -> ApiError {
+pub(super) fn parameter(text: impl Into<String>) -> ApiError {
     ApiError::client("InvalidParameter", text)
 }
 
 /// A policy document that can be evaluated: exactly one, of the right size, with principals (NET-35, IAM-31, VPC-25).
-fn policy(text: &str) -> Result<String, ApiError> {
+pub(super) fn policy(text: &str) -> Result<String, ApiError> {
     let invalid = |why: String| {
         let text = format!("The specified policy document is not a valid JSON policy document. {why}");
         ApiError::client("InvalidPolicyDocument", text)
@@ -89,31 +72,34 @@ fn gateway_only(given: &[(bool, &str)]) -> Result<(), ApiError> {
     })
 }
 
-fn some<T>(list: Option<&Vec<T>>) -> bool {
+pub(super) fn some<T>(list: Option<&Vec<T>>) -> bool {
     list.is_some_and(|list| !list.is_empty())
 }
 
-/// The service of a gateway endpoint: S3, and nothing else.
-fn check_service(request: &shapes::CreateVpcEndpointRequest, ctx: &Ctx<'_>) -> Result<String, ApiError> {
+/// What a new endpoint is to lead to.
+enum Wanted {
+    /// S3 by routes.
+    Gateway(String),
+    /// A service by interfaces.
+    Interface(EndpointService),
+}
+
+/// The service of a new endpoint, which must be offered by endpoints of the wanted type (NET-32, NET-40).
+fn wanted(request: &shapes::CreateVpcEndpointRequest, ctx: &Ctx<'_>) -> Result<Wanted, ApiError> {
     let region = &ctx.caller.scope.region;
     let name = request
         .service_name
         .as_deref()
         .ok_or_else(|| error::missing("ServiceName"))?;
-    let s3 = prefix_list::s3_service_name(region);
-    let prefix = format!("com.amazonaws.{region}.");
-    let interface = name
-        .strip_prefix(&prefix)
-        .is_some_and(|last| INTERFACE_SERVICES.contains(&last));
-    if name != s3 && !interface {
-        return Err(no_service(name));
-    }
+    let service = endpoint_service::offered(ctx, name).ok_or_else(|| no_service(name))?;
     match request.vpc_endpoint_type.unwrap_or(shapes::VpcEndpointType::Gateway) {
-        shapes::VpcEndpointType::Gateway if interface => Err(parameter(format!(
+        shapes::VpcEndpointType::Gateway if service == EndpointService::S3 => {
+            Ok(Wanted::Gateway(prefix_list::s3_service_name(region)))
+        }
+        shapes::VpcEndpointType::Gateway => Err(parameter(format!(
             "Endpoint type (Gateway) does not match available service types ([Interface]) of {name}."
         ))),
-        shapes::VpcEndpointType::Gateway => Ok(s3),
-        shapes::VpcEndpointType::Interface => Err(error::unsupported("A VPC endpoint of type Interface")),
+        shapes::VpcEndpointType::Interface => Ok(Wanted::Interface(service)),
         other => Err(error::unsupported(&format!("A VPC endpoint of type {other}"))),
     }
 }
@@ -149,14 +135,7 @@ fn create(
     request: shapes::CreateVpcEndpointRequest,
     ctx: &Ctx<'_>,
 ) -> Result<shapes::CreateVpcEndpointResult, ApiError> {
-    let service_name = check_service(&request, ctx)?;
-    gateway_only(&[
-        (some(request.subnet_ids.as_ref()), "Subnets"),
-        (some(request.security_group_ids.as_ref()), "Security groups"),
-        (some(request.subnet_configurations.as_ref()), "Subnet configurations"),
-        (request.private_dns_enabled == Some(true), "Private DNS"),
-        (request.dns_options.is_some(), "DNS options"),
-    ])?;
+    let wanted = wanted(&request, ctx)?;
     let region = ctx.caller.scope.region.to_string();
     error::refuse(&[
         (
@@ -171,6 +150,24 @@ fn create(
             request.service_region.as_ref().is_some_and(|other| *other != region),
             "A VPC endpoint for a service of another region",
         ),
+    ])?;
+    match wanted {
+        Wanted::Gateway(service_name) => create_gateway(request, ctx, &service_name),
+        Wanted::Interface(service) => endpoint_interface::create(request, ctx, service),
+    }
+}
+
+fn create_gateway(
+    request: shapes::CreateVpcEndpointRequest,
+    ctx: &Ctx<'_>,
+    service_name: &str,
+) -> Result<shapes::CreateVpcEndpointResult, ApiError> {
+    gateway_only(&[
+        (some(request.subnet_ids.as_ref()), "Subnets"),
+        (some(request.security_group_ids.as_ref()), "Security groups"),
+        (some(request.subnet_configurations.as_ref()), "Subnet configurations"),
+        (request.private_dns_enabled == Some(true), "Private DNS"),
+        (request.dns_options.is_some(), "DNS options"),
     ])?;
     let policy = policy(request.policy_document.as_deref().unwrap_or(FULL_ACCESS))?;
     let tags = tags::specified(request.tag_specifications.as_ref(), Kind::VpcEndpoint.name())?;
@@ -193,7 +190,7 @@ fn create(
         let endpoint = VpcEndpoint {
             id: new_id(ctx)?,
             vpc,
-            service_name: service_name.clone(),
+            service_name: service_name.to_owned(),
             kind: EndpointKind::Gateway {
                 prefix_list: list,
                 route_tables,
@@ -214,7 +211,7 @@ fn create(
         Outcome::Before(id) => find::<VpcEndpoint>(ctx, &id)?.record,
     };
     Ok(shapes::CreateVpcEndpointResult {
-        vpc_endpoint: Some(view(ctx, &endpoint, &BTreeMap::new())),
+        vpc_endpoint: Some(view(ctx, &endpoint, &Known::default())),
         client_token: token,
     })
 }
@@ -224,22 +221,6 @@ fn modify(
     ctx: &Ctx<'_>,
 ) -> Result<shapes::ModifyVpcEndpointResult, ApiError> {
     let endpoint = find::<VpcEndpoint>(ctx, &request.vpc_endpoint_id)?.record;
-    if endpoint.route_tables().is_none() {
-        return Err(error::unsupported("A VPC endpoint of type Interface"));
-    }
-    gateway_only(&[
-        (
-            some(request.add_subnet_ids.as_ref()) || some(request.remove_subnet_ids.as_ref()),
-            "Subnets",
-        ),
-        (
-            some(request.add_security_group_ids.as_ref()) || some(request.remove_security_group_ids.as_ref()),
-            "Security groups",
-        ),
-        (some(request.subnet_configurations.as_ref()), "Subnet configurations"),
-        (request.private_dns_enabled == Some(true), "Private DNS"),
-        (request.dns_options.is_some(), "DNS options"),
-    ])?;
     let other_addresses = request
         .ip_address_type
         .is_some_and(|kind| kind != shapes::IpAddressType::Ipv4);
@@ -254,6 +235,22 @@ fn modify(
         request.policy_document.as_deref()
     };
     let policy = text.map(policy).transpose()?;
+    if endpoint.route_tables().is_none() {
+        return endpoint_interface::modify(&request, ctx, &endpoint, policy);
+    }
+    gateway_only(&[
+        (
+            some(request.add_subnet_ids.as_ref()) || some(request.remove_subnet_ids.as_ref()),
+            "Subnets",
+        ),
+        (
+            some(request.add_security_group_ids.as_ref()) || some(request.remove_security_group_ids.as_ref()),
+            "Security groups",
+        ),
+        (some(request.subnet_configurations.as_ref()), "Subnet configurations"),
+        (request.private_dns_enabled == Some(true), "Private DNS"),
+        (request.dns_options.is_some(), "DNS options"),
+    ])?;
     in_vpc(ctx, endpoint.vpc, |vpc, batch| {
         let mut found = referred::<VpcEndpoint>(ctx, endpoint.id)?;
         let record = &mut found.record;
@@ -289,7 +286,7 @@ fn delete(
     for id in &request.vpc_endpoint_ids {
         let gone = find::<VpcEndpoint>(ctx, id).and_then(|found| {
             if found.record.route_tables().is_none() {
-                return Err(error::unsupported("A VPC endpoint of type Interface"));
+                return endpoint_interface::delete(ctx, &found.record);
             }
             in_vpc(ctx, found.record.vpc, |_, batch| {
                 let found = referred::<VpcEndpoint>(ctx, found.record.id)?;
@@ -349,13 +346,9 @@ fn describe(
             _ => endpoint.vpc.to_string(),
         }]
     })?;
-    let names = every::<SecurityGroup>(ctx)?;
-    let names = names
-        .into_iter()
-        .map(|found| (found.record.id.to_string(), found.record.name));
-    let names: BTreeMap<String, String> = names.collect();
+    let known = Known::read(ctx)?;
     Ok(shapes::DescribeVpcEndpointsResult {
-        vpc_endpoints: Some(found.iter().map(|endpoint| view(ctx, endpoint, &names)).collect()),
+        vpc_endpoints: Some(found.iter().map(|endpoint| view(ctx, endpoint, &known)).collect()),
         next_token,
     })
 }
@@ -367,8 +360,28 @@ fn kind(endpoint: &VpcEndpoint) -> shapes::VpcEndpointType {
     }
 }
 
-/// An endpoint as answers have it; `names` are those of security groups.
-fn view(ctx: &Ctx<'_>, endpoint: &VpcEndpoint, names: &BTreeMap<String, String>) -> shapes::VpcEndpoint {
+/// What views of interface endpoints need beside the record, read once for all of them.
+#[derive(Default)]
+pub(super) struct Known {
+    /// Names of security groups.
+    groups: BTreeMap<GroupId, String>,
+    /// Names of subnets' zones.
+    zones: BTreeMap<SubnetId, String>,
+}
+
+impl Known {
+    pub(super) fn read(ctx: &Ctx<'_>) -> Result<Self, ApiError> {
+        let groups = every::<SecurityGroup>(ctx)?.into_iter().map(|found| found.record);
+        let subnets = every::<Subnet>(ctx)?.into_iter().map(|found| found.record);
+        Ok(Self {
+            groups: groups.map(|group| (group.id, group.name)).collect(),
+            zones: subnets.map(|subnet| (subnet.id, subnet.zone.name)).collect(),
+        })
+    }
+}
+
+/// An endpoint as answers have it.
+pub(super) fn view(ctx: &Ctx<'_>, endpoint: &VpcEndpoint, known: &Known) -> shapes::VpcEndpoint {
     let scope = &ctx.caller.scope;
     let mut view = shapes::VpcEndpoint {
         vpc_endpoint_id: Some(endpoint.id.to_string()),
@@ -397,82 +410,45 @@ fn view(ctx: &Ctx<'_>, endpoint: &VpcEndpoint, names: &BTreeMap<String, String>)
             view.route_table_ids = Some(route_tables.iter().map(ToString::to_string).collect());
         }
         EndpointKind::Interface {
+            service,
             interfaces,
             groups,
             private_dns,
+            only_inbound,
+            suffix,
         } => {
             view.subnet_ids = Some(interfaces.keys().map(ToString::to_string).collect());
             view.network_interface_ids = Some(interfaces.values().map(ToString::to_string).collect());
             view.private_dns_enabled = Some(*private_dns);
             let groups = groups.iter().map(|id| shapes::SecurityGroupIdentifier {
                 group_id: Some(id.to_string()),
-                group_name: names.get(&id.to_string()).cloned(),
+                group_name: known.groups.get(id).cloned(),
             });
             view.groups = Some(groups.collect());
+            view.dns_options = Some(shapes::DnsOptions {
+                dns_record_ip_type: Some(shapes::DnsRecordIpType::Ipv4),
+                private_dns_only_for_inbound_resolver_endpoint: (*service == EndpointService::S3)
+                    .then_some(*only_inbound),
+                ..Default::default()
+            });
+            // NET-43: regional, zonal, private.
+            let zones: BTreeSet<&str> = interfaces
+                .keys()
+                .filter_map(|subnet| known.zones.get(subnet))
+                .map(String::as_str)
+                .collect();
+            let mut names = service.own_names(&scope.region, endpoint.id, suffix, zones.into_iter());
+            if *private_dns {
+                names.extend(service.private_names(&scope.region));
+            }
+            let entry = |name| shapes::DnsEntry {
+                dns_name: Some(name),
+                hosted_zone_id: None,
+            };
+            view.dns_entries = Some(names.into_iter().map(entry).collect());
         }
     }
     view
-}
-
-/// The services that endpoints can be made for: S3.
-fn services(
-    request: shapes::DescribeVpcEndpointServicesRequest,
-    ctx: &Ctx<'_>,
-) -> Result<shapes::DescribeVpcEndpointServicesResult, ApiError> {
-    let region = &ctx.caller.scope.region;
-    let name = prefix_list::s3_service_name(region);
-    if let Some(unknown) = request.service_names.iter().flatten().find(|given| **given != name) {
-        return Err(no_service(unknown));
-    }
-    let names = [
-        "owner",
-        "service-name",
-        "service-region",
-        "service-type",
-        "supported-ip-address-types",
-    ];
-    let filters = super::filter::Filters::read(request.filters.as_ref(), &names)?;
-    let passes = filters.pass(&BTreeMap::new(), |filter| {
-        vec![match filter {
-            "owner" => "amazon".to_owned(),
-            "service-name" => name.clone(),
-            "service-region" => region.to_string(),
-            "service-type" => "Gateway".to_owned(),
-            _ => "ipv4".to_owned(),
-        }]
-    });
-    let here = request.service_regions.as_ref().filter(|regions| !regions.is_empty());
-    let here = here.is_none_or(|regions| regions.contains(&region.to_string()));
-    let zones = ctx.platform.settings().ec2.zones(region);
-    let detail = shapes::ServiceDetail {
-        service_name: Some(name.clone()),
-        service_id: Some(format!("vpce-svc-{}", prefix_list::s3(region).digits())),
-        service_type: Some(vec![shapes::ServiceTypeDetail {
-            service_type: Some(shapes::ServiceType::Gateway),
-        }]),
-        service_region: Some(region.to_string()),
-        availability_zone_ids: Some(zones.iter().map(|zone| zone.id.clone()).collect()),
-        availability_zones: Some(zones.iter().map(|zone| zone.name.clone()).collect()),
-        owner: Some("amazon".into()),
-        base_endpoint_dns_names: Some(vec![format!("s3.{region}.amazonaws.com")]),
-        vpc_endpoint_policy_supported: Some(true),
-        acceptance_required: Some(false),
-        manages_vpc_endpoints: Some(false),
-        supported_ip_address_types: Some(vec![shapes::ServiceConnectivityType::Ipv4]),
-        ..Default::default()
-    };
-    let all = (passes && here).then_some((name.clone(), detail)).into_iter().collect();
-    let (details, next_token) = page::page(all, request.next_token.as_deref(), request.max_results)?;
-    Ok(shapes::DescribeVpcEndpointServicesResult {
-        service_names: Some(
-            details
-                .iter()
-                .filter_map(|one: &shapes::ServiceDetail| one.service_name.clone())
-                .collect(),
-        ),
-        service_details: Some(details),
-        next_token,
-    })
 }
 
 #[cfg(test)]

@@ -143,7 +143,12 @@ fn create(
                 let text = "The maximum number of network interfaces has been reached.";
                 return Err(error::limit("NetworkInterfaceLimitExceeded", text));
             }
-            let groups = groups(ctx, vpc, &subnet.record, asked.groups.as_deref())?;
+            let groups = groups(
+                ctx,
+                vpc,
+                &format!("subnet {}", subnet.record.id),
+                asked.groups.as_deref(),
+            )?;
             let id = new_id(ctx)?;
             let primary = taken(ctx, &mut subnet.record, id, addresses.primary)?;
             let mut secondary = BTreeSet::new();
@@ -183,8 +188,14 @@ fn create(
     })
 }
 
-/// The groups of an interface: 1 to 5 of its VPC, the default one where none is named (NET-10, NET-20).
-fn groups(ctx: &Ctx<'_>, vpc: &Vpc, subnet: &Subnet, given: Option<&[String]>) -> Result<BTreeSet<GroupId>, ApiError> {
+/// The groups of an interface: 1 to 5 of its VPC, the default one where none is named (NET-10, NET-20). `what` they are for, as
+/// in `subnet subnet-1`.
+pub(super) fn groups(
+    ctx: &Ctx<'_>,
+    vpc: &Vpc,
+    what: &str,
+    given: Option<&[String]>,
+) -> Result<BTreeSet<GroupId>, ApiError> {
     let given = given.unwrap_or_default();
     if given.is_empty() {
         let all = of_vpc::<SecurityGroup>(ctx, vpc.id)?;
@@ -196,10 +207,7 @@ fn groups(ctx: &Ctx<'_>, vpc: &Vpc, subnet: &Subnet, given: Option<&[String]>) -
     for id in given {
         let group = find::<SecurityGroup>(ctx, id)?.record;
         if group.vpc != vpc.id {
-            let text = format!(
-                "Security group {} and subnet {} belong to different networks.",
-                group.id, subnet.id
-            );
+            let text = format!("Security group {} and {what} belong to different networks.", group.id);
             return Err(ApiError::client("InvalidParameter", text));
         }
         groups.insert(group.id);
@@ -235,7 +243,7 @@ fn delete(
 }
 
 /// Removes an interface with everything that hangs on it.
-fn gone(ctx: &Ctx<'_>, found: &Stored<NetworkInterface>, batch: Batch) -> Made<()> {
+pub(super) fn gone(ctx: &Ctx<'_>, found: &Stored<NetworkInterface>, batch: Batch) -> Made<()> {
     let interface = &found.record;
     let mut subnet = super::noun::referred::<Subnet>(ctx, interface.subnet)?;
     subnet.record.release(interface.id);
@@ -293,7 +301,7 @@ fn modify(
         }
         if let Some(given) = &groups_given {
             let subnet = super::noun::referred::<Subnet>(ctx, found.record.subnet)?.record;
-            found.record.groups = groups(ctx, vpc, &subnet, Some(given))?;
+            found.record.groups = groups(ctx, vpc, &format!("subnet {}", subnet.id), Some(given))?;
         }
         if let Some(description) = &description {
             found.record.description.clone_from(description);

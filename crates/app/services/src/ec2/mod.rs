@@ -8,6 +8,8 @@ pub mod default_vpc;
 mod dhcp_options;
 mod elastic_ip;
 pub mod endpoint;
+mod endpoint_interface;
+mod endpoint_service;
 mod error;
 pub(crate) mod facts;
 mod filter;

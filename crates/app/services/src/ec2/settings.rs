@@ -20,6 +20,8 @@ pub struct Ec2Settings {
     pub services: Ipv4Net,
     /// Other ranges of the engine's own that no VPC can have: the platform network, the links of VPCs to the uplink.
     pub reserved: Vec<Ipv4Net>,
+    /// Whether notebook instances may be reached by interface endpoints too (D-12).
+    pub notebook_endpoints: bool,
     pub quotas: Quotas,
 }
 
@@ -82,6 +84,7 @@ impl Default for Ec2Settings {
             s3_prefix_list: Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 128, 0), 20),
             services: Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 17),
             reserved: Vec::new(),
+            notebook_endpoints: false,
             quotas: Quotas::default(),
         }
     }

@@ -1,7 +1,7 @@
 //! VPC endpoints (NET-32..48).
 
 use super::id::{EndpointId, GroupId, InterfaceId, PrefixListId, RouteTableId, SubnetId, VpcId};
-use super::{Tags, resource};
+use super::{EndpointService, Tags, resource};
 use crate::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,9 +33,14 @@ pub enum EndpointKind {
     },
     /// One interface per subnet (NET-41).
     Interface {
+        service: EndpointService,
         interfaces: BTreeMap<SubnetId, InterfaceId>,
         groups: BTreeSet<GroupId>,
         private_dns: bool,
+        /// `PrivateDnsOnlyForInboundResolverEndpoint`: the VPC's own resolver goes on by the gateway endpoint. S3's alone.
+        only_inbound: bool,
+        /// The eight characters in its own names (NET-42).
+        suffix: String,
     },
 }
 
@@ -75,5 +80,18 @@ impl VpcEndpoint {
             EndpointKind::Gateway { route_tables, .. } => Some(route_tables),
             EndpointKind::Interface { .. } => None,
         }
+    }
+
+    /// Interfaces of an interface endpoint by subnet; none of a gateway endpoint.
+    pub fn interfaces(&self) -> Option<&BTreeMap<SubnetId, InterfaceId>> {
+        match &self.kind {
+            EndpointKind::Gateway { .. } => None,
+            EndpointKind::Interface { interfaces, .. } => Some(interfaces),
+        }
+    }
+
+    /// Whether it serves, or is to as soon as the host has it.
+    pub fn is_wanted(&self) -> bool {
+        matches!(self.state, EndpointState::Pending | EndpointState::Available)
     }
 }

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::ops::Deref;
 
+pub use isolarium_model::ec2::EndpointService;
 pub use isolarium_model::ec2::address::{LINK_LOCAL_SERVICES, assignable};
 pub use isolarium_model::ec2::interface::Holder;
 pub use isolarium_model::ec2::traffic::{AclEntry, BadRange, Match, RangeInclusive16};
@@ -33,6 +34,9 @@ pub struct Vpc {
     pub nat_gateways: BTreeMap<NatGatewayId, NatGateway>,
     pub interfaces: BTreeMap<InterfaceId, Interface>,
     pub s3_endpoints: BTreeMap<EndpointId, S3Endpoint>,
+    /// Interface endpoints that serve; their addresses are those of the interfaces that they hold.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub interface_endpoints: BTreeMap<EndpointId, InterfaceEndpoint>,
     /// A network of a job's own containers (NI-9): they reach each other as groups and ACLs allow, and nothing else. There is
     /// no way out, no service of the platform and no default route.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -59,6 +63,11 @@ pub enum Door {
     },
     /// Container credentials, 169.254.170.2 port 80.
     Credentials,
+    /// An interface endpoint: port 443 of one of its interfaces' addresses (NET-41).
+    Endpoint {
+        /// The interface's.
+        address: Ipv4Addr,
+    },
 }
 
 /// DNS attributes and DHCP options (NET-5, NET-50, NET-53).
@@ -209,6 +218,17 @@ pub struct S3Endpoint {
     pub route_tables: BTreeSet<RouteTableId>,
 }
 
+/// An interface endpoint (NET-40..47), as far as names and certificates need it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceEndpoint {
+    /// What it leads to.
+    pub service: EndpointService,
+    /// Whether the service's default names lead to it, where the VPC has both DNS attributes (NET-44).
+    pub private_dns: bool,
+    /// The eight characters in its own names (NET-42).
+    pub suffix: String,
+}
+
 /// A VPC whose parts fit together. [`Vpc::check`] is the only source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckedVpc(Vpc);
@@ -288,6 +308,7 @@ impl Vpc {
         let closed = self.internet_gateway.is_none()
             && self.nat_gateways.is_empty()
             && self.s3_endpoints.is_empty()
+            && self.interface_endpoints.is_empty()
             && self.route_tables.values().all(|table| table.routes.is_empty())
             && !self.dns.support;
         if self.peers_only && !(containers && closed) {

@@ -303,6 +303,7 @@ pub fn vpc(tape: &mut Tape<'_>) -> CheckedVpc {
         interfaces,
         peers_only: false,
         s3_endpoints,
+        interface_endpoints: BTreeMap::new(),
     };
     vpc.check().expect("the generator makes VPCs that fit together")
 }

@@ -13,7 +13,7 @@ use crate::seal::{self, SealError, SealedNetns};
 use isolarium_model::WorkloadId;
 use isolarium_netplan::compile::vpc::TABLE;
 use isolarium_netplan::id::{InterfaceId, VpcId};
-use isolarium_netplan::intent::vpc::{CheckedVpc, Door, Holder};
+use isolarium_netplan::intent::vpc::{CheckedVpc, Door, Holder, Interface};
 use isolarium_netplan::intent::{Transport, Tunnel};
 use isolarium_netplan::plan::{HostSeen, LinkName, NamespacePlan, Place, Route, Scope, WorkloadPlan};
 use isolarium_netplan::withdrawal::{Connection, Withdrawal};
@@ -463,6 +463,14 @@ fn door_of(vpc: &CheckedVpc, door: Door) -> Option<(Ipv4Addr, u16, Transport)> {
         }
         Door::S3 { port } => matches!(port, 80 | 443).then_some((Ipv4Addr::UNSPECIFIED, port, Transport::Tcp)),
         Door::Credentials => Some((CREDENTIALS, 80, Transport::Tcp)),
+        Door::Endpoint { address } => {
+            let served = |one: &Interface| {
+                matches!(&one.holder, Holder::Endpoint(id) if vpc.interface_endpoints.contains_key(id))
+                    && one.addresses().any(|own| own == address)
+            };
+            let served = vpc.interfaces.values().any(served);
+            served.then_some((address, 443, Transport::Tcp))
+        }
     }
 }
 

@@ -155,6 +155,16 @@ pub const KEYS: &[KeyDoc] = &[
         "NAT gateways of an account in an Availability Zone.",
     ),
     key(
+        "ec2.notebook_endpoints",
+        "boolean",
+        "Whether interface endpoints for notebook instances (`aws.sagemaker.REGION.notebook`) can be made.",
+    ),
+    key(
+        "ec2.runtime_zone_rule",
+        "boolean",
+        "Whether private DNS knows the Runtime's name only in the Availability Zones where its endpoint has an interface.",
+    ),
+    key(
         "limits.request_body",
         "bytes",
         "Largest body of a JSON, query or CBOR request. S3 and the registry stream and have no limit here.",

@@ -177,14 +177,23 @@ fn services_that_are_not_there_and_endpoints_that_are_no_gateways_are_refused() 
     let api = "com.amazonaws.us-east-1.sagemaker.api";
     assert_eq!(refusal(named(api, "")).0, "InvalidParameter");
     assert_eq!(
-        refusal(named(api, r#","VpcEndpointType":"Interface""#)).0,
+        refusal(named(api, r#","VpcEndpointType":"GatewayLoadBalancer""#)).0,
         "UnsupportedOperation"
+    );
+    assert_eq!(
+        refusal(named(
+            api,
+            r#","VpcEndpointType":"Interface","RouteTableIds":["rtb-1"]"#
+        ))
+        .0,
+        "InvalidParameter"
     );
     assert_eq!(refusal(named(S3, r#","SubnetIds":["subnet-1"]"#)).0, "InvalidParameter");
     assert_eq!(refusal(named(S3, r#","PrivateDnsEnabled":true"#)).0, "InvalidParameter");
     named(S3, r#","PrivateDnsEnabled":false"#).expect("control");
+    let gateways = r#"{"Filters":[{"Name":"service-type","Values":["Gateway"]}]}"#;
     let services: shapes::DescribeVpcEndpointServicesResult =
-        call(&fixture, "DescribeVpcEndpointServices", "{}").unwrap();
+        call(&fixture, "DescribeVpcEndpointServices", gateways).unwrap();
     assert_eq!(services.service_names, Some(vec![S3.to_owned()]));
 }
 

@@ -19,8 +19,10 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 const ANY_INTERFACE: &str = "w*";
-/// Ports at which services answer at endpoints (NET-37).
+/// Ports at which S3 answers behind gateway endpoints (NET-37).
 const SERVICE_PORTS: [u16; 2] = [80, 443];
+/// Port at which interface endpoints answer (NET-41, PL-32).
+const ENDPOINT_PORT: u16 = 443;
 /// Flows that a refusal is remembered of, for flow logs; more are counted as lost.
 pub const RECORDED: u32 = 65536;
 /// Seconds for which a refusal is remembered after its last packet. Whoever reads them does so more often.
@@ -309,8 +311,7 @@ fn shared_chains(vpc: &Vpc, draft: &mut Draft) {
             [
                 expr::marked(SERVED_HERE),
                 expr::within(&[Key::Destination], "endpoints"),
-                tcp(),
-                http(),
+                expr::to_port("tcp", ENDPOINT_PORT),
                 expr::dispatch(&[Key::Destination], "eni_dst"),
             ],
         ),

@@ -124,6 +124,7 @@ fn vpc() -> CheckedVpc {
         ]
         .into(),
         peers_only: false,
+        interface_endpoints: Default::default(),
         s3_endpoints: [(
             EndpointId::of(1),
             S3Endpoint {
