@@ -13,7 +13,7 @@ def doctor(engine, *arguments):
 
 def test_the_doctor_finds_this_host_fit_and_a_broken_runtime_not(engine):
     code, checks = doctor(engine)
-    assert code == 0 and len(checks) == 12, checks
+    assert code == 0 and len(checks) == 13, checks
     assert all(check["outcome"] in ("ok", "reduced") for check in checks.values()), checks
     for needed in ("root", "OCI runtime", "a container", "packet filter", "sealed network"):
         assert checks[needed]["outcome"] == "ok", checks[needed]

@@ -12,10 +12,10 @@ FIRST_WORKLOAD_UID = 600_000_000
 # What a data directory holds while an engine runs that has no workload, upload or request.
 TOP = {
     "VERSION", "state.db", "state.db-wal", "state.db-shm", "credentials", "master.key", "ca", "buckets", "escape", "registry", "layers", "logs",
-    "audit", "flows", "work", "run",
+    "audit", "flows", "work", "volumes", "run",
 }
 RUN = {"bpf", "netns", "host", "shims", "slots", "tunnels", "node.lock", "node.pid", "node.sock", "operator.sock", "serve.lock", "serve.pid", "url"}
-EMPTY = ("work", "run/shims", "run/slots", "run/tunnels", "escape/new", "registry/uploads")
+EMPTY = ("work", "volumes", "run/shims", "run/slots", "run/tunnels", "escape/new", "registry/uploads")
 MOUNTS = ("run/bpf", "run/netns", "run/netns/platform")
 
 

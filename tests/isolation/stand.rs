@@ -234,6 +234,7 @@ impl Stand {
             resolvers: Vec::new(),
             search: None,
             mounts: Vec::new(),
+            encrypted: false,
             devices: Vec::new(),
             limits: Limits {
                 cpu_millis: 2000,

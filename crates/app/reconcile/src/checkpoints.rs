@@ -4,6 +4,7 @@ use crate::collect::{below, explode};
 use crate::container::CHECKPOINTS;
 use crate::job::Site;
 use crate::stage::{StageError, prefix_objects};
+use crate::volume;
 use isolarium_model::Timestamp;
 use isolarium_model::sagemaker::S3Uri;
 use isolarium_model::sagemaker::training_job::CheckpointConfig;
@@ -43,7 +44,7 @@ impl Synced {
         let stored = self.of(site.number);
         let mut present = BTreeSet::new();
         explode(site, &site.actor.owner_arn, scratch, &mut |entry| {
-            let mut content = Hashing::new(File::open(&entry.path)?, entry.bytes);
+            let mut content = Hashing::new(File::open(&*entry.path)?, entry.bytes);
             io::copy(&mut content, &mut io::sink())?;
             let hash = content.hasher.finish();
             if stored.get(&entry.name) != Some(&hash) {
@@ -82,7 +83,7 @@ pub(crate) fn restore(site: &Site<'_>, config: &CheckpointConfig, memory: &mut C
     if objects.is_empty() {
         return Ok(());
     }
-    let (file, path) = deps.work.archive(workload, "checkpoints-in.tar.gz")?;
+    let (file, kept) = volume::archive(deps, actor, workload, "checkpoints-in.tar.gz")?;
     let gzip = flate2::write::GzEncoder::new(file, flate2::Compression::none());
     let mut archive = tar::Builder::new(gzip);
     let mut made = BTreeSet::new();
@@ -111,7 +112,7 @@ pub(crate) fn restore(site: &Site<'_>, config: &CheckpointConfig, memory: &mut C
     }
     archive.into_inner()?.finish()?.sync_data()?;
     deps.archives
-        .unpack_archive(OwnedFd::from(File::open(path)?), workload, CHECKPOINTS, None)?;
+        .unpack_archive(OwnedFd::from(File::open(&*kept)?), workload, CHECKPOINTS, None)?;
     Ok(())
 }
 

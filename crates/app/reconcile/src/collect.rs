@@ -5,6 +5,7 @@ use crate::deps::Deps;
 use crate::job::Site;
 use crate::stage::StageError;
 use crate::transfer::TransferError;
+use crate::volume::{self, KeptFile};
 use isolarium_model::sagemaker::S3Uri;
 use isolarium_model::sagemaker::training_job::{OutputCompression, TrainingJob};
 use isolarium_model::{Arn, WorkloadId};
@@ -12,6 +13,7 @@ use isolarium_runtime::executor::{ExecutorError, PackFormat};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
+use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -57,9 +59,13 @@ pub(crate) fn files(sites: &[Site<'_>], scratch: &str, base: &S3Uri) -> Result<(
 }
 
 /// A scratch directory as an archive; `None` when it is empty or the container never started.
-fn packed(site: &Site<'_>, scratch: &str, name: &str, format: PackFormat) -> Result<Option<PathBuf>, StageError> {
+fn packed(site: &Site<'_>, scratch: &str, name: &str, format: PackFormat) -> Result<Option<KeptFile>, StageError> {
     let workload = &site.placement.workload;
-    let (file, path) = site.deps.work.archive(workload, name)?;
+    let (file, path) = match volume::archive(site.deps, &site.actor, workload, name) {
+        // Its volume was never made.
+        Err(StageError::Executor(ExecutorError::Unknown)) => return Ok(None),
+        made => made?,
+    };
     match site.deps.archives.pack(workload, scratch, format, OwnedFd::from(file)) {
         Err(ExecutorError::Unknown) => Ok(None),
         Ok(packed) if packed.entries == 0 => Ok(None),
@@ -69,7 +75,7 @@ fn packed(site: &Site<'_>, scratch: &str, name: &str, format: PackFormat) -> Res
 }
 
 /// The same directory of several instances as one archive; `None` when all are empty.
-fn merged(sites: &[Site<'_>], scratch: &str, name: &str) -> Result<Option<PathBuf>, StageError> {
+fn merged(sites: &[Site<'_>], scratch: &str, name: &str) -> Result<Option<KeptFile>, StageError> {
     let mut archives = Vec::new();
     for site in sites {
         archives.extend(packed(site, scratch, &format!("{scratch}.tar"), PackFormat::Tar)?);
@@ -77,20 +83,20 @@ fn merged(sites: &[Site<'_>], scratch: &str, name: &str) -> Result<Option<PathBu
     let Some(first) = sites.first().filter(|_| !archives.is_empty()) else {
         return Ok(None);
     };
-    let (file, path) = first.deps.work.archive(&first.placement.workload, name)?;
+    let (file, path) = volume::archive(first.deps, &first.actor, &first.placement.workload, name)?;
     merge(&archives, file)?;
     for archive in &archives {
-        fs::remove_file(archive)?;
+        fs::remove_file(&**archive)?;
     }
     Ok(Some(path))
 }
 
 /// Writes the entries of several tar archives into one, gzipped: each name once, of the last archive that has it, and
 /// nothing below a name that is no directory in the end.
-fn merge(archives: &[PathBuf], into: File) -> io::Result<()> {
+fn merge<P: Deref<Target = Path>>(archives: &[P], into: File) -> io::Result<()> {
     let mut winners: BTreeMap<PathBuf, (usize, bool)> = BTreeMap::new();
     for (number, path) in archives.iter().enumerate() {
-        for entry in tar::Archive::new(File::open(path)?).entries()? {
+        for entry in tar::Archive::new(File::open(&**path)?).entries()? {
             let entry = entry?;
             winners.insert(plain(&entry.path()?), (number, entry.header().entry_type().is_dir()));
         }
@@ -104,7 +110,7 @@ fn merge(archives: &[PathBuf], into: File) -> io::Result<()> {
     let gzip = flate2::write::GzEncoder::new(BufWriter::new(into), flate2::Compression::fast());
     let mut merged = tar::Builder::new(gzip);
     for (number, path) in archives.iter().enumerate() {
-        for entry in tar::Archive::new(File::open(path)?).entries()? {
+        for entry in tar::Archive::new(File::open(&**path)?).entries()? {
             let mut entry = entry?;
             let name = plain(&entry.path()?);
             let wins = winners.get(&name).is_some_and(|(winner, _)| *winner == number);
@@ -133,7 +139,7 @@ pub(crate) struct Entry {
     /// Relative path with `/`.
     pub name: String,
     /// A copy in the work directory; gone after the visit.
-    pub path: PathBuf,
+    pub path: KeptFile,
     pub bytes: u64,
 }
 
@@ -149,7 +155,7 @@ pub(crate) fn explode(
     let Some(path) = packed(site, scratch, &format!("{scratch}.tar"), PackFormat::Tar)? else {
         return Ok(());
     };
-    let mut archive = tar::Archive::new(File::open(&path)?);
+    let mut archive = tar::Archive::new(File::open(&*path)?);
     for entry in archive.entries()? {
         let mut entry = entry?;
         if !entry.header().entry_type().is_file() {
@@ -163,7 +169,7 @@ pub(crate) fn explode(
             tracing::warn!(%owner_arn, "a file whose name is not UTF-8 was left out");
             continue;
         };
-        let (mut copy, copy_path) = deps.work.archive(workload, &format!("{scratch}.entry"))?;
+        let (mut copy, copy_path) = volume::archive(deps, &site.actor, workload, &format!("{scratch}.entry"))?;
         let bytes = io::copy(&mut entry, &mut copy)?;
         drop(copy);
         visit(&Entry {
@@ -172,7 +178,7 @@ pub(crate) fn explode(
             bytes,
         })?;
     }
-    match fs::remove_file(&path) {
+    match fs::remove_file(&*path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),
     }

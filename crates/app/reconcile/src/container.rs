@@ -375,6 +375,7 @@ fn base(
         held: false,
         beside: None,
         tunnel: None,
+        encrypted: false,
         devices: Vec::new(),
         limits: Limits {
             cpu_millis: shape.vcpus * 1000,

@@ -15,7 +15,9 @@ use crate::workdir::WorkDir;
 use isolarium_model::ec2::id::VpcId;
 use isolarium_model::sagemaker::network::{IsolationRecord, Sight};
 use isolarium_model::sagemaker::training_job::JobRun;
-use isolarium_model::sagemaker::{AddressLease, Attachment, BlockedDestination, JobNetwork, Placement, Reach};
+use isolarium_model::sagemaker::{
+    AddressLease, Attachment, BlockedDestination, EncryptedVolume, JobNetwork, Placement, Reach,
+};
 use isolarium_model::time::{Clock, IdSource};
 use isolarium_model::{Arn, Key, Record, Scope, Timestamp, WorkloadId};
 use isolarium_runtime::executor::{ExecutorError, WorkloadState};
@@ -519,6 +521,7 @@ impl Deps {
             owner_arn: owner_arn.clone(),
             via: None,
             kms_key: None,
+            copies: None,
         }
     }
 }
@@ -534,6 +537,12 @@ impl Actor {
     /// The same actor, which encrypts what it stores under this key.
     pub(crate) fn sealing(mut self, kms_key: Option<&String>) -> Self {
         self.kms_key = kms_key.cloned();
+        self
+    }
+
+    /// The same actor, of whose objects plain copies lie on this workload's encrypted volume alone, if it has one.
+    pub(crate) fn copying_to(mut self, volume: Option<&EncryptedVolume>, workload: &WorkloadId) -> Self {
+        self.copies = volume.map(|_| workload.clone());
         self
     }
 

@@ -5,16 +5,17 @@ use crate::deps::{Deps, Seen};
 use crate::fleets::Fleets;
 use crate::network::{Networks, NoDoors, ServiceRanges};
 use crate::settings::ReconcileSettings;
-use crate::transfer::{Actor, Image, Layer, LogPiece, ObjectEntry, Transfer, TransferError, Via};
+use crate::transfer::{Actor, Image, Layer, LogPiece, NewVolumeKey, ObjectEntry, Transfer, TransferError, Via};
 use crate::workdir::WorkDir;
 use isolarium_model::metrics::Sample;
 use isolarium_model::sagemaker::S3Uri;
 use isolarium_model::sagemaker::network::Sight;
+use isolarium_model::sagemaker::volume::SealedVolumeKey;
 use isolarium_model::time::{Clock, IdSource};
 use isolarium_model::{Arn, Key, Scope, Sha256Digest, Timestamp, WorkloadId};
 use isolarium_runtime::executor::{
     BlockedAttempt, ExecutorError, ExitStatus, LaunchSpec, LogChunk, LogLine, Mount, Observed, PackFormat, Packed,
-    WorkloadState,
+    VolumeKey, VolumeSpec, WorkloadState,
 };
 use isolarium_runtime::fake::FakeVpcs;
 use isolarium_runtime::{Archives, Dial, EgressReport, Executor};
@@ -122,6 +123,8 @@ pub(crate) struct Inner {
     pub objects: BTreeMap<String, Vec<u8>>,
     /// Keys of the key store under which objects were stored.
     pub sealed: BTreeMap<String, String>,
+    /// Encrypted volumes that were made and are there.
+    pub volumes: Vec<(WorkloadId, VolumeSpec)>,
     /// (group, stream) to lines.
     pub streams: BTreeMap<(String, String), Vec<String>>,
     /// Metrics that were put.
@@ -431,6 +434,12 @@ fn tree(root: &Path, at: &Path, into: &mut BTreeMap<String, String>) {
     }
 }
 
+impl World {
+    fn volume(&self, workload: &WorkloadId) -> std::path::PathBuf {
+        self.directory.path().join(workload.as_str()).join("on-volume")
+    }
+}
+
 impl Executor for World {
     fn launch(&self, spec: &LaunchSpec) -> Result<(), ExecutorError> {
         self.check("launch")?;
@@ -441,10 +450,12 @@ impl Executor for World {
         let now = self.now();
         let mut input = BTreeMap::new();
         for mount in &spec.mounts {
-            if let Mount::Input { source, .. } = mount {
-                let at = root.join(source);
-                tree(&at, &at, &mut input);
-            }
+            let at = match mount {
+                Mount::Input { source, .. } => root.join(source),
+                Mount::Copied { source, .. } => self.volume(&spec.workload).join(source),
+                Mount::Scratch { .. } | Mount::Volume { .. } => continue,
+            };
+            tree(&at, &at, &mut input);
         }
         let mut inner = self.lock();
         if inner.containers.contains_key(&spec.workload) {
@@ -520,6 +531,7 @@ impl Executor for World {
         inner.containers.remove(workload);
         inner.staged.remove(workload);
         inner.removed.push(workload.clone());
+        inner.volumes.retain(|(of, _)| of != workload);
         let _ = fs::remove_dir_all(self.directory.path().join(workload.as_str()));
         Ok(())
     }
@@ -557,6 +569,28 @@ impl Executor for World {
         self.check("prepare")?;
         fs::create_dir_all(self.directory.path().join(workload.as_str())).unwrap();
         Ok(())
+    }
+
+    fn make_volume(&self, workload: &WorkloadId, volume: &VolumeSpec, _: &VolumeKey) -> Result<(), ExecutorError> {
+        self.check("make_volume")?;
+        fs::create_dir_all(self.volume(workload)).unwrap();
+        self.lock().volumes.push((workload.clone(), volume.clone()));
+        Ok(())
+    }
+
+    fn open_volume(&self, workload: &WorkloadId) -> Result<OwnedFd, ExecutorError> {
+        self.check("open_volume")?;
+        fs::File::open(self.volume(workload))
+            .map(OwnedFd::from)
+            .map_err(|_| ExecutorError::Unknown)
+    }
+
+    fn close_volume(&self, workload: &WorkloadId) -> Result<(), ExecutorError> {
+        self.check("close_volume")?;
+        self.lock().volumes.retain(|(of, _)| of != workload);
+        match fs::remove_dir_all(self.volume(workload)) {
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 }
 
@@ -778,11 +812,38 @@ impl Transfer for World {
         Ok(file.into())
     }
 
-    fn link(&self, actor: &Actor, object: &S3Uri, to: &Path) -> Result<(), TransferError> {
+    fn link(&self, actor: &Actor, object: &S3Uri, to: &Path) -> Result<bool, TransferError> {
         self.access(actor, "link", &object.to_string())?;
+        if actor.copies.is_some() && object.key.contains("encrypted") {
+            return Ok(false);
+        }
+        let bytes = self.object(&object.to_string());
+        let bytes = bytes.ok_or_else(|| TransferError::Unusable(format!("no object {object}")))?;
+        fs::write(to, bytes).map_err(|error| TransferError::Engine(error.into()))?;
+        Ok(true)
+    }
+
+    fn copy(&self, actor: &Actor, object: &S3Uri, to: &Path) -> Result<(), TransferError> {
+        self.access(actor, "copy", &object.to_string())?;
         let bytes = self.object(&object.to_string());
         let bytes = bytes.ok_or_else(|| TransferError::Unusable(format!("no object {object}")))?;
         fs::write(to, bytes).map_err(|error| TransferError::Engine(error.into()))
+    }
+
+    fn volume_key(&self, actor: &Actor, key: &str) -> Result<NewVolumeKey, TransferError> {
+        self.access(actor, "volume_key", key)?;
+        Ok(NewVolumeKey {
+            key: VolumeKey::new([1; 32]),
+            sealed: SealedVolumeKey {
+                key_arn: "arn:aws:kms:us-east-1:123456789012:key/k".parse().unwrap(),
+                sealed: key.into(),
+            },
+        })
+    }
+
+    fn open_volume_key(&self, actor: &Actor, sealed: &SealedVolumeKey) -> Result<VolumeKey, TransferError> {
+        self.access(actor, "open_volume_key", &sealed.sealed)?;
+        Ok(VolumeKey::new([1; 32]))
     }
 
     fn put(&self, actor: &Actor, object: &S3Uri, from: &Path) -> Result<(), TransferError> {

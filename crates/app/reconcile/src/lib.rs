@@ -33,6 +33,7 @@ mod pipes;
 mod stage;
 mod transform;
 mod tuning;
+mod volume;
 
 #[cfg(test)]
 mod fake;
@@ -44,5 +45,5 @@ pub use driver::Driver;
 pub use fleets::{Fleets, Guard, PickError};
 pub use scheduler::Scheduler;
 pub use settings::ReconcileSettings;
-pub use transfer::{Actor, Image, Layer, ObjectEntry, Transfer, TransferError};
+pub use transfer::{Actor, Image, Layer, NewVolumeKey, ObjectEntry, Transfer, TransferError};
 pub use workdir::WorkDir;

@@ -80,7 +80,10 @@ pub(crate) fn stage(site: &Site<'_>, channel: &Channel, input: &PipeInput) -> Re
     let entries = known.join(ENTRIES);
     match &input.attributes {
         Some(_) => {
-            deps.transfer.link(actor, &channel.uri, &entries)?;
+            if !deps.transfer.link(actor, &channel.uri, &entries)? {
+                let text = "An augmented manifest that lies encrypted, or comes through a VPC, cannot be used with VolumeKmsKeyId";
+                return Err(StageError::unusable(text));
+            }
             if File::open(&entries)?.read(&mut [0])? == 0 {
                 let text = format!("The augmented manifest \"{}\" is empty", channel.uri);
                 return Err(StageError::unusable(text));

@@ -6,6 +6,7 @@ use crate::deps::Deps;
 use crate::job::Site;
 use crate::pipes;
 use crate::transfer::{Actor, Image, TransferError};
+use crate::volume::OpenVolume;
 use crate::workdir::{make_directory, relative_path};
 use isolarium_batch::shuffle;
 use isolarium_model::sagemaker::training_job::{Channel, Distribution, InputMode, S3DataType};
@@ -87,15 +88,19 @@ pub(crate) fn channel(site: &Site<'_>, channel: &Channel, (number, of): (usize, 
     if let InputMode::Pipe(input) = &channel.mode {
         return pipes::stage(site, channel, input);
     }
-    let (deps, actor) = (site.deps, &site.actor);
-    let directory = deps
-        .work
-        .make_empty(&site.placement.workload, &format!("input/data/{}", channel.name))?;
+    let (deps, actor, workload) = (site.deps, &site.actor, &site.placement.workload);
+    let below = format!("input/data/{}", channel.name);
+    deps.work.make_empty(workload, &below)?;
     let mut objects = channel_objects(deps, actor, channel)?;
     if channel.distribution == Distribution::ShardedByS3Key {
         objects = share(objects, channel.shuffle_seed, number, of);
     }
-    link_all(deps, actor, &objects, &directory, None)
+    let to = Shown {
+        workload,
+        below: &below,
+        copied: false,
+    };
+    link_all(deps, actor, &objects, &to, None)
 }
 
 /// The objects that a channel's prefix or manifest names; there is at least one.
@@ -146,12 +151,17 @@ pub(crate) fn objects(
     limit: Option<Duration>,
 ) -> Result<(), StageError> {
     let started = deps.now();
-    let directory = deps.work.make_empty(workload, below)?;
+    deps.work.make_empty(workload, below)?;
     let objects = prefix_objects(deps, actor, uri)?;
     if objects.is_empty() {
         return Err(StageError::unusable(format!("No S3 objects found under \"{uri}\"")));
     }
-    link_all(deps, actor, &objects, &directory, limit.map(|limit| (started, limit)))
+    let to = Shown {
+        workload,
+        below,
+        copied: false,
+    };
+    link_all(deps, actor, &objects, &to, limit.map(|limit| (started, limit)))
 }
 
 /// Brings a serving container's model data in, within `limit` (CC-47, CC-55).
@@ -229,14 +239,48 @@ pub(crate) fn manifest_objects(deps: &Deps, actor: &Actor, uri: &S3Uri) -> Resul
     Ok(placed)
 }
 
-/// Shows objects below a directory of the work directory, within `limit` from its start.
+/// Where objects are to be shown.
+pub(crate) struct Shown<'a> {
+    pub workload: &'a WorkloadId,
+    /// A directory of the work directory, which is there.
+    pub below: &'a str,
+    /// They are copied to the workload's encrypted volume, whatever they are.
+    pub copied: bool,
+}
+
+/// Shows objects below a directory of the work directory, within `limit` from its start. Where copies may lie on the workload's
+/// volume alone and one object must be copied, all of them are, to the directory of that name there.
 pub(crate) fn link_all(
     deps: &Deps,
     actor: &Actor,
     objects: &[Placed],
-    directory: &Path,
+    to: &Shown<'_>,
     limit: Option<(Timestamp, Duration)>,
 ) -> Result<(), StageError> {
+    if !to.copied {
+        let view = deps.work.of(to.workload).join(to.below);
+        let link = |object: &S3Uri, path: &Path| deps.transfer.link(actor, object, path);
+        if show(deps, objects, &view, limit, &link)? {
+            return Ok(());
+        }
+        deps.work.make_empty(to.workload, to.below)?;
+    }
+    let volume = OpenVolume::of(deps, to.workload)?;
+    let directory = volume.make(to.below)?;
+    let copy = |object: &S3Uri, path: &Path| deps.transfer.copy(actor, object, path).map(|()| true);
+    show(deps, objects, &directory, limit, &copy).map(drop)
+}
+
+/// How one object gets to a path; `false`: not in this way.
+type Bring<'a> = dyn Fn(&S3Uri, &Path) -> Result<bool, TransferError> + 'a;
+
+fn show(
+    deps: &Deps,
+    objects: &[Placed],
+    directory: &Path,
+    limit: Option<(Timestamp, Duration)>,
+    bring: &Bring<'_>,
+) -> Result<bool, StageError> {
     let mut made = BTreeSet::new();
     for (object, below) in objects {
         if let Some((started, limit)) = limit
@@ -255,9 +299,11 @@ pub(crate) fn link_all(
         if to.symlink_metadata().is_ok() {
             return Err(clash(object, io::ErrorKind::AlreadyExists.into()));
         }
-        deps.transfer.link(actor, object, &to)?;
+        if !bring(object, &to)? {
+            return Ok(false);
+        }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// S3 allows `a` beside `a/b`; a file system does not.

@@ -4,8 +4,9 @@
 use isolarium_model::ec2::id::{InterfaceId, VpcId};
 use isolarium_model::metrics::Sample;
 use isolarium_model::sagemaker::S3Uri;
-use isolarium_model::{Arn, Scope, Sha256Digest};
-use isolarium_runtime::executor::LogLine;
+use isolarium_model::sagemaker::volume::SealedVolumeKey;
+use isolarium_model::{Arn, Scope, Sha256Digest, WorkloadId};
+use isolarium_runtime::executor::{LogLine, VolumeKey};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -22,6 +23,15 @@ pub struct Actor {
     pub via: Option<Via>,
     /// The key of the key store under which everything it stores is encrypted (CC-36); `None`: as the bucket does.
     pub kms_key: Option<String>,
+    /// The workload on whose encrypted volume, and nowhere else, plain copies of objects may come into being; `None`: anywhere.
+    pub copies: Option<WorkloadId>,
+}
+
+/// A new data key of a storage volume, and what is kept of it.
+#[derive(Debug)]
+pub struct NewVolumeKey {
+    pub key: VolumeKey,
+    pub sealed: SealedVolumeKey,
 }
 
 /// The transfer interface through which the bytes of a workload in a VPC travel (NET-66).
@@ -109,7 +119,15 @@ pub trait Transfer: Send + Sync {
     /// An object's bytes as a file (`s3:GetObject`).
     fn open(&self, actor: &Actor, object: &S3Uri) -> Result<OwnedFd, TransferError>;
     /// Shows an object at `to` without copying it, unless it lies encrypted (`s3:GetObject`); `to` does not exist, its directory does.
-    fn link(&self, actor: &Actor, object: &S3Uri, to: &Path) -> Result<(), TransferError>;
+    /// Where copies may not lie anywhere and the object must be copied, because it is encrypted or comes through a subnet,
+    /// nothing is done: `false`.
+    fn link(&self, actor: &Actor, object: &S3Uri, to: &Path) -> Result<bool, TransferError>;
+    /// Copies an object's plain bytes to the new file `to` (`s3:GetObject`).
+    fn copy(&self, actor: &Actor, object: &S3Uri, to: &Path) -> Result<(), TransferError>;
+    /// A new data key for a storage volume under a key of the key store, by a grant of the role's (`kms:CreateGrant`).
+    fn volume_key(&self, actor: &Actor, key: &str) -> Result<NewVolumeKey, TransferError>;
+    /// Opens the data key of a volume that lasts, by that grant.
+    fn open_volume_key(&self, actor: &Actor, sealed: &SealedVolumeKey) -> Result<VolumeKey, TransferError>;
     /// Stores a file as an object (`s3:PutObject`), under the actor's key if it has one; the file may be moved away.
     fn put(&self, actor: &Actor, object: &S3Uri, from: &Path) -> Result<(), TransferError>;
     /// Deletes an object (`s3:DeleteObject`); not an error when it is gone.

@@ -64,13 +64,7 @@ impl WorkDir {
     /// # Errors
     /// When the file system refuses.
     pub fn archive(&self, workload: &WorkloadId, name: &str) -> io::Result<(File, PathBuf)> {
-        let path = self.make(workload, "pack")?.join(name);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let file = File::options().read(true).write(true).create_new(true).open(&path)?;
-        Ok((file, path))
+        fresh(self.make(workload, "pack")?.join(name))
     }
 
     /// Keeps which image a workload is about to be launched with: a process that dies between launch and record leaves
@@ -144,6 +138,19 @@ impl WorkDir {
         }
         Ok(found)
     }
+}
+
+/// A new file, which replaces what has its name.
+///
+/// # Errors
+/// When the file system refuses.
+pub(crate) fn fresh(path: PathBuf) -> io::Result<(File, PathBuf)> {
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+    Ok((file, path))
 }
 
 /// Where an object of a channel is to appear: every component of the key below the channel's directory.

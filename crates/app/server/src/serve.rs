@@ -322,7 +322,11 @@ impl Server {
             archives: host.clone(),
             dial: host.clone(),
             egress: host.clone(),
-            transfer: Arc::new(AsTransfer { roles, subnet }),
+            transfer: Arc::new(AsTransfer {
+                roles,
+                subnet,
+                executor: host.clone(),
+            }),
             networks: networks.clone(),
             cuts,
             clock: clock.clone(),

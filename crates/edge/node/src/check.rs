@@ -4,7 +4,7 @@
 use isolarium_model::AccountId;
 use isolarium_model::sagemaker::network::MAX_PEERS;
 use isolarium_netplan::intent::Reach;
-use isolarium_runtime::executor::{LaunchSpec, Mount};
+use isolarium_runtime::executor::{LaunchSpec, Mount, VolumeSpec};
 use rustix::fs::FileType;
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
@@ -172,6 +172,14 @@ fn tunnel(spec: &LaunchSpec) -> Result<(), BadRequest> {
     }
 }
 
+/// Checks an encrypted volume that is to be made.
+///
+/// # Errors
+/// The rule it breaks.
+pub fn volume(volume: &VolumeSpec) -> Result<(), BadRequest> {
+    limit("volume bytes", volume.bytes, 1 << 24, 1 << 45)
+}
+
 /// Checks a whole launch spec.
 ///
 /// # Errors
@@ -215,7 +223,7 @@ pub fn launch(spec: &LaunchSpec) -> Result<(), BadRequest> {
     limit("mounts", spec.mounts.len() as u64, 0, 128)?;
     for mount in &spec.mounts {
         match mount {
-            Mount::Input { source, target } => {
+            Mount::Input { source, target } | Mount::Copied { source, target } => {
                 relative(source)?;
                 absolute(target)?;
             }

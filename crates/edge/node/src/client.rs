@@ -2,6 +2,7 @@
 
 use crate::frame::{self, FrameError};
 use crate::host::{Network, NodeHost};
+use crate::key;
 use crate::message::{Answer, PROTOCOL, Request};
 use isolarium_model::sagemaker::network::Sight;
 use isolarium_model::{Sha256Digest, WorkloadId};
@@ -10,7 +11,7 @@ use isolarium_netplan::intent::vpc::Vpc;
 use isolarium_netplan::intent::{HostNetwork, ListenerSpec};
 use isolarium_runtime::executor::{
     Archives, BlockedAttempt, Dial, EgressReport, Executor, ExecutorError, LaunchSpec, LogChunk, Observed, PackFormat,
-    Packed,
+    Packed, VolumeKey, VolumeSpec,
 };
 use isolarium_runtime::vpcs::{Destination, Door, Flows, VpcSeen, Vpcs};
 use std::collections::BTreeSet;
@@ -210,6 +211,29 @@ impl Executor for NodeClient {
             },
             None,
         )
+    }
+
+    fn make_volume(&self, workload: &WorkloadId, volume: &VolumeSpec, key: &VolumeKey) -> Result<(), ExecutorError> {
+        let passing = |error| ExecutorError::Host(format!("passing the key of a volume: {error}"));
+        let memory = key::write(key).map_err(passing)?;
+        let request = Request::MakeVolume {
+            workload: workload.clone(),
+            volume: volume.clone(),
+        };
+        let made = self.done(&request, Some(memory.as_fd()));
+        // Nobody may have read it.
+        key::erase(&memory).map_err(passing)?;
+        made
+    }
+
+    fn open_volume(&self, workload: &WorkloadId) -> Result<OwnedFd, ExecutorError> {
+        let workload = workload.clone();
+        self.descriptor(&Request::OpenVolume { workload })
+    }
+
+    fn close_volume(&self, workload: &WorkloadId) -> Result<(), ExecutorError> {
+        let workload = workload.clone();
+        self.done(&Request::CloseVolume { workload }, None)
     }
 }
 

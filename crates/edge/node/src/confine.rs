@@ -2,6 +2,7 @@
 //!
 //! Called once, first thing in the child, while it has a single thread.
 
+use isolarium_runtime::local::leave_volumes;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
 use std::ffi::CStr;
@@ -71,6 +72,7 @@ pub fn become_service(data_dir: &Path, uid: u32, gid: u32) -> Result<PathBuf, Co
     unshare_mounts().map_err(at("a mount namespace of its own (CLONE_NEWNS)"))?;
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
         .map_err(at("making mounts private"))?;
+    leave_volumes(&[]).map_err(at("letting go of encrypted volumes"))?;
     // Opened in the new namespace (a bind from the old one is refused) and before the view may cover its path.
     let dir = rustix::fs::open(
         data_dir,

@@ -7,6 +7,7 @@
 //! - [`client`]: implements the executor's traits by asking the socket.
 //! - [`server`]: answers the socket with a [`host::NodeHost`].
 //! - [`host`]: what the machine can do; `local` is the real one.
+//! - `key`: a volume's key on its way, outside of all messages.
 //! - [`check`]: refuses requests that no correct client sends, before anything privileged looks at them.
 
 pub mod check;
@@ -14,6 +15,7 @@ pub mod client;
 pub mod confine;
 pub mod frame;
 pub mod host;
+mod key;
 pub mod local;
 pub mod message;
 pub mod server;

@@ -9,7 +9,7 @@ use isolarium_netplan::intent::vpc::{CheckedVpc, Vpc};
 use isolarium_netplan::intent::{HostNetwork, ListenerSpec, Reach};
 use isolarium_runtime::executor::{
     Archives, BlockedAttempt, Dial, EgressReport, Executor, ExecutorError, LaunchSpec, LogChunk, Observed, PackFormat,
-    Packed, WorkloadState,
+    Packed, VolumeKey, VolumeSpec, WorkloadState,
 };
 use isolarium_runtime::local::{LocalConfig, LocalRuntime, make_folder};
 use isolarium_runtime::vpcs::{Destination, Door, Flows, VpcSeen, Vpcs};
@@ -91,7 +91,7 @@ impl LocalHost {
         })
     }
 
-    /// Ends every container and removes namespaces, links and rules. Data, logs and uncollected output stay; the next
+    /// Ends every container and removes namespaces, links, rules and the keys of encrypted volumes. Data, logs and uncollected output stay; the next
     /// start continues from there.
     ///
     /// # Errors
@@ -121,12 +121,13 @@ impl LocalHost {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+        let volumes = self.runtime.close_volumes();
         let network = self.network.teardown().map_err(|error| host_failed(&error));
         // Loading mounts what is unmounted now: it must be over.
         let _loaded = self.reporter();
         let report = Reporter::teardown(&self.source.dir)
             .map_err(|error| ExecutorError::Host(format!("{} stays mounted: {error}", self.source.dir.display())));
-        network.and(report)
+        volumes.and(network).and(report)
     }
 
     fn reporter(&self) -> Option<&Reporter> {
@@ -282,6 +283,18 @@ impl Executor for LocalHost {
 
     fn prepare(&self, workload: &WorkloadId) -> Result<(), ExecutorError> {
         self.runtime.prepare(workload)
+    }
+
+    fn make_volume(&self, workload: &WorkloadId, volume: &VolumeSpec, key: &VolumeKey) -> Result<(), ExecutorError> {
+        self.runtime.make_volume(workload, volume, key)
+    }
+
+    fn open_volume(&self, workload: &WorkloadId) -> Result<OwnedFd, ExecutorError> {
+        self.runtime.open_volume(workload)
+    }
+
+    fn close_volume(&self, workload: &WorkloadId) -> Result<(), ExecutorError> {
+        self.runtime.close_volume(workload)
     }
 }
 

@@ -5,7 +5,7 @@ use isolarium_model::{Sha256Digest, WorkloadId};
 use isolarium_netplan::id::{InterfaceId, VpcId};
 use isolarium_netplan::intent::vpc::Vpc;
 use isolarium_netplan::intent::{HostNetwork, ListenerSpec};
-use isolarium_runtime::executor::{BlockedAttempt, LaunchSpec, LogChunk, Observed, PackFormat, Packed};
+use isolarium_runtime::executor::{BlockedAttempt, LaunchSpec, LogChunk, Observed, PackFormat, Packed, VolumeSpec};
 use isolarium_runtime::vpcs::{Destination, Door, Flows, VpcSeen};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -37,6 +37,18 @@ pub enum Request {
         text: String,
     },
     Prepare {
+        workload: WorkloadId,
+    },
+    /// +fd: the key, which stands in no message.
+    MakeVolume {
+        workload: WorkloadId,
+        volume: VolumeSpec,
+    },
+    /// The answer carries the directory.
+    OpenVolume {
+        workload: WorkloadId,
+    },
+    CloseVolume {
         workload: WorkloadId,
     },
     Launch {

@@ -3,6 +3,7 @@
 use crate::check;
 use crate::frame::{self, FrameError};
 use crate::host::NodeHost;
+use crate::key;
 use crate::message::{Answer, Failure, PROTOCOL, Request};
 use isolarium_runtime::executor::ExecutorError;
 use std::io;
@@ -167,6 +168,14 @@ fn answer(request: Request, descriptor: Option<OwnedFd>, host: &dyn NodeHost) ->
             host.write_credentials(&text).map(done)
         }
         Request::Prepare { workload } => host.prepare(&workload).map(done),
+        Request::MakeVolume { workload, volume } => {
+            check::volume(&volume).map_err(refused)?;
+            let key = key::read(&carried()?)
+                .map_err(|error| ExecutorError::Busy(format!("the key of a volume did not arrive: {error}")))?;
+            host.make_volume(&workload, &volume, &key).map(done)
+        }
+        Request::OpenVolume { workload } => host.open_volume(&workload).map(|fd| (Answer::Descriptor, Some(fd))),
+        Request::CloseVolume { workload } => host.close_volume(&workload).map(done),
         Request::Launch { spec } => {
             check::launch(&spec).map_err(refused)?;
             host.launch(&spec).map(done)

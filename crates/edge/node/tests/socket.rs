@@ -88,6 +88,16 @@ impl Executor for FakeHost {
     fn prepare(&self, _workload: &WorkloadId) -> Result<(), ExecutorError> {
         Ok(())
     }
+    fn make_volume(&self, _: &WorkloadId, _: &VolumeSpec, key: &VolumeKey) -> Result<(), ExecutorError> {
+        self.layers.lock().unwrap().push(key.expose().to_vec());
+        Ok(())
+    }
+    fn open_volume(&self, _: &WorkloadId) -> Result<OwnedFd, ExecutorError> {
+        Err(ExecutorError::Unknown)
+    }
+    fn close_volume(&self, _: &WorkloadId) -> Result<(), ExecutorError> {
+        Ok(())
+    }
 }
 
 impl Archives for FakeHost {
@@ -248,6 +258,7 @@ fn spec() -> LaunchSpec {
         held: false,
         beside: None,
         tunnel: None,
+        encrypted: false,
         devices: Vec::new(),
         limits: Limits {
             cpu_millis: 100,
@@ -306,6 +317,21 @@ fn calls_and_descriptors_cross_the_socket_in_both_directions() {
         b"out of data \xff"
     );
     assert_eq!(client.read_file(&workload(), "output", "nothing", 1024).unwrap(), None);
+}
+
+/// Proves: CC-36
+#[test]
+fn the_key_of_a_volume_arrives_and_a_volume_of_no_size_is_refused() {
+    let (client, host, _dir) = pair(FakeHost::default());
+    let spec = |bytes| VolumeSpec { bytes, lasting: false };
+    let key = VolumeKey::new([9; 32]);
+    assert!(client.make_volume(&workload(), &spec(1), &key).is_err());
+    assert!(client.make_volume(&workload(), &spec(u64::MAX), &key).is_err());
+    assert!(host.layers.lock().unwrap().is_empty(), "nothing reached the host");
+    client.make_volume(&workload(), &spec(1 << 30), &key).unwrap();
+    assert_eq!(*host.layers.lock().unwrap(), [vec![9; 32]]);
+    assert!(matches!(client.open_volume(&workload()), Err(ExecutorError::Unknown)));
+    client.close_volume(&workload()).unwrap();
 }
 
 /// Proves: NET-73

@@ -40,6 +40,10 @@ pub struct LaunchSpec {
     /// Encryption of what the containers of the job say to each other; `network` must reach them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tunnel: Option<Tunnel>,
+    /// What the workload keeps must lie on its encrypted volume, see [`Executor::make_volume`]: without one that is open it
+    /// does not start.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub encrypted: bool,
     /// Devices of the host by their CDI names, such as `nvidia.com/gpu=0` (CC-5).
     #[serde(default)]
     pub devices: Vec<String>,
@@ -64,6 +68,8 @@ pub enum Mount {
     /// read-only, id-mapped so that the service's uid appears as container root. Modes are shown as they are on disk:
     /// an image whose user is not root needs files 0444 and directories 0555. No link on the way is followed.
     Input { source: String, target: String },
+    /// As [`Mount::Input`], of what the service put into its directory on the workload's encrypted volume.
+    Copied { source: String, target: String },
     /// A writable directory owned by container root, mode 0777, kept as `DIR/work/<workload>/scratch/<name>` until
     /// [`Executor::remove`]. `read_only` shows it read-only (an unpacked model).
     Scratch {
@@ -74,6 +80,56 @@ pub enum Mount {
     /// A writable directory that outlives the workload: the scratch directory `volume` of another workload, which is never
     /// launched and was prepared. Its owner sees to it that one container at a time has it.
     Volume { volume: WorkloadId, target: String },
+}
+
+/// An encrypted volume to be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeSpec {
+    /// What the container may put on it, less what the file system takes for itself.
+    pub bytes: u64,
+    /// It outlives its closing, and is opened again with the same key.
+    pub lasting: bool,
+}
+
+impl VolumeSpec {
+    /// Size of the image. Beside the container's files a job's volume takes, in a part that the container cannot use, the
+    /// platform's archives and copies.
+    pub fn image_bytes(&self) -> u64 {
+        if self.lasting {
+            self.bytes
+        } else {
+            self.bytes.saturating_mul(2)
+        }
+    }
+}
+
+/// The key of an encrypted volume. It never prints, is in no message's text, and its memory is overwritten in the end.
+pub struct VolumeKey([u8; 32]);
+
+impl VolumeKey {
+    /// Wraps 32 bytes that cannot be guessed.
+    pub fn new(mut bytes: [u8; 32]) -> Self {
+        let key = Self(bytes);
+        crate::sys::crypt::forget(&mut bytes);
+        key
+    }
+
+    /// The key itself.
+    pub fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for VolumeKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+impl Drop for VolumeKey {
+    fn drop(&mut self) {
+        crate::sys::crypt::forget(&mut self.0);
+    }
 }
 
 /// Resource limits of one container, from its instance type (CC-7).
@@ -193,6 +249,14 @@ pub trait Executor: Send + Sync {
     /// Makes the (empty) work directory `DIR/work/<workload>`, in which the service may make entries of any name but
     /// `log` and `scratch`, before inputs are staged into it.
     fn prepare(&self, workload: &WorkloadId) -> Result<(), ExecutorError>;
+    /// Gives a workload that was not launched a volume that is encrypted at rest under `key`, for its scratch directories and
+    /// the service's copies; made afresh, or, a lasting one, opened again. One that is open stays as it is. It is prepared,
+    /// and a failure leaves nothing.
+    fn make_volume(&self, workload: &WorkloadId, volume: &VolumeSpec, key: &VolumeKey) -> Result<(), ExecutorError>;
+    /// The service's directory on an open volume. Whoever holds it holds the volume: for the length of one task.
+    fn open_volume(&self, workload: &WorkloadId) -> Result<OwnedFd, ExecutorError>;
+    /// Closes a volume: its key leaves the machine. Not an error when it is closed or there is none.
+    fn close_volume(&self, workload: &WorkloadId) -> Result<(), ExecutorError>;
 }
 
 /// How collected files leave a scratch directory.

@@ -44,6 +44,7 @@ fn of(account: &str, settings: DataCapture, clock: Arc<Hand>, budget: &Arc<Budge
             .parse()
             .unwrap(),
         via: None,
+        copies: None,
         kms_key: None,
     };
     Capture::new(settings, actor, "Ep", "v", clock, Arc::clone(budget))

@@ -7,6 +7,7 @@ use std::sync::Arc;
 fn image(world: &Arc<World>) -> Image {
     let actor = Actor {
         via: None,
+        copies: None,
         kms_key: None,
         scope: crate::fake::scope(),
         role_arn: "arn:aws:iam::123456789012:role/r".parse().unwrap(),

@@ -131,7 +131,8 @@ impl Work<'_> {
                 next = next.min(now.after(LOOK));
                 break;
             };
-            let actor = actor_of(self.key, endpoint, variant);
+            let sealing = settings.kms_key.as_ref();
+            let actor = actor_of(self.key, endpoint, variant).sealing(sealing);
             let desk = variant.instances.first().map(|one| &one.placement.workload);
             let desk = match &task {
                 Task::Ask(busy) => Some(busy.workload()),

@@ -39,7 +39,8 @@ use isolarium_model::sagemaker::training_job::{
     JobEvent, JobRun, MetricDefinition, SecondaryStatus, StopCause, TrainingJob,
 };
 use isolarium_model::sagemaker::{
-    FailureKind, FailureReason, IllegalTransition, JobNetwork, Placement, ProcessingJob, TrainingJobStatus,
+    EncryptedVolume, FailureKind, FailureReason, IllegalTransition, JobNetwork, Placement, ProcessingJob,
+    TrainingJobStatus,
 };
 use isolarium_model::{Arn, Key, Record, Scope, Timestamp, WorkloadId};
 use isolarium_runtime::executor::{ExecutorError, LaunchSpec};
@@ -58,6 +59,8 @@ pub(crate) trait Job: Record {
     fn role_arn(&self) -> &Arn;
     /// The key of the key store under which it stores (CC-36).
     fn kms_key(&self) -> Option<&String>;
+    /// The storage volume of each instance, where it is encrypted.
+    fn volume(&self) -> Option<&EncryptedVolume>;
     /// When the last phase began.
     fn modified(&self) -> Timestamp;
     fn network(&self) -> &JobNetwork;
@@ -283,6 +286,7 @@ impl<'a> Work<'a> {
     fn actor<J: Job>(&self, job: &J, placement: &Placement) -> Actor {
         Deps::actor(self.key, job.role_arn(), job.arn())
             .sealing(job.kms_key())
+            .copying_to(job.volume(), &placement.workload)
             .of(placement)
     }
 

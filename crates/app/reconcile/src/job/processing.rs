@@ -4,14 +4,14 @@ use super::{End, Job, Site};
 use crate::checkpoints::Synced;
 use crate::collect;
 use crate::container::{self, OUTPUT, UnknownInstanceType};
-use crate::stage::{self, Placed, StageError};
+use crate::stage::{self, Placed, Shown, StageError};
 use crate::transfer::{Image, TransferError};
 use crate::workdir;
 use isolarium_model::sagemaker::processing_job::{MAX_EXIT_MESSAGE, PROCESSING, ProcessingInput, UploadMode};
 use isolarium_model::sagemaker::training_job::{
     Distribution, JobEvent, JobRun, S3DataType, SecondaryStatus, host_name,
 };
-use isolarium_model::sagemaker::{FailureReason, IllegalTransition, JobNetwork, ProcessingJob, S3Uri};
+use isolarium_model::sagemaker::{EncryptedVolume, FailureReason, IllegalTransition, JobNetwork, ProcessingJob, S3Uri};
 use isolarium_model::{Arn, Timestamp};
 use isolarium_runtime::executor::{ExecutorError, LaunchSpec, Mount};
 use serde_json::{Value, json};
@@ -63,6 +63,10 @@ impl Job for ProcessingJob {
 
     fn kms_key(&self) -> Option<&String> {
         self.spec.kms_key.as_ref()
+    }
+
+    fn volume(&self) -> Option<&EncryptedVolume> {
+        self.spec.volume.as_ref()
     }
 
     fn modified(&self) -> Timestamp {
@@ -133,8 +137,11 @@ impl Job for ProcessingJob {
         work.make_empty(workload, INPUTS)?;
         let mut inputs: Vec<&ProcessingInput> = self.spec.inputs.iter().collect();
         inputs.sort_by(|a, b| a.local_path.cmp(&b.local_path));
-        for input in inputs {
-            bring(site, input)?;
+        for input in &inputs {
+            let holds =
+                |a: &ProcessingInput, b: &ProcessingInput| a.name != b.name && a.local_path.holds(&b.local_path);
+            let nested = inputs.iter().any(|other| holds(other, input) || holds(input, other));
+            bring(site, input, nested)?;
         }
         Ok(())
     }
@@ -191,12 +198,11 @@ impl Job for ProcessingJob {
 }
 
 /// Shows an input's objects at its local path: all of them, or this instance's share (CC-28, CC-41).
-fn bring(site: &Site<'_>, input: &ProcessingInput) -> Result<(), StageError> {
+fn bring(site: &Site<'_>, input: &ProcessingInput, nested: bool) -> Result<(), StageError> {
     let (deps, actor) = (site.deps, &site.actor);
-    let below = input.local_path.below();
-    let directory = deps
-        .work
-        .make(&site.placement.workload, &format!("{INPUTS}/{below}"))
+    let below = format!("{INPUTS}/{}", input.local_path.below());
+    deps.work
+        .make(&site.placement.workload, &below)
         .map_err(|error| match error.kind() {
             io::ErrorKind::NotADirectory => unusable(format!(
                 "An object of another input has the path {} of the input \"{}\"",
@@ -215,7 +221,13 @@ fn bring(site: &Site<'_>, input: &ProcessingInput) -> Result<(), StageError> {
     if input.distribution == Distribution::ShardedByS3Key {
         objects = stage::share(objects, None, site.number, site.of);
     }
-    stage::link_all(deps, actor, &objects, &directory, None)
+    let to = Shown {
+        workload: &site.placement.workload,
+        below: &below,
+        // What lies in another's directory must be where that is.
+        copied: nested && actor.copies.is_some(),
+    };
+    stage::link_all(deps, actor, &objects, &to, None)
 }
 
 /// A prefix that names a folder without its final slash means what is in the folder: clients upload directories so.

@@ -8,10 +8,11 @@ use crate::scheduler::queue::Answer;
 use crate::scheduler::{NO_CAPACITY, request_of};
 use crate::stage::{self, StageError};
 use crate::transfer::Image;
-use isolarium_model::Timestamp;
+use crate::volume;
 use isolarium_model::sagemaker::model::ResolvedImage;
 use isolarium_model::sagemaker::training_job::{JobEvent, JobRun, SecondaryStatus};
 use isolarium_model::sagemaker::{Attachment, BlockedDestination, FailureKind, FailureReason, Placement};
+use isolarium_model::{Arn, Timestamp};
 use isolarium_netplan::intent::Tunnel;
 use isolarium_runtime::executor::ExecutorError;
 
@@ -21,6 +22,14 @@ fn before_the_instance(phase: SecondaryStatus) -> bool {
         phase,
         SecondaryStatus::Starting | SecondaryStatus::Pending | SecondaryStatus::Restarting
     )
+}
+
+/// Why there is no encrypted volume.
+fn unencrypted(arn: &Arn, error: StageError) -> Trouble {
+    match volume::lacking(arn, error) {
+        Ok(text) => Trouble::Final(FailureKind::Internal, text.into()),
+        Err(error) => staged(arn, error, volume::WHAT),
+    }
 }
 
 /// Encryption of what an instance says to the others, where the job asks for it.
@@ -223,6 +232,10 @@ impl Work<'_> {
             if self.deps.is_launched(workload).map_err(failed)? {
                 continue;
             }
+            if let Some(volume) = job.volume() {
+                let made = volume::make(self.deps, &site.actor, workload, volume);
+                made.map_err(|error| unencrypted(job.arn(), error))?;
+            }
             let image = match &image {
                 Some(image) => image,
                 None => image.insert(self.image(job, &site)?),
@@ -257,6 +270,9 @@ impl Work<'_> {
                 job.image()
             );
             return Err(Trouble::Final(FailureKind::Client, text));
+        }
+        if job.volume().is_some() {
+            volume::mounts(self.deps, &mut spec).map_err(|error| unencrypted(job.arn(), error))?;
         }
         spec.hostname = job.host(site.number);
         spec.hosts = hosts(job);

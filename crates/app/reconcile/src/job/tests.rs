@@ -2,6 +2,7 @@ use super::*;
 use crate::fake::{IMAGE, World, key, scope};
 use crate::stage;
 use isolarium_model::WorkloadId;
+use isolarium_model::sagemaker::EncryptedVolume;
 use isolarium_model::sagemaker::network::{IsolationRecord, Sight, SightSource};
 use isolarium_model::sagemaker::training_job::{
     Channel, CheckpointConfig, Distribution, InputMode, JobRun, JobSpec, MetricDefinition, OutputCompression,
@@ -9,6 +10,7 @@ use isolarium_model::sagemaker::training_job::{
 };
 use isolarium_model::sagemaker::{AddressLease, Attachment, ContainerSpec, Echo, JobNetwork, Placement, Reach, Tags};
 use isolarium_netplan::intent;
+use isolarium_runtime::executor::VolumeSpec;
 use isolarium_runtime::executor::{BlockedAttempt, Mount};
 use isolarium_store::{Batch, Expect};
 use std::collections::BTreeMap;
@@ -158,6 +160,7 @@ fn job(created: Timestamp, placement: Placement) -> TrainingJob {
             max_pending: None,
             max_wait: None,
             max_retries: 0,
+            volume: None,
             keep_alive: 0,
             network: JobNetwork {
                 container: Reach::Nothing,
@@ -216,6 +219,39 @@ fn attempt(at: Timestamp) -> BlockedAttempt {
         address: "203.0.113.10".parse().unwrap(),
         port: 443,
         name: None,
+    }
+}
+
+/// The first job, of whose objects none lies encrypted, is the control.
+///
+/// Proves: CC-36
+#[test]
+fn what_lies_encrypted_is_copied_to_the_encrypted_volume_alone() {
+    for sealed in [false, true] {
+        let mut lab = Lab::new(true, |job| {
+            job.spec.volume = EncryptedVolume::asked(Some(&"alias/k".to_string()), Some(3));
+        });
+        if sealed {
+            lab.world.put_object("s3://data/train/encrypted.csv", b"3,4");
+        }
+        assert_eq!(lab.run().secondary, SecondaryStatus::Training);
+        let made = VolumeSpec {
+            bytes: 3 << 30,
+            lasting: false,
+        };
+        assert_eq!(lab.world.lock().volumes, [(lab.workload.clone(), made)]);
+        let spec = lab.world.container(&lab.workload).spec;
+        assert!(spec.encrypted);
+        let copied = spec.mounts.iter().filter(|mount| matches!(mount, Mount::Copied { .. }));
+        assert_eq!(copied.count(), usize::from(sealed));
+        // A new process finds the volume, and makes no other.
+        lab.restart();
+        lab.world.write(&lab.workload, "model", "model.bin", "weights");
+        lab.world.exit(&lab.workload, 0);
+        assert_eq!(lab.after(1).status(), TrainingJobStatus::Completed);
+        let model = lab.world.archive("s3://out/jobs/Churn/output/model.tar.gz");
+        assert_eq!(model, BTreeMap::from([("model.bin".into(), "weights".into())]));
+        assert!(lab.world.lock().volumes.is_empty());
     }
 }
 
@@ -1071,9 +1107,10 @@ fn the_container_finds_the_promised_files_variables_and_limits() {
         .mounts
         .iter()
         .map(|mount| match mount {
-            Mount::Input { target, .. } | Mount::Scratch { target, .. } | Mount::Volume { target, .. } => {
-                target.as_str()
-            }
+            Mount::Input { target, .. }
+            | Mount::Copied { target, .. }
+            | Mount::Scratch { target, .. }
+            | Mount::Volume { target, .. } => target.as_str(),
         })
         .collect();
     assert_eq!(

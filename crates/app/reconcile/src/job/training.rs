@@ -12,7 +12,7 @@ use crate::workdir;
 use isolarium_model::sagemaker::training_job::{
     Channel, InputMode, JobEvent, JobRun, MetricDefinition, SecondaryStatus, StopCause, TrainingJob, host_name,
 };
-use isolarium_model::sagemaker::{FailureKind, FailureReason, IllegalTransition, JobNetwork};
+use isolarium_model::sagemaker::{EncryptedVolume, FailureKind, FailureReason, IllegalTransition, JobNetwork};
 use isolarium_model::{Arn, Timestamp};
 use isolarium_runtime::executor::{LaunchSpec, Mount};
 use serde_json::{Value, json};
@@ -41,6 +41,10 @@ impl Job for TrainingJob {
 
     fn kms_key(&self) -> Option<&String> {
         self.spec.output.kms_key.as_ref()
+    }
+
+    fn volume(&self) -> Option<&EncryptedVolume> {
+        self.spec.volume.as_ref()
     }
 
     fn modified(&self) -> Timestamp {

@@ -9,6 +9,7 @@ use crate::network::place::Wanted;
 use crate::scheduler::NO_CAPACITY;
 use crate::scheduler::queue::Answer;
 use crate::stage::{self, StageError};
+use crate::volume;
 use isolarium_model::sagemaker::model::ResolvedImage;
 use isolarium_model::sagemaker::transform_job::{TransformInstance, TransformSpec};
 use isolarium_model::sagemaker::{Attachment, FailureKind, TransformJob, TransformJobStatus};
@@ -131,6 +132,10 @@ impl Work<'_> {
         if deps.is_launched(workload).map_err(host)? {
             return Ok(None);
         }
+        if let Some(volume) = &job.spec.volume {
+            let made = volume::make(deps, &actor, workload, volume);
+            made.map_err(|error| self.unencrypted(job, error))?;
+        }
         let pull = |error| self.staged(job, error, &format!("Cannot pull the image {reference}: "));
         let image = deps
             .transfer
@@ -147,8 +152,11 @@ impl Work<'_> {
             model: loaded,
             part: None,
         };
-        let spec = container::serving(deps, &job.arn, serving, &image)
+        let mut spec = container::serving(deps, &job.arn, serving, &image)
             .map_err(|error| Trouble::Final(FailureKind::Client, error.to_string()))?;
+        if job.spec.volume.is_some() {
+            volume::mounts(deps, &mut spec).map_err(|error| self.unencrypted(job, error))?;
+        }
         let resolved = ResolvedImage {
             specified: reference.clone(),
             digest: image.digest,
@@ -183,6 +191,14 @@ impl Work<'_> {
                 log_not_started(&job.arn, &error);
                 Trouble::Final(FailureKind::Internal, NOT_STARTED.into())
             }
+        }
+    }
+
+    /// Why there is no encrypted volume.
+    fn unencrypted(&self, job: &TransformJob, error: StageError) -> Trouble {
+        match volume::lacking(&job.arn, error) {
+            Ok(text) => Trouble::Final(FailureKind::Internal, text.into()),
+            Err(error) => self.staged(job, error, volume::WHAT),
         }
     }
 

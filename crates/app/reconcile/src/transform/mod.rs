@@ -156,6 +156,7 @@ impl Work<'_> {
     fn actor(&self, job: &TransformJob, instance: &TransformInstance) -> Actor {
         Deps::actor(self.key, &job.spec.model.role_arn, &job.arn)
             .sealing(job.spec.output.kms_key.as_ref())
+            .copying_to(job.spec.volume.as_ref(), &instance.placement.workload)
             .of(&instance.placement)
     }
 

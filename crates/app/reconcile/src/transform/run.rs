@@ -12,6 +12,7 @@ use crate::deps::{Deps, StepError};
 use crate::driver::{self, Pipeline};
 use crate::held::Held;
 use crate::transfer::{Actor, Transfer, TransferError};
+use crate::volume::OpenVolume;
 use crate::workdir::WorkDir;
 use flate2::bufread::MultiGzDecoder;
 use isolarium_batch::parameters::ExecutionParameters;
@@ -123,7 +124,13 @@ pub(super) fn begin(
         (given, _) => given.as_deref(),
     };
     let workload = &instance.placement.workload;
-    let directory = deps.work.make(workload, "transform").map_err(|error| host(&error))?;
+    let volume = actor.copies.as_ref().map(|workload| OpenVolume::of(deps, workload));
+    let volume = volume.transpose().map_err(StepError::Executor)?;
+    let directory = match &volume {
+        Some(volume) => volume.make_own("transform"),
+        None => deps.work.make(workload, "transform"),
+    };
+    let directory = directory.map_err(|error| host(&error))?;
     let cut = Arc::new(Cut::default());
     let container = Container {
         dial: Arc::clone(&deps.dial),
@@ -149,6 +156,7 @@ pub(super) fn begin(
         transfer: Arc::clone(&deps.transfer),
         clock: Arc::clone(&deps.clock),
         work: deps.work.clone(),
+        volume,
         workload: workload.clone(),
         actor,
         spec,
@@ -175,6 +183,8 @@ struct Run {
     transfer: Arc<dyn Transfer>,
     clock: Arc<dyn Clock>,
     work: WorkDir,
+    /// Where its files go, if they must not lie in the clear.
+    volume: Option<OpenVolume>,
     workload: WorkloadId,
     actor: Actor,
     spec: TransformSpec,
@@ -535,7 +545,10 @@ fn goes_on(job: &TransformJob) -> bool {
 }
 
 fn output(run: &Run) -> io::Result<Writing> {
-    let (file, path) = run.work.archive(&run.workload, "transform.out")?;
+    let (file, path) = match &run.volume {
+        Some(volume) => volume.archive("transform.out")?,
+        None => run.work.archive(&run.workload, "transform.out")?,
+    };
     Ok(Writing {
         file: BufWriter::with_capacity(PIECE, file),
         path,

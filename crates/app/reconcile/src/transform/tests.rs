@@ -32,6 +32,7 @@ fn job(change: impl FnOnce(&mut TransformSpec)) -> TransformJob {
         },
         environment: [("B".into(), "job".into())].into(),
         instance_type: "ml.m5.large".into(),
+        volume: None,
         instance_count: 1,
         input: TransformInput {
             uri: "s3://data/in/".parse().unwrap(),

@@ -70,6 +70,7 @@ fn definition() -> Definition {
             max_pending: None,
             max_wait: None,
             max_retries: 0,
+            volume: None,
             keep_alive: 0,
             network: JobNetwork::new(Some(true), None),
         },

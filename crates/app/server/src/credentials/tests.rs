@@ -71,6 +71,7 @@ fn job(attachment: Attachment) -> TrainingJob {
             max_pending: None,
             max_wait: None,
             max_retries: 0,
+            volume: None,
             keep_alive: 0,
             network: JobNetwork::new(Some(false), None),
         },

@@ -5,10 +5,15 @@ use isolarium_model::Arn;
 use isolarium_model::logs::LogEvent;
 use isolarium_model::metrics::Sample;
 use isolarium_model::sagemaker::S3Uri;
-use isolarium_reconcile::transfer::{Actor, Image, Layer, LogPiece, ObjectEntry, Transfer, TransferError, Via};
+use isolarium_model::sagemaker::volume::SealedVolumeKey;
+use isolarium_reconcile::transfer::{
+    Actor, Image, Layer, LogPiece, NewVolumeKey, ObjectEntry, Transfer, TransferError, Via,
+};
+use isolarium_runtime::Executor;
+use isolarium_runtime::executor::{ExecutorError, VolumeKey};
 use isolarium_services::platform::roles::{self, ExecutionRoles};
 use isolarium_services::platform::{self, PlatformError};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,6 +22,25 @@ pub struct AsTransfer {
     pub roles: Arc<ExecutionRoles>,
     /// For workloads in a VPC.
     pub subnet: SubnetS3,
+    /// Where the encrypted volumes are.
+    pub executor: Arc<dyn Executor>,
+}
+
+impl AsTransfer {
+    /// Where plain copies for this actor go, if not anywhere.
+    fn copies(&self, of: &Actor) -> Result<Option<OwnedFd>, TransferError> {
+        let Some(workload) = &of.copies else { return Ok(None) };
+        let opened = self.executor.open_volume(workload);
+        opened.map(Some).map_err(|error| match error {
+            away @ (ExecutorError::Unreachable(_) | ExecutorError::Busy(_)) => TransferError::Away(away.to_string()),
+            other => TransferError::Engine(other.into()),
+        })
+    }
+}
+
+fn place_of(to: &Path) -> Result<(&Path, &str), TransferError> {
+    let place = to.parent().zip(to.file_name().and_then(|name| name.to_str()));
+    place.ok_or_else(|| TransferError::Engine("the name of a staged object is no text".into()))
 }
 
 pub(crate) fn actor(of: &Actor) -> platform::Actor {
@@ -94,27 +118,64 @@ impl Transfer for AsTransfer {
         if let Some(via) = of.via {
             return self.subnet.read(of, via, object, max);
         }
-        self.roles.read(&actor(of), object, max).map_err(failed)
+        let copies = self.copies(of)?;
+        self.roles
+            .read(&actor(of), object, max, copies.as_ref().map(AsFd::as_fd))
+            .map_err(failed)
     }
 
     fn open(&self, of: &Actor, object: &S3Uri) -> Result<OwnedFd, TransferError> {
         if let Some(via) = of.via {
-            return self.subnet.open_object(of, via, object).map(OwnedFd::from);
+            let copies = self.copies(of)?;
+            return self
+                .subnet
+                .open_object(of, via, object, copies.as_ref().map(AsFd::as_fd))
+                .map(OwnedFd::from);
         }
+        let copies = self.copies(of)?;
         self.roles
-            .open(&actor(of), object)
+            .open(&actor(of), object, copies.as_ref().map(AsFd::as_fd))
             .map(|(file, _)| file.into())
             .map_err(failed)
     }
 
-    fn link(&self, of: &Actor, object: &S3Uri, to: &Path) -> Result<(), TransferError> {
+    fn link(&self, of: &Actor, object: &S3Uri, to: &Path) -> Result<bool, TransferError> {
+        if let Some(via) = of.via {
+            return match of.copies {
+                None => self.subnet.fetch(of, via, object, to).map(|()| true),
+                Some(_) => Ok(false),
+            };
+        }
+        let (directory, name) = place_of(to)?;
+        let linked = match of.copies {
+            None => self.roles.link(&actor(of), object, directory, name).map(|()| true),
+            Some(_) => self.roles.link_plain(&actor(of), object, directory, name),
+        };
+        linked.map_err(failed)
+    }
+
+    fn copy(&self, of: &Actor, object: &S3Uri, to: &Path) -> Result<(), TransferError> {
         if let Some(via) = of.via {
             return self.subnet.fetch(of, via, object, to);
         }
-        let place = to.parent().zip(to.file_name().and_then(|name| name.to_str()));
-        let (directory, name) =
-            place.ok_or_else(|| TransferError::Engine("the name of a staged object is no text".into()))?;
-        self.roles.link(&actor(of), object, directory, name).map_err(failed)
+        let (directory, name) = place_of(to)?;
+        self.roles.copy(&actor(of), object, directory, name).map_err(failed)
+    }
+
+    fn volume_key(&self, of: &Actor, key: &str) -> Result<NewVolumeKey, TransferError> {
+        let made = self.roles.volume_key(&actor(of), key).map_err(failed)?;
+        Ok(NewVolumeKey {
+            key: VolumeKey::new(made.plain),
+            sealed: SealedVolumeKey {
+                key_arn: made.key_arn,
+                sealed: made.sealed,
+            },
+        })
+    }
+
+    fn open_volume_key(&self, of: &Actor, sealed: &SealedVolumeKey) -> Result<VolumeKey, TransferError> {
+        let opened = self.roles.open_volume_key(&actor(of), &sealed.key_arn, &sealed.sealed);
+        opened.map(VolumeKey::new).map_err(failed)
     }
 
     fn put(&self, of: &Actor, object: &S3Uri, from: &Path) -> Result<(), TransferError> {

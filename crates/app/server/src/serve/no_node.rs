@@ -8,7 +8,7 @@ use isolarium_netplan::intent::{HostNetwork, ListenerSpec};
 use isolarium_node::{Network, NodeHost};
 use isolarium_runtime::executor::{
     Archives, BlockedAttempt, Dial, EgressReport, Executor, ExecutorError, LaunchSpec, LogChunk, Observed, PackFormat,
-    Packed,
+    Packed, VolumeKey, VolumeSpec,
 };
 use isolarium_runtime::vpcs::{Destination, Door, Flows, VpcSeen, Vpcs};
 use std::os::fd::OwnedFd;
@@ -64,6 +64,15 @@ impl Executor for NoNode {
     }
     fn prepare(&self, _: &WorkloadId) -> Result<(), ExecutorError> {
         refused()
+    }
+    fn make_volume(&self, _: &WorkloadId, _: &VolumeSpec, _: &VolumeKey) -> Result<(), ExecutorError> {
+        refused()
+    }
+    fn open_volume(&self, _: &WorkloadId) -> Result<OwnedFd, ExecutorError> {
+        Err(ExecutorError::Unknown)
+    }
+    fn close_volume(&self, _: &WorkloadId) -> Result<(), ExecutorError> {
+        Ok(())
     }
 }
 

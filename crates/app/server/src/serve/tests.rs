@@ -14,6 +14,7 @@ use isolarium_netplan::intent::{HostNetwork, ListenerSpec, Transport};
 use isolarium_node::Network;
 use isolarium_runtime::executor::{
     Archives, BlockedAttempt, Dial, EgressReport, Executor, LaunchSpec, LogChunk, Observed, PackFormat, Packed,
+    VolumeKey, VolumeSpec,
 };
 use isolarium_runtime::vpcs::{Destination, Door, Flows, VpcSeen, Vpcs};
 use isolarium_wire::sigv4::{self, Signer};
@@ -337,6 +338,9 @@ pass_on!(Executor {
     fn changed(&self, timeout: Duration) -> Done<()>;
     fn read_log(&self, workload: &WorkloadId, offset: u64, max_bytes: usize) -> Done<LogChunk>;
     fn prepare(&self, workload: &WorkloadId) -> Done<()>;
+    fn make_volume(&self, workload: &WorkloadId, volume: &VolumeSpec, key: &VolumeKey) -> Done<()>;
+    fn open_volume(&self, workload: &WorkloadId) -> Done<OwnedFd>;
+    fn close_volume(&self, workload: &WorkloadId) -> Done<()>;
 });
 pass_on!(Archives {
     fn unpack_layer(&self, blob: OwnedFd, diff_id: &Sha256Digest) -> Done<()>;

@@ -25,11 +25,13 @@ use isolarium_runtime::vpcs::Destination;
 use isolarium_services::iam::credentials::MasterKey;
 use isolarium_services::platform::PlatformError;
 use isolarium_services::platform::roles::ExecutionRoles;
+use rustix::fs::{Mode, OFlags};
 use s3::{Client, Keys, S3Error};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::net::{SocketAddrV4, TcpStream, UdpSocket};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -314,8 +316,21 @@ impl SubnetS3 {
         Ok(bytes)
     }
 
-    pub(crate) fn open_object(&self, of: &Actor, via: Via, object: &S3Uri) -> Result<File, TransferError> {
-        let mut file = self.nameless().map_err(disk)?;
+    pub(crate) fn open_object(
+        &self,
+        of: &Actor,
+        via: Via,
+        object: &S3Uri,
+        copies: Option<BorrowedFd<'_>>,
+    ) -> Result<File, TransferError> {
+        let mut file = match copies {
+            None => self.nameless().map_err(disk)?,
+            Some(volume) => {
+                let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+                let made = rustix::fs::openat(volume, ".", flags, Mode::RUSR | Mode::WUSR);
+                File::from(made.map_err(|error| disk(error.into()))?)
+            }
+        };
         self.with(of, via, object, |client| client.get(object, &mut file, u64::MAX))?;
         file.rewind().map_err(disk)?;
         Ok(file)

@@ -34,7 +34,8 @@ pub(super) fn default_text(account: &AccountId) -> String {
 
 /// What AWS lets one account do with another's key. A key policy cannot give away anything else: the key stays under the
 /// control of its own account.
-const ACROSS_ACCOUNTS: [&str; 5] = [
+const ACROSS_ACCOUNTS: [&str; 6] = [
+    "kms:CreateGrant",
     "kms:Decrypt",
     "kms:DescribeKey",
     "kms:Encrypt",

@@ -20,6 +20,29 @@ use std::sync::Arc;
 
 /// The alias of the key that S3 uses when its caller names none.
 const S3_ALIAS: &str = "alias/aws/s3";
+/// How a service asks for a key in its caller's name.
+struct Asking {
+    service: &'static str,
+    /// What the caller must be allowed to do with the key.
+    generate: &'static str,
+    /// The caller gives the service a grant; what the service does then, it does by that.
+    grants: bool,
+}
+
+/// S3 uses a key as its caller.
+const OF_S3: Asking = Asking {
+    service: "s3",
+    generate: "kms:GenerateDataKey",
+    grants: false,
+};
+
+/// SageMaker is given a grant for a storage volume, as the storage of AWS is.
+const OF_VOLUMES: Asking = Asking {
+    service: "sagemaker",
+    generate: "kms:CreateGrant",
+    grants: true,
+};
+
 /// Bytes of a data key.
 const DATA_KEY: usize = 32;
 
@@ -86,7 +109,27 @@ impl KeyStore {
     /// # Errors
     /// `Denied` without `kms:GenerateDataKey`; `Refused` when there is no such key or it may not be used now.
     pub fn generate(&self, of: &Use<'_>, given: Option<&str>) -> Result<NewDataKey, KeyFault> {
-        let given = given.unwrap_or(S3_ALIAS);
+        self.generate_as(of, &OF_S3, given.unwrap_or(S3_ALIAS))
+    }
+
+    /// Makes the data key of a storage volume under the key that `given` names.
+    ///
+    /// # Errors
+    /// `Denied` without `kms:CreateGrant`; `Refused` when there is no such key or it may not be used now.
+    pub fn generate_for_volume(&self, of: &Use<'_>, given: &str) -> Result<NewDataKey, KeyFault> {
+        self.generate_as(of, &OF_VOLUMES, given)
+    }
+
+    /// Opens a data key that [`Self::generate_for_volume`] made, by the grant that was given then: nobody is asked, but the
+    /// key must be one that can be used now.
+    ///
+    /// # Errors
+    /// `Refused` when the key is gone or may not be used now, or the context is another.
+    pub fn open_for_volume(&self, of: &Use<'_>, key_arn: &Arn, sealed: &str) -> Result<[u8; DATA_KEY], KeyFault> {
+        self.open_unasked(of, key_arn, sealed)
+    }
+
+    fn generate_as(&self, of: &Use<'_>, asking: &Asking, given: &str) -> Result<NewDataKey, KeyFault> {
         let own = self.own_scope(of)?;
         if self.means_s3s_own(&own, given) {
             self.ensure_s3s_own(&own)?;
@@ -100,14 +143,14 @@ impl KeyStore {
         let denied = || {
             foreign
                 .as_ref()
-                .map_or(Ok(()), |alias| self.allow(of, "kms:GenerateDataKey", alias, None))
+                .map_or(Ok(()), |alias| self.allow(of, asking, asking.generate, alias, None))
         };
         let Some(named) = named else {
             denied()?;
             return Err(missing_in(&own, given).into());
         };
         let arn = KmsKey::arn(&named.scope, &named.id.replace(['/', ':'], "-"));
-        let allowed = self.allow(of, "kms:GenerateDataKey", &arn, named.alias.as_deref());
+        let allowed = self.allow(of, asking, asking.generate, &arn, named.alias.as_deref());
         if allowed.is_err() && named.alias.is_some() {
             denied()?;
         }
@@ -121,7 +164,11 @@ impl KeyStore {
     /// # Errors
     /// `Denied` without `kms:Decrypt`; `Refused` when the key is gone or may not be used now, or the context is another.
     pub fn open(&self, of: &Use<'_>, key_arn: &Arn, sealed: &str) -> Result<[u8; DATA_KEY], KeyFault> {
-        self.allow(of, "kms:Decrypt", key_arn, None)?;
+        self.allow(of, &OF_S3, "kms:Decrypt", key_arn, None)?;
+        self.open_unasked(of, key_arn, sealed)
+    }
+
+    fn open_unasked(&self, of: &Use<'_>, key_arn: &Arn, sealed: &str) -> Result<[u8; DATA_KEY], KeyFault> {
         let own = self.own_scope(of)?;
         let named = named_in(&*self.store, &own, key_arn.as_str())?;
         let named = named.ok_or_else(|| missing_in(&own, key_arn.as_str()))?;
@@ -206,7 +253,14 @@ impl KeyStore {
     }
 
     /// Asks IAM in the caller's name, as the service that it called.
-    fn allow(&self, of: &Use<'_>, action: &str, arn: &Arn, alias: Option<&str>) -> Result<(), KeyFault> {
+    fn allow(
+        &self,
+        of: &Use<'_>,
+        asking: &Asking,
+        action: &str,
+        arn: &Arn,
+        alias: Option<&str>,
+    ) -> Result<(), KeyFault> {
         let account = self.own_scope(of)?.account;
         let mut caller = of.caller.clone();
         if let Source::Endpoint(endpoint) = &of.caller.source {
@@ -220,8 +274,15 @@ impl KeyStore {
             crate::iam::authority_of(&*self.store, &caller, self.clock.now()).map_err(ApiError::internal)?;
         let question = Question::on(action, arn)
             .with("kms:CallerAccount", account.to_string())
-            .with("kms:ViaService", format!("s3.{}.amazonaws.com", of.region))
+            .with(
+                "kms:ViaService",
+                format!("{}.{}.amazonaws.com", asking.service, of.region),
+            )
             .with("aws:ViaAWSService", "true");
+        let question = match asking.grants {
+            true => question.with("kms:GrantIsForAWSResource", "true"),
+            false => question,
+        };
         let question = asked(question, SYMMETRIC.as_str(), &bound(of.context));
         let question = match alias {
             Some(alias) => question.with("kms:RequestAlias", alias),

@@ -8,7 +8,7 @@ use crate::ecr::{self, Registry, ResolveError, ResolvedImage};
 use crate::iam::credentials::{
     AssumeError, ExecutionRole, MasterKey, SessionCredentials, check_execution_role, mint_session,
 };
-use crate::kms::through::KeyFault;
+use crate::kms::through::{KeyFault, NewDataKey, Use};
 use crate::s3::{S3Front, TransferError};
 use crate::{Caller, Session, Source};
 use isolarium_model::ecr::ImageReference;
@@ -22,9 +22,11 @@ use isolarium_policy::Question;
 use isolarium_policy::evaluate::ResourceSide;
 use isolarium_store::objects::ListingQuery;
 use isolarium_store::{LogError, LogStore, Metrics, StateStore, logs};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -253,13 +255,19 @@ impl ExecutionRoles {
         }
     }
 
-    /// An object as a file, and its size (`s3:GetObject`).
+    /// An object as a file, and its size (`s3:GetObject`). One that lies encrypted is decrypted in the directory `copies`, where
+    /// one is given.
     ///
     /// # Errors
     /// `Role`, `Denied`, `Unusable`.
-    pub fn open(&self, actor: &Actor, object: &S3Uri) -> Result<(File, u64), PlatformError> {
+    pub fn open(
+        &self,
+        actor: &Actor,
+        object: &S3Uri,
+        copies: Option<BorrowedFd<'_>>,
+    ) -> Result<(File, u64), PlatformError> {
         let caller = self.session(actor)?;
-        let opened = self.s3.platform_open(&caller, &bucket(object)?, &key(object)?);
+        let opened = self.s3.platform_open(&caller, &bucket(object)?, &key(object)?, copies);
         let (file, found) = opened.map_err(transfer(object))?;
         Ok((file, found.size))
     }
@@ -268,8 +276,14 @@ impl ExecutionRoles {
     ///
     /// # Errors
     /// As [`Self::open`]; `Unusable` when it has more than `max` bytes.
-    pub fn read(&self, actor: &Actor, object: &S3Uri, max: usize) -> Result<Vec<u8>, PlatformError> {
-        let (file, size) = self.open(actor, object)?;
+    pub fn read(
+        &self,
+        actor: &Actor,
+        object: &S3Uri,
+        max: usize,
+        copies: Option<BorrowedFd<'_>>,
+    ) -> Result<Vec<u8>, PlatformError> {
+        let (file, size) = self.open(actor, object, copies)?;
         if usize::try_from(size).map_or(true, |size| size > max) {
             return Err(PlatformError::Unusable(format!(
                 "The object \"{object}\" has more than {max} bytes."
@@ -294,6 +308,81 @@ impl ExecutionRoles {
             .platform_link_into(&caller, &bucket, &key, directory, name)
             .map(|_| ())
             .map_err(transfer(object))
+    }
+
+    /// As [`Self::link`], but no copy is made: `false` for an object that lies encrypted.
+    ///
+    /// # Errors
+    /// `Role`, `Denied`, `Unusable`.
+    pub fn link_plain(
+        &self,
+        actor: &Actor,
+        object: &S3Uri,
+        directory: &Path,
+        name: &str,
+    ) -> Result<bool, PlatformError> {
+        let caller = self.session(actor)?;
+        let linked = self
+            .s3
+            .platform_link(&caller, &bucket(object)?, &key(object)?, directory, name);
+        linked.map_err(transfer(object))
+    }
+
+    /// Copies an object's plain bytes to a file `name` below `directory` (`s3:GetObject`, `kms:Decrypt`).
+    ///
+    /// # Errors
+    /// `Role`, `Denied`, `Unusable`.
+    pub fn copy(&self, actor: &Actor, object: &S3Uri, directory: &Path, name: &str) -> Result<(), PlatformError> {
+        let caller = self.session(actor)?;
+        let copied = self
+            .s3
+            .platform_copy_into(&caller, &bucket(object)?, &key(object)?, directory, name);
+        copied.map(|_| ()).map_err(transfer(object))
+    }
+
+    /// A new data key for a storage volume of the actor's, under the key that a request names: the role gives the platform a
+    /// grant (`kms:CreateGrant`).
+    ///
+    /// # Errors
+    /// `Role`; `Denied` without the grant; `Unusable` in the key store's words.
+    pub fn volume_key(&self, actor: &Actor, given: &str) -> Result<NewDataKey, PlatformError> {
+        let caller = self.session(actor)?;
+        let context = volume_context(actor);
+        let of = Use {
+            caller: &caller,
+            region: &actor.scope.region,
+            context: &context,
+        };
+        let made = self.s3.platform_volume_key(&of, given).map_err(unusable_key);
+        self.tell_key(&caller, "CreateGrant", given, &made);
+        made
+    }
+
+    /// Opens a data key that [`Self::volume_key`] made, by the grant.
+    ///
+    /// # Errors
+    /// `Role`; `Unusable` in the key store's words.
+    pub fn open_volume_key(&self, actor: &Actor, key_arn: &Arn, sealed: &str) -> Result<[u8; 32], PlatformError> {
+        let caller = self.session(actor)?;
+        let context = volume_context(actor);
+        let of = Use {
+            caller: &caller,
+            region: &actor.scope.region,
+            context: &context,
+        };
+        let opened = self
+            .s3
+            .platform_open_volume_key(&of, key_arn, sealed)
+            .map_err(unusable_key);
+        self.tell_key(&caller, "Decrypt", key_arn.as_str(), &opened);
+        opened
+    }
+
+    fn tell_key<T>(&self, caller: &Caller, operation: &'static str, key: &str, outcome: &Result<T, PlatformError>) {
+        let asked = audit::texts(&[("keyId", Some(key))]);
+        let now = self.clock.now();
+        self.audit
+            .acted(caller, "kms.amazonaws.com", operation, asked, outcome, now);
     }
 
     /// Stores a file as an object (`s3:PutObject`), encrypted under a key of the key store where one is named (CC-36,
@@ -476,10 +565,12 @@ impl AsRole for ExecutionRoles {
     }
 
     fn check_key(&self, scope: &Scope, key: &str) -> Result<(), PlatformError> {
-        self.s3.platform_check_key(scope, key).map_err(|error| match error {
-            KeyFault::Engine(cause) => PlatformError::Engine(cause.into()),
-            readable => PlatformError::Unusable(readable.to_string()),
-        })
+        self.s3
+            .platform_check_key(scope, key)
+            .map_err(|error| match unusable_key(error) {
+                PlatformError::Denied(text) => PlatformError::Unusable(text),
+                other => other,
+            })
     }
 
     fn has_bucket(&self, name: &str) -> Result<bool, PlatformError> {
@@ -488,6 +579,19 @@ impl AsRole for ExecutionRoles {
         };
         let failed = |error: TransferError| PlatformError::Engine(error.into());
         self.s3.platform_has_bucket(&name).map_err(failed)
+    }
+}
+
+/// What the data key of a volume is bound to.
+fn volume_context(actor: &Actor) -> BTreeMap<String, String> {
+    [("aws:sagemaker:arn".to_owned(), actor.owner_arn.to_string())].into()
+}
+
+fn unusable_key(error: KeyFault) -> PlatformError {
+    match error {
+        KeyFault::Denied(text) => PlatformError::Denied(text),
+        KeyFault::Engine(cause) => PlatformError::Engine(cause.into()),
+        readable @ KeyFault::Refused(_) => PlatformError::Unusable(readable.to_string()),
     }
 }
 

@@ -9,15 +9,16 @@ use super::gate::{Allowed, Ask, Call, SignatureKeys, Write};
 use super::log::{AccessRecord, Trace};
 use crate::Caller;
 use crate::audit;
-use crate::kms::through::KeyFault;
+use crate::kms::through::{KeyFault, NewDataKey, Use};
 use http::HeaderMap;
-use isolarium_model::Scope;
 use isolarium_model::s3::{BucketName, Object, ObjectHeaders, ObjectKey};
+use isolarium_model::{Arn, Scope};
 use isolarium_store::objects::{Attributes, Listing, ListingQuery, Put, Target, WriteCondition};
 use isolarium_store::{Keep, ObjectError};
 use s3s::S3Error;
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 /// Why a transfer failed: S3's code and text, as a client of the role would read them.
@@ -107,6 +108,22 @@ impl S3Front {
         self.gate.key_store().check(scope, key)
     }
 
+    /// The data key of a storage volume; see [`crate::kms::through::KeyStore::generate_for_volume`].
+    ///
+    /// # Errors
+    /// The key store's.
+    pub fn platform_volume_key(&self, of: &Use<'_>, key: &str) -> Result<NewDataKey, KeyFault> {
+        self.gate.key_store().generate_for_volume(of, key)
+    }
+
+    /// Opens it again; see [`crate::kms::through::KeyStore::open_for_volume`].
+    ///
+    /// # Errors
+    /// The key store's.
+    pub fn platform_open_volume_key(&self, of: &Use<'_>, key: &Arn, sealed: &str) -> Result<[u8; 32], KeyFault> {
+        self.gate.key_store().open_for_volume(of, key, sealed)
+    }
+
     /// A page of objects; needs `s3:ListBucket` with `s3:prefix`.
     ///
     /// # Errors
@@ -124,7 +141,7 @@ impl S3Front {
     }
 
     /// An object's plain bytes as a file; needs `s3:GetObject`, and `kms:Decrypt` for one that lies encrypted under a key.
-    /// Such a one is decrypted to a file without a name.
+    /// Such a one is decrypted to a file without a name, in the directory `copies` or else among the objects.
     ///
     /// # Errors
     /// S3's error.
@@ -133,6 +150,7 @@ impl S3Front {
         caller: &Caller,
         bucket: &BucketName,
         key: &ObjectKey,
+        copies: Option<BorrowedFd<'_>>,
     ) -> Result<(File, Object), TransferError> {
         let ask = Ask::existing("s3:GetObject", bucket, key, None);
         self.transfer(
@@ -146,7 +164,9 @@ impl S3Front {
                 let reading = reading.map_err(|error| call.missing(error, bucket))?;
                 let object = reading.object.clone();
                 let opening = call.data_key(allowed.bucket()?, key, object.encryption.as_ref())?;
-                let file = reading.into_file(opening.as_ref(), &allowed.store).map_err(fault::of)?;
+                let file = reading
+                    .into_file(opening.as_ref(), &allowed.store, copies)
+                    .map_err(fault::of)?;
                 Ok((file, object))
             },
         )
@@ -199,10 +219,60 @@ impl S3Front {
                 let opening = opening.ok_or_else(|| fault::of(ObjectError::Busy))?;
                 allowed
                     .store
-                    .decrypt_into(reading, &opening, directory, relative)
+                    .copy_into(reading, Some(&opening), directory, relative)
                     .map_err(fault::of)
             },
         )
+    }
+
+    /// As [`Self::platform_link_into`], but what lies encrypted is left alone: `false`.
+    ///
+    /// # Errors
+    /// S3's error; `InternalError` when the name exists or leads out of the directory.
+    pub fn platform_link(
+        &self,
+        caller: &Caller,
+        bucket: &BucketName,
+        key: &ObjectKey,
+        directory: &Path,
+        relative: &str,
+    ) -> Result<bool, TransferError> {
+        let ask = Ask::existing("s3:GetObject", bucket, key, None);
+        let name = Some(key.as_str());
+        self.transfer(caller, "GetObject", bucket, name, &[ask], |allowed, call| match allowed
+            .store
+            .link_into(bucket, key, None, directory, relative)
+        {
+            Err(ObjectError::Encrypted) => Ok(false),
+            Err(error) => Err(call.missing(error, bucket)),
+            Ok(_) => Ok(true),
+        })
+    }
+
+    /// Copies an object's plain bytes to a file of its own, `relative` below `directory`, on whatever file system that is;
+    /// needs `s3:GetObject`, and `kms:Decrypt` for one that lies encrypted under a key.
+    ///
+    /// # Errors
+    /// As [`Self::platform_link_into`].
+    pub fn platform_copy_into(
+        &self,
+        caller: &Caller,
+        bucket: &BucketName,
+        key: &ObjectKey,
+        directory: &Path,
+        relative: &str,
+    ) -> Result<Object, TransferError> {
+        let ask = Ask::existing("s3:GetObject", bucket, key, None);
+        let name = Some(key.as_str());
+        self.transfer(caller, "GetObject", bucket, name, &[ask], |allowed, call| {
+            let reading = allowed.store.open_object(bucket, key, None);
+            let reading = reading.map_err(|error| call.missing(error, bucket))?;
+            let opening = call.data_key(allowed.bucket()?, key, reading.object.encryption.as_ref())?;
+            allowed
+                .store
+                .copy_into(reading, opening.as_ref(), directory, relative)
+                .map_err(fault::of)
+        })
     }
 
     /// Deletes an object, as the bucket's versioning has it; needs `s3:DeleteObject`. One that is gone is no error.

@@ -345,7 +345,7 @@ async fn transfers_run_as_the_role_and_the_log_says_so() {
     );
     let mut text = String::new();
     front
-        .platform_open(&session, &bucket(), &key("in/k"))
+        .platform_open(&session, &bucket(), &key("in/k"), None)
         .unwrap()
         .0
         .read_to_string(&mut text)
@@ -375,7 +375,10 @@ async fn transfers_run_as_the_role_and_the_log_says_so() {
     assert_eq!((record.status, record.error.as_deref()), (403, Some("AccessDenied")));
     assert_eq!(record.key.as_deref(), Some("in/k"));
     assert_eq!(
-        front.platform_open(&session, &bucket(), &key("in/k")).unwrap_err().code,
+        front
+            .platform_open(&session, &bucket(), &key("in/k"), None)
+            .unwrap_err()
+            .code,
         "AccessDenied"
     );
     lab.allow(&["s3:GetObject"]);
@@ -385,17 +388,26 @@ async fn transfers_run_as_the_role_and_the_log_says_so() {
     assert_eq!(put.code, "AccessDenied");
     // Without the right to list, a missing key is no news either.
     assert_eq!(
-        front.platform_open(&session, &bucket(), &key("none")).unwrap_err().code,
+        front
+            .platform_open(&session, &bucket(), &key("none"), None)
+            .unwrap_err()
+            .code,
         "AccessDenied"
     );
     lab.allow(&["s3:GetObject", "s3:ListBucket"]);
     assert_eq!(
-        front.platform_open(&session, &bucket(), &key("none")).unwrap_err().code,
+        front
+            .platform_open(&session, &bucket(), &key("none"), None)
+            .unwrap_err()
+            .code,
         "NoSuchKey"
     );
     let nowhere = "nowhere".parse().unwrap();
     assert_eq!(
-        front.platform_open(&session, &nowhere, &key("k")).unwrap_err().code,
+        front
+            .platform_open(&session, &nowhere, &key("k"), None)
+            .unwrap_err()
+            .code,
         "NoSuchBucket"
     );
 }

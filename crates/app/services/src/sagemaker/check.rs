@@ -9,8 +9,10 @@ use isolarium_model::ec2::id::{GroupKind, Id, Kind, SubnetKind};
 use isolarium_model::ec2::traffic::Match;
 use isolarium_model::ec2::vpc::Tenancy;
 use isolarium_model::ec2::{self, Resource, SecurityGroup, Subnet};
+use isolarium_model::sagemaker::EncryptedVolume;
 use isolarium_model::sagemaker::model_package::PackageUse;
 use isolarium_model::sagemaker::network::ENCRYPTED_PORT;
+use isolarium_model::sagemaker::volume::takes_volume_key;
 use isolarium_model::sagemaker::{JobNetwork, S3Uri, VpcAttachment};
 use isolarium_policy::Question;
 use isolarium_wire::ApiError;
@@ -304,6 +306,29 @@ pub(super) fn given_key(key: Option<&String>) -> Option<String> {
 pub(super) fn output_key(ctx: &Ctx<'_>, key: Option<&String>) -> Result<(), ApiError> {
     let Some(key) = key else { return Ok(()) };
     ctx.platform.check_key(&ctx.caller.scope, key).map_err(refused)
+}
+
+/// The encrypted storage volume that a request asks for: its `VolumeKmsKeyId` and `VolumeSizeInGB`. Local storage of some
+/// instance types is encrypted by hardware, under a key that nobody names.
+pub(super) fn encrypted_volume(
+    key: Option<&String>,
+    size_gb: Option<i64>,
+    instance_types: &[&str],
+) -> Result<Option<EncryptedVolume>, ApiError> {
+    let Some(volume) = EncryptedVolume::asked(key, size_gb) else {
+        return Ok(None);
+    };
+    match instance_types.iter().find(|name| !takes_volume_key(name)) {
+        Some(local) => Err(ApiError::validation(format!(
+            "VolumeKmsKeyId cannot be used with the instance type {local}, whose storage is local and encrypted by its hardware."
+        ))),
+        None => Ok(Some(volume)),
+    }
+}
+
+/// As [`output_key`], of a storage volume.
+pub(super) fn volume_key(ctx: &Ctx<'_>, volume: Option<&EncryptedVolume>) -> Result<(), ApiError> {
+    output_key(ctx, volume.map(|volume| &volume.kms_key))
 }
 
 /// SM-60: model data that the role cannot read; as [`has_objects`] where it is read through a VPC.

@@ -89,6 +89,7 @@ impl Operation for shapes::CreateEndpointConfigInput {
         output_key(ctx, capture.as_ref().and_then(|capture| capture.kms_key.as_ref()))?;
         let queue = request.async_inference_config.as_ref();
         let queue = queue.map(serving::asynchronous).transpose()?;
+        output_key(ctx, queue.as_ref().and_then(|queue| queue.kms_key.as_ref()))?;
         let names: BTreeSet<&str> = variants.iter().map(|variant| variant.name.as_str()).collect();
         if names.len() != variants.len() {
             return Err(ApiError::validation("The names of production variants must be unique."));

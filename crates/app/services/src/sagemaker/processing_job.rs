@@ -1,6 +1,8 @@
 //! CreateProcessingJob, Describe, List, Stop, Delete.
 
-use super::check::{attachment, has_objects, isolation, no_way_between, output_key, pass_role, refused, role, shown};
+use super::check::{
+    attachment, has_objects, isolation, no_way_between, output_key, pass_role, refused, role, shown, volume_key,
+};
 use super::listing::{Listing, page};
 use super::{conditions, creating, find, kept, must_keep, place, processing_spec, shapes, stored, tag, update};
 use crate::platform::Actor;
@@ -116,6 +118,7 @@ fn settle(
     spec.network = JobNetwork::new(processing_spec::isolation(request), vpc);
     processing_spec::feature_groups(ctx, request)?;
     output_key(ctx, spec.kms_key.as_ref())?;
+    volume_key(ctx, spec.volume.as_ref())?;
     ctx.platform
         .check_image(&actor, &spec.container.image)
         .map_err(refused)?;

@@ -1,6 +1,6 @@
 //! From a CreateProcessingJob request to what the engine acts on. What it does not carry out yet is refused here.
 
-use super::check::{given_key, refuse, s3_uri, unsupported};
+use super::check::{encrypted_volume, given_key, refuse, s3_uri, unsupported};
 use super::training_spec::instance_type;
 use super::{keep, shapes};
 use crate::Ctx;
@@ -23,12 +23,10 @@ const DEFAULT_MAX_RUNTIME: u64 = 86_400;
 pub(super) fn spec(request: &Request, role_arn: Arn, table: &InstanceTable) -> Result<ProcessingSpec, ApiError> {
     instances(request)?;
     let cluster = &request.processing_resources.cluster_config;
-    let filled = |key: Option<&String>| key.is_some_and(|key| !key.is_empty());
     refuse(&[
         (cluster.instance_preferences.is_some(), "InstancePreferences"),
         (cluster.selected_instance_type.is_some(), "SelectedInstanceType"),
         (cluster.selected_instance_count.is_some(), "SelectedInstanceCount"),
-        (filled(cluster.volume_kms_key_id.as_ref()), "VolumeKmsKeyId"),
     ])?;
     let program = &request.app_specification;
     if program.image_uri.is_empty() {
@@ -39,7 +37,13 @@ pub(super) fn spec(request: &Request, role_arn: Arn, table: &InstanceTable) -> R
     apart(&inputs, &outputs)?;
     let max_runtime = request.stopping_condition.as_ref();
     let max_runtime = max_runtime.and_then(|condition| u64::try_from(condition.max_runtime_in_seconds).ok());
+    let instance_type = instance_type(cluster.instance_type.as_deref(), table)?;
     Ok(ProcessingSpec {
+        volume: encrypted_volume(
+            cluster.volume_kms_key_id.as_ref(),
+            Some(cluster.volume_size_in_gb),
+            &[&instance_type],
+        )?,
         container: ContainerSpec {
             image: program.image_uri.clone(),
             environment: environment.map(|(name, value)| (name.clone(), value.clone())).collect(),
@@ -48,7 +52,7 @@ pub(super) fn spec(request: &Request, role_arn: Arn, table: &InstanceTable) -> R
         arguments: program.container_arguments.clone(),
         inputs,
         outputs,
-        instance_type: instance_type(cluster.instance_type.as_deref(), table)?,
+        instance_type,
         role_arn,
         max_runtime: max_runtime.unwrap_or(DEFAULT_MAX_RUNTIME),
         network: JobNetwork::new(isolation(request), None),

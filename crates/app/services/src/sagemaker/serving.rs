@@ -1,7 +1,7 @@
 //! How an endpoint's variants are asked: queued (SM-55), or serverless. What goes with what is checked where settings and
 //! models meet, which may both be others by the time an endpoint is made or changed.
 
-use super::check::{refuse, s3_uri, unsupported};
+use super::check::{given_key, refuse, s3_uri, unsupported};
 use super::shapes;
 use isolarium_model::sagemaker::async_inference::AsyncInference;
 use isolarium_model::sagemaker::data_capture::DataCapture;
@@ -13,13 +13,10 @@ use isolarium_wire::ApiError;
 /// `AsyncInferenceConfig` as it is carried out.
 pub(super) fn asynchronous(given: &shapes::AsyncInferenceConfig) -> Result<AsyncInference, ApiError> {
     let output = &given.output_config;
-    refuse(&[
-        (
-            output.notification_config.is_some(),
-            "NotificationConfig of an AsyncInferenceConfig (there is no SNS)",
-        ),
-        (output.kms_key_id.is_some(), "KmsKeyId of an AsyncInferenceConfig"),
-    ])?;
+    refuse(&[(
+        output.notification_config.is_some(),
+        "NotificationConfig of an AsyncInferenceConfig (there is no SNS)",
+    )])?;
     let path = output.s3_output_path.as_deref();
     let path = path.ok_or_else(|| ApiError::validation("AsyncInferenceConfig needs an S3OutputPath."))?;
     let failure = output.s3_failure_path.as_deref();
@@ -31,6 +28,7 @@ pub(super) fn asynchronous(given: &shapes::AsyncInferenceConfig) -> Result<Async
         output: s3_uri("S3OutputPath", path)?,
         failure: failure.map(|path| s3_uri("S3FailurePath", path)).transpose()?,
         per_instance: per_instance.and_then(|count| u32::try_from(count).ok()),
+        kms_key: given_key(output.kms_key_id.as_ref()),
     })
 }
 
@@ -43,6 +41,7 @@ pub(super) fn async_shown(settings: &AsyncInference) -> shapes::AsyncInferenceCo
         client_config: client,
         output_config: shapes::AsyncInferenceOutputConfig {
             s3_output_path: Some(settings.output.to_string()),
+            kms_key_id: settings.kms_key.clone(),
             s3_failure_path: settings.failure.as_ref().map(ToString::to_string),
             ..shapes::AsyncInferenceOutputConfig::default()
         },

@@ -776,8 +776,16 @@ fn what_is_not_enforced_is_refused_and_not_stored() {
             Box::new(|r| r.output_data_config.kms_key_id = Some("gone".into())),
         ),
         (
-            "VolumeKmsKeyId",
-            Box::new(|r| r.resource_config.as_mut().unwrap().volume_kms_key_id = Some("key".into())),
+            "Key 'gone' does not exist",
+            Box::new(|r| r.resource_config.as_mut().unwrap().volume_kms_key_id = Some("gone".into())),
+        ),
+        (
+            "VolumeKmsKeyId cannot be used with the instance type ml.r5d.large",
+            Box::new(|r| {
+                let resources = r.resource_config.as_mut().unwrap();
+                resources.volume_kms_key_id = Some("key".into());
+                resources.instance_type = Some("ml.r5d.large".into());
+            }),
         ),
         (
             "KeepAlivePeriodInSeconds",

@@ -3,7 +3,7 @@
 use super::channels::ACCOUNT_PIPES;
 use super::check::{
     attachment, has_objects, isolation, no_way_between, output_key, pass_role, refuse, refused, role, shared_tenancy,
-    shown,
+    shown, volume_key,
 };
 use super::listing::{Listing, page_of};
 use super::{
@@ -141,6 +141,7 @@ pub(super) fn settle(
     spec.network = JobNetwork::new(request.enable_network_isolation, vpc);
     quota(ctx, spec)?;
     output_key(ctx, spec.output.kms_key.as_ref())?;
+    volume_key(ctx, spec.volume.as_ref())?;
     ctx.platform
         .check_image(&actor, &spec.container.image)
         .map_err(refused)?;

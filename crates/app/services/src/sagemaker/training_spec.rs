@@ -1,7 +1,7 @@
 //! From a CreateTrainingJob request to what the engine acts on. What it does not carry out yet is refused here.
 
 use super::channels::{JOB_PIPES, channels};
-use super::check::{given_key, refuse, s3_uri, unsupported};
+use super::check::{encrypted_volume, given_key, refuse, s3_uri, unsupported};
 use super::{keep, shapes};
 use isolarium_model::Arn;
 use isolarium_model::sagemaker::metric_pattern::MetricPattern;
@@ -85,8 +85,21 @@ pub(super) fn spec(request: &Request, role_arn: Arn, table: &InstanceTable) -> R
         max_wait: max_wait(request)?,
         max_retries: retries(request),
         keep_alive: keep_alive(request)?,
+        volume: None,
         network: JobNetwork::new(request.enable_network_isolation, None),
     };
+    let types: Vec<&str> = spec
+        .clusters()
+        .into_iter()
+        .map(|(_, instance_type, _)| instance_type)
+        .collect();
+    let resources = request.resource_config.as_ref();
+    let volume = encrypted_volume(
+        resources.and_then(|resources| resources.volume_kms_key_id.as_ref()),
+        resources.and_then(|resources| resources.volume_size_in_gb),
+        &types,
+    )?;
+    let spec = JobSpec { volume, ..spec };
     match spec.pipes() {
         0..=JOB_PIPES => Ok(spec),
         pipes => Err(ApiError::validation(format!(
@@ -328,10 +341,6 @@ fn refuse_resources(resources: &shapes::ResourceConfig) -> Result<(), ApiError> 
         (resources.training_plan_arn.is_some(), "TrainingPlanArn"),
         (resources.instance_placement_config.is_some(), "InstancePlacementConfig"),
         (resources.instance_preferences.is_some(), "InstancePreferences"),
-        (
-            resources.volume_kms_key_id.as_ref().is_some_and(|key| !key.is_empty()),
-            "VolumeKmsKeyId",
-        ),
     ])
 }
 

@@ -1,7 +1,7 @@
 //! CreateTransformJob, Describe, List, Stop. AWS has no operation that deletes one. Role, network and isolation are the
 //! model's (BT-1).
 
-use super::check::{has_objects, output_key, refused};
+use super::check::{has_objects, output_key, refused, volume_key};
 use super::listing::{Listing, page};
 use super::{conditions, creating, find, kept, model, must_keep, shapes, tag, transform_spec, update};
 use crate::platform::Actor;
@@ -92,6 +92,7 @@ impl Operation for shapes::CreateTransformJobRequest {
         };
         ctx.platform.assume(&actor).map_err(refused)?;
         output_key(ctx, spec.output.kms_key.as_ref())?;
+        volume_key(ctx, spec.volume.as_ref())?;
         let network = &spec.model.network;
         if network.vpc().is_some() {
             ctx.platform.check_network(&actor).map_err(refused)?;

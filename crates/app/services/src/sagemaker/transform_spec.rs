@@ -1,6 +1,6 @@
 //! From a CreateTransformJob request to what the engine acts on. What it does not carry out yet is refused here.
 
-use super::check::{given_key, refuse, s3_uri};
+use super::check::{encrypted_volume, given_key, refuse, s3_uri};
 use super::training_spec::instance_type;
 use super::{keep, shapes};
 use isolarium_batch::Processing;
@@ -9,7 +9,7 @@ use isolarium_model::sagemaker::transform_job::{
     AssembleWith, BatchStrategy, DEFAULT_PAYLOAD_MB, DataProcessing, MAX_IN_FLIGHT_MB, ModelClient, SplitType,
     TransformInput, TransformOutput, TransformSpec,
 };
-use isolarium_model::sagemaker::{Echo, InstanceTable, Model};
+use isolarium_model::sagemaker::{Echo, EncryptedVolume, InstanceTable, Model};
 use isolarium_wire::ApiError;
 use std::collections::BTreeMap;
 
@@ -23,6 +23,7 @@ pub(super) struct Asked {
     environment: BTreeMap<String, String>,
     instance_type: String,
     instance_count: u32,
+    volume: Option<EncryptedVolume>,
     input: TransformInput,
     output: TransformOutput,
     client: ModelClient,
@@ -41,6 +42,7 @@ impl Asked {
             environment: self.environment,
             instance_type: self.instance_type,
             instance_count: self.instance_count,
+            volume: self.volume,
             input: self.input,
             output: self.output,
             client: self.client,
@@ -54,11 +56,9 @@ impl Asked {
 
 /// The typed part of a request.
 pub(super) fn asked(request: &Request, table: &InstanceTable) -> Result<Asked, ApiError> {
-    let filled = |key: Option<&String>| key.is_some_and(|key| !key.is_empty());
     let resources = &request.transform_resources;
     refuse(&[
         (request.data_capture_config.is_some(), "DataCaptureConfig"),
-        (filled(resources.volume_kms_key_id.as_ref()), "VolumeKmsKeyId"),
         (resources.transform_ami_version.is_some(), "TransformAmiVersion"),
     ])?;
     let instance_count = u32::try_from(resources.instance_count).unwrap_or(u32::MAX);
@@ -79,9 +79,11 @@ pub(super) fn asked(request: &Request, table: &InstanceTable) -> Result<Asked, A
     .map_err(|refused| ApiError::validation(refused.to_string()))?;
     let (max_concurrent, max_payload_mb) = in_flight(request)?;
     let environment = request.environment.iter().flatten();
+    let instance_type = instance_type(Some(&resources.instance_type), table)?;
     Ok(Asked {
+        volume: encrypted_volume(resources.volume_kms_key_id.as_ref(), None, &[&instance_type])?,
         environment: environment.map(|(name, value)| (name.clone(), value.clone())).collect(),
-        instance_type: instance_type(Some(&resources.instance_type), table)?,
+        instance_type,
         instance_count,
         input,
         output,

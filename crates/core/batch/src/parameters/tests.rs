@@ -23,6 +23,7 @@ fn spec() -> TransformSpec {
         },
         environment: BTreeMap::new(),
         instance_type: "ml.m5.large".into(),
+        volume: None,
         instance_count: 1,
         input: TransformInput {
             uri: "s3://b/in/".parse().unwrap(),

@@ -16,6 +16,9 @@ pub struct AsyncInference {
     /// `MaxConcurrentInvocationsPerInstance`, 1 to 1000, as it was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_instance: Option<u32>,
+    /// The key of the key store under which outputs and failures are encrypted (CC-36); `None`: as the bucket does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kms_key: Option<String>,
 }
 
 /// Requests that one instance gets at once where the configuration does not say.

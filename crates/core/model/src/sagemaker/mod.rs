@@ -25,6 +25,7 @@ pub mod training_job;
 pub mod transform_job;
 mod trial_curve;
 pub mod tuning_job;
+pub mod volume;
 pub mod warm_pool;
 
 pub use algorithm::Algorithm;
@@ -47,6 +48,7 @@ pub use takeover::{Shift, Takeover};
 pub use training_job::{JobEvent, SecondaryStatus, TrainingJob, TrainingJobStatus};
 pub use transform_job::{TransformEvent, TransformJob, TransformJobStatus};
 pub use tuning_job::{TuningEvent, TuningJob, TuningStatus};
+pub use volume::EncryptedVolume;
 pub use warm_pool::{WarmPool, WarmPoolState};
 
 use serde::{Deserialize, Serialize};

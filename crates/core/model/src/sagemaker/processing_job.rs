@@ -4,7 +4,7 @@ use super::failure::FailureReason;
 use super::network::JobNetwork;
 use super::s3_uri::S3Uri;
 use super::training_job::{Distribution, JobEvent, JobRun, S3DataType, SecondaryStatus, TrainingJobStatus, host_name};
-use super::{ContainerSpec, Echo, IllegalTransition, Tags};
+use super::{ContainerSpec, Echo, EncryptedVolume, IllegalTransition, Tags};
 use crate::record::Facets;
 use crate::{Arn, Key, Record, Scope, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -120,6 +120,9 @@ pub struct ProcessingSpec {
     /// The key of the key store under which outputs are encrypted (CC-36); `None`: as the bucket does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kms_key: Option<String>,
+    /// Of every instance, where the request has it encrypted (CC-36).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<EncryptedVolume>,
 }
 
 impl ProcessingSpec {

@@ -1,5 +1,6 @@
 //! Training jobs: the record, and its lifecycle as one table (SM-28).
 
+use super::EncryptedVolume;
 use super::failure::FailureReason;
 use super::model::{ContainerSpec, ResolvedImage};
 use super::network::{JobNetwork, Placement};
@@ -386,6 +387,9 @@ pub struct JobSpec {
     /// `KeepAlivePeriodInSeconds`: how long the room is kept for a job that fits; 0: it is given back.
     #[serde(default)]
     pub keep_alive: u64,
+    /// Of every instance, where the request has it encrypted; `None`: files lie as those of other jobs (CC-36).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<EncryptedVolume>,
     pub network: JobNetwork,
 }
 

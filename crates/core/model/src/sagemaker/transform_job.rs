@@ -1,5 +1,6 @@
 //! Batch transform jobs: the record and its lifecycle (SM-39, CC-64..79).
 
+use super::EncryptedVolume;
 use super::failure::{FailureKind, FailureReason};
 use super::model::{ModelSpec, ResolvedImage};
 use super::network::Placement;
@@ -203,6 +204,9 @@ pub struct TransformSpec {
     pub environment: BTreeMap<String, String>,
     pub instance_type: String,
     pub instance_count: u32,
+    /// Of every instance, where the request has it encrypted (CC-36).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<EncryptedVolume>,
     pub input: TransformInput,
     pub output: TransformOutput,
     pub client: ModelClient,

@@ -29,6 +29,7 @@ fn good() -> LaunchSpec {
         held: false,
         beside: None,
         tunnel: None,
+        encrypted: false,
         devices: Vec::new(),
         limits: Limits {
             cpu_millis: 1000,

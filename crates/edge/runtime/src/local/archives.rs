@@ -3,6 +3,7 @@
 use super::LocalRuntime;
 use super::place::{DISK_IDS, Place, RANGE, host};
 use super::remove::remove_tree;
+use super::volume;
 use crate::archive::{Limits, Mapped, Message, Task};
 use crate::executor::{ExecutorError, PackFormat, Packed};
 use crate::shim::scratch;
@@ -124,7 +125,7 @@ impl LocalRuntime {
         let target = self.scratch(workload, scratch, true)?.ok_or(ExecutorError::Unknown)?;
         match self.archive(
             &Task::Archive {
-                limits: bounds(&self.place)?,
+                limits: self.room(workload)?,
             },
             archive.as_fd(),
             target.as_fd(),
@@ -153,7 +154,7 @@ impl LocalRuntime {
         let outer = make_owned(&top, folder).map_err(host(making()))?;
         let target = make_owned(&outer, MODEL_IN_FOLDER).map_err(host(making()))?;
         let task = Task::Archive {
-            limits: bounds(&self.place)?,
+            limits: self.room(workload)?,
         };
         let unpacked = match self.archive(&task, archive.as_fd(), target.as_fd(), limit) {
             Ok(Message::Unpacked { .. }) => return Ok(()),
@@ -189,7 +190,7 @@ impl LocalRuntime {
         match self.archive(
             &Task::Pack {
                 format,
-                limits: bounds(&self.place)?,
+                limits: self.room(workload)?,
             },
             out.as_fd(),
             source.as_fd(),
@@ -238,6 +239,14 @@ impl LocalRuntime {
         Ok(Some(bytes))
     }
 
+    /// As [`bounds`]; an encrypted volume bounds itself, and is on nobody else's disk.
+    fn room(&self, workload: &WorkloadId) -> Result<Limits, ExecutorError> {
+        if self.place.image(workload).exists() {
+            return Ok(MOST);
+        }
+        bounds(&self.place)
+    }
+
     fn scratch(&self, workload: &WorkloadId, name: &str, make: bool) -> Result<Option<OwnedFd>, ExecutorError> {
         let opened = if make {
             scratch(&self.place, workload, name)
@@ -252,9 +261,15 @@ impl LocalRuntime {
         };
         match opened {
             Ok(opened) => Ok(Some(opened)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.lacks_key(workload) => Ok(None),
+            Err(error) if self.lacks_key(workload) => Err(volume::closed(workload, &error)),
             Err(error) => Err(host(format!("opening scratch directory {name:?} of {workload}"))(error)),
         }
+    }
+
+    /// Whether the workload's files are on a volume that nobody can open any more. They are not gone for that.
+    fn lacks_key(&self, workload: &WorkloadId) -> bool {
+        matches!(self.open_volume(workload), Err(ExecutorError::Host(_)))
     }
 
     /// Runs one task in a process of its own, which is ended when it takes longer than `limit` or the configured time.

@@ -2,7 +2,7 @@
 
 use super::cgroup::Layout;
 use super::oci::OciProgram;
-use super::{LocalConfig, LocalRuntime};
+use super::{LocalConfig, LocalRuntime, volume};
 use crate::executor::{ExecutorError, LaunchSpec, Limits, ProcessSpec};
 use isolarium_model::{Sha256Digest, WorkloadId};
 use isolarium_netplan::intent::{Reach, WorkloadNetwork};
@@ -56,6 +56,7 @@ pub fn probe_host(config: &LocalConfig) -> Vec<HostCheck> {
     note("user namespaces", user_namespaces());
     note("system call filter", seccomp());
     note("disk", disk(&config.data_dir));
+    note("encrypted volumes", volumes(config));
     note("a container", container(config));
     checks
 }
@@ -167,6 +168,20 @@ fn disk(data_dir: &Path) -> CheckOutcome {
     }
 }
 
+/// What jobs with a VolumeKmsKeyId take; all others run without.
+fn volumes(config: &LocalConfig) -> CheckOutcome {
+    let folder = config.data_dir.join(format!(".doctor-volume-{}", std::process::id()));
+    let tried = fs::create_dir(&folder)
+        .map_err(|error| error.to_string())
+        .and_then(|()| volume::probe(&folder).map_err(|error| error.to_string()));
+    let cleaned = super::place::absent_is_fine(fs::remove_dir_all(&folder));
+    match (tried, cleaned) {
+        (Ok(()), Ok(())) => Good("mkfs.ext4, loop devices, encryption by the kernel".into()),
+        (Ok(()), Err(error)) => Reduced(format!("{} could not be removed: {error}", folder.display())),
+        (Err(error), _) => Reduced(format!("jobs with a VolumeKmsKeyId fail: {error}")),
+    }
+}
+
 /// Everything up to the moment in which the program would run.
 fn container(config: &LocalConfig) -> CheckOutcome {
     let folder = config.data_dir.join(format!(".doctor-{}", std::process::id()));
@@ -227,6 +242,7 @@ fn build(config: &LocalConfig) -> Result<(), ExecutorError> {
         held: false,
         beside: None,
         tunnel: None,
+        encrypted: false,
         devices: Vec::new(),
         limits: Limits {
             cpu_millis: 100,

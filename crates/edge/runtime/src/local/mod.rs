@@ -15,9 +15,11 @@ pub(crate) mod seccomp;
 pub(crate) mod slots;
 mod spare;
 pub(crate) mod user;
+pub(crate) mod volume;
 
 pub use doctor::{CheckOutcome, HostCheck, probe_host};
 pub use place::{DISK_IDS, FIRST_WORKLOAD_ID, RANGE, make_folder};
+pub use volume::leave_volumes;
 
 use crate::executor::{ExecutorError, ExitStatus, LogChunk, Observed, WorkloadState};
 use crate::log;
@@ -187,6 +189,7 @@ impl LocalRuntime {
             (place.shims(), 0o700),
             (place.slots(), 0o700),
             (place.tunnels(), 0o711),
+            (place.volumes(), 0o700),
         ] {
             make_folder(&folder, mode).map_err(host(format!("cannot make {}; run as root", folder.display())))?;
         }
@@ -405,6 +408,8 @@ impl LocalRuntime {
         let removing = || host(format!("removing {workload}"));
         self.cgroups.remove(workload).map_err(removing())?;
         slots::release_where(&self.place.slots(), |owner| owner == workload).map_err(removing())?;
+        volume::close(&self.place, workload).map_err(removing())?;
+        volume::remove(&self.place, workload).map_err(removing())?;
         remove::remove_tree(&self.place.work(workload)).map_err(removing())?;
         tunnel::forget(&self.place, workload).map_err(removing())?;
         let (record, exit) = (self.place.record(workload), self.place.exit(workload));
@@ -495,7 +500,7 @@ impl LocalRuntime {
         let prepared = (|| {
             make_folder(&work, 0o700)?;
             make_folder(&self.place.log(workload), 0o700)?;
-            make_folder(&self.place.scratches(workload), 0o700)?;
+            make_folder(&self.place.own_scratches(workload), 0o700)?;
             // Open to the service only now that the names it must not take are taken.
             chown(&work, Some(0), Some(self.config.service_gid))?;
             fs::set_permissions(&work, fs::Permissions::from_mode(0o1770))

@@ -1,7 +1,9 @@
 //! Mounts of one container, all in the shim's own mount namespace: they die with it.
 
 use crate::local::place::{DISK_IDS, RANGE};
+use crate::local::volume::leave_volumes;
 use crate::sys::{self, MountTraits, NO_DATA};
+use isolarium_model::WorkloadId;
 use rustix::fs::CWD;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_change, move_mount, open_tree,
@@ -30,10 +32,12 @@ pub const FILES: &str = "/mnt/etc";
 pub const SOURCES: &str = "/mnt/src";
 const LAYERS: &str = "/mnt/l";
 
-/// Puts the calling process into a mount namespace of its own with an empty stage.
-pub fn make_stage(hide: &[std::path::PathBuf]) -> io::Result<()> {
+/// Puts the calling process into a mount namespace of its own with an empty stage, and of encrypted volumes with these
+/// workloads' alone.
+pub fn make_stage(hide: &[std::path::PathBuf], volumes: &[&WorkloadId]) -> io::Result<()> {
     sys::unshare(libc::CLONE_NEWNS)?;
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
+    leave_volumes(volumes)?;
     // Covered, not unmounted: what the runtime makes there goes to this tmpfs and away with it.
     for point in hide {
         mount("none", point, "tmpfs", MountFlags::empty(), NO_DATA)?;

@@ -18,6 +18,9 @@ pub const FIRST_WORKLOAD_ID: u32 = 600_000_000;
 /// Ids per workload.
 pub const RANGE: u32 = 65_536;
 
+/// The folder of encrypted volumes below the data directory.
+pub const VOLUMES: &str = "volumes";
+
 /// Workload ranges on one machine.
 pub const SLOTS: u32 = 4096;
 
@@ -55,8 +58,37 @@ impl Place {
         self.work(workload).join("log")
     }
 
+    /// On the workload's encrypted volume, if it has one: where that is closed nothing is found there.
     pub fn scratches(&self, workload: &WorkloadId) -> PathBuf {
+        if self.image(workload).exists() {
+            return self.volume(workload).join(super::volume::SCRATCH);
+        }
+        self.own_scratches(workload)
+    }
+
+    /// Scratch directories of a workload without an encrypted volume.
+    pub fn own_scratches(&self, workload: &WorkloadId) -> PathBuf {
         self.work(workload).join("scratch")
+    }
+
+    /// Images of encrypted volumes, and where they are mounted. Root's alone.
+    pub fn volumes(&self) -> PathBuf {
+        self.data_dir.join(VOLUMES)
+    }
+
+    /// Where a workload's encrypted volume is mounted while it is open.
+    pub fn volume(&self, workload: &WorkloadId) -> PathBuf {
+        self.volumes().join(workload.as_str())
+    }
+
+    /// The volume itself, once it is whole. A workload that has one keeps nothing anywhere else.
+    pub fn image(&self, workload: &WorkloadId) -> PathBuf {
+        self.volumes().join(format!("{workload}.img"))
+    }
+
+    /// A volume that is being made.
+    pub fn unfinished_image(&self, workload: &WorkloadId) -> PathBuf {
+        self.volumes().join(format!("{workload}.new"))
     }
 
     /// Records, locks, exit files and gates, `<workload>.{json,lock,exit,gate}`. One folder, so that one watch sees every change.

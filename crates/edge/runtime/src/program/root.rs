@@ -38,7 +38,8 @@ const PLAIN: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
 /// No mount of ours reaches the host, and none of the host's that comes later reaches us.
 fn apart() -> Result<(), Trouble> {
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
-        .map_err(doing("separating the mounts from the host's"))
+        .map_err(doing("separating the mounts from the host's"))?;
+    crate::local::leave_volumes(&[]).map_err(doing("letting go of encrypted volumes"))
 }
 
 /// The directory of the engine's sockets turns into an empty one, from which files are laid over others.

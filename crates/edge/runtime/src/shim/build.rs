@@ -7,6 +7,7 @@ use crate::local::mounts::{self, BUNDLE, FILES, PLATFORM, ROOT, SOURCES, STATE};
 use crate::local::oci::{OciRuntime, RunCall};
 use crate::local::place::{DISK_IDS, FIRST_WORKLOAD_ID, Place, RANGE};
 use crate::local::user::{self, User};
+use crate::local::volume;
 use crate::sys::{MountTraits, open_beneath, open_in_root};
 use base64::Engine as _;
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, mkdirat};
@@ -36,7 +37,15 @@ fn first_id(job: &Job) -> u32 {
 /// Builds every file system and the bundle.
 pub(super) fn stage(job: &Job, place: &Place, passed: &Passed) -> Result<(), StartError> {
     let first = first_id(job);
-    mounts::make_stage(&job.cgroups.hide).map_err(doing("making the container's mount namespace"))?;
+    let mut kept = vec![&job.spec.workload];
+    kept.extend(job.spec.mounts.iter().filter_map(|mount| match mount {
+        Mount::Volume { volume, .. } => Some(volume),
+        _ => None,
+    }));
+    mounts::make_stage(&job.cgroups.hide, &kept).map_err(doing("making the container's mount namespace"))?;
+    if job.spec.encrypted {
+        volume::open(place, &job.spec.workload, volume::SCRATCH).map_err(doing("opening the encrypted volume"))?;
+    }
     mounts::make_area(job.spec.limits.overlay_bytes, first).map_err(doing("mounting the container's writable area"))?;
     let disk_ids = mounts::disk_ids_as(first).map_err(doing("making a user namespace"))?;
     let mut layers = Vec::new();
@@ -100,6 +109,24 @@ fn attach_mounts(
                 // The service can write here: no link of its making may be followed.
                 let opened = open_beneath(&work, source, OFlags::PATH, Mode::empty())
                     .map_err(doing(format!("opening input {source:?}")))?;
+                if service.is_none() {
+                    let made = mounts::service_as(job.service_uid, job.service_gid, first_id(job));
+                    service = Some(made.map_err(doing("making a user namespace"))?);
+                }
+                (
+                    opened,
+                    target,
+                    MountTraits {
+                        read_only: true,
+                        idmap: service.as_ref().map(AsFd::as_fd),
+                    },
+                )
+            }
+            Mount::Copied { source, target } => {
+                let kept =
+                    volume::open(place, workload, volume::SERVICE).map_err(doing("opening the encrypted volume"))?;
+                let opened = open_beneath(&kept, source, OFlags::PATH, Mode::empty())
+                    .map_err(doing(format!("opening the copied input {source:?}")))?;
                 if service.is_none() {
                     let made = mounts::service_as(job.service_uid, job.service_gid, first_id(job));
                     service = Some(made.map_err(doing("making a user namespace"))?);

@@ -1,6 +1,7 @@
 //! The few system calls that have no safe wrapper. Everything unsafe of this crate is here.
 
 pub mod channel;
+pub mod crypt;
 pub mod filter;
 pub mod signals;
 

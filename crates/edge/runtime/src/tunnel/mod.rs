@@ -12,6 +12,7 @@ mod peers;
 #[cfg(test)]
 mod tests;
 
+use crate::local::leave_volumes;
 use crate::sys::{self, channel, filter};
 use isolarium_dataplane::TunnelEnds;
 use isolarium_model::WorkloadId;
@@ -20,6 +21,7 @@ use peers::{Keys, Peers};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{chroot, fchdir};
 use serde::{Deserialize, Serialize};
@@ -149,6 +151,8 @@ fn publish(folder: &OwnedFd, workload: &WorkloadId, public: &[u8; 32]) -> io::Re
 fn confine(folder: &OwnedFd) -> io::Result<()> {
     // The two ends stay in the namespace in which they were made.
     sys::unshare(libc::CLONE_NEWNET | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS)?;
+    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
+    leave_volumes(&[])?;
     fchdir(folder)?;
     chroot(".")?;
     sys::become_user(NOBODY)?;

@@ -213,6 +213,7 @@ impl Lab {
             held: false,
             beside: None,
             tunnel: None,
+            encrypted: false,
             devices: Vec::new(),
             limits: Limits {
                 cpu_millis: 2000,

@@ -114,9 +114,10 @@ impl Disk {
     }
 
     /// A file without a name: gone when it is closed, whatever ends the process.
-    pub(super) fn nameless(&self) -> Result<File, ObjectError> {
+    /// In the directory `place`, or else among those of the store.
+    pub(super) fn nameless(&self, place: Option<BorrowedFd<'_>>) -> Result<File, ObjectError> {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.new, ".", flags, Mode::RUSR | Mode::WUSR)
+        rustix::fs::openat(place.unwrap_or(self.new.as_fd()), ".", flags, Mode::RUSR | Mode::WUSR)
             .map(File::from)
             .map_err(ObjectError::io("creating a file for a decrypted object"))
     }

@@ -9,6 +9,7 @@ use rusqlite::Connection;
 use rustix::io::{Errno, ReadWriteFlags};
 use std::fs::File;
 use std::io::{IoSliceMut, Read, Seek, SeekFrom};
+use std::os::fd::BorrowedFd;
 
 /// How often to look again when an object is replaced between reading the index and opening its file.
 const ATTEMPTS: usize = 64;
@@ -45,11 +46,16 @@ impl Reading {
     }
 
     /// Plain bytes of the object as a file. Those of an encrypted one are decrypted to a file that has no name and is gone
-    /// when it is closed.
+    /// when it is closed, in the directory `place` or else among those of the store.
     ///
     /// # Errors
     /// As [`Self::stretch`].
-    pub fn into_file(self, key: Option<&DataKey>, store: &ObjectStore) -> Result<File, ObjectError> {
+    pub fn into_file(
+        self,
+        key: Option<&DataKey>,
+        store: &ObjectStore,
+        place: Option<BorrowedFd<'_>>,
+    ) -> Result<File, ObjectError> {
         let failed = |source| ObjectError::Io {
             what: "decrypting an object",
             source,
@@ -58,7 +64,7 @@ impl Reading {
             (ObjectBytes::Plain(file), _) => Ok(file),
             (ObjectBytes::Sealed(_), None) => Err(ObjectError::Encrypted),
             (ObjectBytes::Sealed(sealed), Some(key)) => {
-                let mut file = store.disk().nameless()?;
+                let mut file = store.disk().nameless(place)?;
                 sealed.open(key)?.copy_to(&mut file).map_err(failed)?;
                 file.rewind().map_err(failed)?;
                 Ok(file)

@@ -1,7 +1,7 @@
 //! Job inputs without a copy: an object's file under one more name, in a staging directory.
 
 use super::disk::{Disk, SEALED, Stamp, link_at, parent_beneath};
-use super::seal::{DataKey, ObjectBytes};
+use super::seal::{DataKey, ObjectBytes, Unsealed};
 use super::{ObjectError, ObjectStore, Reading};
 use isolarium_model::Timestamp;
 use isolarium_model::s3::{BucketName, Object, ObjectKey};
@@ -11,6 +11,21 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+/// Plain bytes to be copied.
+enum Source {
+    Plain(File),
+    Sealed(Box<Unsealed>),
+}
+
+impl Source {
+    fn copy_to(&mut self, out: &mut File) -> std::io::Result<()> {
+        match self {
+            Self::Plain(file) => std::io::copy(file, out).map(drop),
+            Self::Sealed(sealed) => sealed.copy_to(out),
+        }
+    }
+}
+
 impl ObjectStore {
     /// Gives an object's file the name `relative` below `directory` (on the same file system), making directories on
     /// the way. No byte is copied, and the name keeps these bytes whatever happens to the key. When the file system
@@ -18,7 +33,7 @@ impl ObjectStore {
     ///
     /// # Errors
     /// As [`ObjectStore::head`]; `BadStagingPath` when `relative` has empty, `.` or `..` components or leads through a
-    /// link; an existing name is an I/O failure (`EEXIST`); `Encrypted`: see [`ObjectStore::decrypt_into`].
+    /// link; an existing name is an I/O failure (`EEXIST`); `Encrypted`: see [`ObjectStore::copy_into`].
     pub fn link_into(
         &self,
         bucket: &BucketName,
@@ -46,27 +61,28 @@ impl ObjectStore {
         }
     }
 
-    /// Decrypts an object to a file of its own, `relative` below `directory`, readable as the links of
+    /// Copies the plain bytes of an object to a file of its own, `relative` below `directory`, readable as the links of
     /// [`ObjectStore::link_into`] are. A file that could not be finished is taken away again.
     ///
     /// # Errors
     /// As [`ObjectStore::link_into`].
-    pub fn decrypt_into(
+    pub fn copy_into(
         &self,
         reading: Reading,
-        key: &DataKey,
+        key: Option<&DataKey>,
         directory: &Path,
         relative: &str,
     ) -> Result<Object, ObjectError> {
         let (parent, name) = parent_of(directory, relative)?;
-        let ObjectBytes::Sealed(sealed) = reading.bytes else {
-            return Err(ObjectError::BadStagingPath);
+        let mut plain = match (reading.bytes, key) {
+            (ObjectBytes::Plain(file), _) => Source::Plain(file),
+            (ObjectBytes::Sealed(sealed), Some(key)) => Source::Sealed(Box::new(sealed.open(key)?)),
+            (ObjectBytes::Sealed(_), None) => return Err(ObjectError::Encrypted),
         };
-        let mut plain = sealed.open(key)?;
         let failed = |source: std::io::Error| match source.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ObjectError::DiskFull,
             _ => ObjectError::Io {
-                what: "decrypting an input",
+                what: "copying an input",
                 source,
             },
         };

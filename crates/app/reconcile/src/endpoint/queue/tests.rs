@@ -22,6 +22,7 @@ fn lab(answer: impl Fn(&[u8]) -> Option<(u16, Vec<u8>)> + Send + Sync + 'static)
             output: "s3://out/o".parse().unwrap(),
             failure: Some("s3://out/f".parse().unwrap()),
             per_instance: Some(1),
+            kms_key: Some("alias/k".into()),
         });
     });
     lab.pass(2);

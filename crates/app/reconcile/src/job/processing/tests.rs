@@ -77,6 +77,7 @@ impl Lab {
             ended: None,
             spec: ProcessingSpec {
 kms_key: None,
+            volume: None,
                 container: ContainerSpec {
                     image: IMAGE.into(),
                     environment: BTreeMap::from([("MODE".into(), "fast".into())]),
@@ -172,7 +173,7 @@ kms_key: None,
 fn scratches(spec: &LaunchSpec) -> BTreeMap<String, String> {
     let all = spec.mounts.iter().filter_map(|mount| match mount {
         Mount::Scratch { name, target, .. } => Some((target.clone(), name.clone())),
-        Mount::Input { .. } | Mount::Volume { .. } => None,
+        Mount::Input { .. } | Mount::Copied { .. } | Mount::Volume { .. } => None,
     });
     all.collect()
 }

@@ -200,7 +200,7 @@ fn every_access_needs_the_roles_own_permission_and_is_logged_as_its_session() {
     let lab = Lab::new(&policy(WRITE));
     let from = lab.file("weights");
     lab.roles.put(&actor(), &uri("s3://data/in/a"), &from, None).unwrap();
-    denied(lab.roles.open(&actor(), &uri("s3://data/in/a")), "s3:GetObject");
+    denied(lab.roles.open(&actor(), &uri("s3://data/in/a"), None), "s3:GetObject");
     denied(lab.roles.list(&actor(), &uri("s3://data/in/")), "s3:ListBucket");
     let staging = lab.directory.path().join("work");
     std::fs::create_dir(&staging).unwrap();
@@ -212,7 +212,7 @@ fn every_access_needs_the_roles_own_permission_and_is_logged_as_its_session() {
 
     lab.role(TRUST, &policy(&[WRITE, READ, LIST].join(",")));
     assert_eq!(
-        lab.roles.read(&actor(), &uri("s3://data/in/a"), 100).unwrap(),
+        lab.roles.read(&actor(), &uri("s3://data/in/a"), 100, None).unwrap(),
         b"weights"
     );
     assert_eq!(
@@ -230,7 +230,7 @@ fn every_access_needs_the_roles_own_permission_and_is_logged_as_its_session() {
     lab.roles.delete(&actor(), &uri("s3://data/in/a")).unwrap();
     lab.roles.delete(&actor(), &uri("s3://data/in/a")).unwrap();
     assert!(matches!(
-        lab.roles.open(&actor(), &uri("s3://data/in/a")),
+        lab.roles.open(&actor(), &uri("s3://data/in/a"), None),
         Err(PlatformError::Unusable(_))
     ));
 
@@ -396,7 +396,7 @@ fn the_audit_trail_tells_what_the_platform_did_for_whom_and_why_it_was_denied() 
     let lab = Lab::new(&policy(WRITE));
     let from = lab.file("weights");
     lab.roles.put(&actor(), &uri("s3://data/in/a"), &from, None).unwrap();
-    denied(lab.roles.open(&actor(), &uri("s3://data/in/a")), "s3:GetObject");
+    denied(lab.roles.open(&actor(), &uri("s3://data/in/a"), None), "s3:GetObject");
     lab.role(&TRUST.replace("sagemaker", "ec2"), &policy(WRITE));
     assert!(lab.roles.assume(&actor()).is_err());
     // Test ids are all the same: everything that is indexed is of one request.
@@ -558,7 +558,10 @@ impl Lab {
         };
         [
             ("s3:ListBucket", listing("in/")),
-            ("s3:GetObject", s3.platform_open(caller, &data, &at("in/a")).map(|_| ())),
+            (
+                "s3:GetObject",
+                s3.platform_open(caller, &data, &at("in/a"), None).map(|_| ()),
+            ),
             ("s3:GetObject", link("in/a")),
             ("s3:ListBucket", listing("checkpoints/")),
             ("s3:GetObject", link("checkpoints/0")),
@@ -618,7 +621,10 @@ async fn everything_a_training_job_transfers_passes_an_endpoint_with_p1_alone() 
     );
     let (status, told) = lab.ask(&caller, Method::POST, &parts, &list).await;
     assert_eq!(status, StatusCode::OK, "{told}");
-    assert_eq!(lab.roles.read(&actor(), &uri("s3://data/out/parts"), 9).unwrap(), b"x");
+    assert_eq!(
+        lab.roles.read(&actor(), &uri("s3://data/out/parts"), 9, None).unwrap(),
+        b"x"
+    );
 
     // One more action than P1 has is denied by the endpoint, and by nothing else.
     let tags = "/data/in/a?tagging";

@@ -299,7 +299,11 @@ fn what_cannot_be_done_is_refused_when_the_job_is_created() {
             outputs(json!({"OutputName": "out", "AppManaged": true, "FeatureStoreOutput": {"FeatureGroupName": "g"}})),
             "The feature group \"g\" of output \"out\" does not exist",
         ),
-        (cluster(json!({"VolumeKmsKeyId": "1234"})), "VolumeKmsKeyId"),
+        (cluster(json!({"VolumeKmsKeyId": "gone"})), "Key 'gone' does not exist"),
+        (
+            cluster(json!({"VolumeKmsKeyId": "1234", "InstanceType": "ml.r5d.large"})),
+            "VolumeKmsKeyId cannot be used",
+        ),
         (cluster(json!({"InstanceType": "ml.p3.2xlarge"})), "ml.p3.2xlarge"),
         (
             json!({"ProcessingOutputConfig": {"KmsKeyId": "gone", "Outputs": []}}),

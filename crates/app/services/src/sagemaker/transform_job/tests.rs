@@ -236,7 +236,6 @@ fn what_cannot_be_done_is_refused_when_the_job_is_created() {
     let mut fixture = furnished();
     fixture.platform.missing_keys.push("gone".into());
     let join = json!({"JoinSource": "Input"});
-    let key = json!("1234");
     for (more, about) in [
         (
             vec![("DataProcessing", json!({"InputFilter": "$..x"}))],
@@ -289,7 +288,10 @@ fn what_cannot_be_done_is_refused_when_the_job_is_created() {
             vec![("TransformOutput.KmsKeyId", json!("gone"))],
             "Key 'gone' does not exist",
         ),
-        (vec![("TransformResources.VolumeKmsKeyId", key)], "VolumeKmsKeyId"),
+        (
+            vec![("TransformResources.VolumeKmsKeyId", json!("gone"))],
+            "Key 'gone' does not exist",
+        ),
         (
             vec![("TransformResources.InstanceCount", json!(101))],
             "InstanceCount must be between 1 and 100",

@@ -43,6 +43,7 @@ fn job() -> TrainingJob {
             max_pending: None,
             max_wait: None,
             max_retries: 0,
+            volume: None,
             keep_alive: 0,
             network: JobNetwork::new(Some(true), None),
         },

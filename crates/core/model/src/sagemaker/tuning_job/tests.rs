@@ -71,6 +71,7 @@ fn job(goal: Goal, ends: &[(FinalStatus, Option<f64>)]) -> TuningJob {
                 max_pending: None,
                 max_wait: None,
                 max_retries: 0,
+                volume: None,
                 keep_alive: 0,
                 network: JobNetwork::new(Some(true), None),
             },

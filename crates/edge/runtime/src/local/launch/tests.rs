@@ -34,6 +34,7 @@ fn spec(workload: WorkloadId, env_bytes: usize) -> LaunchSpec {
         held: false,
         beside: None,
         tunnel: None,
+        encrypted: false,
         devices: Vec::new(),
         limits: Limits {
             cpu_millis: 1000,

@@ -224,7 +224,7 @@ fn a_sealed_object_is_never_taken_for_a_plain_one() {
     let open = || lab.store.open_object(&bucket(), &key("x"), None).unwrap();
     assert!(matches!(open().stretch(None, 0, 1), Err(ObjectError::Encrypted)));
     assert!(matches!(
-        open().into_file(None, &lab.store),
+        open().into_file(None, &lab.store, None),
         Err(ObjectError::Encrypted)
     ));
     let work = lab.dir.path().join("work");
@@ -241,14 +241,16 @@ fn a_sealed_object_is_never_taken_for_a_plain_one() {
         .copy(&source, &bucket(), &key("y"), attributes(), (true, true));
     assert!(matches!(copied, Err(ObjectError::Encrypted)));
     let mut plain = Vec::new();
-    let mut file = open().into_file(Some(&DataKey::new([7; 32])), &lab.store).unwrap();
+    let mut file = open()
+        .into_file(Some(&DataKey::new([7; 32])), &lab.store, None)
+        .unwrap();
     file.read_to_end(&mut plain).unwrap();
     assert_eq!(plain, MARKER);
     assert_eq!(marked(&lab), Vec::<PathBuf>::new(), "the file has no name");
-    let wrong = lab.store.decrypt_into(open(), &DataKey::new([8; 32]), &work, "in/x");
+    let wrong = lab.store.copy_into(open(), Some(&DataKey::new([8; 32])), &work, "in/x");
     assert!(wrong.is_err() && !work.join("in/x").exists(), "nothing half done stays");
     lab.store
-        .decrypt_into(open(), &DataKey::new([7; 32]), &work, "in/x")
+        .copy_into(open(), Some(&DataKey::new([7; 32])), &work, "in/x")
         .unwrap();
     assert_eq!(std::fs::read(work.join("in/x")).unwrap(), MARKER);
 }
