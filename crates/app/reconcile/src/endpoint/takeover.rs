@@ -88,7 +88,8 @@ pub(super) fn due(endpoint: &Endpoint, now: Timestamp) -> Timestamp {
         return never;
     };
     let limit = shift.deadline(fleet.started).unwrap_or(never);
-    if shift.since().is_none() {
+    // A fleet that is not whole goes no further, however late it is: its replacements' verdicts say when to look again.
+    if shift.since().is_none() || !whole(fleet, true, way(endpoint)) {
         return limit;
     }
     match shift.clone().go_on(now) {

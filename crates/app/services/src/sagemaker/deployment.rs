@@ -137,8 +137,10 @@ fn share(name: &str, size: Option<&shapes::CapacitySize>, fleet: &Fleet, least: 
             if size.value < 1 || size.value.saturating_mul(2) > all {
                 return Err(out_of_range(name, &format!("from 1 to half of the {all} instances")));
             }
+            // Rounded up: thirds are three steps, not four.
             size.value
                 .saturating_mul(i64::from(WHOLE))
+                .saturating_add(all.saturating_sub(1))
                 .checked_div(all)
                 .unwrap_or(0)
         }

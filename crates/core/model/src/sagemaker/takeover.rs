@@ -127,21 +127,33 @@ impl Shift {
         self.shares.get(step).copied().unwrap_or(WHOLE)
     }
 
-    /// How many of a variant's `all` instances the new fleet is to have now.
+    /// How many of a variant's `all` instances the new fleet is to have now. Counted by batches, not by shares: these are
+    /// rounded.
     pub fn fresh(&self, all: usize) -> usize {
         if self.rolling {
-            part(all, self.at(self.step))
+            all.saturating_mul(self.step.saturating_add(1))
+                .div_ceil(self.steps())
+                .min(all)
         } else {
             all
         }
     }
 
-    /// How many of a variant's `all` instances the old fleet keeps: those of a step go once it is over.
+    /// How many of a variant's `all` instances the old fleet keeps: those of a step go once it is over. As many as its
+    /// traffic asks for, but both fleets together never have more than a batch beyond `all`.
     pub fn old(&self, all: usize) -> usize {
-        match self.step.checked_sub(1) {
-            Some(before) if self.rolling => part(all, WHOLE.saturating_sub(self.at(before))),
-            _ => all,
+        if !self.rolling {
+            return all;
         }
+        let left = self.steps().saturating_sub(self.step);
+        let batch = all.div_ceil(self.steps());
+        let room = all.saturating_add(batch).saturating_sub(self.fresh(all));
+        all.saturating_mul(left).div_ceil(self.steps()).min(room)
+    }
+
+    /// At least one.
+    fn steps(&self) -> usize {
+        self.shares.len().max(1)
     }
 
     /// The time after which a deployment that began at `started` is rolled back.
@@ -168,13 +180,6 @@ impl Shift {
         self.since = None;
         Progress::Moved
     }
-}
-
-/// A share of instances, rounded up: whoever has traffic has an instance.
-fn part(all: usize, share: u32) -> usize {
-    let all = u64::try_from(all).unwrap_or(u64::MAX);
-    let part = all.saturating_mul(u64::from(share)).div_ceil(u64::from(WHOLE));
-    usize::try_from(part).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
@@ -228,6 +233,22 @@ mod tests {
             "those of a step stay until it has been looked at"
         );
         assert_eq!(told(Shift::rolling(1, 0), 1), [(0, 10_000, 1, 1)]);
+        assert_eq!(
+            told(Shift::rolling(3, 1), 3),
+            [(0, 3333, 3, 1), (1, 6666, 2, 2), (2, 10_000, 1, 3), (3, 10_000, 1, 3)],
+            "shares that are rounded keep no instance"
+        );
+        assert_eq!(
+            told(Shift::rolling(3, 1), 5),
+            [(0, 3333, 5, 2), (1, 6666, 3, 4), (2, 10_000, 2, 5), (3, 10_000, 2, 5)]
+        );
+        for (steps, all) in (1..=20).flat_map(|steps| (1..=40_usize).map(move |all| (steps, all))) {
+            let batch = all.div_ceil(usize::try_from(steps).unwrap());
+            for (second, _, old, fresh) in told(Shift::rolling(steps, 1), all) {
+                let is_right = old >= 1 && fresh >= 1 && (all..=all + batch).contains(&(old + fresh));
+                assert!(is_right, "{steps} steps of {all} at {second}: {old} and {fresh}");
+            }
+        }
     }
 
     #[test]

@@ -135,6 +135,37 @@ fn a_shift_that_fails_or_takes_too_long_goes_back_to_the_whole_old_fleet() {
     assert_eq!(lab.running().len(), 1);
 }
 
+/// Proves: SM-24
+#[test]
+fn while_an_instance_on_trial_is_replaced_a_step_that_is_due_waits_for_it_and_nobody_looks_again_at_once() {
+    let mut lab = serving(1);
+    lab.shift_to("two", vec![variant("a", 1)], Shift::canary(1000, 10, 0));
+    lab.pass(2);
+    assert_eq!(counts(&lab), (1, 1), "control: the canary has its traffic");
+    let pending = lab.endpoint().pending.unwrap();
+    let (_, one) = pending.instances().next().unwrap();
+    let workload = one.placement.workload.clone();
+    lab.world.lock().new_answer_ping = false;
+    lab.world.exit(&workload, 1);
+    lab.pass(12);
+    assert_eq!(counts(&lab), (1, 0), "control: its replacement is not healthy");
+    let now = lab.world.now();
+    let next = lab.step();
+    assert!(matches!(next, Next::At(at) if at > now), "{next:?} at {now:?}");
+    assert_eq!(lab.endpoint().status, EndpointStatus::Updating);
+
+    lab.world.lock().new_answer_ping = true;
+    let mut inner = lab.world.lock();
+    inner.containers.values_mut().for_each(|one| one.answers_ping = true);
+    drop(inner);
+    lab.pass(30);
+    assert_eq!(
+        (lab.endpoint().status, lab.endpoint().config_name.as_str()),
+        (EndpointStatus::InService, "two"),
+        "it goes on"
+    );
+}
+
 /// Proves: AU-28, D-22
 #[test]
 fn in_place_the_old_fleet_goes_first_once_the_new_one_is_ready_to_start() {

@@ -51,6 +51,12 @@ fn policies_become_the_steps_that_they_name() {
     whole["BlueGreenUpdatePolicy"]["TerminationWaitInSeconds"] = json!(7);
     whole["BlueGreenUpdatePolicy"]["MaximumExecutionTimeoutInSeconds"] = json!(600);
     assert_eq!(asked(whole, &[4]), shift(Shift::linear(3000, 5, 7).within(Some(600))));
+    let thirds = json!({"Type": "LINEAR", "WaitIntervalInSeconds": 5, "LinearStepSize": count(1)});
+    assert_eq!(
+        asked(routed(thirds), &[3]),
+        shift(Shift::linear(3334, 5, 0)),
+        "three steps"
+    );
     let at_once = |wait: i64| routed(json!({"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": wait}));
     assert_eq!(asked(at_once(0), &[1]), Ok(None), "what happens anyway");
     assert_eq!(asked(at_once(3), &[1]), shift(Shift::at_once(3, 0)));
