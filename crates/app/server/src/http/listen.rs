@@ -1,6 +1,7 @@
 //! Connections: accepted, bounded, HTTP/1.1 or HTTP/2, plain or TLS, and drained when the server stops.
 
 use super::body::Body;
+use super::local::{is_local, unpace};
 use crate::lanes::Lanes;
 use crate::resolver::shares::Shares;
 use http::{Request, Response};
@@ -169,6 +170,9 @@ impl Listener {
                 // Answers are small and written at once; waiting to fill a packet only costs time.
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "TCP_NODELAY was refused");
+                }
+                if stream.local_addr().is_ok_and(|own| is_local(own, address)) {
+                    unpace(&stream);
                 }
                 Some((stream, address, permit))
             }

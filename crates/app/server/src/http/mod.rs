@@ -4,6 +4,7 @@ pub mod authenticate;
 pub mod body;
 pub mod door;
 pub mod listen;
+pub mod local;
 pub mod receive;
 pub mod registry;
 pub mod route;

@@ -2,6 +2,7 @@
 
 use super::answer::Head;
 use super::connection::{Broken, Connection, Outgoing};
+use crate::http::local::unpace;
 use crate::lanes;
 use isolarium_model::WorkloadId;
 use isolarium_runtime::Dial;
@@ -169,6 +170,7 @@ impl Pool {
             .set_nonblocking(true)
             .and_then(|()| socket.set_nodelay(true))
             .map_err(ConnectError::Adopt)?;
+        unpace(&socket);
         let stream = tokio::net::TcpStream::from_std(socket).map_err(ConnectError::Adopt)?;
         Ok(Connection::new(stream))
     }
