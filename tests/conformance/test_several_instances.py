@@ -453,6 +453,43 @@ def test_encryption_outlives_the_engine_and_a_job_does_not_outlive_it(engine, sa
     eventually(lambda: not tunnels(engine), timeout=30)
 
 
+LAST_BYTES = """
+import json, os, socket, time
+host = json.load(open("/opt/ml/input/config/resourceconfig.json"))["current_host"]
+size = 20_000_000
+if host == "algo-2":
+    while True:
+        try:
+            stream = socket.create_connection(("algo-1", 7000), timeout=60)
+            break
+        except OSError:
+            time.sleep(0.1)
+    stream.sendall(bytes(size))
+    os._exit(0)
+stream, _ = socket.create_server(("", 7000)).accept()
+got = 0
+while piece := stream.recv(1 << 16):
+    got += len(piece)
+    time.sleep(0.001)
+print("RESULT", json.dumps(got), flush=True)
+"""
+
+
+def test_the_last_bytes_of_an_instance_that_has_ended_reach_its_peers(engine, sagemaker, image, role, bucket, name):
+    """
+    A program writes 20 MB and ends at once, long before its peer has read them: encrypted or not, the peer gets all of them.
+    Proves: CC-89, CC-85
+    """
+    for kind in ("plain", "secret"):
+        job = f"{kind}-{name[-8:]}"
+        request = training_request(job, image, role, bucket, "s3://none/", InputDataConfig=[], HyperParameters={})
+        request["ResourceConfig"]["InstanceCount"] = 2
+        request = with_program(engine, bucket, request, LAST_BYTES)
+        sagemaker.create_training_job(**request, EnableInterContainerTrafficEncryption=kind == "secret")
+        completed(sagemaker, job)
+        assert results(engine, job, 1) == {"algo-1": 20_000_000}
+
+
 @pytest.fixture(scope="module")
 def xgboost(engine, bucket):
     """The library's wheel from PyPI as a channel: what installs the demo's wheels fetches it once."""

@@ -124,6 +124,11 @@ pub(super) fn watch(mut watched: Watched, container: Container) -> io::Result<()
         }
     }
     if let Some((status, at)) = ended {
+        // Whoever kills a container wants it gone, and its traffic too.
+        let by_itself = status.terminating_signal() != Some(Signal::KILL.as_raw());
+        if let Some(tunnel) = watched.tunnel.as_ref().filter(|_| by_itself) {
+            tunnel.drain();
+        }
         finish(&watched, status, at)?;
     }
     Ok(())

@@ -44,6 +44,16 @@ struct Task {
 #[derive(Debug, Serialize, Deserialize)]
 struct Ready;
 
+/// What a shim says when its container has ended: what the kernel still holds of its connections is carried to the peers.
+const DRAIN: &[u8] = b"d";
+
+/// The container's kernel has nothing more to send when it was silent for so long: a segment that was lost is sent again several
+/// times meanwhile.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// Longest time that the process outlives the container. A peer that takes nothing for so long gets no more.
+const LINGER: Duration = Duration::from_secs(30);
+
 /// How often time-outs of the protocol are looked at.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -93,6 +103,20 @@ impl Running {
         running.control.set_read_timeout(Some(PATIENCE))?;
         let (Ready, _) = channel::receive(&running.control)?;
         Ok(running)
+    }
+
+    /// Lets the process carry what the ended container's kernel still has to send, and waits until that is done. A program may
+    /// end as soon as it has written its last bytes, and its peers are to read them as they would from a machine that stays up.
+    pub fn drain(&self) {
+        if (&self.control).write_all(DRAIN).is_err() {
+            return;
+        }
+        let longest = Timespec {
+            tv_sec: LINGER.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: 0,
+        };
+        // Interrupted or not, the process is ended next.
+        let _done = poll(&mut [PollFd::new(&self.control, PollFlags::IN)], Some(&longest));
     }
 
     /// Becomes readable when the process has ended.
@@ -161,12 +185,19 @@ fn confine(folder: &OwnedFd) -> io::Result<()> {
     filter::confine_to(filter::PACKETS)
 }
 
-/// Moves packets until the shim is gone.
+/// Moves packets until the shim is gone, or until the container's last bytes were carried.
 fn carry(control: &UnixStream, ends: &TunnelEnds, mut peers: Peers) -> io::Result<()> {
     let mut packet = vec![0_u8; ROOM];
     let mut sealed = vec![0_u8; ROOM + 128];
     let mut ticked = Instant::now();
+    let mut draining: Option<Instant> = None;
+    let mut sent = Instant::now();
     loop {
+        if let Some(began) = draining
+            && (sent.elapsed().min(began.elapsed()) >= SILENCE || began.elapsed() >= LINGER)
+        {
+            return Ok(());
+        }
         let left = TICK.saturating_sub(ticked.elapsed());
         let left = Timespec::try_from(left).map_err(io::Error::other)?;
         let mut polled = [
@@ -178,16 +209,21 @@ fn carry(control: &UnixStream, ends: &TunnelEnds, mut peers: Peers) -> io::Resul
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let [control, plain, wire] = polled.map(|one| one.revents());
-        if !control.is_empty() {
-            // Nothing is said after the task: the shim is gone.
-            return Ok(());
+        let [said, plain, wire] = polled.map(|one| one.revents());
+        if !said.is_empty() {
+            match taken(rustix::io::read(control, &mut [0_u8; 1]))? {
+                // The shim is gone.
+                Some(0) => return Ok(()),
+                Some(_) => draining = Some(Instant::now()),
+                None => {}
+            }
         }
         if !plain.is_empty() {
             for _ in 0..TURN {
                 let Some(length) = taken(rustix::io::read(&ends.plain, packet.as_mut_slice()))? else {
                     break;
                 };
+                sent = Instant::now();
                 peers.leave(packet.get(..length).unwrap_or_default(), &mut sealed, &mut out(ends));
             }
         }
