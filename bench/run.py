@@ -13,11 +13,11 @@ import traceback
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from bench import authorization, capacity, fleet, invoke, launch, names, network, requests, s3, staging, startup, transform, variants  # noqa: E402
+from bench import authorization, capacity, fleet, invoke, launch, names, network, peers, requests, s3, staging, startup, transform, variants  # noqa: E402
 from bench.processes import favour  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SUITES = {"launch": launch, "requests": requests, "invoke": invoke, "variants": variants, "authorization": authorization, "staging": staging, "s3": s3, "startup": startup, "names": names, "network": network, "fleet": fleet, "queue": capacity, "transform": transform}
+SUITES = {"launch": launch, "requests": requests, "invoke": invoke, "variants": variants, "authorization": authorization, "staging": staging, "s3": s3, "startup": startup, "names": names, "network": network, "fleet": fleet, "queue": capacity, "peers": peers, "transform": transform}
 
 
 def judged(row):
