@@ -462,7 +462,7 @@ cat /opt/ml/input/config/inputdataconfig.json > /opt/ml/model/config
         "./code/main",
         "./folder/more/part-3", "./folder/part-1", "./folder/part-2",
         "./listed/x/1", "./listed/x/3",
-        "./prefix/set-aside", "./prefix/set/more/part-3", "./prefix/set/part-1", "./prefix/set/part-2",
+        "./prefix/more/part-3", "./prefix/part-1", "./prefix/part-2", "./prefix/set-aside",
         "./sharded/more/part-3", "./sharded/part-1", "./sharded/part-2",
         "./single/part-2",
     ]

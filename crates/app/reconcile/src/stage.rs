@@ -106,7 +106,7 @@ pub(crate) fn channel(site: &Site<'_>, channel: &Channel, (number, of): (usize, 
 /// The objects that a channel's prefix or manifest names; there is at least one.
 pub(crate) fn channel_objects(deps: &Deps, actor: &Actor, channel: &Channel) -> Result<Vec<Placed>, StageError> {
     let mut objects = match channel.data_type {
-        S3DataType::S3Prefix => prefix_objects(deps, actor, &channel.uri)?,
+        S3DataType::S3Prefix => in_folder(&channel.uri, prefix_objects(deps, actor, &channel.uri)?),
         S3DataType::ManifestFile => manifest_objects(deps, actor, &channel.uri)?,
     };
     if channel.mode == InputMode::FastFile {
@@ -209,6 +209,18 @@ pub(crate) fn prefix_objects(deps: &Deps, actor: &Actor, uri: &S3Uri) -> Result<
         ))
     });
     Ok(placed.collect())
+}
+
+/// A prefix that names a folder without its final slash means what is in the folder: clients upload directories so,
+/// and programs expect the files at the channel's root. Names of which the prefix is only the beginning stay whole (CC-23).
+pub(crate) fn in_folder(prefix: &S3Uri, mut objects: Vec<Placed>) -> Vec<Placed> {
+    for (object, below) in &mut objects {
+        let rest = object.key.strip_prefix(&prefix.key).filter(|_| !prefix.key.is_empty());
+        if let Some(inside) = rest.and_then(|rest| rest.strip_prefix('/')) {
+            *below = inside.to_owned();
+        }
+    }
+    objects
 }
 
 /// A manifest: `[{"prefix": "s3://..."}, "suffix", ...]` (CC-27).

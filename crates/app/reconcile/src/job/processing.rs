@@ -212,7 +212,7 @@ fn bring(site: &Site<'_>, input: &ProcessingInput, nested: bool) -> Result<(), S
             _ => StageError::Disk(error),
         })?;
     let mut objects = match input.data_type {
-        S3DataType::S3Prefix => in_folder(&input.uri, stage::prefix_objects(deps, actor, &input.uri)?),
+        S3DataType::S3Prefix => stage::in_folder(&input.uri, stage::prefix_objects(deps, actor, &input.uri)?),
         S3DataType::ManifestFile => stage::manifest_objects(deps, actor, &input.uri)?,
     };
     if objects.is_empty() {
@@ -228,17 +228,6 @@ fn bring(site: &Site<'_>, input: &ProcessingInput, nested: bool) -> Result<(), S
         copied: nested && actor.copies.is_some(),
     };
     stage::link_all(deps, actor, &objects, &to, None)
-}
-
-/// A prefix that names a folder without its final slash means what is in the folder: clients upload directories so.
-fn in_folder(prefix: &S3Uri, mut objects: Vec<Placed>) -> Vec<Placed> {
-    for (object, below) in &mut objects {
-        let rest = object.key.strip_prefix(&prefix.key).filter(|_| !prefix.key.is_empty());
-        if let Some(inside) = rest.and_then(|rest| rest.strip_prefix('/')) {
-            *below = inside.to_owned();
-        }
-    }
-    objects
 }
 
 fn unusable(text: String) -> StageError {
