@@ -165,7 +165,7 @@ def test_a_tunnel_leads_to_a_service_or_nowhere(engine, target, status, reason):
     if reason:
         shown = target.rpartition("@")[2]
         assert refusals(engine).get((shown, reason), 0) == before.get((shown, reason), 0) + 1
-        assert "word" not in json.dumps(list(refusals(engine))[0]) and "isolarium proxy" in answer.splitlines()[0]
+        assert "word" not in json.dumps(list(refusals(engine))) and "isolarium proxy" in answer.splitlines()[0]
     # A Host header that says something else does not count.
     assert connect(engine, target, host=f"{STS}:443").split()[1] == str(status)
 
@@ -182,7 +182,11 @@ def test_hostile_clients_get_nothing_and_harm_nobody(engine):
         connection, secure = tunnel(name)
         with secure:
             secure.sendall(f"POST / HTTP/1.1\r\nHost: {STS}\r\nContent-Length: 0\r\n\r\n".encode())
-            return secure.recv(100)
+            try:
+                return secure.recv(100)
+            except ConnectionResetError:
+                # Closed with our request unread.
+                return b""
 
     before = refusals(engine)
     assert asked(STS).startswith(b"HTTP/1.1 4"), "control: the front door answers, and refuses who does not sign"

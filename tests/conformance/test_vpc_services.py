@@ -283,7 +283,7 @@ def test_a_bucket_of_another_region_is_reached_by_other_routes_and_not_through_t
         request = training_request("far", engine.pack_image(small_root, "small:1"), role, "near", "unused", isolated=False)
         request |= {"VpcConfig": network.config, "InputDataConfig": []}
         sagemaker.create_training_job(**with_program(engine, "near", request, script, "/bin/sh"))
-        eventually(lambda: lines(engine, "far", "SEES") == ["SEES near cut"], timeout=90)
+        eventually(lambda: lines(engine, "far", "SEES")[-1:] == ["SEES near cut"], timeout=90)
         public = ec2.create_subnet(VpcId=network.vpc, CidrBlock="10.30.2.0/24")["Subnet"]["SubnetId"]
         table = ec2.create_route_table(VpcId=network.vpc)["RouteTable"]["RouteTableId"]
         ec2.associate_route_table(RouteTableId=table, SubnetId=public)
@@ -294,11 +294,11 @@ def test_a_bucket_of_another_region_is_reached_by_other_routes_and_not_through_t
         ec2.get_waiter("nat_gateway_available").wait(NatGatewayIds=[nat], WaiterConfig={"Delay": 1, "MaxAttempts": 20})
         route = {"RouteTableId": network.table, "DestinationCidrBlock": "0.0.0.0/0"}
         ec2.create_route(NatGatewayId=nat, **route)
-        eventually(lambda: lines(engine, "far", "SEES")[-1] == "SEES near far", timeout=60)
+        eventually(lambda: lines(engine, "far", "SEES")[-1:] == ["SEES near far"], timeout=60)
         ec2.delete_route(**route)
-        eventually(lambda: lines(engine, "far", "SEES")[-1] == "SEES near cut", timeout=60)
+        eventually(lambda: lines(engine, "far", "SEES")[-1:] == ["SEES near cut"], timeout=60)
         sagemaker.stop_training_job(TrainingJobName="far")
         finished(sagemaker, "far")
         found = [event for event, _ in events(engine, eventName="GetObject") if event["requestParameters"].get("key") == "k"]
         assert {event.get("vpcEndpointId") for event in found if event["requestParameters"]["bucketName"] == "near"} == {network.endpoint}
-        assert {event.get("vpcEndpointId") for event in found if event["requestParameters"]["bucketName"] == "far"} <= {None}
+        assert {event.get("vpcEndpointId") for event in found if event["requestParameters"]["bucketName"] == "far"} == {None}

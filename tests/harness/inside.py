@@ -1,6 +1,7 @@
 """Standing inside a VPC: unmodified clients as hosts of a subnet, with nothing of the machine's own network."""
 import inspect
 import json
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -111,7 +112,11 @@ class Inside:
 
     def __exit__(self, *_):
         self.agent.stdin.close()
-        self.agent.wait(60)
+        try:
+            self.agent.wait(60)
+        except subprocess.TimeoutExpired:
+            self.agent.kill()
+            self.agent.wait()
         self.agent.stdout.close()
 
     def command(self, *arguments):
@@ -131,7 +136,7 @@ class Inside:
         """The aws CLI inside, as a host beside this one in the same subnet; its answer."""
         cli = Path(sys.executable).parent / "aws"
         line = self.command(sys.executable, cli, *arguments, "--cli-connect-timeout", "4", "--output", "json")
-        done = subprocess.run(line, env=self.environment(), text=True, capture_output=True)
+        done = subprocess.run(line, env=self.environment(), text=True, capture_output=True, timeout=120)
         assert done.returncode == 0, (arguments, done.stderr)
         return json.loads(done.stdout)
 
@@ -139,7 +144,13 @@ class Inside:
         """One request to the agent."""
         self.agent.stdin.write(json.dumps({"do": do} | members) + "\n")
         self.agent.stdin.flush()
-        answer = json.loads(self.agent.stdout.readline())
+        # One line for one request: nothing is left in the reader's own buffer.
+        ready, _, _ = select.select([self.agent.stdout], [], [], 180)
+        line = self.agent.stdout.readline() if ready else ""
+        if not line:
+            self.agent.kill()
+            raise AssertionError(f"the agent inside did not answer {do} {members}; it ended with {self.agent.wait(60)}")
+        answer = json.loads(line)
         if "value" not in answer:
             raise Refused(answer)
         return answer["value"]

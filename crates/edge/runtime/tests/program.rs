@@ -38,11 +38,13 @@ impl Lab {
         Self { dir, held: Some(held) }
     }
 
-    fn start(&self, root: &Path, command: &[&str]) -> Child {
+    /// By a caller that hands on a right over the machine to whatever it starts.
+    fn command(&self, root: &Path, command: &[&str]) -> Command {
         let at = |name: &str| self.dir.path().join(name);
         // A network namespace without links, as another one than the machine's shows in /sys.
-        Command::new("unshare")
-            .arg("--net")
+        let mut line = Command::new("unshare");
+        line.arg("--net")
+            .args(["setpriv", "--inh-caps", "+sys_admin"])
             .arg(common::helper())
             .arg("program")
             .arg(at("hidden"))
@@ -51,9 +53,12 @@ impl Lab {
             .args(command)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
+            .stderr(Stdio::piped());
+        line
+    }
+
+    fn start(&self, root: &Path, command: &[&str]) -> Child {
+        self.command(root, command).spawn().unwrap()
     }
 
     /// Exit code and what was written.
@@ -89,6 +94,12 @@ fn a_program_has_its_own_view_and_its_exit_code_is_passed_on() {
     assert_eq!(text, "given-none\nip-10-0-0-4\n10.0.0.4 only\n0\n2\n");
     assert_eq!(code, 7);
     assert!(hidden.join("secret").exists(), "it is hidden from the program alone");
+    let mut from_there = lab.command(Path::new(OWN), &["sh", "-c", "cat secret 2>&1 || echo nothing"]);
+    let (_, text) = told(from_there.current_dir(&hidden).spawn().unwrap());
+    assert!(
+        text.ends_with("nothing\n"),
+        "also where its caller stands in it: {text}"
+    );
     assert_eq!(
         lab.ended(Path::new(OWN), &["sh", "-c", "kill -9 $$"]).0,
         137,
@@ -158,12 +169,19 @@ fn in_a_folder_everything_may_be_written_and_nothing_of_the_machine_reached() {
     let root = lab.dir.path().join("a:b,c");
     fs::create_dir_all(root.join("bin")).unwrap();
     fs::copy("/usr/bin/busybox", root.join("bin/busybox")).expect("the package busybox-static is needed");
+    let (null, mode) = (rustix::fs::makedev(1, 3), Mode::from_raw_mode(0o666));
+    let kind = rustix::fs::FileType::CharacterDevice;
+    rustix::fs::mknodat(rustix::fs::CWD, root.join("device"), kind, mode, null).unwrap();
     let script = "/bin/busybox cat /etc/hosts; echo x > /made && echo written; \
                   /bin/busybox mount -t tmpfs none /bin 2>/dev/null || echo no mounts; \
                   (echo 1 >/proc/sys/kernel/panic) 2>/dev/null || echo no settings; \
+                  /bin/busybox cat /device 2>/dev/null || echo no device of its own; /bin/busybox cat /dev/null; \
                   /bin/busybox ls /dev/null /sys/class/net >/dev/null && echo devices";
     let (code, text) = lab.ended(&root, &["/bin/busybox", "sh", "-c", script]);
-    assert_eq!(text, "10.0.0.4 only\nwritten\nno mounts\nno settings\ndevices\n");
+    assert_eq!(
+        text,
+        "10.0.0.4 only\nwritten\nno mounts\nno settings\nno device of its own\ndevices\n"
+    );
     assert_eq!(code, 0);
     assert!(
         !root.join("made").exists() && !root.join("etc").exists(),

@@ -42,6 +42,22 @@ fn wait_until_forgotten(own: &Path) {
     }
 }
 
+/// What a program of the operator's that starts now has mounted.
+fn mounts_of_a_host(own: &Path) -> String {
+    let at = |name: &str| own.join(name);
+    std::fs::create_dir(at("hidden")).unwrap();
+    let (fifo, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+    rustix::fs::mknodat(rustix::fs::CWD, at("lifeline"), fifo, mode, 0).unwrap();
+    let _held = File::options().read(true).write(true).open(at("lifeline")).unwrap();
+    let mut line = std::process::Command::new("unshare");
+    line.arg("--net").arg(common::helper()).arg("program");
+    line.args([at("hidden"), "".into(), at("lifeline")])
+        .args(["cat", "/proc/self/mountinfo"]);
+    let done = line.output().unwrap();
+    assert!(done.status.success(), "{done:?}");
+    String::from_utf8(done.stdout).unwrap()
+}
+
 /// The container that starts later, and runs on, got a copy of all mounts that there were.
 ///
 /// Proves: CC-36, NET-72
@@ -85,6 +101,11 @@ fn a_volume_ends_with_its_workload_whoever_runs_beside_it() {
     let beside = lab.spec("echo up; sleep 1000");
     lab.launch(&beside).unwrap();
     lab.said(&beside.workload, "up");
+    let volume = format!("volumes/{} ", spec.workload);
+    let here = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(here.contains(&volume), "control: it is mounted");
+    let host = mounts_of_a_host(own);
+    assert!(host.contains("/hidden ") && !host.contains(&volume), "{host}");
     lab.runtime.remove(&spec.workload).unwrap();
     wait_until_forgotten(own);
     assert_eq!(std::fs::read_dir(own.join("volumes")).unwrap().count(), 0);

@@ -6,7 +6,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, mount_remount, unmount,
 };
-use rustix::thread::CapabilitySet;
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 use std::ffi::CString;
 use std::fs;
 use std::io::{self, Write};
@@ -71,7 +71,12 @@ pub(super) fn own(program: &Program) -> Result<(), Trouble> {
             mount("none", cache, "tmpfs", PLAIN, NO_DATA).map_err(doing(format!("hiding {cache}")))?;
         }
     }
-    system("/proc", "/sys")
+    system("/proc", "/sys")?;
+    // Where the caller stands is found anew: below what is hidden now, it would still be what it was.
+    let there = std::env::current_dir().and_then(std::env::set_current_dir);
+    there
+        .or_else(|_| std::env::set_current_dir("/"))
+        .map_err(doing("entering the working directory"))
 }
 
 /// Processes of the namespace, and devices of the network namespace.
@@ -111,14 +116,8 @@ pub(super) fn folder(program: &Program, folder: &Path) -> Result<(), Trouble> {
     );
     let layers = CString::new(layers).map_err(doing("naming the layers"))?;
     let root = at("root");
-    mount(
-        "overlay",
-        &root,
-        "overlay",
-        MountFlags::empty(),
-        Some(layers.as_c_str()),
-    )
-    .map_err(doing(format!("mounting an area to write over {}", folder.display())))?;
+    mount("overlay", &root, "overlay", MountFlags::NODEV, Some(layers.as_c_str()))
+        .map_err(doing(format!("mounting an area to write over {}", folder.display())))?;
     std::env::set_current_dir(&root).map_err(doing("entering the root folder"))?;
     for point in ["proc", "sys", "dev"] {
         // A link here is the folder's maker's, and would lead out.
@@ -241,6 +240,11 @@ fn keep_little() -> io::Result<()> {
             }
         }
     }
+    // What the caller hands on would come back with the program, whatever is bounded.
+    rustix::thread::clear_ambient_capability_set()?;
+    let own = capabilities(None)?;
+    let inheritable = CapabilitySet::empty();
+    set_capabilities(None, CapabilitySets { inheritable, ..own })?;
     rustix::thread::set_no_new_privs(true)?;
     Ok(())
 }
