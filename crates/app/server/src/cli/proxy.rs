@@ -42,7 +42,8 @@ pub(super) fn proxy(
 
 /// Both spellings of the proxy's variables: some programs know one alone.
 fn exports(proxy: SocketAddr, bundle: &Path, id: &str, secret: &str, region: &str) -> String {
-    let bundle = bundle.display();
+    // The shell evaluates this.
+    let bundle = bundle.display().to_string().replace('\'', r"'\''");
     let mut text = String::new();
     for name in ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"] {
         let _infallible = writeln!(text, "export {name}=http://{proxy}");
@@ -77,4 +78,20 @@ fn table(listed: &Listed) -> String {
         let _infallible = writeln!(text, "and {} to further targets", listed.left_out);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_reads_the_bundles_path_as_it_is_whatever_it_holds() {
+        let proxy = SocketAddr::from(([127, 0, 0, 1], 4600));
+        let path = "/it's a $(false) \"path\"/bundle.pem";
+        let text = exports(proxy, Path::new(path), "AKIA", "secret", "us-east-1");
+        let script = format!("{text}printf '%s' \"$SSL_CERT_FILE $HTTPS_PROXY\"");
+        let done = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+        let told = String::from_utf8(done.stdout).unwrap();
+        assert_eq!(told, format!("{path} http://127.0.0.1:4600"));
+    }
 }
