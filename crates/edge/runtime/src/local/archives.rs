@@ -125,7 +125,7 @@ impl LocalRuntime {
         let target = self.scratch(workload, scratch, true)?.ok_or(ExecutorError::Unknown)?;
         match self.archive(
             &Task::Archive {
-                limits: self.room(workload)?,
+                limits: bounds(&self.place)?,
             },
             archive.as_fd(),
             target.as_fd(),
@@ -154,7 +154,7 @@ impl LocalRuntime {
         let outer = make_owned(&top, folder).map_err(host(making()))?;
         let target = make_owned(&outer, MODEL_IN_FOLDER).map_err(host(making()))?;
         let task = Task::Archive {
-            limits: self.room(workload)?,
+            limits: bounds(&self.place)?,
         };
         let unpacked = match self.archive(&task, archive.as_fd(), target.as_fd(), limit) {
             Ok(Message::Unpacked { .. }) => return Ok(()),
@@ -187,10 +187,11 @@ impl LocalRuntime {
         out: OwnedFd,
     ) -> Result<Packed, ExecutorError> {
         let source = self.scratch(workload, scratch, true)?.ok_or(ExecutorError::Unknown)?;
+        self.flush(workload, &source)?;
         match self.archive(
             &Task::Pack {
                 format,
-                limits: self.room(workload)?,
+                limits: bounds(&self.place)?,
             },
             out.as_fd(),
             source.as_fd(),
@@ -239,12 +240,23 @@ impl LocalRuntime {
         Ok(Some(bytes))
     }
 
-    /// As [`bounds`]; an encrypted volume bounds itself, and is on nobody else's disk.
-    fn room(&self, workload: &WorkloadId) -> Result<Limits, ExecutorError> {
-        if self.place.image(workload).exists() {
-            return Ok(MOST);
+    /// What a container left on its encrypted volume, on the disk. Where the disk that holds the volume was full, a write that nobody
+    /// waited for is lost without a word to its writer: the archive would hold a hole in its place.
+    fn flush(&self, workload: &WorkloadId, source: &OwnedFd) -> Result<(), ExecutorError> {
+        if !self.place.image(workload).exists() {
+            return Ok(());
         }
-        bounds(&self.place)
+        rustix::fs::openat(
+            source,
+            ".",
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .and_then(rustix::fs::syncfs)
+        .map_err(io::Error::from)
+        .map_err(host(format!(
+            "writing the encrypted volume of {workload} to the disk; is that full?"
+        )))
     }
 
     fn scratch(&self, workload: &WorkloadId, name: &str, make: bool) -> Result<Option<OwnedFd>, ExecutorError> {

@@ -297,7 +297,7 @@ pub const KEYS: &[KeyDoc] = &[
     key(
         "endpoints.updates",
         "`\"blue-green\"`, `\"in-place-when-full\"` or `\"in-place\"`",
-        "What becomes of an endpoint's old containers while an update starts the new ones. `blue-green`: they serve until the new ones are healthy beside them, and no request is lost. `in-place`: they are taken down first, for machines without room for two fleets; requests in the gap are answered with 503, and where the new ones do not come up the old ones are started again. `in-place-when-full`: so only where `capacity` leaves no room for both. Images and models are fetched before anything is taken down.",
+        "What becomes of an endpoint's old containers while an update starts the new ones. `blue-green`: they serve until the new ones are healthy beside them, and no request is lost (while a rolling update is rolled back there are fewer of them). `in-place`: they are taken down first, for machines without room for two fleets; requests in the gap are answered with 503, and where the new ones do not come up the old ones are started again. `in-place-when-full`: so only where `capacity` leaves no room for both. Images and models are fetched before anything is taken down.",
     ),
     key(
         "credentials.lifetime",
