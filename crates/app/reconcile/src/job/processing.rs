@@ -4,14 +4,14 @@ use super::{End, Job, Site};
 use crate::checkpoints::Synced;
 use crate::collect;
 use crate::container::{self, OUTPUT, UnknownInstanceType};
-use crate::stage::{self, Placed, Shown, StageError};
+use crate::stage::{self, Shown, StageError};
 use crate::transfer::{Image, TransferError};
 use crate::workdir;
 use isolarium_model::sagemaker::processing_job::{MAX_EXIT_MESSAGE, PROCESSING, ProcessingInput, UploadMode};
 use isolarium_model::sagemaker::training_job::{
     Distribution, JobEvent, JobRun, S3DataType, SecondaryStatus, host_name,
 };
-use isolarium_model::sagemaker::{EncryptedVolume, FailureReason, IllegalTransition, JobNetwork, ProcessingJob, S3Uri};
+use isolarium_model::sagemaker::{EncryptedVolume, FailureReason, IllegalTransition, JobNetwork, ProcessingJob};
 use isolarium_model::{Arn, Timestamp};
 use isolarium_runtime::executor::{ExecutorError, LaunchSpec, Mount};
 use serde_json::{Value, json};
