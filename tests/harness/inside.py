@@ -26,7 +26,7 @@ def each(service, operations, region, url, key, secret):
 
 
 # Answers one JSON request a line; runs with the clients' Python inside the namespace.
-AGENT = inspect.getsource(each) + r"""
+PROGRAM = inspect.getsource(each) + r"""
 import json, socket, ssl, sys
 
 def call(service, operation, region, url=None, key=None, secret=None, token=None, **members):
@@ -101,23 +101,23 @@ class Inside:
     def __init__(self, engine, subnet, group):
         self.engine = engine
         self.place = ["vpc", "exec", "--subnet", subnet, "--security-group", group, "--data-dir", str(engine.data), "--"]
-        self.agent = self.address = None
+        self.inner = self.address = None
 
     def __enter__(self):
-        self.agent = subprocess.Popen(
-            self.command(sys.executable, "-u", "-c", AGENT), env=self.environment(), text=True, stdin=subprocess.PIPE,
+        self.inner = subprocess.Popen(
+            self.command(sys.executable, "-u", "-c", PROGRAM), env=self.environment(), text=True, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE)
         self.address = self.ask("own")
         return self
 
     def __exit__(self, *_):
-        self.agent.stdin.close()
+        self.inner.stdin.close()
         try:
-            self.agent.wait(60)
+            self.inner.wait(60)
         except subprocess.TimeoutExpired:
-            self.agent.kill()
-            self.agent.wait()
-        self.agent.stdout.close()
+            self.inner.kill()
+            self.inner.wait()
+        self.inner.stdout.close()
 
     def command(self, *arguments):
         """The command, in the subnet."""
@@ -141,15 +141,15 @@ class Inside:
         return json.loads(done.stdout)
 
     def ask(self, do, **members):
-        """One request to the agent."""
-        self.agent.stdin.write(json.dumps({"do": do} | members) + "\n")
-        self.agent.stdin.flush()
+        """One request to the program."""
+        self.inner.stdin.write(json.dumps({"do": do} | members) + "\n")
+        self.inner.stdin.flush()
         # One line for one request: nothing is left in the reader's own buffer.
-        ready, _, _ = select.select([self.agent.stdout], [], [], 180)
-        line = self.agent.stdout.readline() if ready else ""
+        ready, _, _ = select.select([self.inner.stdout], [], [], 180)
+        line = self.inner.stdout.readline() if ready else ""
         if not line:
-            self.agent.kill()
-            raise AssertionError(f"the agent inside did not answer {do} {members}; it ended with {self.agent.wait(60)}")
+            self.inner.kill()
+            raise AssertionError(f"the program inside did not answer {do} {members}; it ended with {self.inner.wait(60)}")
         answer = json.loads(line)
         if "value" not in answer:
             raise Refused(answer)
