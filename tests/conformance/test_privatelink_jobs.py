@@ -1,11 +1,15 @@
 """Containers beside interface endpoints: what a job in a VPC reaches by them, and what it does not once it is isolated."""
+import ipaddress
 import json
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
+from tests.conformance.test_notebooks import notebooks, settled  # noqa: F401
 from tests.conformance.test_vpc_jobs import Network, completed, said
 from tests.harness.engine import ACCOUNT, REGION
+from tests.harness.inside import Inside
 from tests.harness.jobs import eventually, training_request, with_program
 
 PROBE = (Path(__file__).resolve().parent / "platform_probe.py").read_text().partition("\ndef main():")[0]
@@ -89,3 +93,39 @@ def test_a_job_calls_a_service_through_its_endpoint_unless_it_is_isolated(engine
     assert status == 200 and f"arn:aws:sts::{ACCOUNT}:assumed-role/" in text
     assert "reached" not in told[True]["targets"].values(), told[True]
     assert told[True]["resolver"] != private and "identity" not in told[True]
+
+
+def test_a_notebooks_url_is_made_by_the_endpoint_and_opened_over_the_public_side(engine, ec2, sagemaker, network, notebooks, name):  # noqa: F811
+    """
+    A host with interface endpoints alone has the URL made, and cannot open it: its name leads to a public address. With an
+    internet gateway and an address of its own it can.
+    Proves: PL-15, PL-16, D-12
+    """
+    lab = "public-side-" + name[-6:].strip("-")
+    notebooks(lab)
+    settled(sagemaker, lab, "InService")
+    api = network.shown[network.doors["sagemaker.api"]]["DnsEntries"][0]["DnsName"]
+    gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+    address = ec2.allocate_address(Domain="vpc")["AllocationId"]
+    ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=network.vpc)
+    try:
+        with Inside(engine, network.subnet, network.group) as host:
+            made = host.call("sagemaker", "create_presigned_notebook_instance_url", url=f"https://{api}", NotebookInstanceName=lab)
+            url = urlsplit(made["AuthorizedUrl"])
+            assert url.scheme == "https" and url.hostname == f"{lab}.notebook.{REGION}.sagemaker.aws"
+            [public] = host.ask("lookup", name=url.hostname)
+            assert ipaddress.ip_address(public) not in ipaddress.ip_network("10.90.0.0/16")
+            asked = f"GET {url.path or '/'}?{url.query} HTTP/1.1\r\nHost: {url.hostname}\r\nConnection: close\r\n\r\n"
+            opened = lambda: host.ask("raw", address=public, name=url.hostname, text=asked)  # noqa: E731
+            assert host.refused("raw", address=public, name=url.hostname, text=asked).kind != "AssertionError"
+            ec2.create_route(RouteTableId=network.table, DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway)
+            found = ec2.describe_network_interfaces(Filters=[{"Name": "addresses.private-ip-address", "Values": [host.address]}])
+            [own] = found["NetworkInterfaces"]
+            ec2.associate_address(AllocationId=address, NetworkInterfaceId=own["NetworkInterfaceId"])
+            eventually(lambda: host.ask("connects", address=public, port=443), timeout=60)
+            assert opened().split("\r\n")[0] == "HTTP/1.1 302 Found"
+    finally:
+        ec2.delete_route(RouteTableId=network.table, DestinationCidrBlock="0.0.0.0/0")
+        ec2.release_address(AllocationId=address)
+        ec2.detach_internet_gateway(InternetGatewayId=gateway, VpcId=network.vpc)
+        ec2.delete_internet_gateway(InternetGatewayId=gateway)

@@ -53,6 +53,12 @@ def connect(address, port, timeout=3):
     socket.create_connection((address, port), timeout).close()
     return True
 
+def connects(address, port):
+    try:
+        return connect(address, port)
+    except OSError:
+        return False
+
 def handshake(address, name, check=None, alpn=None):
     import os
     context = ssl.create_default_context(cafile=os.environ["AWS_CA_BUNDLE"])
