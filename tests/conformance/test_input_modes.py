@@ -158,9 +158,9 @@ def test_a_fast_file_channel_of_many_gigabytes_is_there_without_a_copy(engine, s
         s3.copy_object(Bucket=bucket, Key=f"{name}/data/{number:02}", CopySource={"Bucket": bucket, "Key": f"{name}/data/00"})
     s3.put_object(Bucket=bucket, Key=f"{name}/data2", Body=b"another's")
     script = (
-        "cd /opt/ml/input/data/train/data; out=/opt/ml/model; ls -i | sed 's/ *\\([0-9]*\\) .*/\\1/' | /bin/busybox sort | /bin/busybox uniq -c > $out/inodes;"
+        "cd /opt/ml/input/data/train; out=/opt/ml/model; ls -i | sed 's/ *\\([0-9]*\\) .*/\\1/' | /bin/busybox sort | /bin/busybox uniq -c > $out/inodes;"
         "/bin/busybox stat -c %s 57 > $out/size; /bin/busybox tail -c +20971521 57 | /bin/busybox head -c 6 > $out/middle;"
-        "if echo x > 57; then echo written; else echo refused; fi > $out/write; ls .. > $out/beside"
+        "if echo x > 57; then echo written; else echo refused; fi > $out/write; ls | grep -v '^[0-9][0-9]$' > $out/beside || true"
     )
     request = request_for(engine, bucket, name, small, role, f"s3://{bucket}/{name}/data", script, "FastFile")
     sagemaker.create_training_job(**request)
@@ -168,7 +168,7 @@ def test_a_fast_file_channel_of_many_gigabytes_is_there_without_a_copy(engine, s
     assert left["inodes"].split()[0] == b"100" and len(left["inodes"].splitlines()) == 1
     assert int(left["size"]) == size and left["middle"] == b"middle"
     assert left["write"].strip() == b"refused"
-    assert left["beside"].split() == [b"data"], "the address names a folder, not the beginning of a name"
+    assert left["beside"] == b"", "the address names a folder, not the beginning of a name"
     with pytest.raises(ClientError, match="No S3 objects found under S3 URL"):
         sagemaker.create_training_job(**{**request, "TrainingJobName": f"{name}-2", "InputDataConfig": [
             {"ChannelName": "train", "InputMode": "FastFile", "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://{bucket}/{name}/dat"}}}]})
