@@ -1,4 +1,5 @@
 """Encrypted storage volumes of jobs whose engine, or whose machine, is killed under them."""
+import contextlib
 import os
 import signal
 import subprocess
@@ -63,6 +64,13 @@ def test_a_job_on_an_encrypted_volume_outlives_the_engine(engine, image, role, k
     gone(engine)
 
 
+def end(*pids):
+    """Kills processes; the end of one may be that of the next."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 def test_a_volume_does_not_outlive_its_key(engine, image, role, key):
     """The machine ends: nothing runs any more, nothing is mounted, and the key was in memory alone. The image that is left
     is nobody's, and goes.
@@ -73,11 +81,9 @@ def test_a_volume_does_not_outlive_its_key(engine, image, role, key):
     eventually(lambda: trains(engine, "lost"), 120)
     with Traces(engine) as traces:
         assert images(engine) and known(engine)
-        for pid in (engine.pids()["node"], engine.pids()["serve"]):
-            os.kill(pid, signal.SIGKILL)
+        end(engine.pids()["node"], engine.pids()["serve"])
         engine.process.wait(20)
-        for pid in traces.containers():
-            os.kill(pid, signal.SIGKILL)
+        end(*traces.containers())
         eventually(lambda: not traces.containers(), 60)
         for image_path in images(engine):
             subprocess.run(["umount", "-l", str(image_path.with_suffix(""))], check=True)
